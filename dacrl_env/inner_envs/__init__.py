@@ -1,0 +1,1 @@
+"""Inner environments: batched dynamics and adapters."""

@@ -1,1 +1,42 @@
 """Inner environments: batched dynamics and adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dacrl_env.inner_envs.batched import Transition
+
+
+class InnerEnv(Protocol):
+    """P × N environments that reset by themselves, their state held by the caller.
+
+    The state is a dataclass whose arrays start with the population axis; its
+    ``observations`` ``(P, N, *observation_shape)`` are the current ones.
+    """
+
+    observation_shape: tuple[int, ...]
+    observation_dtype: np.dtype[Any]
+    num_actions: int
+    physics: Mapping[str, float]  # constants that instances may change
+
+    def init(self, keys: NDArray[np.uint64], physics: NDArray[np.float64]) -> Any:
+        """Environments at their first start; keys ``(P, N)``, physics ``(P, K)``."""
+        ...
+
+    def restart(
+        self,
+        state: Any,
+        members: NDArray[np.int64],
+        keys: NDArray[np.uint64],
+        physics: NDArray[np.float64],
+    ) -> None:
+        """Put some members' environments at their first start, with new keys."""
+        ...
+
+    def step(self, state: Any, actions: NDArray[np.int64]) -> Transition:
+        """One step of every environment with actions ``(P, N)``; changes the state."""
+        ...

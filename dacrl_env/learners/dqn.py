@@ -1,0 +1,641 @@
+"""DQN, P members in one tensor program, each with its own hyperparameters.
+
+Mnih et al. 2015, "Human-level control through deep reinforcement learning" (Nature
+518), with the choices of Stable-Baselines3: Huber loss, hard target updates, uniform
+replay, gradient norm clipping, Adam. Optional: double Q-learning (van Hasselt, Guez
+and Silver 2016) and n-step returns (Sutton 1988).
+
+Letters: P members, N inner environments a member, B batch size, D observation
+features, A actions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dacrl_env.inner_envs import InnerEnv
+from dacrl_env.learners import adam, networks, replay, streams
+from dacrl_env.tasks import Hyperparameter
+
+HYPERPARAMETERS = (
+    Hyperparameter("learning_rate", 1e-6, 1e-1, 1e-3, "log"),
+    Hyperparameter("epsilon", 0.0, 1.0, 0.1),
+    Hyperparameter("batch_size", 4, 256, 64, "log", integer=True),
+    Hyperparameter("gamma", 0.8, 0.9999, 0.99, "log_complement"),
+    Hyperparameter("target_update_interval", 1, 10_000, 500, "log", integer=True),
+    Hyperparameter("train_freq", 1, 256, 4, "log", integer=True),
+    Hyperparameter("gradient_steps", 1, 256, 1, "log", integer=True),
+    Hyperparameter("max_grad_norm", 0.1, 100, 10, "log"),
+)
+CONTROLLED = ("learning_rate", "epsilon", "batch_size")
+MAX_UPDATE_RATIO = 4  # gradient steps per environment step, at most
+ADAM_EPSILON = 1e-8
+SIGNALS = ("loss", "td_error", "grad_norm", "update_ratio", "value_mean", "value_std")
+
+_BLOCK = 32  # members updated together: their activations should stay in the cache
+_CHUNK = 128  # iterations whose exploration draws are made at once
+_PROBE_BATCH = 256  # transitions the signals of an interval are computed from
+_PROBE_DRAWS = 2**40  # their draws lie beyond those of any gradient step
+
+Values = Mapping[str, NDArray[np.float64]]  # hyperparameter name -> (P,)
+
+
+@dataclass(frozen=True)
+class DQNConfig:
+    """What sets shapes; fixed for the life of a population.
+
+    Args:
+        hidden_sizes: widths of the hidden layers.
+        num_inner_envs: environments a member collects with.
+        activation: of the hidden layers, "relu" or "tanh".
+        replay_capacity: transitions kept a member; None: the budget, at most 100,000.
+        learning_starts: environment steps of random actions before the first update.
+        double_q: choose the bootstrap action with the online network.
+        n_step: rewards summed before bootstrapping.
+    """
+
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    num_inner_envs: int = 1
+    activation: str = "relu"
+    replay_capacity: int | None = None
+    learning_starts: int = 1_000
+    double_q: bool = False
+    n_step: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hidden_sizes", tuple(self.hidden_sizes))
+        for name in ("num_inner_envs", "n_step"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1")
+        if self.learning_starts < 0:
+            raise ValueError("learning_starts must not be negative")
+        capacity = self.replay_capacity
+        if capacity is not None and capacity < self.num_inner_envs * self.n_step:
+            raise ValueError(
+                f"replay_capacity {capacity} is below num_inner_envs × n_step = "
+                f"{self.num_inner_envs * self.n_step}"
+            )
+
+
+@dataclass
+class DQNState:
+    """Everything P runs consist of. What is not in it does not exist."""
+
+    parameters: Tensor  # (P, row)
+    target: Tensor  # (P, row)
+    adam: adam.AdamState
+    replay: replay.Replay
+    envs: Any  # state of the inner environments, P × N
+    keys: streams.UInts  # (P, purposes)
+    env_steps: NDArray[np.int64]  # (P,) taken so far
+    gradient_steps: NDArray[np.int64]  # (P,)
+    since_train: NDArray[np.int64]  # (P,) environment steps since the training event
+    since_target: NDArray[np.int64]  # (P,) … since the target network was set
+
+
+@dataclass
+class Interval:
+    """What happened between two decisions; starts empty, is no part of the run."""
+
+    start: Tensor  # (P, row) parameters at its beginning
+    loss: Tensor  # (P, 1) sum over gradient steps
+    grad_norm: Tensor  # (P, 1) sum over gradient steps, before clipping
+    updates: NDArray[np.int64]  # (P,)
+    samples: NDArray[np.int64]  # (P,) transitions used in updates
+    episodes: NDArray[np.int64]  # (P,) finished
+    returns: NDArray[np.float64]  # (P,) sum over finished episodes
+    lengths: NDArray[np.int64]  # (P,) sum over finished episodes
+
+
+@dataclass
+class _Rows:
+    """Rows of some members, and views of their layers."""
+
+    parameters: Tensor
+    target: Tensor
+    adam: adam.AdamState
+    layers: list[networks.Layer]
+    target_layers: list[networks.Layer]
+
+
+@dataclass
+class _Work:
+    """Memory for one gradient step of n members at batch width B."""
+
+    online: list[Tensor]
+    target: list[Tensor]
+    output_gradient: Tensor
+    gradients: Tensor
+    gradient_layers: list[networks.Layer]
+    scratch: Tensor
+
+
+@dataclass
+class _Block:
+    """Members that are updated together, with their hyperparameters."""
+
+    members: NDArray[np.int64]  # (m,)
+    index: Tensor  # (m,) the same
+    where: slice | None  # the members as a slice, if they are one
+    sizes: NDArray[np.int64]  # (m,) batch sizes
+    width: int  # padded batch size
+    steps: NDArray[np.int64]  # (m,) gradient steps, falling
+    weights: Tensor  # (m, width, 1)
+    gamma: Tensor  # (m, 1, 1)
+    learning_rate: NDArray[np.float64]  # (m,)
+    max_grad_norm: Tensor  # (m, 1)
+
+
+class DQN:
+    """The algorithm over a population; holds shapes and scratch memory, no state.
+
+    Args:
+        env: inner environment.
+        config: static choices.
+        budget: inner environment steps of a run.
+        device: of networks and replay.
+    """
+
+    hyperparameters = HYPERPARAMETERS
+    controlled = CONTROLLED
+    signal_names = SIGNALS
+    config_class = DQNConfig
+
+    def __init__(
+        self, env: InnerEnv, config: DQNConfig, budget: int, device: torch.device
+    ) -> None:
+        self.env = env
+        self.config = config
+        self.device = device
+        self.capacity = self.replay_capacity(config, budget)
+        self.features = int(np.prod(env.observation_shape))
+        sizes = (self.features, *config.hidden_sizes, env.num_actions)
+        self.network = networks.StackedMLP(sizes, config.activation)
+        self._work: dict[tuple[int, int], _Work] = {}
+        self._views: dict[tuple[int, int], _Rows] = {}
+        self._views_of: DQNState | None = None
+
+    # -- configuration ----------------------------------------------------------
+
+    @staticmethod
+    def granularity(config: DQNConfig) -> int:
+        """Environment steps that cannot be divided further."""
+        return config.num_inner_envs
+
+    @staticmethod
+    def replay_capacity(config: DQNConfig, budget: int) -> int:
+        """Transitions kept a member, a multiple of its inner environments."""
+        capacity = config.replay_capacity
+        capacity = min(budget, 100_000) if capacity is None else capacity
+        N = config.num_inner_envs
+        return max(capacity // N, config.n_step) * N
+
+    @classmethod
+    def constrain(
+        cls, values: dict[str, NDArray[np.float64]], config: DQNConfig, budget: int
+    ) -> None:
+        """Cap requested values in place to what can be applied together."""
+        capacity = cls.replay_capacity(config, budget)
+        values["batch_size"] = np.minimum(values["batch_size"], capacity)
+        most = MAX_UPDATE_RATIO * values["train_freq"]
+        values["gradient_steps"] = np.minimum(values["gradient_steps"], most)
+
+    @property
+    def flops(self) -> tuple[int, int]:
+        """Floating-point operations per action, and per sample of an update.
+
+        Matrix products only, two operations a multiply-add: one forward pass to act;
+        a target pass, an online pass (two with ``double_q``) and a backward pass of
+        two products a layer (one at the first) to learn.
+        """
+        forward = 2 * self.network.num_weights
+        first = 2 * self.network.sizes[0] * self.network.sizes[1]
+        passes = 2 + self.config.double_q
+        return forward, passes * forward + 2 * forward - first
+
+    # -- state ------------------------------------------------------------------
+
+    def init(self, keys: streams.UInts, physics: NDArray[np.float64]) -> DQNState:
+        """Runs before their first step.
+
+        Args:
+            keys: ``(P, purposes)``.
+            physics: ``(P, K)`` constants of the inner environments.
+        """
+        P, N = len(keys), self.config.num_inner_envs
+        parameters = self._initial_parameters(keys)
+        dtype = torch.from_numpy(np.empty(0, self.env.observation_dtype)).dtype
+        return DQNState(
+            parameters=parameters,
+            target=parameters.clone(),
+            adam=adam.AdamState.zeros(parameters),
+            replay=replay.Replay.allocate(
+                P, N, self.capacity, self.features, dtype, self.device
+            ),
+            envs=self.env.init(self._env_keys(keys), physics),
+            keys=keys.copy(),
+            env_steps=np.zeros(P, np.int64),
+            gradient_steps=np.zeros(P, np.int64),
+            since_train=np.zeros(P, np.int64),
+            since_target=np.zeros(P, np.int64),
+        )
+
+    def restart(
+        self,
+        state: DQNState,
+        members: NDArray[np.int64],
+        keys: streams.UInts,
+        physics: NDArray[np.float64],
+    ) -> None:
+        """Put some members back before their first step, with new streams."""
+        index = torch.from_numpy(members).to(self.device)
+        parameters = self._initial_parameters(keys)
+        state.parameters[index] = parameters
+        state.target[index] = parameters
+        state.adam.mean[index] = 0.0
+        state.adam.square[index] = 0.0
+        state.keys[members] = keys
+        for counter in (
+            state.env_steps,
+            state.gradient_steps,
+            state.since_train,
+            state.since_target,
+        ):
+            counter[members] = 0
+        self.env.restart(state.envs, members, self._env_keys(keys), physics)
+
+    def _initial_parameters(self, keys: streams.UInts) -> Tensor:
+        return self.network.init(_key(keys, "init")).to(self.device)
+
+    def _env_keys(self, keys: streams.UInts) -> streams.UInts:
+        first = np.zeros(len(keys), np.int64)
+        return streams.bits(_key(keys, "envs"), first, self.config.num_inner_envs)
+
+    # -- act --------------------------------------------------------------------
+
+    def greedy(
+        self, parameters: Tensor, observations: NDArray[Any]
+    ) -> NDArray[np.int64]:
+        """Best actions ``(m, E)`` for observations ``(m, E, …)``."""
+        q = self.network.apply(parameters, self._inputs(observations))
+        actions: NDArray[np.int64] = q.argmax(-1).cpu().numpy()
+        return actions
+
+    def _inputs(self, observations: NDArray[Any]) -> Tensor:
+        flat = observations.reshape(*observations.shape[:2], self.features)
+        return torch.from_numpy(flat).to(self.device, torch.float32)
+
+    # -- loss -------------------------------------------------------------------
+
+    def td_errors(
+        self, parameters: Tensor, target: Tensor, batch: replay.Batch
+    ) -> tuple[Tensor, Tensor]:
+        """Value of the action taken minus its target, and that value: ``(P, B, 1)``."""
+        with torch.no_grad():
+            following = self.network.apply(target, batch.next_observations)
+            if self.config.double_q:
+                online = self.network.apply(parameters, batch.next_observations)
+                best = online.argmax(-1, keepdim=True)
+                value = following.gather(-1, best)
+            else:
+                value = following.amax(-1, keepdim=True)
+            goal = batch.returns + batch.discounts * value
+        q = self.network.apply(parameters, batch.observations)
+        taken = q.gather(-1, batch.actions)
+        return taken - goal, taken
+
+    def loss(self, parameters: Tensor, target: Tensor, batch: replay.Batch) -> Tensor:
+        """Weighted mean Huber loss of each member ``(P,)``; differentiable."""
+        errors, _ = self.td_errors(parameters, target, batch)
+        huber = torch.nn.functional.huber_loss(
+            errors, torch.zeros_like(errors), reduction="none"
+        )
+        return (huber * batch.weights).sum((1, 2))
+
+    def _loss_and_gradient(
+        self, rows: _Rows, batch: replay.Batch, work: _Work
+    ) -> Tensor:
+        """The loss ``(m, 1)``; its gradient goes to ``work.gradients``."""
+        network = self.network
+        following = network.forward(
+            rows.target_layers, batch.next_observations, work.target
+        )
+        if self.config.double_q:
+            online = network.forward(rows.layers, batch.next_observations, work.online)
+            value = following.gather(-1, online.argmax(-1, keepdim=True))
+        else:
+            value = following.amax(-1, keepdim=True)
+        goal = value.mul_(batch.discounts).add_(batch.returns)
+        q = network.forward(rows.layers, batch.observations, work.online)
+        errors = q.gather(-1, batch.actions).sub_(goal)
+        clipped = errors.clamp(-1.0, 1.0)
+        # Huber: clipped × (error − clipped / 2), whose derivative is clipped
+        errors.sub_(clipped, alpha=0.5)
+        weighted = clipped.mul_(batch.weights)
+        loss = errors.mul_(weighted).sum(1)
+        gradient = work.output_gradient.zero_().scatter_(-1, batch.actions, weighted)
+        network.backward(
+            rows.layers,
+            batch.observations,
+            work.online,
+            gradient,
+            work.target,
+            work.gradient_layers,
+        )
+        return loss
+
+    # -- train ------------------------------------------------------------------
+
+    def begin_interval(self, state: DQNState) -> Interval:
+        """Empty sums for the time until the next decision."""
+        P = len(state.env_steps)
+        return Interval(
+            start=state.parameters.clone(),
+            loss=torch.zeros(P, 1, device=self.device),
+            grad_norm=torch.zeros(P, 1, device=self.device),
+            updates=np.zeros(P, np.int64),
+            samples=np.zeros(P, np.int64),
+            episodes=np.zeros(P, np.int64),
+            returns=np.zeros(P),
+            lengths=np.zeros(P, np.int64),
+        )
+
+    def train(
+        self, state: DQNState, values: Values, steps: int, interval: Interval
+    ) -> None:
+        """Train every member for ``steps`` environment steps.
+
+        Args:
+            state: changed in place.
+            values: applied hyperparameters.
+            steps: a multiple of ``num_inner_envs``.
+            interval: sums, changed in place.
+        """
+        if state is not self._views_of:
+            self._views.clear()
+            self._views_of = state
+        P, N, A = len(state.env_steps), self.config.num_inner_envs, self.env.num_actions
+        epsilon = values["epsilon"][:, None]
+        layers = self.network.layers(state.parameters)
+        outputs = self.network.buffers(P, N, self.device)
+        pairs = np.empty((P, N, 2, self.features), self.env.observation_dtype)
+        rows = np.empty((P, N, 4), np.float32)
+        pairs_tensor, rows_tensor = torch.from_numpy(pairs), torch.from_numpy(rows)
+        plans: dict[bytes, list[_Block]] = {}
+        act_keys = _key(state.keys, "act")[:, None]
+        iterations = steps // N
+        for i in range(iterations):
+            if i % _CHUNK == 0:
+                ahead = np.arange(min(_CHUNK, iterations - i)) * N
+                counters = state.env_steps[:, None] + ahead
+                draws = streams.uniforms(act_keys, counters, 2 * N)
+                draws = np.ascontiguousarray(draws.swapaxes(0, 1))
+                explore = draws[..., :N] < epsilon
+                explore |= (counters.T < self.config.learning_starts)[..., None]
+                random_actions = (draws[..., N:] * A).astype(np.int64)
+            envs = state.envs
+            observations = envs.observations.reshape(P, N, self.features)
+            inputs = torch.from_numpy(observations).to(self.device, torch.float32)
+            q = self.network.forward(layers, inputs, outputs)
+            greedy = q.argmax(-1).cpu().numpy()
+            now = i % _CHUNK
+            actions = np.where(explore[now], random_actions[now], greedy)
+            pairs[:, :, 0] = observations
+            step = self.env.step(envs, actions)
+            pairs[:, :, 1] = step.observations.reshape(P, N, self.features)
+            rows[..., replay.ACTION] = actions
+            rows[..., replay.REWARD] = step.rewards
+            rows[..., replay.CONTINUES] = ~step.terminated
+            rows[..., replay.DONE] = step.done
+            state.replay.add(
+                state.env_steps // N,
+                pairs_tensor.to(self.device),
+                rows_tensor.to(self.device),
+            )
+            if step.done.any():
+                interval.episodes += step.done.sum(1)
+                interval.returns += np.where(step.done, step.returns, 0.0).sum(1)
+                interval.lengths += np.where(step.done, step.lengths, 0).sum(1)
+            state.env_steps += N
+            self._set_targets(state, values["target_update_interval"])
+            state.since_train += N
+            event = state.since_train >= values["train_freq"]
+            if event.any():
+                state.since_train[event] = 0
+                due = event & (state.env_steps > self.config.learning_starts)
+                if due.any():
+                    which = due.tobytes()
+                    if which not in plans:
+                        plans[which] = self._plan(np.flatnonzero(due), values)
+                    for block in plans[which]:
+                        self._update(state, block, interval)
+
+    def _set_targets(self, state: DQNState, every: NDArray[np.float64]) -> None:
+        state.since_target += self.config.num_inner_envs
+        sync = state.since_target >= every
+        if sync.all():
+            state.target.copy_(state.parameters)
+            state.since_target[:] = 0
+        elif sync.any():
+            index = torch.from_numpy(np.flatnonzero(sync)).to(self.device)
+            state.target.index_copy_(0, index, state.parameters.index_select(0, index))
+            state.since_target[sync] = 0
+
+    def _plan(self, members: NDArray[np.int64], values: Values) -> list[_Block]:
+        """Blocks of members whose batches have the same padded width.
+
+        The width depends on the member's own batch size alone, so that its arithmetic
+        does not depend on the others.
+        """
+        sizes = values["batch_size"][members].astype(np.int64)
+        steps = values["gradient_steps"][members].astype(np.int64)
+        widths = 2 ** np.ceil(np.log2(sizes)).astype(np.int64)
+        blocks = []
+        for width in np.unique(widths):
+            same = np.flatnonzero(widths == width)
+            same = same[np.argsort(-steps[same], kind="stable")]
+            for start in range(0, len(same), _BLOCK):
+                part = same[start : start + _BLOCK]
+                who, size = members[part], sizes[part]
+                inside = np.arange(width) < size[:, None]
+                weights = (inside / size[:, None]).astype(np.float32)[..., None]
+                first, last = int(who[0]), int(who[-1])
+                contiguous = np.array_equal(who, np.arange(first, last + 1))
+                blocks.append(
+                    _Block(
+                        members=who,
+                        index=torch.from_numpy(who).to(self.device),
+                        where=slice(first, last + 1) if contiguous else None,
+                        sizes=size,
+                        width=int(width),
+                        steps=steps[part],
+                        weights=torch.from_numpy(weights).to(self.device),
+                        gamma=self._column(values["gamma"][who])[..., None],
+                        learning_rate=values["learning_rate"][who],
+                        max_grad_norm=self._column(values["max_grad_norm"][who]),
+                    )
+                )
+        return blocks
+
+    def _column(self, values: NDArray[np.float64]) -> Tensor:
+        return torch.from_numpy(values[:, None]).to(self.device, torch.float32)
+
+    def _update(self, state: DQNState, block: _Block, interval: Interval) -> None:
+        """All gradient steps of one training event, for the members of a block."""
+        index = block.index
+        if block.where is not None:
+            gathered = None
+            rows = self._rows_at(state, block.where.start, block.where.stop)
+        else:
+            gathered = _gather(state, index)
+            rows = self._rows(*gathered)
+        written = state.env_steps[block.members] // self.config.num_inner_envs
+        keys = _key(state.keys, "replay")[block.members]
+        done = state.gradient_steps[block.members]
+        for k in range(int(block.steps[0])):
+            m = int((block.steps > k).sum())
+            part = rows if m == len(block.members) else self._first(rows, m)
+            work = self._workspace(m, block.width)
+            batch = state.replay.sample(
+                block.members[:m],
+                written[:m],
+                keys[:m],
+                done[:m] + k,
+                block.weights[:m],
+                block.gamma[:m],
+                self.config.n_step,
+            )
+            loss = self._loss_and_gradient(part, batch, work)
+            norms = adam.clip_norm(work.gradients, block.max_grad_norm[:m])
+            adam.step(
+                part.parameters,
+                work.gradients,
+                part.adam,
+                done[:m] + (k + 1),
+                block.learning_rate[:m],
+                ADAM_EPSILON,
+                work.scratch,
+            )
+            # a value that is not finite makes its sum so too: that is how divergence
+            # is noticed
+            interval.loss.index_add_(0, index[:m], loss)
+            interval.grad_norm.index_add_(0, index[:m], norms)
+        if gathered is not None:
+            for whole, rows_of in zip(_trained(state), gathered, strict=False):
+                whole.index_copy_(0, index, rows_of)
+        state.gradient_steps[block.members] += block.steps
+        interval.updates[block.members] += block.steps
+        interval.samples[block.members] += block.steps * block.sizes
+
+    def _rows(
+        self, parameters: Tensor, mean: Tensor, square: Tensor, target: Tensor
+    ) -> _Rows:
+        return _Rows(
+            parameters,
+            target,
+            adam.AdamState(mean, square),
+            self.network.layers(parameters),
+            self.network.layers(target),
+        )
+
+    def _rows_at(self, state: DQNState, start: int, stop: int) -> _Rows:
+        """Views of members ``start:stop``, kept, since making them takes time."""
+        if (start, stop) not in self._views:
+            tensors = (*_trained(state), state.target)
+            self._views[start, stop] = self._rows(*(t[start:stop] for t in tensors))
+        return self._views[start, stop]
+
+    def _first(self, rows: _Rows, m: int) -> _Rows:
+        moments = rows.adam
+        tensors = (rows.parameters, moments.mean, moments.square, rows.target)
+        return self._rows(*(t[:m] for t in tensors))
+
+    def _workspace(self, m: int, width: int) -> _Work:
+        """Scratch memory; that of fewer members is the first part of a block's."""
+        if (m, width) not in self._work:
+            if m == _BLOCK:
+                gradients = torch.zeros(m, self.network.row, device=self.device)
+                online = self.network.buffers(m, width, self.device)
+                self._work[m, width] = _Work(
+                    online=online,
+                    target=self.network.buffers(m, width, self.device),
+                    output_gradient=torch.empty_like(online[-1]),
+                    gradients=gradients,
+                    gradient_layers=self.network.layers(gradients),
+                    scratch=torch.empty_like(gradients),
+                )
+            else:
+                whole = self._workspace(_BLOCK, width)
+                gradients = whole.gradients[:m]
+                self._work[m, width] = _Work(
+                    online=[t[:m] for t in whole.online],
+                    target=[t[:m] for t in whole.target],
+                    output_gradient=whole.output_gradient[:m],
+                    gradients=gradients,
+                    gradient_layers=self.network.layers(gradients),
+                    scratch=whole.scratch[:m],
+                )
+        return self._work[m, width]
+
+    # -- signals ----------------------------------------------------------------
+
+    def diverged(self, state: DQNState, interval: Interval) -> NDArray[np.bool_]:
+        """Members ``(P,)`` with a loss, gradient or parameter that is not finite."""
+        total = interval.loss + interval.grad_norm
+        finite = torch.isfinite(total).squeeze(1)
+        finite &= torch.isfinite(state.parameters).all(1)
+        lost: NDArray[np.bool_] = (~finite).cpu().numpy()
+        return lost
+
+    def signals(
+        self, state: DQNState, values: Values, interval: Interval
+    ) -> dict[str, NDArray[np.float64]]:
+        """What the interval tells of each member ``(P,)``, by `SIGNALS` name.
+
+        Temporal-difference error and values come from one larger probe batch drawn
+        from a part of the replay stream that training does not use.
+        """
+        P = len(state.env_steps)
+        weights = torch.full((P, _PROBE_BATCH, 1), 1 / _PROBE_BATCH, device=self.device)
+        batch = state.replay.sample(
+            np.arange(P),
+            state.env_steps // self.config.num_inner_envs,
+            _key(state.keys, "replay"),
+            state.env_steps + _PROBE_DRAWS,
+            weights,
+            self._column(values["gamma"])[..., None],
+            self.config.n_step,
+        )
+        errors, taken = self.td_errors(state.parameters, state.target, batch)
+        updates = torch.from_numpy(np.maximum(interval.updates, 1)).to(self.device)
+        moved = torch.linalg.vector_norm(state.parameters - interval.start, dim=1)
+        size = torch.linalg.vector_norm(interval.start, dim=1)
+        tensors = {
+            "loss": interval.loss.squeeze(1) / updates,
+            "td_error": errors.abs().mean((1, 2)),
+            "grad_norm": interval.grad_norm.squeeze(1) / updates,
+            "update_ratio": moved / size,
+            "value_mean": taken.mean((1, 2)),
+            "value_std": taken.std((1, 2)),
+        }
+        return {name: t.double().cpu().numpy() for name, t in tensors.items()}
+
+
+def _key(keys: streams.UInts, purpose: str) -> streams.UInts:
+    return keys[:, streams.PURPOSES.index(purpose)]
+
+
+def _trained(state: DQNState) -> tuple[Tensor, ...]:
+    """What a gradient step changes."""
+    return state.parameters, state.adam.mean, state.adam.square
+
+
+def _gather(state: DQNState, index: Tensor) -> tuple[Tensor, ...]:
+    return tuple(t.index_select(0, index) for t in (*_trained(state), state.target))

@@ -1,0 +1,156 @@
+"""Stacked multilayer perceptrons: one network per member, one tensor program.
+
+The parameters of a member are one row of a ``(P, row)`` tensor, so that copying a
+member, its gradient norm and its optimiser step are plain row operations. Layers are
+views into the rows: weights ``(P, in, out)`` and biases ``(P, 1, out)``. Rows are
+padded to whole cache lines. Batched matrix products give every member the same bits
+whatever other members stand beside it, which the population invariants rest on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dacrl_env.learners import streams
+
+ACTIVATIONS = ("relu", "tanh")
+_LINE = 16  # floats in a cache line
+
+
+class Layer(NamedTuple):
+    """Views of one layer of every member."""
+
+    weight: Tensor  # (P, in, out); a transposed view where there are more inputs
+    bias: Tensor  # (P, 1, out)
+
+
+class StackedMLP:
+    """Shapes and arithmetic of P equally shaped perceptrons; holds no parameters.
+
+    Args:
+        sizes: features of the input, of each hidden layer and of the output.
+        activation: of the hidden layers, ``"relu"`` or ``"tanh"``.
+
+    Raises:
+        ValueError: an unknown activation or a size below one.
+    """
+
+    def __init__(self, sizes: Sequence[int], activation: str) -> None:
+        if activation not in ACTIVATIONS:
+            raise ValueError(
+                f"unknown activation {activation!r}; valid: {', '.join(ACTIVATIONS)}"
+            )
+        if min(sizes) < 1:
+            raise ValueError(f"layer sizes must be at least 1, got {tuple(sizes)}")
+        self.sizes = tuple(sizes)
+        self.activation = activation
+        self.shapes = list(pairwise(self.sizes))
+        self.num_parameters = sum(i * o + o for i, o in self.shapes)
+        self.row = -(-self.num_parameters // _LINE) * _LINE
+        self.num_weights = sum(i * o for i, o in self.shapes)
+
+    def init(self, keys: streams.UInts) -> Tensor:
+        """Fresh parameters ``(P, row)``, uniform in ± 1/sqrt(inputs) as torch.nn.Linear.
+
+        Args:
+            keys: ``(P,)``, the "init" key of each member.
+        """
+        u = streams.uniforms(keys, np.zeros(len(keys), np.int64), self.num_parameters)
+        rows = torch.zeros(len(keys), self.row)
+        rows[:, : self.num_parameters] = torch.from_numpy(2 * u - 1)
+        for layer in self.layers(rows):
+            bound = layer.weight.shape[1] ** -0.5
+            layer.weight.mul_(bound)
+            layer.bias.mul_(bound)
+        return rows
+
+    def layers(self, rows: Tensor) -> list[Layer]:
+        """Views of the layers in parameter (or gradient) rows ``(P, row)``."""
+        layers, start, P = [], 0, rows.shape[0]
+        for i, o in self.shapes:
+            weight = rows[:, start : start + i * o]
+            # a batched product is up to six times slower if its last axis in memory
+            # is as short as the outputs of a value head
+            if o < i:
+                weight = weight.view(P, o, i).transpose(1, 2)
+            else:
+                weight = weight.view(P, i, o)
+            start += i * o
+            layers.append(Layer(weight, rows[:, start : start + o].view(P, 1, o)))
+            start += o
+        return layers
+
+    def apply(self, rows: Tensor, x: Tensor) -> Tensor:
+        """Outputs ``(P, B, out)`` for inputs ``(P, B, in)``, differentiable."""
+        *hidden, last = self.layers(rows)
+        activation = torch.relu if self.activation == "relu" else torch.tanh
+        for layer in hidden:
+            x = activation(torch.baddbmm(layer.bias, x, layer.weight))
+        return torch.baddbmm(last.bias, x, last.weight)
+
+    def buffers(self, P: int, B: int, device: torch.device) -> list[Tensor]:
+        """Memory for the layer outputs of one forward pass, as `forward` takes it."""
+        return [torch.empty(P, B, o, device=device) for _, o in self.shapes]
+
+    def forward(self, layers: list[Layer], x: Tensor, out: list[Tensor]) -> Tensor:
+        """As `apply`, into ``out``; no gradient is recorded."""
+        last = len(layers) - 1
+        for k, layer in enumerate(layers):
+            x = torch.baddbmm(layer.bias, x, layer.weight, out=out[k])
+            if k < last:
+                self._activate(x)
+        return x
+
+    def backward(
+        self,
+        layers: list[Layer],
+        x: Tensor,
+        out: list[Tensor],
+        gradient: Tensor,
+        scratch: list[Tensor],
+        into: list[Layer],
+    ) -> None:
+        """Gradients of the parameters, from the gradient of the outputs.
+
+        Args:
+            layers: parameters of the forward pass.
+            x: its inputs ``(P, B, in)``.
+            out: its layer outputs.
+            gradient: of the loss with respect to the outputs ``(P, B, out)``.
+            scratch: buffers as ``out``, overwritten.
+            into: where the gradients go, laid out as ``layers``.
+        """
+        for k in range(len(layers) - 1, -1, -1):
+            inputs = out[k - 1] if k else x
+            if layers[k].weight.stride(2) == 1:
+                torch.bmm(inputs.transpose(1, 2), gradient, out=into[k].weight)
+            else:
+                by_output = into[k].weight.transpose(1, 2)
+                torch.bmm(gradient.transpose(1, 2), inputs, out=by_output)
+            torch.sum(gradient, 1, keepdim=True, out=into[k].bias)
+            if k:
+                weight = layers[k].weight.transpose(1, 2)
+                gradient = torch.bmm(gradient, weight, out=scratch[k - 1])
+                self._activation_backward(gradient, inputs)
+
+    def _activate(self, x: Tensor) -> None:
+        if self.activation == "relu":
+            x.relu_()
+        else:  # 2·sigmoid(2x) − 1 is tanh, at a third of its cost here
+            x.mul_(2).sigmoid_().mul_(2).sub_(1)
+
+    def _activation_backward(self, gradient: Tensor, output: Tensor) -> None:
+        if self.activation == "relu":
+            torch.ops.aten.threshold_backward.grad_input(
+                gradient, output, 0, grad_input=gradient
+            )
+        else:
+            torch.ops.aten.tanh_backward.grad_input(
+                gradient, output, grad_input=gradient
+            )

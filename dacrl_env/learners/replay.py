@@ -1,0 +1,151 @@
+"""Replay memory of a population: one ring per member and inner environment.
+
+Allocated once, sized by capacity. A row is one transition; observations keep the
+environment's own dtype. How much of a ring is filled follows from the number of
+transitions written to it, which the learner counts, so the memory has no state of its
+own beside the rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dacrl_env.learners import streams
+
+ACTION, REWARD, CONTINUES, DONE = range(4)
+
+
+class Batch(NamedTuple):
+    """Sampled transitions, ``n_step`` rewards folded into one."""
+
+    observations: Tensor  # (P, B, D) float32
+    actions: Tensor  # (P, B, 1) int64
+    returns: Tensor  # (P, B, 1) sum of discounted rewards
+    next_observations: Tensor  # (P, B, D)
+    discounts: Tensor  # (P, B, 1) of the bootstrap value; 0 after termination
+    weights: Tensor  # (P, B, 1) share in the mean; 0 for padding
+
+
+@dataclass
+class Replay:
+    """Rings of ``C`` rows; ``(P, N, C, …)``."""
+
+    observations: Tensor  # (P, N, C, 2, D): before and after the step
+    transitions: Tensor  # (P, N, C, 4): action, reward, 1 − terminated, done
+
+    @classmethod
+    def allocate(
+        cls,
+        P: int,
+        N: int,
+        capacity: int,
+        features: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> Replay:
+        """Memory for ``capacity`` transitions a member, over its N environments."""
+        rows = capacity // N
+        return cls(
+            torch.zeros(P, N, rows, 2, features, dtype=dtype, device=device),
+            torch.zeros(P, N, rows, 4, device=device),
+        )
+
+    def add(
+        self, written: NDArray[np.int64], observations: Tensor, transitions: Tensor
+    ) -> None:
+        """Write one transition per member and environment.
+
+        Args:
+            written: ``(P,)``, transitions each ring of the member has seen before.
+            observations: ``(P, N, 2, D)``.
+            transitions: ``(P, N, 4)``.
+        """
+        P, N, C = self.transitions.shape[:3]
+        rows = np.arange(P * N) * C + np.repeat(written % C, N)
+        index = torch.from_numpy(rows).to(self.transitions.device)
+        self.observations.view(P * N * C, -1).index_copy_(
+            0, index, observations.view(P * N, -1)
+        )
+        self.transitions.view(-1, 4).index_copy_(0, index, transitions.view(-1, 4))
+
+    def sample(
+        self,
+        members: NDArray[np.int64],
+        written: NDArray[np.int64],
+        keys: streams.UInts,
+        draws: NDArray[np.int64],
+        weights: Tensor,
+        gamma: Tensor,
+        n_step: int,
+    ) -> Batch:
+        """Draw minibatches with replacement, each member from its own rings.
+
+        An ``n_step`` return ends early where the episode does, or where the ring's
+        newest row is reached, and then bootstraps from there.
+
+        Args:
+            members: ``(m,)`` population indices.
+            written: ``(m,)`` transitions each ring of the member has seen.
+            keys: ``(m,)`` the "replay" key of each.
+            draws: ``(m,)`` number of the draw.
+            weights: ``(m, B, 1)`` as :attr:`Batch.weights`.
+            gamma: ``(m, 1, 1)`` discount.
+            n_step: rewards summed before bootstrapping.
+        """
+        _, N, C = self.transitions.shape[:3]
+        m, B = weights.shape[:2]
+        size = np.minimum(written, C)
+        slot = streams.integers(keys, draws, B, size * N)  # (m, B)
+        ring = members[:, None] * N
+        if N > 1:
+            ring = ring + slot // size[:, None]
+            slot = slot % size[:, None]
+        rows = torch.from_numpy(ring * C + slot).to(self.transitions.device).view(-1)
+        features = self.observations.shape[-1]
+        pairs = self.observations.view(-1, 2 * features)
+        table = self.transitions.view(-1, 4)
+        first = table.index_select(0, rows).view(m, B, 4)
+        both = pairs.index_select(0, rows).view(m, B, 2 * features)
+        if both.dtype != torch.float32:
+            both = both.float()
+        actions = first[..., :1].long()
+        observations = both[..., :features]
+        if n_step == 1:
+            returns = first[..., REWARD : REWARD + 1]
+            discounts = first[..., CONTINUES : CONTINUES + 1] * gamma
+            following = both[..., features:]
+            return Batch(
+                observations, actions, returns, following, discounts, weights
+            )
+        # (m, B, n): rows of the n-step window, and whether step k still belongs to it
+        slots = slot[..., None] + np.arange(n_step)
+        newest = (written - 1) % C
+        behind = (newest[:, None] - slot) % C  # steps from the start to the newest row
+        window = torch.from_numpy(ring[..., None] * C + slots % C).to(table.device)
+        steps = table.index_select(0, window.view(-1)).view(m, B, n_step, 4)
+        open_ = 1 - steps[..., DONE]
+        reached = np.arange(n_step)[None, None] < behind[..., None]
+        open_ *= torch.from_numpy(reached).to(table.device)
+        inside = torch.cat([torch.ones_like(open_[..., :1]), open_[..., :-1]], -1)
+        inside = inside.cumprod(-1)
+        powers = gamma ** torch.arange(n_step, device=table.device)  # (m, 1, n)
+        returns = (steps[..., REWARD] * powers * inside).sum(-1, keepdim=True)
+        length = inside.sum(-1, keepdim=True)
+        last = length.long() - 1
+        end = window.gather(-1, last)
+        following = pairs.index_select(0, end.view(-1)).view(m, B, 2 * features)
+        continues = steps[..., CONTINUES].gather(-1, last)
+        return Batch(
+            observations,
+            actions,
+            returns,
+            following[..., features:].float(),
+            continues * gamma**length,
+            weights,
+        )

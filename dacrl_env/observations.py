@@ -1,0 +1,82 @@
+"""The outer observation: one named row per feature, every value in [-1, 1].
+
+Returns are normalised by the run's own history, never by the task's references, which
+an unseen task would not offer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+RETURN_ROWS = ("return/now", "return/best", "return/slope", "return/since_best")
+_DECADES = 8.0  # magnitudes from 1e-8 to 1e8 span the range of a signal
+_LONGEST = 5.0  # decades of episode length
+_SIGNED = ("value_mean",)
+
+
+def names(
+    hyperparameters: Sequence[str],
+    signals: Sequence[str],
+    instance_features: Sequence[str],
+    history: int,
+) -> tuple[str, ...]:
+    """Names of the rows; older ones of a stacked history end in ``@-1``, ``@-2``…"""
+    now = (
+        "progress",
+        *(f"hp/{name}" for name in hyperparameters),
+        *RETURN_ROWS,
+        *(f"signal/{name}" for name in signals),
+        "episode_length",
+        *(f"instance/{name}" for name in instance_features),
+    )
+    older = (f"{name}@-{k}" for k in range(1, history) for name in now)
+    return (*now, *older)
+
+
+def features(
+    progress: Floats,
+    hyperparameters: Floats,
+    returns: Mapping[str, Floats],
+    since_best: Floats,
+    signals: Mapping[str, Floats],
+    episode_length: Floats,
+    instance: Floats,
+) -> NDArray[np.float32]:
+    """Rows of the current decision, ``(P, D)``.
+
+    Args:
+        progress: ``(P,)`` share of the budget spent.
+        hyperparameters: ``(P, d)`` positions between the bounds, in [-1, 1].
+        returns: ``now``, ``previous``, ``initial``, ``low``, ``high`` ``(P,)``.
+        since_best: ``(P,)`` share of the budget since the best return.
+        signals: by name ``(P,)``, in their own units.
+        episode_length: ``(P,)`` mean steps of the latest training episodes.
+        instance: ``(P, k)`` physical constants as ratios to their defaults.
+    """
+    span = np.maximum(returns["high"] - returns["low"], 1e-8)
+    rows = [
+        2 * progress - 1,
+        *hyperparameters.T,
+        2 * (returns["now"] - returns["low"]) / span - 1,
+        2 * (returns["high"] - returns["initial"]) / span - 1,
+        (returns["now"] - returns["previous"]) / span,
+        2 * since_best - 1,
+        *(squash(name, x) for name, x in signals.items()),
+        2 * np.log10(1 + episode_length) / _LONGEST - 1,
+        *np.log2(np.maximum(instance, 1e-8)).T / 2,
+    ]
+    stacked = np.stack(rows, -1)
+    stacked = np.nan_to_num(stacked, nan=1.0, posinf=1.0, neginf=-1.0)
+    return np.clip(stacked, -1.0, 1.0).astype(np.float32)
+
+
+def squash(name: str, x: Floats) -> Floats:
+    """A signal on a logarithmic scale; zero gives the lowest value."""
+    if name in _SIGNED:
+        return np.sign(x) * np.log10(1 + np.abs(x)) / _DECADES
+    return np.log10(np.maximum(x, 10.0**-_DECADES)) / _DECADES

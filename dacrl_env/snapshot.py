@@ -1,0 +1,251 @@
+"""Snapshots: one generic walk over any state dataclass.
+
+A state is a dataclass of arrays (torch or numpy) whose first axis is the population,
+or of further such dataclasses. That is all that saving, restoring, selecting and
+forking need to know.
+
+Files are safetensors with a JSON header; loading one executes nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dacrl_env.version import __version__
+
+FORMAT = 1
+_HEADER = "dacrl_env"
+
+
+class SnapshotError(ValueError):
+    """A snapshot that does not fit, or a file that is none."""
+
+
+class SnapshotNotSupported(SnapshotError):  # noqa: N818 - the name of the contract
+    """The inner environment cannot be saved; ``exact=False`` keeps the learner."""
+
+
+def leaves(state: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and arrays of a state, in the order of its fields."""
+    for field in fields(state):
+        value = getattr(state, field.name)
+        name = prefix + field.name
+        if is_dataclass(value):
+            yield from leaves(value, name + ".")
+        else:
+            yield name, value
+
+
+def copy_rows(state: Any, rows: Any, source: Any, source_rows: Any = slice(None)) -> None:
+    """Set rows of every array of ``state`` from rows of an equally built one."""
+    for (_, into), (_, from_) in zip(leaves(state), leaves(source), strict=True):
+        into[rows] = from_[source_rows]
+
+
+def is_opaque(leaf: Any) -> bool:
+    """Whether a leaf holds Python objects, which no file can take."""
+    return isinstance(leaf, np.ndarray) and leaf.dtype == object
+
+
+def capture(state: Any) -> dict[str, NDArray[Any]]:
+    """A copy of every array, on the host.
+
+    Raises:
+        SnapshotNotSupported: an environment object cannot be copied.
+    """
+    arrays = {}
+    for name, leaf in leaves(state):
+        if is_opaque(leaf):
+            try:
+                arrays[name] = copy.deepcopy(leaf)
+            except Exception as error:
+                raise SnapshotNotSupported(
+                    f"the inner environments cannot be copied ({error}); "
+                    "use snapshot(exact=False), which keeps the learner and restarts "
+                    "the environments"
+                ) from error
+        elif isinstance(leaf, torch.Tensor):
+            arrays[name] = leaf.cpu().numpy().copy()
+        else:
+            arrays[name] = leaf.copy()
+    return arrays
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The whole state of a population at a decision.
+
+    Args:
+        header: task, settings that shape the state, package version, exactness.
+        arrays: by dotted name, population axis first.
+    """
+
+    header: dict[str, Any]
+    arrays: dict[str, NDArray[Any]]
+
+    @property
+    def size(self) -> int:
+        """Number of members."""
+        return len(next(iter(self.arrays.values())))
+
+    def select(self, members: Any) -> Snapshot:
+        """A snapshot of some members (indices or a mask), in that order.
+
+        Raises:
+            SnapshotError: an index outside the population, or no member at all.
+        """
+        index = np.arange(self.size)
+        try:
+            chosen = index[np.asarray(members)]
+        except IndexError as error:
+            raise SnapshotError(
+                f"members {members!r} do not fit a population of {self.size}; valid: "
+                f"0 to {self.size - 1}"
+            ) from error
+        if chosen.size == 0:
+            raise SnapshotError("select needs at least one member")
+        arrays = {
+            name: copy.deepcopy(a[chosen]) if is_opaque(a) else a[chosen]
+            for name, a in self.arrays.items()
+        }
+        return Snapshot(self.header, arrays)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a file atomically.
+
+        Raises:
+            SnapshotNotSupported: the state holds environment objects.
+        """
+        from safetensors.numpy import save
+
+        opaque = [name for name, a in self.arrays.items() if is_opaque(a)]
+        if opaque:
+            raise SnapshotNotSupported(
+                f"{', '.join(opaque)}: environment objects cannot be written to a "
+                "file; use snapshot(exact=False), which keeps the learner and restarts "
+                "the environments"
+            )
+        arrays = {k: np.ascontiguousarray(a) for k, a in self.arrays.items()}
+        header = {**self.header, "format": FORMAT, "checksum": _checksum(arrays)}
+        data = save(arrays, metadata={_HEADER: json.dumps(header, sort_keys=True)})
+        path = Path(path)
+        temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Snapshot:
+        """Read a file that `save` wrote.
+
+        Raises:
+            SnapshotError: not such a file, damaged, or of a newer format.
+            FileNotFoundError: no such file.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"no snapshot file {path}")
+        try:
+            with safe_open(path, framework="numpy") as file:
+                header = json.loads((file.metadata() or {})[_HEADER])
+                # checked before reading: what follows may differ in a newer format
+                if header["format"] > FORMAT:
+                    raise SnapshotError(
+                        f"{path} has format {header['format']}, written by dacrl-env "
+                        f"{header.get('package')}; this version reads up to {FORMAT}"
+                    )
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+            raise SnapshotError(f"{path} is not a dacrl-env snapshot: {error}") from error
+        if header.pop("checksum", None) != _checksum(arrays):
+            raise SnapshotError(f"{path} is damaged: its checksum does not match")
+        header.pop("format")
+        return cls(header, arrays)
+
+
+def make_header(task: str, settings: dict[str, Any], exact: bool) -> dict[str, Any]:
+    """What a snapshot says of itself."""
+    return {
+        "task": task,
+        "settings": settings,
+        "exact": exact,
+        "package": __version__,
+    }
+
+
+def restore(state: Any, snapshot: Snapshot, expected: dict[str, Any]) -> None:
+    """Set every array of ``state``; changes nothing if anything does not fit.
+
+    Args:
+        state: of the same task, settings and population size.
+        snapshot: what to restore.
+        expected: header of a snapshot of ``state``.
+
+    Raises:
+        SnapshotError: another task, other settings, size, or arrays.
+    """
+    for key in ("task", "settings"):
+        mine, theirs = expected[key], snapshot.header.get(key)
+        if mine != theirs:
+            raise SnapshotError(
+                f"the snapshot was made with {key} {theirs!r}; this is {mine!r}"
+            )
+    here = dict(leaves(state))
+    size = len(next(iter(here.values())))
+    if snapshot.size != size:
+        raise SnapshotError(
+            f"the snapshot holds {snapshot.size} members, this population {size}; "
+            "use snapshot.select(members)"
+        )
+    exact = snapshot.header["exact"]
+    wanted = {n for n, leaf in here.items() if exact or not is_opaque(leaf)}
+    if wanted != set(snapshot.arrays):
+        odd = sorted(wanted ^ set(snapshot.arrays))
+        raise SnapshotError(f"arrays missing or unknown: {', '.join(odd)}")
+    for name in wanted:
+        a, leaf = snapshot.arrays[name], here[name]
+        if tuple(a.shape) != tuple(leaf.shape) or _dtype(leaf) != a.dtype:
+            raise SnapshotError(
+                f"{name} is {a.dtype}{list(a.shape)}, expected "
+                f"{_dtype(leaf)}{list(leaf.shape)}"
+            )
+    for name in wanted:
+        leaf, a = here[name], snapshot.arrays[name]
+        if isinstance(leaf, torch.Tensor):
+            leaf.copy_(torch.from_numpy(np.ascontiguousarray(a)))
+        else:
+            leaf[...] = copy.deepcopy(a) if is_opaque(a) else a
+
+
+def _dtype(leaf: Any) -> np.dtype[Any]:
+    if isinstance(leaf, torch.Tensor):
+        return torch.empty(0, dtype=leaf.dtype).numpy().dtype
+    dtype: np.dtype[Any] = leaf.dtype
+    return dtype
+
+
+def _checksum(arrays: dict[str, NDArray[Any]]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        a = arrays[name]
+        digest.update(f"{name} {a.dtype.str} {a.shape}".encode())
+        digest.update(np.ascontiguousarray(a).data)
+    return digest.hexdigest()

@@ -1,5 +1,57 @@
-"""Configuring a reinforcement-learning run while it trains, as an environment."""
+"""Configuring a reinforcement-learning run while it trains, as an environment.
 
+Importing this package registers its environments with Gymnasium. It loads neither
+torch nor pandas; those come with the first environment or evaluation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dacrl_env.registration import TASKS, get_task, load, register_task
+from dacrl_env.tasks import Hyperparameter, Instance, Task
 from dacrl_env.version import __version__
 
-__all__ = ["__version__"]
+# public names that need heavy imports, loaded when they are first used
+_LAZY = {
+    "DynamicConfigEnv": "dacrl_env.env:DynamicConfigEnv",
+    "PopulationEnv": "dacrl_env.vector_env:PopulationEnv",
+    "Snapshot": "dacrl_env.snapshot:Snapshot",
+    "SnapshotError": "dacrl_env.snapshot:SnapshotError",
+    "SnapshotNotSupported": "dacrl_env.snapshot:SnapshotNotSupported",
+    "Method": "dacrl_env.policies:Method",
+    "Policy": "dacrl_env.policies:Policy",
+    "compare": "dacrl_env.evaluation:compare",
+    "evaluate": "dacrl_env.evaluation:evaluate",
+    "get_policy": "dacrl_env.policies:get_policy",
+}
+
+__all__ = [
+    "TASKS",
+    "DynamicConfigEnv",
+    "Hyperparameter",
+    "Instance",
+    "Method",
+    "Policy",
+    "PopulationEnv",
+    "Snapshot",
+    "SnapshotError",
+    "SnapshotNotSupported",
+    "Task",
+    "__version__",
+    "compare",
+    "evaluate",
+    "get_policy",
+    "get_task",
+    "register_task",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return load(_LAZY[name])
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -80,7 +80,12 @@ class ActionMap:
         if self.mode == "continuous":
             below = self._default + a * (self._default - self._low)
             above = self._default + a * (self._high - self._default)
-            return self._from_unit(np.where(a < 0, below, above))
+            values = self._from_unit(np.where(a < 0, below, above))
+            # the three marks exactly, without the rounding of logarithms
+            for mark, end in ((-1, "low"), (0, "default"), (1, "high")):
+                exact = [float(getattr(h, end)) for h in self.hyperparameters]
+                values = np.where(a == mark, exact, values)
+            return values
         if self.mode == "discrete":
             powers = 3 ** np.arange(len(self.names))[::-1]
             a = a[:, None].astype(np.int64) // powers % 3

@@ -47,7 +47,9 @@ def leaves(state: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-def copy_rows(state: Any, rows: Any, source: Any, source_rows: Any = slice(None)) -> None:
+def copy_rows(
+    state: Any, rows: Any, source: Any, source_rows: Any = slice(None)
+) -> None:
     """Set rows of every array of ``state`` from rows of an equally built one."""
     for (_, into), (_, from_) in zip(leaves(state), leaves(source), strict=True):
         into[rows] = from_[source_rows]
@@ -58,8 +60,15 @@ def is_opaque(leaf: Any) -> bool:
     return isinstance(leaf, np.ndarray) and leaf.dtype == object
 
 
-def capture(state: Any) -> dict[str, NDArray[Any]]:
+def capture(
+    state: Any, rows: Any = slice(None), opaque: bool = True
+) -> dict[str, NDArray[Any]]:
     """A copy of every array, on the host.
+
+    Args:
+        state: what to copy.
+        rows: of the population.
+        opaque: whether to copy environment objects, too.
 
     Raises:
         SnapshotNotSupported: an environment object cannot be copied.
@@ -67,8 +76,10 @@ def capture(state: Any) -> dict[str, NDArray[Any]]:
     arrays = {}
     for name, leaf in leaves(state):
         if is_opaque(leaf):
+            if not opaque:
+                continue
             try:
-                arrays[name] = copy.deepcopy(leaf)
+                arrays[name] = copy.deepcopy(leaf[rows])
             except Exception as error:
                 raise SnapshotNotSupported(
                     f"the inner environments cannot be copied ({error}); "
@@ -76,9 +87,9 @@ def capture(state: Any) -> dict[str, NDArray[Any]]:
                     "the environments"
                 ) from error
         elif isinstance(leaf, torch.Tensor):
-            arrays[name] = leaf.cpu().numpy().copy()
+            arrays[name] = leaf[rows].cpu().numpy().copy()
         else:
-            arrays[name] = leaf.copy()
+            arrays[name] = leaf[rows].copy()
     return arrays
 
 
@@ -174,7 +185,9 @@ class Snapshot:
                     )
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-            raise SnapshotError(f"{path} is not a dacrl-env snapshot: {error}") from error
+            raise SnapshotError(
+                f"{path} is not a dacrl-env snapshot: {error}"
+            ) from error
         if header.pop("checksum", None) != _checksum(arrays):
             raise SnapshotError(f"{path} is damaged: its checksum does not match")
         header.pop("format")

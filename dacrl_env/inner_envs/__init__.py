@@ -37,6 +37,10 @@ class InnerEnv(Protocol):
         """Put some members' environments at their first start, with new keys."""
         ...
 
+    def begin_episodes(self, state: Any) -> None:
+        """Leave every running episode and start the next one."""
+        ...
+
     def step(self, state: Any, actions: NDArray[np.int64]) -> Transition:
         """One step of every environment with actions ``(P, N)``; changes the state."""
         ...

@@ -112,6 +112,14 @@ class BatchedEnv:
         """Put some members' environments at their first start, with new keys."""
         copy_rows(state, members, self.init(keys, physics))
 
+    def begin_episodes(self, state: EnvState) -> None:
+        """Leave every running episode and start the next one."""
+        state.episodes += 1
+        state.variables[...] = self._initial(state.keys, state.episodes, state.physics)
+        state.observations = self.dynamics.observe(state.variables)
+        state.returns[...] = 0.0
+        state.lengths[...] = 0
+
     def _initial(
         self, keys: streams.UInts, episodes: NDArray[np.int64], physics: Floats
     ) -> Floats:
@@ -132,9 +140,7 @@ class BatchedEnv:
         lengths = state.lengths + 1
         returns = state.returns + rewards
         done = terminated | (lengths >= self.dynamics.max_episode_steps)
-        result = Transition(
-            observations, rewards, terminated, done, returns, lengths
-        )
+        result = Transition(observations, rewards, terminated, done, returns, lengths)
         if done.any():
             observations, returns = observations.copy(), returns.copy()
             lengths = lengths.copy()

@@ -120,9 +120,7 @@ class Replay:
             returns = first[..., REWARD : REWARD + 1]
             discounts = first[..., CONTINUES : CONTINUES + 1] * gamma
             following = both[..., features:]
-            return Batch(
-                observations, actions, returns, following, discounts, weights
-            )
+            return Batch(observations, actions, returns, following, discounts, weights)
         # (m, B, n): rows of the n-step window, and whether step k still belongs to it
         slots = slot[..., None] + np.arange(n_step)
         newest = (written - 1) % C

@@ -1,0 +1,146 @@
+"""Any registered Gymnasium environment as an inner environment, stepped one by one.
+
+Much slower than batched dynamics, and limited to Box observations and Discrete
+actions; for environments that have no batched implementation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from dacrl_env.inner_envs.batched import Transition
+from dacrl_env.learners import streams
+from dacrl_env.snapshot import copy_rows
+
+
+@dataclass
+class AdapterState:
+    """P × N environment objects and what is counted about them."""
+
+    envs: NDArray[Any]  # (P, N) environment objects
+    keys: streams.UInts  # (P, N)
+    observations: NDArray[Any]  # (P, N, *observation_shape), current
+    returns: NDArray[np.float64]  # (P, N) of the running episode
+    lengths: NDArray[np.int64]  # (P, N)
+    episodes: NDArray[np.int64]  # (P, N) begun so far
+
+
+class GymnasiumAdapter:
+    """Inner environments made by ``gymnasium.make``.
+
+    Episode ``e`` of an environment is seeded with bits of ``(key, e)``, so that no two
+    episodes share a seed and a run is reproducible.
+
+    Args:
+        env_id: Gymnasium id.
+        kwargs: passed to ``gymnasium.make``.
+        reuse: let every `init` take over the environment objects of the one before,
+            which saves making them; earlier states become invalid.
+
+    Raises:
+        ValueError: observations that are no Box or actions that are not Discrete.
+    """
+
+    physics: Mapping[str, float] = {}  # noqa: RUF012 - read only
+
+    def __init__(
+        self, env_id: str, kwargs: Mapping[str, Any], reuse: bool = False
+    ) -> None:
+        self.env_id = env_id
+        self.kwargs = dict(kwargs)
+        self._pool: list[gym.Env[Any, Any]] | None = [] if reuse else None
+        probe = self._make()
+        observations, actions = probe.observation_space, probe.action_space
+        if not isinstance(observations, gym.spaces.Box) or not isinstance(
+            actions, gym.spaces.Discrete
+        ):
+            raise ValueError(
+                f"inner environment {env_id} has observations {observations} and "
+                f"actions {actions}; DQN needs Box observations and Discrete actions"
+            )
+        self.observation_shape = observations.shape
+        self.observation_dtype = observations.dtype
+        self.num_actions = int(actions.n)
+        self._first_action = int(actions.start)
+        if self._pool is None:
+            probe.close()
+        else:
+            self._pool.append(probe)
+
+    def _make(self) -> gym.Env[Any, Any]:
+        return gym.make(self.env_id, disable_env_checker=True, **self.kwargs)
+
+    def init(self, keys: streams.UInts, physics: NDArray[np.float64]) -> AdapterState:
+        """Environments at the start of their first episode; keys ``(P, N)``."""
+        envs = np.empty(keys.shape, object)
+        for k, place in enumerate(np.ndindex(keys.shape)):
+            if self._pool is None:
+                envs[place] = self._make()
+            else:
+                if k == len(self._pool):
+                    self._pool.append(self._make())
+                envs[place] = self._pool[k]
+        state = AdapterState(
+            envs=envs,
+            keys=keys,
+            observations=np.empty(
+                (*keys.shape, *self.observation_shape), self.observation_dtype
+            ),
+            returns=np.zeros(keys.shape),
+            lengths=np.zeros(keys.shape, np.int64),
+            episodes=np.zeros(keys.shape, np.int64),
+        )
+        for place in np.ndindex(keys.shape):
+            self._reset(state, place)
+        return state
+
+    def _reset(self, state: AdapterState, place: tuple[int, ...]) -> None:
+        word = streams.bits(state.keys[place][None], state.episodes[place][None], 1)
+        observation, _ = state.envs[place].reset(seed=int(word[0, 0] >> np.uint64(33)))
+        state.observations[place] = observation
+        state.returns[place] = 0.0
+        state.lengths[place] = 0
+
+    def restart(
+        self,
+        state: AdapterState,
+        members: NDArray[np.int64],
+        keys: streams.UInts,
+        physics: NDArray[np.float64],
+    ) -> None:
+        """Put some members' environments at their first start, with new keys."""
+        copy_rows(state, members, self.init(keys, physics))
+
+    def begin_episodes(self, state: AdapterState) -> None:
+        """Leave every running episode and start the next one."""
+        state.episodes += 1
+        for place in np.ndindex(state.keys.shape):
+            self._reset(state, place)
+
+    def step(self, state: AdapterState, actions: NDArray[np.int64]) -> Transition:
+        """Advance every environment by one step, ``state`` in place."""
+        shape = state.keys.shape
+        observations = np.empty_like(state.observations)
+        rewards = np.empty(shape)
+        terminated = np.empty(shape, bool)
+        done = np.empty(shape, bool)
+        for place in np.ndindex(shape):
+            action = int(actions[place]) + self._first_action
+            result = state.envs[place].step(action)
+            observations[place], rewards[place], terminated[place], truncated, _ = (
+                result
+            )
+            done[place] = terminated[place] or truncated
+        returns, lengths = state.returns + rewards, state.lengths + 1
+        state.observations = observations.copy()
+        state.returns, state.lengths = returns.copy(), lengths.copy()
+        for place in zip(*np.nonzero(done), strict=True):
+            state.episodes[place] += 1
+            self._reset(state, place)
+        return Transition(observations, rewards, terminated, done, returns, lengths)

@@ -1,0 +1,555 @@
+"""The engine: P inner runs of one task, advanced together decision by decision.
+
+Both outer environments are thin shells around it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dacrl_env import observations, snapshot
+from dacrl_env.actions import ActionMap, check_names
+from dacrl_env.inner_envs import InnerEnv
+from dacrl_env.learners import streams
+from dacrl_env.registration import LEARNERS, load, make_inner_env
+from dacrl_env.rewards import RewardContext
+from dacrl_env.settings import Settings
+from dacrl_env.tasks import FINAL_REPORT_EPISODES, REPORT_EPISODES, REPORT_POINTS
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+# what a forked member keeps: the name of its streams after the next restart
+_IDENTITY = ("seeds", "seed_members", "episodes")
+
+
+@dataclass
+class PopulationState:
+    """Everything P outer episodes consist of. What is not in it does not exist."""
+
+    learner: Any  # state of the inner training runs
+    seeds: Ints  # (P,)
+    seed_members: Ints  # (P,) member number within the seed
+    episodes: Ints  # (P,) outer episode number within seed and member
+    instances: Ints  # (P,) index into the settings' instances
+    requested: Floats  # (P, d) values of the controlled hyperparameters, not rounded
+    applied: Floats  # (P, n) values of all hyperparameters, as applied
+    decisions: Ints  # (P,) taken
+    diverged: NDArray[np.bool_]  # (P,)
+    score: Floats  # (P,) observed
+    initial_score: Floats  # (P,)
+    best_score: Floats  # (P,)
+    auc: Floats  # (P,) of the observed score, so far
+    eval_return: Floats  # (P,) latest evaluation; NaN: none yet
+    train_return: Floats  # (P,) latest training episodes; NaN: none yet
+    episode_length: Floats  # (P,) of the latest training episodes
+    initial_return: Floats  # (P,) observed returns: first, lowest, highest
+    low_return: Floats
+    high_return: Floats
+    best_at: Ints  # (P,) environment steps at the best observed return
+    evaluations: Ints  # (P,) done
+    eval_steps: Ints  # (P,)
+    samples: Ints  # (P,) transitions used in updates
+    wall_seconds: Floats  # (P,) the member's share
+    reports: Floats  # (P, points) report scores; NaN: not yet
+    observation: NDArray[np.float32]  # (P, history, features), newest first
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an outer step gave; arrays ``(P,)``."""
+
+    rewards: Floats
+    ended: NDArray[np.bool_]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One torch thread and no gradients, restored afterwards.
+
+    More threads make these small batched products slower.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def play(
+    learner: Any, parameters: torch.Tensor, env: InnerEnv, keys: Any, physics: Floats
+) -> tuple[Floats, Ints]:
+    """Returns ``(m, E)`` of one greedy episode per environment, and steps ``(m,)``.
+
+    Args:
+        learner: acts.
+        parameters: ``(m, row)``.
+        env: makes the environments; they belong to this call.
+        keys: ``(m, E)``.
+        physics: ``(m, K)``.
+    """
+    state = env.init(keys, physics)
+    returns = np.zeros(keys.shape)
+    running = np.ones(keys.shape, bool)
+    steps = np.zeros(len(keys), np.int64)
+    while running.any():
+        actions = learner.greedy(parameters, state.observations)
+        step = env.step(state, actions)
+        steps += running.sum(1)
+        over = running & step.done
+        if over.any():
+            returns[over] = step.returns[over]
+            running &= ~step.done
+    return returns, steps
+
+
+class Population:
+    """P runs and the operations on them.
+
+    Args:
+        settings: of the environment.
+        size: number of members.
+    """
+
+    def __init__(self, settings: Settings, size: int) -> None:
+        self.settings = settings
+        self.size = size
+        self.env = make_inner_env(settings.task)
+        self.eval_env = make_inner_env(settings.task, reuse=True)
+        self.physics = self._instance_physics()
+        self.learner = load(LEARNERS[settings.task.learner])(
+            self.env, settings.config, settings.budget, torch.device(settings.device)
+        )
+        self.actions = ActionMap(settings.controlled, settings.action_mode)
+        self.names = [h.name for h in settings.hyperparameters]
+        self.observation_names = observations.names(
+            self.actions.names,
+            self.learner.signal_names,
+            tuple(self.env.physics) if settings.observe_instance else (),
+            settings.history,
+        )
+        self.state = self._blank()
+
+    def _instance_physics(self) -> Floats:
+        """Constants ``(instances, K)``."""
+        default = self.env.physics
+        table = []
+        for instance in self.settings.instances:
+            check_names(instance.physics, list(default), "physical constant")
+            table.append([*{**default, **instance.physics}.values()])
+        return np.array(table, np.float64).reshape(len(table), len(default))
+
+    def _blank(self) -> PopulationState:
+        """A state of the right shapes; `start` gives it meaning."""
+        P, s = self.size, self.settings
+        keys = np.stack([streams.member_keys(s.split, 0, i, 0) for i in range(P)])
+        features = len(self.observation_names) // s.history
+        with one_thread():
+            learner = self.learner.init(keys, np.repeat(self.physics[:1], P, 0))
+
+        def zeros(dtype: Any = np.float64) -> NDArray[Any]:
+            return np.zeros(P, dtype)
+
+        return PopulationState(
+            learner=learner,
+            seeds=zeros(np.int64),
+            seed_members=zeros(np.int64),
+            episodes=zeros(np.int64),
+            instances=zeros(np.int64),
+            requested=self.actions.defaults(P),
+            applied=np.zeros((P, len(self.names))),
+            decisions=zeros(np.int64),
+            diverged=zeros(bool),
+            score=zeros(),
+            initial_score=zeros(),
+            best_score=zeros(),
+            auc=zeros(),
+            eval_return=zeros(),
+            train_return=zeros(),
+            episode_length=zeros(),
+            initial_return=zeros(),
+            low_return=zeros(),
+            high_return=zeros(),
+            best_at=zeros(np.int64),
+            evaluations=zeros(np.int64),
+            eval_steps=zeros(np.int64),
+            samples=zeros(np.int64),
+            wall_seconds=zeros(),
+            reports=np.full((P, REPORT_POINTS + 1), np.nan),
+            observation=np.zeros((P, s.history, features), np.float32),
+        )
+
+    # -- outer steps ------------------------------------------------------------
+
+    def start(
+        self,
+        members: Ints,
+        seeds: Ints,
+        seed_members: Ints,
+        episodes: Ints,
+        instance: int | None = None,
+    ) -> None:
+        """Begin new runs in some members' places.
+
+        Args:
+            members: ``(m,)`` places.
+            seeds: ``(m,)``, with the next two the name of each run's streams.
+            seed_members: ``(m,)``.
+            episodes: ``(m,)``.
+            instance: index of the instance; None: drawn from the stream.
+        """
+        state, s = self.state, self.settings
+        began = time.perf_counter()
+        keys = np.stack(
+            [
+                streams.member_keys(s.split, int(a), int(b), int(c))
+                for a, b, c in zip(seeds, seed_members, episodes, strict=True)
+            ]
+        )
+        if instance is None:
+            draw = keys[:, streams.PURPOSES.index("instance")]
+            count = np.full(len(members), len(s.instances))
+            chosen = streams.integers(draw, np.zeros_like(count), 1, count)[:, 0]
+        else:
+            chosen = np.full(len(members), instance)
+        with one_thread():
+            self.learner.restart(state.learner, members, keys, self.physics[chosen])
+        state.seeds[members] = seeds
+        state.seed_members[members] = seed_members
+        state.episodes[members] = episodes
+        state.instances[members] = chosen
+        state.requested[members] = self.actions.defaults(len(members))
+        state.applied[members] = self._apply(state.requested[members])
+        state.eval_return[members] = np.nan
+        state.train_return[members] = np.nan
+        for zeroed in (
+            state.decisions,
+            state.diverged,
+            state.score,
+            state.auc,
+            state.episode_length,
+            state.best_at,
+            state.evaluations,
+            state.eval_steps,
+            state.samples,
+            state.wall_seconds,
+        ):
+            zeroed[members] = 0
+        state.reports[members] = np.nan
+        mask = np.zeros(self.size, bool)
+        mask[members] = True
+        with one_thread():
+            self._evaluate(mask)
+            self._report(mask)
+        if s.feedback == "eval":
+            state.score[members] = s.task.score(state.eval_return[members])
+            first = state.eval_return[members]
+        else:  # nothing is known yet: the return of a random policy
+            first = np.full(len(members), s.task.random_return)
+        for into in (state.initial_return, state.low_return, state.high_return):
+            into[members] = first
+        state.initial_score[members] = state.score[members]
+        state.best_score[members] = state.score[members]
+        nothing = {n: np.zeros(self.size) for n in self.learner.signal_names}
+        rows = self._features(self._observed_return(), nothing)
+        state.observation[members] = rows[members, None]
+        state.wall_seconds[members] += (time.perf_counter() - began) / len(members)
+
+    def advance(self, requested: Floats) -> Outcome:
+        """Apply values ``(P, d)`` and train until the next decision."""
+        state, s, learner = self.state, self.settings, self.state.learner
+        began = time.perf_counter()
+        state.requested = requested
+        state.applied = self._apply(requested)
+        values = dict(zip(self.names, state.applied.T, strict=True))
+        previous_score = state.score.copy()
+        previous_best = state.best_score.copy()
+        previous_return = self._observed_return()
+        with one_thread():
+            interval = self.learner.begin_interval(learner)
+            remaining = s.decision_interval
+            while remaining:
+                steps = min(remaining, self._steps_to_next_point())
+                self.learner.train(learner, values, steps, interval)
+                remaining -= steps
+                state.diverged |= self.learner.diverged(learner, interval)
+                due = learner.env_steps % s.eval_interval == 0
+                self._evaluate(due & ~state.diverged)
+                self._report(np.isin(learner.env_steps, s.report_steps))
+            signals = self.learner.signals(learner, values, interval)
+        state.decisions += 1
+        state.samples += interval.samples
+        finished = interval.episodes > 0
+        count = np.maximum(interval.episodes, 1)
+        state.train_return = np.where(
+            finished, interval.returns / count, state.train_return
+        )
+        state.episode_length = np.where(
+            finished, interval.lengths / count, state.episode_length
+        )
+        seen = self._observed_return()
+        state.score = np.where(state.diverged, s.task.floor_score, s.task.score(seen))
+        state.best_score = np.maximum(state.best_score, state.score)
+        better = seen > state.high_return
+        state.best_at = np.where(better, learner.env_steps, state.best_at)
+        state.high_return = np.maximum(state.high_return, seen)
+        state.low_return = np.minimum(state.low_return, seen)
+        ended = self.ended()
+        fraction = np.full(self.size, s.decision_interval / s.budget)
+        left = 1 - learner.env_steps / s.budget
+        state.auc += state.score * (fraction + np.where(state.diverged, left, 0.0))
+        rows = self._features(previous_return, signals)
+        state.observation[:, 1:] = state.observation[:, :-1].copy()
+        state.observation[:, 0] = rows
+        context = RewardContext(
+            score=state.score.copy(),
+            previous_score=previous_score,
+            best_score=state.best_score.copy(),
+            previous_best_score=previous_best,
+            fraction=fraction,
+            remaining=left,
+            ended=ended,
+            diverged=state.diverged.copy(),
+        )
+        rewards = np.asarray(s.reward(context), np.float64)
+        state.wall_seconds += (time.perf_counter() - began) / self.size
+        return Outcome(rewards, ended)
+
+    def _apply(self, requested: Floats) -> Floats:
+        """All values ``(m, n)`` as applied: rounded and capped."""
+        values = {
+            h.name: np.full(len(requested), float(h.default))
+            for h in self.settings.hyperparameters
+        }
+        values.update(zip(self.actions.names, requested.T, strict=True))
+        for h in self.settings.hyperparameters:
+            if h.integer:
+                values[h.name] = np.rint(values[h.name])
+        s = self.settings
+        self.learner.constrain(values, s.config, s.budget)
+        return np.stack([values[name] for name in self.names], -1)
+
+    def _steps_to_next_point(self) -> int:
+        """Environment steps until some member is due for an evaluation or report."""
+        steps, s = self.state.learner.env_steps, self.settings
+        nearest = int((s.eval_interval - steps % s.eval_interval).min())
+        if s.report:
+            marks = np.array((*s.report_steps, np.iinfo(np.int64).max))
+            ahead = marks[np.searchsorted(marks, steps, side="right")] - steps
+            nearest = min(nearest, int(ahead.min()))
+        return nearest
+
+    # -- evaluation -------------------------------------------------------------
+
+    def _evaluate(self, due: NDArray[np.bool_]) -> None:
+        """What policies may see; members by mask."""
+        if self.settings.feedback != "eval" or not due.any():
+            return
+        state, members = self.state, np.flatnonzero(due)
+        episodes = self.settings.eval_episodes
+        returns, steps = self._play(
+            members, "evaluation", state.evaluations[members], episodes
+        )
+        state.eval_return[members] = returns.mean(1)
+        state.evaluations[members] += 1
+        state.eval_steps[members] += steps
+
+    def _report(self, due: NDArray[np.bool_]) -> None:
+        """What policies are judged on; members by mask."""
+        if not self.settings.report or not due.any():
+            return
+        state, s = self.state, self.settings
+        point = np.searchsorted(s.report_steps, state.learner.env_steps)
+        point = np.minimum(point, REPORT_POINTS)
+        last = point == REPORT_POINTS
+        for group, episodes in (
+            (due & ~last & ~state.diverged, REPORT_EPISODES),
+            (due & last & ~state.diverged, FINAL_REPORT_EPISODES),
+        ):
+            members = np.flatnonzero(group)
+            if len(members):
+                returns, _ = self._play(members, "report", point[members], episodes)
+                scores = s.task.score(returns.mean(1))
+                state.reports[members, point[members]] = scores
+
+    def _play(
+        self, members: Ints, purpose: str, number: Ints, episodes: int
+    ) -> tuple[Floats, Ints]:
+        state = self.state
+        base = state.learner.keys[members, streams.PURPOSES.index(purpose)]
+        keys = streams.bits(base, number, episodes)
+        index = torch.from_numpy(members).to(state.learner.parameters.device)
+        parameters = state.learner.parameters.index_select(0, index)
+        physics = self.physics[state.instances[members]]
+        return play(self.learner, parameters, self.eval_env, keys, physics)
+
+    def ended(self) -> NDArray[np.bool_]:
+        """Members ``(P,)`` whose run is over."""
+        steps = self.state.learner.env_steps
+        return self.state.diverged | (steps >= self.settings.budget)
+
+    def config_of(self, requested: Floats) -> dict[str, float]:
+        """Controlled values of the first member as they would be applied."""
+        applied = dict(zip(self.names, self._apply(requested)[0], strict=True))
+        return {
+            h.name: int(applied[h.name]) if h.integer else float(applied[h.name])
+            for h in self.settings.controlled
+        }
+
+    # -- what is seen -----------------------------------------------------------
+
+    def _observed_return(self) -> Floats:
+        state = self.state
+        if self.settings.feedback == "eval":
+            return state.eval_return.copy()
+        return np.where(
+            np.isnan(state.train_return),
+            self.settings.task.random_return,
+            state.train_return,
+        )
+
+    def _features(
+        self, previous_return: Floats, signals: dict[str, Floats]
+    ) -> NDArray[np.float32]:
+        state, s = self.state, self.settings
+        columns = [self.names.index(name) for name in self.actions.names]
+        default = np.array(list(self.env.physics.values()), np.float64)
+        instance = self.physics[state.instances] / default
+        with np.errstate(all="ignore"):  # a diverged member's signals are not numbers
+            return observations.features(
+                progress=state.learner.env_steps / s.budget,
+                hyperparameters=self.actions.scaled(state.applied[:, columns]),
+                returns={
+                    "now": self._observed_return(),
+                    "previous": previous_return,
+                    "initial": state.initial_return,
+                    "low": state.low_return,
+                    "high": state.high_return,
+                },
+                since_best=(state.learner.env_steps - state.best_at) / s.budget,
+                signals=signals,
+                episode_length=state.episode_length,
+                instance=instance if s.observe_instance else instance[:, :0],
+            )
+
+    def observation(self) -> NDArray[np.float32]:
+        """Observations ``(P, D)``."""
+        return self.state.observation.reshape(self.size, -1).copy()
+
+    def info(self) -> dict[str, Any]:
+        """The info of every member as arrays ``(P,)``; NaN where there is none."""
+        state, learner = self.state, self.state.learner
+        act, learn = self.learner.flops
+        acted = learner.env_steps + state.eval_steps
+        return {
+            "env_steps": learner.env_steps.copy(),
+            "eval_steps": state.eval_steps.copy(),
+            "gradient_steps": learner.gradient_steps.copy(),
+            "score": state.score.copy(),
+            "eval_return": state.eval_return.copy(),
+            "train_return": state.train_return.copy(),
+            "hyperparameters": {
+                h.name: state.applied[:, k].astype(np.int64 if h.integer else float)
+                for k, h in enumerate(self.settings.hyperparameters)
+            },
+            "objectives": {
+                "final": state.score.copy(),
+                "best": state.best_score.copy(),
+                "auc": state.auc.copy(),
+                "wall_seconds": np.where(self.ended(), state.wall_seconds, np.nan),
+                "training_steps": learner.env_steps.copy(),
+                "evaluation_steps": state.eval_steps.copy(),
+                "gradient_steps": learner.gradient_steps.copy(),
+                "samples": state.samples.copy(),
+                "flops": acted * act + state.samples * learn,
+            },
+            "diverged": state.diverged.copy(),
+        }
+
+    # -- snapshots --------------------------------------------------------------
+
+    def snapshot(self, exact: bool = True) -> snapshot.Snapshot:
+        """A copy of the whole state.
+
+        Args:
+            exact: False leaves out environment objects that cannot be saved; a
+                restored population then begins new inner episodes.
+
+        Raises:
+            SnapshotNotSupported: exact, and the environments cannot be copied.
+        """
+        arrays = snapshot.capture(self.state, opaque=exact)
+        return snapshot.Snapshot(self._header(exact), arrays)
+
+    def restore(self, snap: snapshot.Snapshot) -> None:
+        """Continue from a snapshot; changes nothing if it does not fit.
+
+        Raises:
+            SnapshotError: see :func:`dacrl_env.snapshot.restore`.
+        """
+        snapshot.restore(self.state, snap, self._header(exact=True))
+        if not snap.header["exact"]:
+            self.env.begin_episodes(self.state.learner.envs)
+
+    def _header(self, exact: bool) -> dict[str, Any]:
+        return snapshot.make_header(
+            self.settings.task.id, self.settings.shaping(), exact
+        )
+
+    def fork(self, parents: Any, shared_streams: bool = False) -> None:
+        """Member i continues from the state of member ``parents[i]``.
+
+        Args:
+            parents: ``(P,)`` indices.
+            shared_streams: True: also with the parent's random streams, so that equal
+                actions give equal runs; False: with streams of its own.
+
+        Raises:
+            ValueError: wrong shape or an index outside the population.
+        """
+        index = np.asarray(parents)
+        if index.shape != (self.size,) or index.dtype.kind not in "iu":
+            raise ValueError(
+                f"parents must be {self.size} integers, got {index.dtype} "
+                f"{list(index.shape)}"
+            )
+        if index.min() < 0 or index.max() >= self.size:
+            raise ValueError(
+                f"parents must lie between 0 and {self.size - 1}, got {index.tolist()}"
+            )
+        children = np.flatnonzero(index != np.arange(self.size))
+        if len(children) == 0:
+            return
+        copied = snapshot.capture(self.state, rows=index[children])
+        for name, leaf in snapshot.leaves(self.state):
+            if name in _IDENTITY:
+                continue
+            rows = copied[name]
+            if isinstance(leaf, torch.Tensor):
+                at = torch.from_numpy(children).to(leaf.device)
+                leaf[at] = torch.from_numpy(rows).to(leaf.device)
+            else:
+                leaf[children] = rows
+        if not shared_streams:
+            self._new_streams(children)
+
+    def _new_streams(self, members: Ints) -> None:
+        """Give forked members streams that no other run draws from."""
+        learner = self.state.learner
+        marks = learner.env_steps[members] * self.size + members
+        for purpose in range(learner.keys.shape[1]):
+            keys = learner.keys[members, purpose]
+            learner.keys[members, purpose] = streams.bits(keys, marks, 1)[:, 0]
+        env_keys = learner.envs.keys[members]
+        learner.envs.keys[members] = streams.bits(env_keys, marks[:, None], 1)[..., 0]

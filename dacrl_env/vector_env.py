@@ -1,0 +1,283 @@
+"""Many outer environments at once: their inner runs are one tensor program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium import error, spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import ArrayLike, NDArray
+
+from dacrl_env.env import check_options, instance_index
+from dacrl_env.population import Population
+from dacrl_env.settings import Settings, resolve
+from dacrl_env.snapshot import Snapshot
+from dacrl_env.tasks import Task
+
+OPTIONS = ("instance", "snapshot", "reset_mask")
+
+
+class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
+    """A population of :class:`~dacrl_env.env.DynamicConfigEnv`, member by member.
+
+    Spaces, rewards and infos of a member are those of the single environment. A member
+    whose run ends starts the next one in the same step (``AutoresetMode.SAME_STEP``):
+    ``infos["final_obs"]`` and ``infos["final_info"]`` hold what ended. Infos are arrays
+    ``(num_envs,)`` with a mask ``_<key>`` beside every key.
+
+    Args:
+        task: id or task.
+        num_envs: members, P.
+        render_mode: not supported.
+        **options: see :func:`dacrl_env.settings.resolve`.
+    """
+
+    metadata: dict[str, Any] = {  # noqa: RUF012 - as Gymnasium has it
+        "render_modes": [],
+        "autoreset_mode": AutoresetMode.SAME_STEP,
+    }
+
+    def __init__(
+        self,
+        task: str | Task,
+        num_envs: int = 1,
+        render_mode: str | None = None,
+        **options: Any,
+    ) -> None:
+        if render_mode is not None:
+            raise ValueError(f"render_mode {render_mode!r} is not supported")
+        if not isinstance(num_envs, int | np.integer) or num_envs < 1:
+            raise ValueError(f"num_envs must be at least 1, got {num_envs!r}")
+        self.render_mode = None
+        self.num_envs = int(num_envs)
+        self.settings: Settings = resolve(task, **options)
+        self.population = Population(self.settings, self.num_envs)
+        self.observation_names = self.population.observation_names
+        self.single_observation_space = spaces.Box(
+            -1.0, 1.0, (len(self.observation_names),), np.float32
+        )
+        self.single_action_space = self.population.actions.space
+        self.observation_space = batch_space(
+            self.single_observation_space, self.num_envs
+        )
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self._started = False
+
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """Begin new runs, or continue from a snapshot.
+
+        Args:
+            seed: an int: member i gets stream i of it. A list: member i gets the
+                stream of a single environment with that seed; None in it: the
+                member's next episode. None: every member's next episode.
+            options: ``"instance"``: a name or one name a member; ``"snapshot"``:
+                continue from it; ``"reset_mask"``: bool ``(num_envs,)``, only those.
+
+        Raises:
+            ValueError: unknown option or instance, wrong number of seeds, or a
+                snapshot that does not fit.
+        """
+        options = check_options(options, OPTIONS)
+        mask = self._mask(options.get("reset_mask"))
+        instances = self._instances(options.get("instance"))
+        seeds, numbers, episodes = self._streams(seed)
+        if "snapshot" in options:
+            self.restore(options["snapshot"])
+            return self.population.observation(), self._infos(mask)
+        if isinstance(seed, int | np.integer):
+            super().reset(seed=int(seed))
+        for instance in dict.fromkeys(instances):
+            same = np.array([i == instance for i in instances]) & mask
+            members = np.flatnonzero(same)
+            if len(members):
+                self.population.start(
+                    members,
+                    seeds[members],
+                    numbers[members],
+                    episodes[members],
+                    instance,
+                )
+        self._started = True
+        return self.population.observation(), self._infos(mask)
+
+    def _mask(self, mask: Any) -> NDArray[np.bool_]:
+        if mask is None:
+            return np.ones(self.num_envs, bool)
+        mask = np.asarray(mask)
+        if mask.shape != (self.num_envs,) or mask.dtype != bool or not mask.any():
+            raise ValueError(
+                f"reset_mask must be a boolean array of shape ({self.num_envs},) with "
+                f"a True value, got {mask!r}"
+            )
+        if not self._started and not mask.all():
+            raise ValueError("the first reset must be of all members")
+        return mask
+
+    def _instances(self, names: Any) -> list[int | None]:
+        if names is None or isinstance(names, str):
+            return [instance_index(self.settings, names)] * self.num_envs
+        if len(names) != self.num_envs:
+            raise ValueError(
+                f"expected one instance or {self.num_envs}, got {len(names)}"
+            )
+        return [instance_index(self.settings, name) for name in names]
+
+    def _streams(
+        self, seed: int | Sequence[int | None] | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Seeds, member numbers and episodes that new runs would have."""
+        P, state = self.num_envs, self.population.state
+        if isinstance(seed, int | np.integer):
+            if seed < 0:
+                raise ValueError(f"seeds must not be negative, got {seed}")
+            return np.full(P, seed, np.int64), np.arange(P), np.zeros(P, np.int64)
+        wanted = [None] * P if seed is None else list(seed)
+        if len(wanted) != P:
+            raise ValueError(f"expected {P} seeds, one a member, got {len(wanted)}")
+        bad = [s for s in wanted if s is not None and not _is_seed(s)]
+        if bad:
+            raise ValueError(f"seeds must be integers of at least 0, got {bad}")
+        if self._started:
+            seeds, numbers = state.seeds.copy(), state.seed_members.copy()
+            episodes = state.episodes + 1
+        else:
+            seeds = np.full(P, int(self.np_random.integers(2**31)), np.int64)
+            numbers, episodes = np.arange(P), np.zeros(P, np.int64)
+        for i, s in enumerate(wanted):
+            if s is not None:
+                seeds[i], numbers[i], episodes[i] = s, 0, 0
+        return seeds, numbers, episodes
+
+    def step(
+        self, actions: Any
+    ) -> tuple[
+        NDArray[np.float32],
+        NDArray[np.float64],
+        NDArray[np.bool_],
+        NDArray[np.bool_],
+        dict[str, Any],
+    ]:
+        """Set every member's hyperparameters and train until the next decision.
+
+        Args:
+            actions: ``(num_envs, d)``, or ``(num_envs,)`` in discrete mode.
+
+        Raises:
+            ResetNeeded: before the first reset.
+            ValueError: actions of the wrong kind; the runs are left untouched.
+        """
+        if not self._started:
+            raise error.ResetNeeded("call reset() before step(): no run is under way")
+        population = self.population
+        requested = population.actions.to_values(actions, population.state.requested)
+        outcome = population.advance(requested)
+        infos: dict[str, Any] = {}
+        if outcome.ended.any():
+            final = population.observation()
+            infos["final_obs"] = np.full(self.num_envs, None, object)
+            for i in np.flatnonzero(outcome.ended):
+                infos["final_obs"][i] = final[i]
+            infos["_final_obs"] = outcome.ended.copy()
+            infos["final_info"] = self._infos(outcome.ended)
+            infos["_final_info"] = outcome.ended.copy()
+            self._next_episodes(np.flatnonzero(outcome.ended))
+        infos.update(self._infos(np.ones(self.num_envs, bool)))
+        return (
+            population.observation(),
+            outcome.rewards,
+            outcome.ended,
+            np.zeros(self.num_envs, bool),
+            infos,
+        )
+
+    def _next_episodes(self, members: NDArray[np.int64]) -> None:
+        state = self.population.state
+        self.population.start(
+            members,
+            state.seeds[members],
+            state.seed_members[members],
+            state.episodes[members] + 1,
+        )
+
+    def _infos(self, mask: NDArray[np.bool_]) -> dict[str, Any]:
+        return _masked(self.population.info(), mask)
+
+    def to_config(self, action: Any, member: int = 0) -> dict[str, float]:
+        """Values that one member's action would apply; see the single environment."""
+        population = self.population
+        current = population.state.requested[member][None]
+        one = np.asarray(action)[None]
+        return population.config_of(population.actions.to_values(one, current))
+
+    def to_action(
+        self, config: Mapping[str, float], member: int = 0
+    ) -> NDArray[np.float32]:
+        """The action ``(d,)`` that asks for given values for one member."""
+        population = self.population
+        current = population.state.requested[member][None]
+        actions = population.actions.to_actions(config, current)
+        return actions[0].astype(np.float32)
+
+    def to_actions(self, config: Mapping[str, ArrayLike]) -> NDArray[np.float64]:
+        """Actions ``(num_envs, d)`` from values that are scalars or ``(num_envs,)``.
+
+        In double precision, so that values come back as they were asked for.
+        """
+        population = self.population
+        return population.actions.to_actions(config, population.state.requested)
+
+    def snapshot(self, exact: bool = True) -> Snapshot:
+        """A copy of all runs; see :meth:`Population.snapshot`.
+
+        Raises:
+            ResetNeeded: before the first reset.
+            SnapshotNotSupported: exact, and the environments cannot be copied.
+        """
+        if not self._started:
+            raise error.ResetNeeded("call reset() before snapshot()")
+        return self.population.snapshot(exact)
+
+    def restore(self, snap: Snapshot) -> None:
+        """Continue from a snapshot of as many members.
+
+        Raises:
+            SnapshotError: it does not fit; the runs are left untouched.
+        """
+        self.population.restore(snap)
+        self._started = True
+
+    def fork(self, parents: Any, shared_streams: bool = False) -> None:
+        """Member i continues from ``parents[i]``; see :meth:`Population.fork`.
+
+        Raises:
+            ResetNeeded: before the first reset.
+            ValueError: wrong shape or an index outside the population.
+        """
+        if not self._started:
+            raise error.ResetNeeded("call reset() before fork()")
+        self.population.fork(parents, shared_streams)
+
+
+def _is_seed(seed: Any) -> bool:
+    return isinstance(seed, int | np.integer) and seed >= 0
+
+
+def _masked(info: dict[str, Any], mask: NDArray[np.bool_]) -> dict[str, Any]:
+    """Infos as Gymnasium's vector environments give them: zero where masked out."""
+    result: dict[str, Any] = {}
+    for key, value in info.items():
+        if isinstance(value, dict):
+            result[key], present = _masked(value, mask), mask
+        else:
+            present = mask & ~np.isnan(value)
+            result[key] = np.where(present, value, np.zeros((), value.dtype))
+        result[f"_{key}"] = present.copy()
+    return result

@@ -88,7 +88,7 @@ class ActionMap:
             return values
         if self.mode == "discrete":
             powers = 3 ** np.arange(len(self.names))[::-1]
-            a = a[:, None].astype(np.int64) // powers % 3
+            a = np.floor_divide(a[:, None], powers) % 3
         if self.mode != "relative":
             a = _CHOICES[a.astype(np.int64)]
         values = self._from_unit(self._to_unit(current) + a * self._reach)

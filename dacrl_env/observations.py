@@ -25,7 +25,7 @@ def names(
     instance_features: Sequence[str],
     history: int,
 ) -> tuple[str, ...]:
-    """Names of the rows; older ones of a stacked history end in ``@-1``, ``@-2``…"""
+    """Names of the rows; older ones of a stacked history end in ``@-1``, ``@-2``."""
     now = (
         "progress",
         *(f"hp/{name}" for name in hyperparameters),

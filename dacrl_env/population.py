@@ -5,8 +5,9 @@ Both outer environments are thin shells around it.
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dacrl_env import observations, snapshot
+from dacrl_env import observations
+from dacrl_env import snapshot as snapshots
 from dacrl_env.actions import ActionMap, check_names
 from dacrl_env.inner_envs import InnerEnv
 from dacrl_env.learners import streams
@@ -59,7 +61,7 @@ class PopulationState:
     evaluations: Ints  # (P,) done
     eval_steps: Ints  # (P,)
     samples: Ints  # (P,) transitions used in updates
-    wall_seconds: Floats  # (P,) the member's share
+    wall_seconds: Floats  # (P,) the member's share, without reports
     reports: Floats  # (P, points) report scores; NaN: not yet
     observation: NDArray[np.float32]  # (P, history, features), newest first
 
@@ -88,13 +90,12 @@ def one_thread() -> Iterator[None]:
 
 
 def play(
-    learner: Any, parameters: torch.Tensor, env: InnerEnv, keys: Any, physics: Floats
+    act: Callable[[NDArray[Any]], Ints], env: InnerEnv, keys: Any, physics: Floats
 ) -> tuple[Floats, Ints]:
-    """Returns ``(m, E)`` of one greedy episode per environment, and steps ``(m,)``.
+    """Returns ``(m, E)`` of one episode per environment, and steps ``(m,)``.
 
     Args:
-        learner: acts.
-        parameters: ``(m, row)``.
+        act: actions ``(m, E)`` for observations ``(m, E, …)``.
         env: makes the environments; they belong to this call.
         keys: ``(m, E)``.
         physics: ``(m, K)``.
@@ -104,8 +105,7 @@ def play(
     running = np.ones(keys.shape, bool)
     steps = np.zeros(len(keys), np.int64)
     while running.any():
-        actions = learner.greedy(parameters, state.observations)
-        step = env.step(state, actions)
+        step = env.step(state, act(state.observations))
         steps += running.sum(1)
         over = running & step.done
         if over.any():
@@ -140,6 +140,7 @@ class Population:
             settings.history,
         )
         self.state = self._blank()
+        self._report_seconds = 0.0
 
     def _instance_physics(self) -> Floats:
         """Constants ``(instances, K)``."""
@@ -210,7 +211,7 @@ class Population:
             instance: index of the instance; None: drawn from the stream.
         """
         state, s = self.state, self.settings
-        began = time.perf_counter()
+        began, self._report_seconds = time.perf_counter(), 0.0
         keys = np.stack(
             [
                 streams.member_keys(s.split, int(a), int(b), int(c))
@@ -264,12 +265,13 @@ class Population:
         nothing = {n: np.zeros(self.size) for n in self.learner.signal_names}
         rows = self._features(self._observed_return(), nothing)
         state.observation[members] = rows[members, None]
-        state.wall_seconds[members] += (time.perf_counter() - began) / len(members)
+        spent = time.perf_counter() - began - self._report_seconds
+        state.wall_seconds[members] += spent / len(members)
 
     def advance(self, requested: Floats) -> Outcome:
         """Apply values ``(P, d)`` and train until the next decision."""
         state, s, learner = self.state, self.settings, self.state.learner
-        began = time.perf_counter()
+        began, self._report_seconds = time.perf_counter(), 0.0
         state.requested = requested
         state.applied = self._apply(requested)
         values = dict(zip(self.names, state.applied.T, strict=True))
@@ -323,7 +325,8 @@ class Population:
             diverged=state.diverged.copy(),
         )
         rewards = np.asarray(s.reward(context), np.float64)
-        state.wall_seconds += (time.perf_counter() - began) / self.size
+        spent = time.perf_counter() - began - self._report_seconds
+        state.wall_seconds += spent / self.size
         return Outcome(rewards, ended)
 
     def _apply(self, requested: Floats) -> Floats:
@@ -369,6 +372,7 @@ class Population:
         """What policies are judged on; members by mask."""
         if not self.settings.report or not due.any():
             return
+        began = time.perf_counter()
         state, s = self.state, self.settings
         point = np.searchsorted(s.report_steps, state.learner.env_steps)
         point = np.minimum(point, REPORT_POINTS)
@@ -382,6 +386,7 @@ class Population:
                 returns, _ = self._play(members, "report", point[members], episodes)
                 scores = s.task.score(returns.mean(1))
                 state.reports[members, point[members]] = scores
+        self._report_seconds += time.perf_counter() - began
 
     def _play(
         self, members: Ints, purpose: str, number: Ints, episodes: int
@@ -392,7 +397,8 @@ class Population:
         index = torch.from_numpy(members).to(state.learner.parameters.device)
         parameters = state.learner.parameters.index_select(0, index)
         physics = self.physics[state.instances[members]]
-        return play(self.learner, parameters, self.eval_env, keys, physics)
+        act = functools.partial(self.learner.greedy, parameters)
+        return play(act, self.eval_env, keys, physics)
 
     def ended(self) -> NDArray[np.bool_]:
         """Members ``(P,)`` whose run is over."""
@@ -479,7 +485,7 @@ class Population:
 
     # -- snapshots --------------------------------------------------------------
 
-    def snapshot(self, exact: bool = True) -> snapshot.Snapshot:
+    def snapshot(self, exact: bool = True) -> snapshots.Snapshot:
         """A copy of the whole state.
 
         Args:
@@ -489,21 +495,21 @@ class Population:
         Raises:
             SnapshotNotSupported: exact, and the environments cannot be copied.
         """
-        arrays = snapshot.capture(self.state, opaque=exact)
-        return snapshot.Snapshot(self._header(exact), arrays)
+        arrays = snapshots.capture(self.state, opaque=exact)
+        return snapshots.Snapshot(self._header(exact), arrays)
 
-    def restore(self, snap: snapshot.Snapshot) -> None:
+    def restore(self, snap: snapshots.Snapshot) -> None:
         """Continue from a snapshot; changes nothing if it does not fit.
 
         Raises:
             SnapshotError: see :func:`dacrl_env.snapshot.restore`.
         """
-        snapshot.restore(self.state, snap, self._header(exact=True))
+        snapshots.restore(self.state, snap, self._header(exact=True))
         if not snap.header["exact"]:
             self.env.begin_episodes(self.state.learner.envs)
 
     def _header(self, exact: bool) -> dict[str, Any]:
-        return snapshot.make_header(
+        return snapshots.make_header(
             self.settings.task.id, self.settings.shaping(), exact
         )
 
@@ -531,8 +537,8 @@ class Population:
         children = np.flatnonzero(index != np.arange(self.size))
         if len(children) == 0:
             return
-        copied = snapshot.capture(self.state, rows=index[children])
-        for name, leaf in snapshot.leaves(self.state):
+        copied = snapshots.capture(self.state, rows=index[children])
+        for name, leaf in snapshots.leaves(self.state):
             if name in _IDENTITY:
                 continue
             rows = copied[name]

@@ -169,6 +169,11 @@ def resolve(
         )
     _positive("eval_episodes", eval_episodes)
     _positive("history", history)
+    if report and budget < REPORT_POINTS * unit:
+        raise ValueError(
+            f"budget {budget} is too small to report at {REPORT_POINTS} points; "
+            f"at least {REPORT_POINTS * unit} is needed"
+        )
     marks = (k * budget // REPORT_POINTS // unit * unit for k in _report_numbers())
     return Settings(
         task=task,

@@ -12,6 +12,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
 from dacrl_env.env import check_options, instance_index
+from dacrl_env.learners import streams
 from dacrl_env.population import Population
 from dacrl_env.settings import Settings, resolve
 from dacrl_env.snapshot import Snapshot
@@ -208,7 +209,7 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
         )
 
     def _infos(self, mask: NDArray[np.bool_]) -> dict[str, Any]:
-        return _masked(self.population.info(), mask)
+        return vector_info(self.population.info(), mask)
 
     def to_config(self, action: Any, member: int = 0) -> dict[str, float]:
         """Values that one member's action would apply; see the single environment."""
@@ -233,6 +234,15 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
         """
         population = self.population
         return population.actions.to_actions(config, population.state.requested)
+
+    @property
+    def policy_keys(self) -> NDArray[np.uint64]:
+        """Random bits of each member's run ``(num_envs,)``, for policies that draw.
+
+        Used with the functions of :mod:`dacrl_env.learners.streams`.
+        """
+        keys = self.population.state.learner.keys
+        return keys[:, streams.PURPOSES.index("policy")].copy()
 
     def snapshot(self, exact: bool = True) -> Snapshot:
         """A copy of all runs; see :meth:`Population.snapshot`.
@@ -267,15 +277,15 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
 
 
 def _is_seed(seed: Any) -> bool:
-    return isinstance(seed, int | np.integer) and seed >= 0
+    return isinstance(seed, int | np.integer) and int(seed) >= 0
 
 
-def _masked(info: dict[str, Any], mask: NDArray[np.bool_]) -> dict[str, Any]:
+def vector_info(info: dict[str, Any], mask: NDArray[np.bool_]) -> dict[str, Any]:
     """Infos as Gymnasium's vector environments give them: zero where masked out."""
     result: dict[str, Any] = {}
     for key, value in info.items():
         if isinstance(value, dict):
-            result[key], present = _masked(value, mask), mask
+            result[key], present = vector_info(value, mask), mask
         else:
             present = mask & ~np.isnan(value)
             result[key] = np.where(present, value, np.zeros((), value.dtype))

@@ -23,7 +23,7 @@ from dacrl_env.snapshot import copy_rows
 class AdapterState:
     """P × N environment objects and what is counted about them."""
 
-    envs: NDArray[Any]  # (P, N) environment objects
+    envs: Any  # (P, N) array of environment objects
     keys: streams.UInts  # (P, N)
     observations: NDArray[Any]  # (P, N, *observation_shape), current
     returns: NDArray[np.float64]  # (P, N) of the running episode
@@ -47,7 +47,7 @@ class GymnasiumAdapter:
         ValueError: observations that are no Box or actions that are not Discrete.
     """
 
-    physics: Mapping[str, float] = {}  # noqa: RUF012 - read only
+    physics: Mapping[str, float] = {}
 
     def __init__(
         self, env_id: str, kwargs: Mapping[str, Any], reuse: bool = False

@@ -398,7 +398,8 @@ class DQN:
                 draws = streams.uniforms(act_keys, counters, 2 * N)
                 draws = np.ascontiguousarray(draws.swapaxes(0, 1))
                 explore = draws[..., :N] < epsilon
-                explore |= (counters.T < self.config.learning_starts)[..., None]
+                warming_up = counters < self.config.learning_starts
+                explore |= warming_up.T[..., None]
                 random_actions = (draws[..., N:] * A).astype(np.int64)
             envs = state.envs
             observations = envs.observations.reshape(P, N, self.features)

@@ -56,7 +56,7 @@ class StackedMLP:
         self.num_weights = sum(i * o for i, o in self.shapes)
 
     def init(self, keys: streams.UInts) -> Tensor:
-        """Fresh parameters ``(P, row)``, uniform in ± 1/sqrt(inputs) as torch.nn.Linear.
+        """Fresh parameters ``(P, row)``: torch.nn.Linear's, uniform in ± 1/sqrt(in).
 
         Args:
             keys: ``(P,)``, the "init" key of each member.

@@ -18,7 +18,16 @@ from numpy.typing import NDArray
 
 UInts = NDArray[np.uint64]
 
-PURPOSES = ("init", "act", "replay", "envs", "evaluation", "report", "instance")
+PURPOSES = (
+    "init",
+    "act",
+    "replay",
+    "envs",
+    "evaluation",
+    "report",
+    "instance",
+    "policy",
+)
 SPLITS = {"tuning": 0, "test": 1}
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -30,7 +39,7 @@ _S27, _S30, _S31, _S32, _S11 = (np.uint64(s) for s in (27, 30, 31, 32, 11))
 def member_keys(split: str, seed: int, member: int, episode: int) -> UInts:
     """Keys of one inner run, one per purpose, shape ``(len(PURPOSES),)``."""
     sequence = np.random.SeedSequence((SPLITS[split], seed, member, episode))
-    return sequence.generate_state(len(PURPOSES), np.uint64)
+    return sequence.generate_state(len(PURPOSES), np.uint64).astype(np.uint64)
 
 
 def _mix(x: UInts) -> UInts:
@@ -63,7 +72,7 @@ def uniforms(
     keys: UInts, counters: NDArray[np.integer], lanes: int
 ) -> NDArray[np.float64]:
     """Uniform numbers in [0, 1) with 53 random bits; shapes as :func:`bits`."""
-    return (bits(keys, counters, lanes) >> _S11) * 2.0**-53
+    return np.multiply(bits(keys, counters, lanes) >> _S11, 2.0**-53, dtype=np.float64)
 
 
 def integers(

@@ -1,0 +1,26 @@
+"""One episode from the installed wheel, outside of the checkout."""
+
+import sys
+from pathlib import Path
+
+import gymnasium as gym
+
+import dacrl_env
+
+checkout = Path(sys.argv[1]).resolve()
+installed = Path(dacrl_env.__file__).resolve()
+if checkout in installed.parents:
+    sys.exit(f"tested the checkout, not the wheel: {installed}")
+if not (installed.parent / "py.typed").is_file():
+    sys.exit("py.typed is not in the wheel")
+
+env = gym.make("dacrl/DQN-CartPole-v0", budget=2_000)
+observation, info = env.reset(seed=0)
+total, over = 0.0, False
+initial = info["score"]
+while not over:
+    observation, reward, over, _, info = env.step(env.action_space.sample())
+    total += reward
+if info["env_steps"] != 2_000 or abs(total - (info["score"] - initial)) > 1e-9:
+    sys.exit(f"the episode does not add up: {info}, return {total}")
+print(f"one episode from {installed.parent.name}: {info['env_steps']} inner steps")

@@ -1,0 +1,116 @@
+"""Hand-made schedules of one hyperparameter, blind to how training goes.
+
+Linear decay of epsilon over the first part of training is the usual choice (Mnih et
+al. 2015), cosine decay of the learning rate that of Loshchilov and Hutter 2017
+("SGDR"), exponential and step decay are the classics.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dacrl_env.vector_env import PopulationEnv
+
+Floats = NDArray[np.float64]
+
+
+def constant(t: Floats, start: float, end: float, stairs: int) -> Floats:
+    """Always the start."""
+    return np.full_like(t, start)
+
+
+def linear(t: Floats, start: float, end: float, stairs: int) -> Floats:
+    """Equal sums in equal times."""
+    return start + (end - start) * t
+
+
+def exponential(t: Floats, start: float, end: float, stairs: int) -> Floats:
+    """Equal factors in equal times."""
+    return np.asarray(start * (end / start) ** t)
+
+
+def cosine(t: Floats, start: float, end: float, stairs: int) -> Floats:
+    """Half a cosine wave."""
+    return end + (start - end) * (1 + np.cos(np.pi * t)) / 2
+
+
+def step(t: Floats, start: float, end: float, stairs: int) -> Floats:
+    """Equal stairs; the first is the start, the last the end."""
+    level = np.minimum(np.floor(t * stairs), stairs - 1) / (stairs - 1)
+    return start + (end - start) * level
+
+
+SHAPES: dict[str, Callable[[Floats, float, float, int], Floats]] = {
+    f.__name__: f for f in (constant, linear, exponential, cosine, step)
+}
+
+
+class Schedule:
+    """One hyperparameter follows a curve over the run; the others keep defaults.
+
+    Args:
+        shape: "constant", "linear", "exponential", "cosine" or "step".
+        hyperparameter: name of what is scheduled.
+        start: value at the beginning.
+        end: value from ``fraction`` of the budget on; None: ``start``.
+        fraction: share of the budget over which the value moves.
+        stairs: levels of the "step" shape.
+        decisions: outer steps a run; the value holds in between.
+
+    Raises:
+        ValueError: an unknown shape, or values that the shape cannot connect; at
+            `reset`, an unknown hyperparameter or values out of its range.
+    """
+
+    action_mode = "continuous"
+
+    def __init__(
+        self,
+        shape: str,
+        hyperparameter: str,
+        start: float,
+        end: float | None = None,
+        fraction: float = 1.0,
+        stairs: int = 4,
+        decisions: int = 100,
+    ) -> None:
+        if shape not in SHAPES:
+            raise ValueError(f"unknown shape {shape!r}; valid: {', '.join(SHAPES)}")
+        end = start if end is None else end
+        if not (math.isfinite(start) and math.isfinite(end)):
+            raise ValueError(f"start and end must be finite, got {start} and {end}")
+        if not 0 < fraction <= 1:
+            raise ValueError(f"fraction must lie in (0, 1], got {fraction}")
+        if stairs < 2:
+            raise ValueError(f"stairs must be at least 2, got {stairs}")
+        if shape == "exponential" and not (start > 0 and end > 0):
+            raise ValueError(
+                f"an exponential schedule needs positive values, got {start} and {end}"
+            )
+        self.curve = SHAPES[shape]
+        self.hyperparameters = (hyperparameter,)
+        self.start, self.end, self.fraction = start, end, fraction
+        self.stairs, self.decisions = stairs, decisions
+
+    def values(self, progress: Floats) -> Floats:
+        """Values at shares ``progress`` of the budget."""
+        t = np.clip(progress / self.fraction, 0.0, 1.0)
+        return self.curve(t, self.start, self.end, self.stairs)
+
+    def reset(self, envs: PopulationEnv, seed: int) -> None:
+        """Check that the hyperparameter can take the values."""
+        self.envs = envs
+        for value in (self.start, self.end):
+            envs.to_actions({self.hyperparameters[0]: value})
+
+    def act(
+        self, observations: NDArray[np.float32], infos: Mapping[str, Any]
+    ) -> NDArray[Any]:
+        """Actions ``(P, d)`` for the values at each member's progress."""
+        values = self.values(infos["env_steps"] / self.envs.settings.budget)
+        return self.envs.to_actions({self.hyperparameters[0]: values})

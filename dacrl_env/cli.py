@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         "references", help="measure the returns that scores are normalised by"
     )
     references.add_argument("task")
-    references.add_argument("--episodes", type=int, default=10_000)
+    references.add_argument("--episodes", type=int, default=200_000)
     references.add_argument("--runs", type=int, default=64, help="of the default")
     references.set_defaults(command=_references)
     return parser

@@ -21,7 +21,7 @@ from dacrl_env.stats import bootstrap_interval
 _TOGETHER = 1_000  # episodes
 
 
-def measure(task: str, episodes: int = 10_000, runs: int = 64) -> dict[str, Any]:
+def measure(task: str, episodes: int = 200_000, runs: int = 64) -> dict[str, Any]:
     """Returns of random and constant actions, and of default training runs.
 
     Args:

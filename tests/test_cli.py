@@ -1,0 +1,132 @@
+"""The command line, as a user calls it."""
+
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from dacrl_env.cli import main
+
+TASK = "dacrl/DQN-CartPole-v0"
+POLICIES = ["default", "freeze-when-good"]
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory):
+    out = tmp_path_factory.mktemp("comparison")
+    assert main(_compare(out)) == 0
+    return out
+
+
+def _compare(out, *more):
+    return [
+        "compare",
+        TASK,
+        "--policies",
+        *POLICIES,
+        "--seeds",
+        "3",
+        "--budget",
+        "2000",
+        "--workers",
+        "1",
+        "--out",
+        str(out),
+        *more,
+    ]
+
+
+def test_compare_writes_the_report(comparison):
+    names = {path.name for path in comparison.iterdir()}
+    expected = {"curves.png", "paired.csv", "report.md", "results", "summary.csv"}
+    assert expected | {"table.csv"} <= names
+    assert pd.read_csv(comparison / "table.csv")["policy"].tolist() == POLICIES
+    assert len(pd.read_csv(comparison / "summary.csv")) == 6
+
+
+def test_compare_prints_table_differences_and_where_the_report_is(comparison, capsys):
+    assert main(_compare(comparison, "--reference", "freeze-when-good")) == 0
+    out = capsys.readouterr().out
+    assert "final" in out
+    assert "gradient steps" in out
+    assert f"report: {comparison / 'report.md'}" in out
+    paired = pd.read_csv(comparison / "paired.csv")
+    assert set(paired["reference"]) == {"freeze-when-good"}
+
+
+def test_report_from_the_store_alone(comparison, capsys):
+    (comparison / "report.md").unlink()
+    assert main(["report", str(comparison)]) == 0
+    assert (comparison / "report.md").exists()
+    assert "default" in capsys.readouterr().out
+
+
+def test_evaluate_one_policy(tmp_path, capsys):
+    arguments = ["evaluate", TASK, "linear-epsilon,fraction=0.5", "--seeds", "2"]
+    arguments += ["--budget", "2000", "--workers", "1", "--out", str(tmp_path)]
+    assert main(arguments) == 0
+    assert "linear-epsilon,fraction=0.5" in capsys.readouterr().out
+
+
+def test_tasks_lists_what_there_is(capsys):
+    assert main(["tasks"]) == 0
+    out = capsys.readouterr().out
+    for word in (TASK, "50,000", "learning_rate", "reduce-on-plateau"):
+        assert word in out
+
+
+def test_references_measures_what_is_registered(capsys):
+    assert main(["references", TASK, "--episodes", "500", "--runs", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "registered reference 500" in out
+
+
+def test_bench_compares_with_stable_baselines3(tmp_path, capsys):
+    file = tmp_path / "bench.json"
+    arguments = ["bench", "--populations", "2", "--repeats", "1", "--seconds", "0.05"]
+    assert main([*arguments, "--json", str(file)]) == 0
+    out = capsys.readouterr().out
+    assert "| Stable-Baselines3 | 1/4 |" in out
+    assert "| P = 2 | 1/1 |" in out
+    assert '"share_of_limit"' in file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["compare", "dacrl/None-v0", "--policies", "default"], "valid: dacrl/DQN"),
+        (["compare", TASK, "--policies", "nobody"], "valid: default"),
+        (["compare", TASK, "--policies", "default", "--seeds", "0"], "at least 1"),
+        (["compare", TASK, "--policies", "default", "--budget", "77"], "divide"),
+        (
+            ["compare", TASK, "--policies", "default", "--reference", "random"],
+            "valid: default",
+        ),
+        (
+            ["compare", TASK, "--policies", "default", "--hyperparameters", "lr"],
+            "valid: learning_rate",
+        ),
+    ],
+)
+def test_mistakes_are_one_line_and_status_2(tmp_path, capsys, arguments, message):
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("dacrl: ")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_a_report_of_nothing(tmp_path, capsys):
+    assert main(["report", str(tmp_path)]) == 2
+    assert "no results" in capsys.readouterr().err
+
+
+def test_as_a_module():
+    result = subprocess.run(
+        [sys.executable, "-m", "dacrl_env", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.strip() == __import__("dacrl_env").__version__

@@ -70,6 +70,31 @@ class StackedMLP:
             layer.bias.mul_(bound)
         return rows
 
+    def init_orthogonal(
+        self, keys: streams.UInts, gains: Sequence[float], number: int
+    ) -> Tensor:
+        """Fresh parameters ``(P, row)``: orthogonal weights, zero biases.
+
+        Saxe, McClelland and Ganguli 2014, as torch.nn.init.orthogonal_ has it.
+
+        Args:
+            keys: ``(P,)``, the "init" key of each member.
+            gains: one a layer.
+            number: tells the networks of one member apart.
+        """
+        rows = torch.zeros(len(keys), self.row)
+        for k, (layer, gain) in enumerate(zip(self.layers(rows), gains, strict=True)):
+            i, o = layer.weight.shape[1:]
+            counter = np.full(len(keys), number * len(self.shapes) + k)
+            normal = streams.normals(keys, counter, i * o)
+            tall = normal.reshape(len(keys), max(i, o), min(i, o))
+            q, r = np.linalg.qr(tall)
+            # without the signs the distribution would not be uniform
+            q *= np.sign(np.diagonal(r, axis1=1, axis2=2))[:, None]
+            weight = torch.from_numpy(q if i >= o else q.swapaxes(1, 2).copy())
+            layer.weight.copy_(gain * weight)
+        return rows
+
     def layers(self, rows: Tensor) -> list[Layer]:
         """Views of the layers in parameter (or gradient) rows ``(P, row)``."""
         layers, start, P = [], 0, rows.shape[0]

@@ -42,6 +42,11 @@ def member_keys(split: str, seed: int, member: int, episode: int) -> UInts:
     return sequence.generate_state(len(PURPOSES), np.uint64).astype(np.uint64)
 
 
+def of(keys: UInts, purpose: str) -> UInts:
+    """The keys ``(P,)`` of one purpose, from ``(P, len(PURPOSES))``."""
+    return keys[:, PURPOSES.index(purpose)]
+
+
 def _mix(x: UInts) -> UInts:
     """Scramble ``x`` in place: a bijection of 64-bit integers."""
     x ^= x >> _S30
@@ -75,6 +80,18 @@ def uniforms(
     return np.multiply(bits(keys, counters, lanes) >> _S11, 2.0**-53, dtype=np.float64)
 
 
+def normals(
+    keys: UInts, counters: NDArray[np.integer], lanes: int
+) -> NDArray[np.float64]:
+    """Standard normal numbers (Box and Muller 1958); shapes as :func:`bits`."""
+    half = -(-lanes // 2)
+    u = uniforms(keys, counters, 2 * half)
+    radius = np.sqrt(-2 * np.log1p(-u[..., :half]))
+    angle = 2 * np.pi * u[..., half:]
+    pairs = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], -1)
+    return pairs[..., :lanes]
+
+
 def integers(
     keys: UInts, counters: NDArray[np.integer], lanes: int, high: NDArray[np.integer]
 ) -> NDArray[np.int64]:
@@ -87,3 +104,8 @@ def integers(
     words *= high.astype(np.uint64)[..., None]
     words >>= _S32
     return words.view(np.int64)
+
+
+def env_keys(keys: UInts, num_envs: int) -> UInts:
+    """A key for each inner environment ``(P, N)``, from ``(P, len(PURPOSES))``."""
+    return bits(of(keys, "envs"), np.zeros(len(keys), np.int64), num_envs)

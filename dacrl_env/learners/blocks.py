@@ -1,0 +1,91 @@
+"""Which members are updated together.
+
+Members of a population may have different batch sizes and numbers of updates. They are
+put into blocks of equal padded batch width, each block in the order of falling numbers
+of updates, so that those still active are always the first of their block. A member's
+width depends on its own batch size alone, so that its arithmetic does not depend on
+the others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+SIZE = 32  # members of a block: their activations should stay in the cache
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Members that are updated together."""
+
+    members: Ints  # (m,)
+    index: Tensor  # (m,) the same
+    where: slice | None  # the members as a slice, if they are one
+    width: int  # padded batch size
+    sizes: Ints  # (m,) batch sizes
+    updates: Ints  # (m,) falling
+
+    def take(self, rows: Tensor) -> Tensor:
+        """The members' rows: a view if they are a slice, else a copy."""
+        if self.where is None:
+            return rows.index_select(0, self.index)
+        return rows[self.where]
+
+    def put(self, rows: Tensor, taken: Tensor) -> None:
+        """Write back what `take` copied and an update has changed."""
+        if self.where is None:
+            rows.index_copy_(0, self.index, taken)
+
+    def active(self, update: int) -> int:
+        """How many members, from the first, have an update of that number."""
+        return int((self.updates > update).sum())
+
+    def mask(self) -> NDArray[np.bool_]:
+        """Which of the padded batch rows count, ``(m, width)``."""
+        return np.arange(self.width) < self.sizes[:, None]
+
+
+def make_blocks(
+    members: Ints, sizes: Ints, updates: Ints, device: torch.device
+) -> list[Block]:
+    """Blocks of at most `SIZE` members.
+
+    Args:
+        members: ``(m,)`` population indices.
+        sizes: ``(m,)`` batch sizes.
+        updates: ``(m,)``.
+        device: of the index tensors.
+    """
+    widths = 2 ** np.ceil(np.log2(sizes)).astype(np.int64)
+    blocks = []
+    for width in np.unique(widths):
+        same = np.flatnonzero(widths == width)
+        same = same[np.argsort(-updates[same], kind="stable")]
+        for start in range(0, len(same), SIZE):
+            part = same[start : start + SIZE]
+            who = members[part]
+            first, last = int(who[0]), int(who[-1])
+            contiguous = np.array_equal(who, np.arange(first, last + 1))
+            blocks.append(
+                Block(
+                    members=who,
+                    index=torch.from_numpy(who).to(device),
+                    where=slice(first, last + 1) if contiguous else None,
+                    width=int(width),
+                    sizes=sizes[part],
+                    updates=updates[part],
+                )
+            )
+    return blocks
+
+
+def column(values: NDArray[np.float64], device: torch.device) -> Tensor:
+    """Values ``(m,)`` as a single-precision column ``(m, 1)``."""
+    return torch.from_numpy(values[:, None]).to(device, torch.float32)

@@ -1,0 +1,717 @@
+"""PPO, P members in one tensor program, each with its own hyperparameters.
+
+Schulman et al. 2017, "Proximal policy optimization algorithms" (arXiv 1707.06347),
+with generalised advantage estimation (Schulman et al. 2016) and the choices of
+Stable-Baselines3: separate actor and critic, orthogonal initialisation, advantages
+normalised per minibatch, bootstrapping where an episode is truncated. Discrete and
+continuous (diagonal Gaussian) actions.
+
+Letters: P members, N inner environments a member, T steps of a rollout, B batch size,
+D observation features, A actions or action components.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dacrl_env.inner_envs import InnerEnv
+from dacrl_env.learners import adam, blocks, networks, streams
+from dacrl_env.learners.interval import Interval, begin, finished_episodes
+from dacrl_env.learners.normalisation import RunningMoments
+from dacrl_env.tasks import Hyperparameter
+
+HYPERPARAMETERS = (
+    Hyperparameter("learning_rate", 1e-6, 1e-1, 3e-4, "log"),
+    Hyperparameter("clip_range", 0.01, 0.5, 0.2),
+    Hyperparameter("batch_size", 16, 512, 64, "log", integer=True),
+    Hyperparameter("gamma", 0.8, 0.9999, 0.99, "log_complement"),
+    Hyperparameter("gae_lambda", 0.8, 0.9999, 0.95, "log_complement"),
+    Hyperparameter("n_epochs", 1, 20, 10, integer=True),
+    Hyperparameter("ent_coef", 0.0, 0.1, 0.0),
+    Hyperparameter("vf_coef", 0.0, 1.0, 0.5),
+    Hyperparameter("max_grad_norm", 0.05, 10, 0.5, "log"),
+)
+CONTROLLED = ("learning_rate", "clip_range", "batch_size")
+ADAM_EPSILON = 1e-5
+SIGNALS = (
+    "loss",
+    "kl",
+    "entropy",
+    "grad_norm",
+    "update_ratio",
+    "value_mean",
+    "value_std",
+)
+
+_LOG_2PI = float(np.log(2 * np.pi))
+_EPOCHS = 32  # more than n_epochs can be: addresses of shuffles do not meet
+
+Values = Mapping[str, NDArray[np.float64]]  # hyperparameter name -> (P,)
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """What sets shapes; fixed for the life of a population.
+
+    Args:
+        hidden_sizes: widths of the hidden layers, of actor and critic each.
+        num_inner_envs: environments a member collects with.
+        activation: of the hidden layers, "relu" or "tanh".
+        rollout_length: steps of each environment between updates.
+        normalize_observations: by running mean and variance.
+        normalize_rewards: by the running standard deviation of discounted returns.
+        normalize_advantages: in each minibatch.
+        clip_range_vf: largest change of a value per update; None: any.
+    """
+
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    num_inner_envs: int = 8
+    activation: str = "tanh"
+    rollout_length: int = 128
+    normalize_observations: bool = False
+    normalize_rewards: bool = False
+    normalize_advantages: bool = True
+    clip_range_vf: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hidden_sizes", tuple(self.hidden_sizes))
+        for name in ("num_inner_envs", "rollout_length"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1")
+        if self.clip_range_vf is not None and not self.clip_range_vf > 0:
+            raise ValueError("clip_range_vf must be above 0, or None")
+
+
+@dataclass
+class PPOState:
+    """Everything P runs consist of. What is not in it does not exist."""
+
+    parameters: Tensor  # (P, row): actor, critic, log standard deviations
+    adam: adam.AdamState
+    envs: Any  # state of the inner environments, P × N
+    observation_moments: RunningMoments
+    return_moments: RunningMoments
+    discounted: NDArray[np.float64]  # (P, N) running discounted returns
+    keys: streams.UInts  # (P, purposes)
+    env_steps: NDArray[np.int64]  # (P,) taken so far
+    gradient_steps: NDArray[np.int64]  # (P,)
+
+
+class Batch(NamedTuple):
+    """A minibatch."""
+
+    observations: Tensor  # (P, B, D)
+    actions: Tensor  # (P, B, 1) int64, or (P, B, A) float32
+    log_probs: Tensor  # (P, B, 1) when acting
+    advantages: Tensor  # (P, B, 1)
+    returns: Tensor  # (P, B, 1)
+    values: Tensor  # (P, B, 1) when acting
+    weights: Tensor  # (P, B, 1) share in the mean; 0 for padding
+
+
+class Coefficients(NamedTuple):
+    """Hyperparameters of the loss, ``(P, 1, 1)`` each."""
+
+    clip_range: Tensor
+    ent_coef: Tensor
+    vf_coef: Tensor
+
+
+@dataclass
+class _Net:
+    """Layers of actor and critic, and the log standard deviations ``(P, 1, A)``."""
+
+    actor: list[networks.Layer]
+    critic: list[networks.Layer]
+    log_std: Tensor
+
+
+@dataclass
+class _Work:
+    """Memory for one update of m members at batch width B."""
+
+    actor: list[Tensor]
+    critic: list[Tensor]
+    actor_scratch: list[Tensor]
+    critic_scratch: list[Tensor]
+    gradients: Tensor
+    into: _Net
+    scratch: Tensor
+
+
+class PPO:
+    """The algorithm over a population; holds shapes and scratch memory, no state.
+
+    Args:
+        env: inner environment.
+        config: static choices.
+        budget: inner environment steps of a run.
+        device: of the networks.
+    """
+
+    hyperparameters = HYPERPARAMETERS
+    controlled = CONTROLLED
+    signal_names = SIGNALS
+    config_class = PPOConfig
+
+    def __init__(
+        self, env: InnerEnv, config: PPOConfig, budget: int, device: torch.device
+    ) -> None:
+        self.env = env
+        self.config = config
+        self.device = device
+        self.features = int(np.prod(env.observation_shape))
+        self.continuous = env.num_actions == 0
+        self.num_outputs = len(env.action_low) if self.continuous else env.num_actions
+        hidden = (self.features, *config.hidden_sizes)
+        self.actor = networks.StackedMLP((*hidden, self.num_outputs), config.activation)
+        self.critic = networks.StackedMLP((*hidden, 1), config.activation)
+        # log standard deviations after both networks, padded like them
+        self._std_at = self.actor.row + self.critic.row
+        padding = -(-self.num_outputs // 16) * 16 if self.continuous else 0
+        self.row = self._std_at + padding
+        self._work: dict[tuple[int, int], _Work] = {}
+
+    # -- configuration ----------------------------------------------------------
+
+    @staticmethod
+    def granularity(config: PPOConfig) -> int:
+        """Environment steps that cannot be divided further: one rollout."""
+        return config.num_inner_envs * config.rollout_length
+
+    @classmethod
+    def constrain(
+        cls, values: dict[str, NDArray[np.float64]], config: PPOConfig, budget: int
+    ) -> None:
+        """Cap requested values in place to what can be applied together."""
+        most = cls.granularity(config)
+        values["batch_size"] = np.minimum(values["batch_size"], most)
+
+    @property
+    def flops(self) -> tuple[int, int]:
+        """Floating-point operations per action, and per sample of an update.
+
+        Matrix products only, two operations a multiply-add: actor and critic forward
+        to act; forward, and backward with two products a layer (one at the first), to
+        learn.
+        """
+        forward = 2 * (self.actor.num_weights + self.critic.num_weights)
+        first = 2 * 2 * self.actor.sizes[0] * self.actor.sizes[1]
+        return forward, 3 * forward - first
+
+    # -- state ------------------------------------------------------------------
+
+    def init(self, keys: streams.UInts, physics: NDArray[np.float64]) -> PPOState:
+        """Runs before their first step.
+
+        Args:
+            keys: ``(P, purposes)``.
+            physics: ``(P, K)`` constants of the inner environments.
+        """
+        P, N = len(keys), self.config.num_inner_envs
+        parameters = self._initial_parameters(keys)
+        return PPOState(
+            parameters=parameters,
+            adam=adam.AdamState.zeros(parameters),
+            envs=self.env.init(streams.env_keys(keys, N), physics),
+            observation_moments=RunningMoments.start(P, self.features),
+            return_moments=RunningMoments.start(P, 1),
+            discounted=np.zeros((P, N)),
+            keys=keys.copy(),
+            env_steps=np.zeros(P, np.int64),
+            gradient_steps=np.zeros(P, np.int64),
+        )
+
+    def restart(
+        self,
+        state: PPOState,
+        members: NDArray[np.int64],
+        keys: streams.UInts,
+        physics: NDArray[np.float64],
+    ) -> None:
+        """Put some members back before their first step, with new streams."""
+        index = torch.from_numpy(members).to(self.device)
+        state.parameters[index] = self._initial_parameters(keys)
+        state.adam.mean[index] = 0.0
+        state.adam.square[index] = 0.0
+        state.observation_moments.reset(members)
+        state.return_moments.reset(members)
+        state.discounted[members] = 0.0
+        state.keys[members] = keys
+        state.env_steps[members] = 0
+        state.gradient_steps[members] = 0
+        env_keys = streams.env_keys(keys, self.config.num_inner_envs)
+        self.env.restart(state.envs, members, env_keys, physics)
+
+    def _initial_parameters(self, keys: streams.UInts) -> Tensor:
+        rows = torch.zeros(len(keys), self.row)
+        key = streams.of(keys, "init")
+        hidden = [2**0.5] * len(self.config.hidden_sizes)
+        actor, critic = self._split(rows)
+        actor.copy_(self.actor.init_orthogonal(key, [*hidden, 0.01], 0))
+        critic.copy_(self.critic.init_orthogonal(key, [*hidden, 1.0], 1))
+        return rows.to(self.device)
+
+    def _split(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        return rows[:, : self.actor.row], rows[:, self.actor.row : self._std_at]
+
+    def _net(self, rows: Tensor) -> _Net:
+        actor, critic = self._split(rows)
+        log_std = rows[:, None, self._std_at : self._std_at + self.num_outputs]
+        return _Net(self.actor.layers(actor), self.critic.layers(critic), log_std)
+
+    # -- act --------------------------------------------------------------------
+
+    def policy(
+        self, state: PPOState, members: NDArray[np.int64]
+    ) -> Callable[[NDArray[Any]], NDArray[Any]]:
+        """Most likely actions ``(m, E)`` for observations ``(m, E, …)`` of members."""
+        index = torch.from_numpy(members).to(self.device)
+        parameters, _ = self._split(state.parameters.index_select(0, index))
+
+        def act(observations: NDArray[Any]) -> NDArray[Any]:
+            inputs = self._inputs(state, observations, members)
+            outputs = self.actor.apply(parameters, inputs)
+            if self.continuous:
+                return self._clip(outputs.cpu().numpy())
+            best: NDArray[np.int64] = outputs.argmax(-1).cpu().numpy()
+            return best
+
+        return act
+
+    def _inputs(
+        self, state: PPOState, observations: NDArray[Any], members: Any = slice(None)
+    ) -> Tensor:
+        flat = observations.reshape(*observations.shape[:2], self.features)
+        if self.config.normalize_observations:
+            flat = state.observation_moments.normalise(flat, members)
+        return torch.from_numpy(flat).to(self.device, torch.float32)
+
+    def _clip(self, actions: NDArray[Any]) -> NDArray[np.float64]:
+        wide = actions.astype(np.float64)
+        return np.clip(wide, self.env.action_low, self.env.action_high)
+
+    def _sample(
+        self, outputs: Tensor, log_std: Tensor, draws: NDArray[np.float64]
+    ) -> tuple[Tensor, Tensor]:
+        """Actions and their log probabilities ``(P, N, 1)``.
+
+        Args:
+            outputs: of the actor, ``(P, N, A)``.
+            log_std: ``(P, 1, A)``.
+            draws: uniform ``(P, N)`` for discrete, normal ``(P, N, A)`` for continuous
+                actions.
+        """
+        chance = torch.from_numpy(draws).to(self.device, torch.float32)
+        if self.continuous:
+            actions = outputs + log_std.exp() * chance
+        else:
+            below = outputs.softmax(-1).cumsum(-1) < chance[..., None]
+            # rounding can leave the last cumulated probability below the draw
+            actions = below[..., :-1].sum(-1, keepdim=True)
+        return actions, self.log_prob(outputs, log_std, actions)
+
+    def log_prob(self, outputs: Tensor, log_std: Tensor, actions: Tensor) -> Tensor:
+        """Log probability (density) ``(P, B, 1)`` of actions."""
+        if self.continuous:
+            z = (actions - outputs) / log_std.exp()
+            return (-0.5 * (z.square() + _LOG_2PI) - log_std).sum(-1, keepdim=True)
+        return outputs.log_softmax(-1).gather(-1, actions)
+
+    def entropy(self, outputs: Tensor, log_std: Tensor) -> Tensor:
+        """Entropy ``(P, B, 1)`` of the action distributions."""
+        if self.continuous:
+            total = (log_std + 0.5 * (1 + _LOG_2PI)).sum(-1, keepdim=True)
+            return total.expand(*outputs.shape[:-1], 1)
+        logs = outputs.log_softmax(-1)
+        return -(logs.exp() * logs).sum(-1, keepdim=True)
+
+    # -- loss -------------------------------------------------------------------
+
+    def loss(self, parameters: Tensor, batch: Batch, c: Coefficients) -> Tensor:
+        """Loss of each member ``(P,)``; differentiable."""
+        actor, critic = self._split(parameters)
+        log_std = parameters[:, None, self._std_at : self._std_at + self.num_outputs]
+        outputs = self.actor.apply(actor, batch.observations)
+        values = self.critic.apply(critic, batch.observations)
+        log_probs = self.log_prob(outputs, log_std, batch.actions)
+        ratio = (log_probs - batch.log_probs).exp()
+        clipped = ratio.clamp(1 - c.clip_range, 1 + c.clip_range)
+        gain = torch.minimum(batch.advantages * ratio, batch.advantages * clipped)
+        if self.config.clip_range_vf is not None:
+            limit = self.config.clip_range_vf
+            values = batch.values + (values - batch.values).clamp(-limit, limit)
+        error = (values - batch.returns).square()
+        bonus = c.ent_coef * self.entropy(outputs, log_std)
+        return ((c.vf_coef * error - gain - bonus) * batch.weights).sum((1, 2))
+
+    def _loss_and_gradient(
+        self, net: _Net, batch: Batch, c: Coefficients, work: _Work
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss, approximate KL and entropy ``(m, 1)``; gradients go to ``work``."""
+        outputs = self.actor.forward(net.actor, batch.observations, work.actor)
+        values = self.critic.forward(net.critic, batch.observations, work.critic)
+        weights, advantages = batch.weights, batch.advantages
+        if self.continuous:
+            deviation = net.log_std.exp()
+            z = (batch.actions - outputs).div_(deviation)
+            per = z.square().add_(_LOG_2PI).mul_(-0.5).sub_(net.log_std)
+            log_probs = per.sum(-1, keepdim=True)
+            entropy = self.entropy(outputs, net.log_std)
+        else:
+            logs = outputs.log_softmax(-1)
+            log_probs = logs.gather(-1, batch.actions)
+            probs = logs.exp()
+            entropy = -(probs * logs).sum(-1, keepdim=True)
+        log_ratio = log_probs.sub_(batch.log_probs)
+        ratio = log_ratio.exp()
+        low, high = 1 - c.clip_range, 1 + c.clip_range
+        gain = advantages * ratio
+        limited = advantages * ratio.clamp(low, high)
+        # the gradient vanishes where clipping makes the objective the smaller one
+        slope = (gain <= limited) * gain * weights  # of the policy gain, per log prob
+        kl = ((ratio - 1 - log_ratio) * weights).sum(1)
+        error = values - batch.returns
+        if self.config.clip_range_vf is not None:
+            limit = self.config.clip_range_vf
+            moved = values - batch.values
+            error = batch.values + moved.clamp(-limit, limit) - batch.returns
+            slope_v = error * (moved.abs() <= limit)
+        else:
+            slope_v = error
+        loss = c.vf_coef * error.square() - torch.minimum(gain, limited)
+        loss = ((loss - c.ent_coef * entropy) * weights).sum(1)
+        d_values = slope_v * (2 * c.vf_coef * weights)
+        if self.continuous:
+            d_outputs = -slope * z / deviation
+            d_log_std = (-slope * (z.square() - 1)).sum(1, keepdim=True)
+            torch.sub(d_log_std, c.ent_coef, out=work.into.log_std)
+        else:
+            # d(−slope·log p)/d outputs, and d(−c·H)/d outputs = c·p·(log p + H)
+            d_outputs = probs * (slope + c.ent_coef * weights * (logs + entropy))
+            d_outputs.scatter_add_(-1, batch.actions, -slope)
+        self.actor.backward(
+            net.actor,
+            batch.observations,
+            work.actor,
+            d_outputs,
+            work.actor_scratch,
+            work.into.actor,
+        )
+        self.critic.backward(
+            net.critic,
+            batch.observations,
+            work.critic,
+            d_values,
+            work.critic_scratch,
+            work.into.critic,
+        )
+        return loss, kl, (entropy * weights).sum(1)
+
+    # -- train ------------------------------------------------------------------
+
+    def begin_interval(self, state: PPOState) -> Interval:
+        """Empty sums for the time until the next decision."""
+        return begin(state.parameters, ("loss", "grad_norm", "kl", "entropy"))
+
+    def train(
+        self, state: PPOState, values: Values, steps: int, interval: Interval
+    ) -> None:
+        """Train every member for ``steps`` environment steps.
+
+        Args:
+            state: changed in place.
+            values: applied hyperparameters.
+            steps: a multiple of ``num_inner_envs × rollout_length``.
+            interval: sums, changed in place.
+        """
+        for _ in range(steps // self.granularity(self.config)):
+            table = self._rollout(state, values, interval)
+            self._learn(state, values, table, interval)
+
+    def _rollout(self, state: PPOState, values: Values, interval: Interval) -> Tensor:
+        """Collect T × N steps a member.
+
+        Returns:
+            Table ``(P, N·T, D + actions + 4)`` of observation, action, log probability,
+            advantage, return and value.
+        """
+        P, N, T = len(state.env_steps), *self._rollout_shape()
+        D, A = self.features, self.num_outputs if self.continuous else 1
+        net = self._net(state.parameters)
+        actor = self.actor.buffers(P, N, self.device)
+        critic = self.critic.buffers(P, N, self.device)
+        table = torch.empty(P, N, T, D + A + 4, device=self.device)
+        rewards = np.empty((T, P, N), np.float32)
+        going_on = np.empty((T, P, N), np.float32)
+        gamma = values["gamma"][:, None]
+        draws = self._draws(state)
+        for t in range(T):
+            inputs = self._observe(state)
+            outputs = self.actor.forward(net.actor, inputs, actor)
+            value = self.critic.forward(net.critic, inputs, critic)
+            actions, log_probs = self._sample(outputs, net.log_std, draws[t])
+            row = table[:, :, t]
+            row[..., :D] = inputs
+            row[..., D : D + A] = actions
+            row[..., D + A] = log_probs.squeeze(-1)
+            row[..., D + A + 3] = value.squeeze(-1)
+            taken = actions.cpu().numpy()
+            taken = self._clip(taken) if self.continuous else taken[..., 0]
+            step = self.env.step(state.envs, taken)
+            reward = step.rewards
+            if self.config.normalize_rewards:
+                state.discounted = state.discounted * gamma + reward
+                state.return_moments.update(state.discounted[..., None])
+                reward = state.return_moments.scale(reward)
+            truncated = step.done & ~step.terminated
+            if truncated.any():
+                last = self._inputs(state, step.observations)
+                beyond = self.critic.forward(net.critic, last, critic).squeeze(-1)
+                reward = reward + truncated * gamma * beyond.cpu().numpy()
+            rewards[t], going_on[t] = reward, ~step.done
+            if step.done.any():
+                finished_episodes(interval, step)
+                state.discounted[step.done] = 0.0
+            state.env_steps += N
+        last = self._observe(state, update=False)
+        value = self.critic.forward(net.critic, last, critic).squeeze(-1)
+        table[..., D + A + 1], table[..., D + A + 2] = self._advantages(
+            rewards, going_on, table[..., D + A + 3], value, values
+        )
+        return table.view(P, N * T, -1)
+
+    def _rollout_shape(self) -> tuple[int, int]:
+        return self.config.num_inner_envs, self.config.rollout_length
+
+    def _observe(self, state: PPOState, update: bool = True) -> Tensor:
+        """Network inputs ``(P, N, D)``; running moments take note of them first."""
+        observations = state.envs.observations
+        if update and self.config.normalize_observations:
+            P, N = observations.shape[:2]
+            state.observation_moments.update(observations.reshape(P, N, self.features))
+        return self._inputs(state, observations)
+
+    def _draws(self, state: PPOState) -> NDArray[np.float64]:
+        """Random numbers of a rollout, ``(T, P, N)`` or ``(T, P, N, A)``."""
+        N, T = self._rollout_shape()
+        counters = state.env_steps[:, None] + np.arange(T) * N  # (P, T)
+        key = streams.of(state.keys, "act")[:, None]
+        if not self.continuous:
+            return streams.uniforms(key, counters, N).swapaxes(0, 1).copy()
+        A = self.num_outputs
+        normal = streams.normals(key, counters, N * A)
+        return normal.reshape(-1, T, N, A).swapaxes(0, 1).copy()
+
+    def _advantages(
+        self,
+        rewards: NDArray[np.float32],
+        going_on: NDArray[np.float32],
+        values: Tensor,
+        last: Tensor,
+        hyperparameters: Values,
+    ) -> tuple[Tensor, Tensor]:
+        """Generalised advantages and returns ``(P, N, T)``.
+
+        Args:
+            rewards: ``(T, P, N)``, the bootstrap of truncated episodes included.
+            going_on: ``(T, P, N)``, 0 where an episode ended.
+            values: ``(P, N, T)``.
+            last: ``(P, N)`` values after the rollout.
+            hyperparameters: gamma and gae_lambda.
+        """
+        v = values.permute(2, 0, 1).cpu().numpy()
+        gamma = hyperparameters["gamma"][:, None].astype(np.float32)
+        decay = gamma * hyperparameters["gae_lambda"][:, None].astype(np.float32)
+        advantages = np.empty_like(rewards)
+        advantage = np.zeros_like(rewards[0])
+        following = last.cpu().numpy()
+        for t in range(len(rewards) - 1, -1, -1):
+            delta = rewards[t] + gamma * following * going_on[t] - v[t]
+            advantage = delta + decay * going_on[t] * advantage
+            advantages[t] = advantage
+            following = v[t]
+        result = torch.from_numpy(advantages).to(self.device).permute(1, 2, 0)
+        return result, result + values
+
+    def _learn(
+        self, state: PPOState, values: Values, table: Tensor, interval: Interval
+    ) -> None:
+        """All epochs over one rollout."""
+        P, S = table.shape[:2]
+        sizes = values["batch_size"].astype(np.int64)
+        epochs = values["n_epochs"].astype(np.int64)
+        updates = epochs * -(-S // sizes)
+        for block in blocks.make_blocks(np.arange(P), sizes, updates, self.device):
+            self._update(state, values, table, block, interval)
+
+    def _minibatches(
+        self, state: PPOState, block: blocks.Block, epochs: NDArray[np.int64], S: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Rows of the table for each update, and which count: ``(m, U, width)``.
+
+        Every epoch is a fresh shuffle; the last minibatch of an epoch may be partial.
+        """
+        m, U = len(block.members), int(block.updates[0])
+        keys = streams.of(state.keys, "replay")[block.members]
+        at = state.env_steps[block.members] * _EPOCHS
+        rows = np.zeros((m, U, block.width), np.int64)
+        counts = np.zeros((m, U, block.width), bool)
+        most = int(epochs.max())
+        bits = streams.bits(keys[:, None], at[:, None] + np.arange(most), S)
+        shuffles = bits.argsort(-1)  # (m, epochs, S)
+        for size in np.unique(block.sizes):
+            which = np.flatnonzero(block.sizes == size)
+            number = -(-S // size)
+            padded = np.zeros((len(which), most, number * size), np.int64)
+            padded[..., :S] = shuffles[which]
+            inside = np.zeros((most, number * size), bool)
+            inside[:, :S] = True
+            shape = (most * number, size)
+            last = min(U, most * number)
+            rows[which, :last, :size] = padded.reshape(len(which), *shape)[:, :last]
+            counts[which, :last, :size] = inside.reshape(shape)[:last]
+        return rows, counts
+
+    def _update(
+        self,
+        state: PPOState,
+        values: Values,
+        table: Tensor,
+        block: blocks.Block,
+        interval: Interval,
+    ) -> None:
+        """All updates of the members of a block."""
+        P, S, F = table.shape
+        who = block.members
+        epochs = values["n_epochs"][who].astype(np.int64)
+        rows, counts = self._minibatches(state, block, epochs, S)
+        parameters = block.take(state.parameters)
+        mean, square = block.take(state.adam.mean), block.take(state.adam.square)
+        index = torch.from_numpy(rows + who[:, None, None] * S).to(self.device)
+        taken = counts.sum(-1, keepdims=True)  # (m, U, 1)
+        weights = counts / np.maximum(taken, 1)
+        weight = torch.from_numpy(weights.astype(np.float32)).to(self.device)
+        n = torch.from_numpy(taken.astype(np.float32)).to(self.device)
+        coefficients = Coefficients(
+            *(
+                blocks.column(values[name][who], self.device)[..., None]
+                for name in Coefficients._fields
+            )
+        )
+        max_norm = blocks.column(values["max_grad_norm"][who], self.device)
+        rate = values["learning_rate"][who]
+        done = state.gradient_steps[who]
+        flat = table.view(P * S, F)
+        net, m = None, 0
+        for k in range(int(block.updates[0])):
+            if net is None or m != block.active(k):
+                m = block.active(k)
+                net = self._net(parameters[:m])
+                work = self._workspace(m, block.width)
+                c = Coefficients(*(x[:m] for x in coefficients))
+                moments = adam.AdamState(mean[:m], square[:m])
+            batch = self._batch(
+                flat.index_select(0, index[:m, k].reshape(-1)).view(m, block.width, F),
+                weight[:m, k, :, None],
+                n[:m, k, :, None],
+            )
+            loss, kl, entropy = self._loss_and_gradient(net, batch, c, work)
+            norms = adam.clip_norm(work.gradients, max_norm[:m])
+            adam.step(
+                parameters[:m],
+                work.gradients,
+                moments,
+                done[:m] + (k + 1),
+                rate[:m],
+                ADAM_EPSILON,
+                work.scratch,
+            )
+            interval.add(block.index[:m], (loss, norms, kl, entropy))
+        for whole, part in (
+            (state.parameters, parameters),
+            (state.adam.mean, mean),
+            (state.adam.square, square),
+        ):
+            block.put(whole, part)
+        state.gradient_steps[who] += block.updates
+        interval.updates[who] += block.updates
+        interval.samples[who] += epochs * S
+
+    def _batch(self, rows: Tensor, weights: Tensor, n: Tensor) -> Batch:
+        """A minibatch from rows ``(m, B, F)`` of the table."""
+        D, A = self.features, self.num_outputs if self.continuous else 1
+        actions = rows[..., D : D + A]
+        advantages = rows[..., D + A + 1 : D + A + 2]
+        if self.config.normalize_advantages:
+            mean = (advantages * weights).sum(1, keepdim=True)
+            centred = advantages - mean
+            # unbiased, as torch.std; a single sample is left as it is
+            spread = (centred.square() * weights).sum(1, keepdim=True)
+            deviation = (spread * (n / (n - 1).clamp(min=1))).sqrt_()
+            scaled = centred / (deviation + 1e-8)
+            advantages = torch.where(n > 1, scaled, advantages)
+        return Batch(
+            observations=rows[..., :D],
+            actions=actions if self.continuous else actions.long(),
+            log_probs=rows[..., D + A : D + A + 1],
+            advantages=advantages,
+            returns=rows[..., D + A + 2 : D + A + 3],
+            values=rows[..., D + A + 3 : D + A + 4],
+            weights=weights,
+        )
+
+    def _workspace(self, m: int, width: int) -> _Work:
+        """Scratch memory; that of fewer members is the first part of a block's."""
+        if (m, width) not in self._work:
+            if m == blocks.SIZE:
+                gradients = torch.zeros(m, self.row, device=self.device)
+                buffers = [
+                    net.buffers(m, width, self.device)
+                    for net in (self.actor, self.critic, self.actor, self.critic)
+                ]
+                scratch = torch.empty_like(gradients)
+            else:
+                whole = self._workspace(blocks.SIZE, width)
+                gradients, scratch = whole.gradients[:m], whole.scratch[:m]
+                buffers = [
+                    [t[:m] for t in part]
+                    for part in (
+                        whole.actor,
+                        whole.critic,
+                        whole.actor_scratch,
+                        whole.critic_scratch,
+                    )
+                ]
+            into = self._net(gradients)
+            self._work[m, width] = _Work(*buffers, gradients, into, scratch)
+        return self._work[m, width]
+
+    # -- signals ----------------------------------------------------------------
+
+    def diverged(self, state: PPOState, interval: Interval) -> NDArray[np.bool_]:
+        """Members ``(P,)`` with a loss, gradient or parameter that is not finite."""
+        return interval.not_finite(state.parameters)
+
+    def signals(
+        self, state: PPOState, values: Values, interval: Interval
+    ) -> dict[str, NDArray[np.float64]]:
+        """What the interval tells of each member ``(P,)``, by `SIGNALS` name.
+
+        Values are those of the current observations of the inner environments.
+        """
+        _, critic = self._split(state.parameters)
+        value = self.critic.apply(critic, self._observe(state, update=False))
+        return {
+            **interval.means(),
+            "update_ratio": interval.update_ratio(state.parameters),
+            "value_mean": value.mean((1, 2)).double().cpu().numpy(),
+            "value_std": value.std((1, 2), correction=0).double().cpu().numpy(),
+        }

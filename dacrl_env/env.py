@@ -152,6 +152,8 @@ class DynamicConfigEnv(gym.Env[NDArray[np.float32], Any]):
             super().reset(seed=seed)
             self.restore(options["snapshot"])
             return self._observation(), self._info()
+        if isinstance(seed, int | np.integer) and int(seed) >= 2**63:
+            raise ValueError(f"seeds must lie between 0 and 2**63, got {seed}")
         super().reset(seed=seed)
         if seed is not None:
             self._seed, self._episode = seed, 0
@@ -187,8 +189,8 @@ class DynamicConfigEnv(gym.Env[NDArray[np.float32], Any]):
         )
 
     def _requested(self, action: Any) -> NDArray[np.float64]:
-        one = np.asarray(action)[None] if not isinstance(action, list) else [action]
-        return self.population.actions.to_values(one, self.population.state.requested)
+        current = self.population.state.requested
+        return self.population.actions.to_values([action], current)
 
     def _observation(self) -> NDArray[np.float32]:
         return self.population.observation()[0]

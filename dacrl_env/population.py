@@ -128,7 +128,13 @@ class Population:
         self.env = make_inner_env(settings.task)
         self.eval_env = make_inner_env(settings.task, reuse=True)
         self.physics = self._instance_physics()
-        self.learner = load(LEARNERS[settings.task.learner])(
+        learner = load(LEARNERS[settings.task.learner])
+        if self.env.num_actions == 0 and not learner.continuous_actions:
+            raise ValueError(
+                f"inner environment {settings.task.inner_env} has continuous actions; "
+                f"learner {settings.task.learner} needs Discrete ones"
+            )
+        self.learner = learner(
             self.env, settings.config, settings.budget, torch.device(settings.device)
         )
         self.actions = ActionMap(settings.controlled, settings.action_mode)
@@ -504,9 +510,27 @@ class Population:
         Raises:
             SnapshotError: see :func:`dacrl_env.snapshot.restore`.
         """
-        snapshots.restore(self.state, snap, self._header(exact=True))
+        snapshots.check(self.state, snap, self._header(exact=True))
+        s = self.settings
+        left = s.budget - snap.arrays["learner.env_steps"]
+        if (left % s.decision_interval).any():
+            raise snapshots.SnapshotError(
+                f"the snapshot's runs have {sorted(set(left.tolist()))} steps left, "
+                f"which do not divide by the decision_interval {s.decision_interval}"
+            )
+        snapshots.restore(self.state, snap)
         if not snap.header["exact"]:
             self.env.begin_episodes(self.state.learner.envs)
+
+    def over(self, snap: snapshots.Snapshot) -> NDArray[np.bool_]:
+        """Members of a snapshot whose run is over.
+
+        Raises:
+            SnapshotError: it does not fit.
+        """
+        snapshots.check(self.state, snap, self._header(exact=True))
+        spent = snap.arrays["learner.env_steps"] >= self.settings.budget
+        return np.asarray(spent | snap.arrays["diverged"])
 
     def _header(self, exact: bool) -> dict[str, Any]:
         return snapshots.make_header(

@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     from dacrl_env.inner_envs import InnerEnv
 
 LEARNERS = {"dqn": "dacrl_env.learners.dqn:DQN"}
-BATCHED_ENVS = {"CartPole-v1": "dacrl_env.inner_envs.cartpole:CartPole"}
+BATCHED_ENVS = {
+    "CartPole-v1": "dacrl_env.inner_envs.cartpole:CartPole",
+    "Acrobot-v1": "dacrl_env.inner_envs.acrobot:Acrobot",
+    "MountainCar-v0": "dacrl_env.inner_envs.mountain_car:MountainCar",
+    "Pendulum-v1": "dacrl_env.inner_envs.pendulum:Pendulum",
+    "MiniGrid-Empty-5x5-v0": "dacrl_env.inner_envs.minigrid:empty_5x5",
+    "MiniGrid-DoorKey-5x5-v0": "dacrl_env.inner_envs.minigrid:door_key_5x5",
+}
 
 _TABLE = (
     Task(

@@ -76,7 +76,7 @@ def get_reward(reward: str | Reward) -> Reward:
     """
     if callable(reward):
         return reward
-    if reward not in REWARDS:
+    if not isinstance(reward, str) or reward not in REWARDS:
         raise ValueError(
             f"unknown reward {reward!r}; valid: {', '.join(REWARDS)}, or a function "
             "of a RewardContext"

@@ -222,7 +222,7 @@ _OPTIONS = (
 
 
 def _one_of(name: str, value: Any, valid: Any) -> None:
-    if value not in valid:
+    if value not in tuple(valid):
         raise ValueError(f"unknown {name} {value!r}; valid: {', '.join(valid)}")
 
 
@@ -248,8 +248,8 @@ def _with_defaults(
     known = {h.name: h for h in hyperparameters}
     check_names(defaults, list(known), "hyperparameter")
     for name, value in defaults.items():
-        if not np.isfinite(value):
-            raise ValueError(f"{name} must be finite, got {value}")
+        if not isinstance(value, int | float | np.number) or not np.isfinite(value):
+            raise ValueError(f"{name} must be a finite number, got {value!r}")
         check_range(known[name], value)
         known[name] = replace(known[name], default=value)
     return known
@@ -284,7 +284,7 @@ def _device(device: str) -> str:
 
     try:
         wanted = torch.device(device)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise ValueError(f"unknown device {device!r}; valid: cpu, cuda") from error
     if wanted.type not in ("cpu", "cuda"):
         raise ValueError(f"unknown device {device!r}; valid: cpu, cuda")

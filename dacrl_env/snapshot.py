@@ -60,6 +60,14 @@ def is_opaque(leaf: Any) -> bool:
     return isinstance(leaf, np.ndarray) and leaf.dtype == object
 
 
+def _copy_objects(array: NDArray[Any]) -> NDArray[Any]:
+    """A copy of every object, one by one: an object that stands twice becomes two."""
+    result = np.empty_like(array)
+    for place in np.ndindex(array.shape):
+        result[place] = copy.deepcopy(array[place])
+    return result
+
+
 def capture(
     state: Any, rows: Any = slice(None), opaque: bool = True
 ) -> dict[str, NDArray[Any]]:
@@ -79,7 +87,7 @@ def capture(
             if not opaque:
                 continue
             try:
-                arrays[name] = copy.deepcopy(leaf[rows])
+                arrays[name] = _copy_objects(leaf[rows])
             except Exception as error:
                 raise SnapshotNotSupported(
                     f"the inner environments cannot be copied ({error}); "
@@ -127,7 +135,7 @@ class Snapshot:
         if chosen.size == 0:
             raise SnapshotError("select needs at least one member")
         arrays = {
-            name: copy.deepcopy(a[chosen]) if is_opaque(a) else a[chosen]
+            name: _copy_objects(a[chosen]) if is_opaque(a) else a[chosen]
             for name, a in self.arrays.items()
         }
         return Snapshot(self.header, arrays)
@@ -204,12 +212,12 @@ def make_header(task: str, settings: dict[str, Any], exact: bool) -> dict[str, A
     }
 
 
-def restore(state: Any, snapshot: Snapshot, expected: dict[str, Any]) -> None:
-    """Set every array of ``state``; changes nothing if anything does not fit.
+def check(state: Any, snapshot: Snapshot, expected: dict[str, Any]) -> None:
+    """Whether a snapshot fits a state.
 
     Args:
         state: of the same task, settings and population size.
-        snapshot: what to restore.
+        snapshot: what may be restored.
         expected: header of a snapshot of ``state``.
 
     Raises:
@@ -240,12 +248,18 @@ def restore(state: Any, snapshot: Snapshot, expected: dict[str, Any]) -> None:
                 f"{name} is {a.dtype}{list(a.shape)}, expected "
                 f"{_dtype(leaf)}{list(leaf.shape)}"
             )
-    for name in wanted:
-        leaf, a = here[name], snapshot.arrays[name]
+
+
+def restore(state: Any, snapshot: Snapshot) -> None:
+    """Set every array of a state that the snapshot fits (see `check`)."""
+    for name, leaf in leaves(state):
+        if name not in snapshot.arrays:  # an environment object of an inexact one
+            continue
+        a = snapshot.arrays[name]
         if isinstance(leaf, torch.Tensor):
             leaf.copy_(torch.from_numpy(np.ascontiguousarray(a)))
         else:
-            leaf[...] = copy.deepcopy(a) if is_opaque(a) else a
+            leaf[...] = _copy_objects(a) if is_opaque(a) else a
 
 
 def _dtype(leaf: Any) -> np.dtype[Any]:

@@ -15,7 +15,7 @@ from dacrl_env.env import check_options, instance_index
 from dacrl_env.learners import streams
 from dacrl_env.population import Population
 from dacrl_env.settings import Settings, resolve
-from dacrl_env.snapshot import Snapshot
+from dacrl_env.snapshot import Snapshot, SnapshotError
 from dacrl_env.tasks import Task
 
 OPTIONS = ("instance", "snapshot", "reset_mask")
@@ -137,15 +137,17 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
         """Seeds, member numbers and episodes that new runs would have."""
         P, state = self.num_envs, self.population.state
         if isinstance(seed, int | np.integer):
-            if seed < 0:
-                raise ValueError(f"seeds must not be negative, got {seed}")
+            if not _is_seed(seed):
+                raise ValueError(f"seeds must lie between 0 and 2**63, got {seed}")
             return np.full(P, seed, np.int64), np.arange(P), np.zeros(P, np.int64)
+        if seed is not None and not isinstance(seed, Sequence | np.ndarray):
+            raise ValueError(f"seed must be an int, a list or None, got {seed!r}")
         wanted = [None] * P if seed is None else list(seed)
         if len(wanted) != P:
             raise ValueError(f"expected {P} seeds, one a member, got {len(wanted)}")
         bad = [s for s in wanted if s is not None and not _is_seed(s)]
         if bad:
-            raise ValueError(f"seeds must be integers of at least 0, got {bad}")
+            raise ValueError(f"seeds must be integers from 0 to 2**63, got {bad}")
         if self._started:
             seeds, numbers = state.seeds.copy(), state.seed_members.copy()
             episodes = state.episodes + 1
@@ -215,8 +217,8 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
         """Values that one member's action would apply; see the single environment."""
         population = self.population
         current = population.state.requested[member][None]
-        one = np.asarray(action)[None]
-        return population.config_of(population.actions.to_values(one, current))
+        values = population.actions.to_values([action], current)
+        return population.config_of(values)
 
     def to_action(
         self, config: Mapping[str, float], member: int = 0
@@ -259,8 +261,15 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
         """Continue from a snapshot of as many members.
 
         Raises:
-            SnapshotError: it does not fit; the runs are left untouched.
+            SnapshotError: it does not fit, or holds runs that are over; the runs are
+                left untouched.
         """
+        over = self.population.over(snap)
+        if over.any():
+            raise SnapshotError(
+                f"members {np.flatnonzero(over).tolist()} of the snapshot are over; "
+                "use snapshot.select for the others"
+            )
         self.population.restore(snap)
         self._started = True
 
@@ -277,7 +286,7 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
 
 
 def _is_seed(seed: Any) -> bool:
-    return isinstance(seed, int | np.integer) and int(seed) >= 0
+    return isinstance(seed, int | np.integer) and 0 <= int(seed) < 2**63
 
 
 def vector_info(info: dict[str, Any], mask: NDArray[np.bool_]) -> dict[str, Any]:

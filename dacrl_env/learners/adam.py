@@ -35,7 +35,8 @@ def clip_norm(gradients: Tensor, max_norm: Tensor) -> Tensor:
     """Scale gradient rows in place to at most ``max_norm`` ``(P, 1)``.
 
     The rule of ``torch.nn.utils.clip_grad_norm_``: by max / (norm + 1e-6) where that
-    is below one.
+    is below one. Rows come without their padding: scaled by a norm that is not finite,
+    it would stay so in scratch memory that other members use later.
 
     Returns:
         The norms before clipping, ``(P, 1)``.

@@ -52,6 +52,17 @@ class Block:
         return np.arange(self.width) < self.sizes[:, None]
 
 
+def padded_widths(sizes: Ints) -> Ints:
+    """Batch widths that members of these batch sizes are computed at.
+
+    At least 32: torch computes what is left of a tensor beyond a multiple of that by
+    other instructions, whose last bit can differ (in the logistic function), and where
+    that falls depends on the company.
+    """
+    exponents = np.ceil(np.log2(sizes)).astype(np.int64)
+    return np.asarray(2 ** np.maximum(exponents, 5))
+
+
 def make_blocks(
     members: Ints, sizes: Ints, updates: Ints, device: torch.device
 ) -> list[Block]:
@@ -63,7 +74,7 @@ def make_blocks(
         updates: ``(m,)``.
         device: of the index tensors.
     """
-    widths = 2 ** np.ceil(np.log2(sizes)).astype(np.int64)
+    widths = padded_widths(sizes)
     blocks = []
     for width in np.unique(widths):
         same = np.flatnonzero(widths == width)

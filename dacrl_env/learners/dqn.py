@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dacrl_env.inner_envs import InnerEnv
-from dacrl_env.learners import adam, networks, replay, streams
+from dacrl_env.learners import adam, blocks, networks, replay, streams
 from dacrl_env.tasks import Hyperparameter
 
 HYPERPARAMETERS = (
@@ -167,6 +167,7 @@ class DQN:
     controlled = CONTROLLED
     signal_names = SIGNALS
     config_class = DQNConfig
+    continuous_actions = False
 
     def __init__(
         self, env: InnerEnv, config: DQNConfig, budget: int, device: torch.device
@@ -358,8 +359,8 @@ class DQN:
         P = len(state.env_steps)
         return Interval(
             start=state.parameters.clone(),
-            loss=torch.zeros(P, 1, device=self.device),
-            grad_norm=torch.zeros(P, 1, device=self.device),
+            loss=torch.zeros(P, 1, device=self.device, dtype=torch.float32),
+            grad_norm=torch.zeros(P, 1, device=self.device, dtype=torch.float32),
             updates=np.zeros(P, np.int64),
             samples=np.zeros(P, np.int64),
             episodes=np.zeros(P, np.int64),
@@ -457,8 +458,8 @@ class DQN:
         """
         sizes = values["batch_size"][members].astype(np.int64)
         steps = values["gradient_steps"][members].astype(np.int64)
-        widths = 2 ** np.ceil(np.log2(sizes)).astype(np.int64)
-        blocks = []
+        widths = blocks.padded_widths(sizes)
+        plan = []
         for width in np.unique(widths):
             same = np.flatnonzero(widths == width)
             same = same[np.argsort(-steps[same], kind="stable")]
@@ -469,7 +470,7 @@ class DQN:
                 weights = (inside / size[:, None]).astype(np.float32)[..., None]
                 first, last = int(who[0]), int(who[-1])
                 contiguous = np.array_equal(who, np.arange(first, last + 1))
-                blocks.append(
+                plan.append(
                     _Block(
                         members=who,
                         index=torch.from_numpy(who).to(self.device),
@@ -483,7 +484,7 @@ class DQN:
                         max_grad_norm=self._column(values["max_grad_norm"][who]),
                     )
                 )
-        return blocks
+        return plan
 
     def _column(self, values: NDArray[np.float64]) -> Tensor:
         return torch.from_numpy(values[:, None]).to(self.device, torch.float32)
@@ -514,7 +515,8 @@ class DQN:
                 self.config.n_step,
             )
             loss = self._loss_and_gradient(part, batch, work)
-            norms = adam.clip_norm(work.gradients, block.max_grad_norm[:m])
+            real = work.gradients[:, : self.network.num_parameters]
+            norms = adam.clip_norm(real, block.max_grad_norm[:m])
             adam.step(
                 part.parameters,
                 work.gradients,
@@ -562,7 +564,9 @@ class DQN:
         """Scratch memory; that of fewer members is the first part of a block's."""
         if (m, width) not in self._work:
             if m == _BLOCK:
-                gradients = torch.zeros(m, self.network.row, device=self.device)
+                gradients = torch.zeros(
+                    m, self.network.row, device=self.device, dtype=torch.float32
+                )
                 online = self.network.buffers(m, width, self.device)
                 self._work[m, width] = _Work(
                     online=online,
@@ -604,7 +608,10 @@ class DQN:
         from a part of the replay stream that training does not use.
         """
         P = len(state.env_steps)
-        weights = torch.full((P, _PROBE_BATCH, 1), 1 / _PROBE_BATCH, device=self.device)
+        shape = (P, _PROBE_BATCH, 1)
+        weights = torch.full(
+            shape, 1 / _PROBE_BATCH, device=self.device, dtype=torch.float32
+        )
         batch = state.replay.sample(
             np.arange(P),
             state.env_steps // self.config.num_inner_envs,

@@ -59,7 +59,7 @@ def begin(parameters: Tensor, names: tuple[str, ...]) -> Interval:
     return Interval(
         names=names,
         start=parameters.clone(),
-        sums=torch.zeros(P, len(names), device=parameters.device),
+        sums=parameters.new_zeros(P, len(names)),
         updates=np.zeros(P, np.int64),
         samples=np.zeros(P, np.int64),
         episodes=np.zeros(P, np.int64),

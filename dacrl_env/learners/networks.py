@@ -30,6 +30,11 @@ class Layer(NamedTuple):
     bias: Tensor  # (P, 1, out)
 
 
+def padded(size: int) -> int:
+    """Length of a row that holds ``size`` parameters: whole cache lines."""
+    return -(-size // _LINE) * _LINE
+
+
 class StackedMLP:
     """Shapes and arithmetic of P equally shaped perceptrons; holds no parameters.
 
@@ -52,7 +57,7 @@ class StackedMLP:
         self.activation = activation
         self.shapes = list(pairwise(self.sizes))
         self.num_parameters = sum(i * o + o for i, o in self.shapes)
-        self.row = -(-self.num_parameters // _LINE) * _LINE
+        self.row = padded(self.num_parameters)
         self.num_weights = sum(i * o for i, o in self.shapes)
 
     def init(self, keys: streams.UInts) -> Tensor:
@@ -62,7 +67,7 @@ class StackedMLP:
             keys: ``(P,)``, the "init" key of each member.
         """
         u = streams.uniforms(keys, np.zeros(len(keys), np.int64), self.num_parameters)
-        rows = torch.zeros(len(keys), self.row)
+        rows = torch.zeros(len(keys), self.row, dtype=torch.float32)
         rows[:, : self.num_parameters] = torch.from_numpy(2 * u - 1)
         for layer in self.layers(rows):
             bound = layer.weight.shape[1] ** -0.5
@@ -82,7 +87,7 @@ class StackedMLP:
             gains: one a layer.
             number: tells the networks of one member apart.
         """
-        rows = torch.zeros(len(keys), self.row)
+        rows = torch.zeros(len(keys), self.row, dtype=torch.float32)
         for k, (layer, gain) in enumerate(zip(self.layers(rows), gains, strict=True)):
             i, o = layer.weight.shape[1:]
             counter = np.full(len(keys), number * len(self.shapes) + k)
@@ -121,7 +126,10 @@ class StackedMLP:
 
     def buffers(self, P: int, B: int, device: torch.device) -> list[Tensor]:
         """Memory for the layer outputs of one forward pass, as `forward` takes it."""
-        return [torch.empty(P, B, o, device=device) for _, o in self.shapes]
+        return [
+            torch.empty(P, B, o, device=device, dtype=torch.float32)
+            for _, o in self.shapes
+        ]
 
     def forward(self, layers: list[Layer], x: Tensor, out: list[Tensor]) -> Tensor:
         """As `apply`, into ``out``; no gradient is recorded."""

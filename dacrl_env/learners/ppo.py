@@ -160,6 +160,7 @@ class PPO:
     controlled = CONTROLLED
     signal_names = SIGNALS
     config_class = PPOConfig
+    continuous_actions = True
 
     def __init__(
         self, env: InnerEnv, config: PPOConfig, budget: int, device: torch.device
@@ -173,10 +174,11 @@ class PPO:
         hidden = (self.features, *config.hidden_sizes)
         self.actor = networks.StackedMLP((*hidden, self.num_outputs), config.activation)
         self.critic = networks.StackedMLP((*hidden, 1), config.activation)
-        # log standard deviations after both networks, padded like them
-        self._std_at = self.actor.row + self.critic.row
-        padding = -(-self.num_outputs // 16) * 16 if self.continuous else 0
-        self.row = self._std_at + padding
+        # one row: actor, critic, log standard deviations, padding
+        self._critic_at = self.actor.num_parameters
+        self._std_at = self._critic_at + self.critic.num_parameters
+        self.num_parameters = self._std_at + self.continuous * self.num_outputs
+        self.row = networks.padded(self.num_parameters)
         self._work: dict[tuple[int, int], _Work] = {}
 
     # -- configuration ----------------------------------------------------------
@@ -251,20 +253,24 @@ class PPO:
         self.env.restart(state.envs, members, env_keys, physics)
 
     def _initial_parameters(self, keys: streams.UInts) -> Tensor:
-        rows = torch.zeros(len(keys), self.row)
+        rows = torch.zeros(len(keys), self.row, dtype=torch.float32)
         key = streams.of(keys, "init")
         hidden = [2**0.5] * len(self.config.hidden_sizes)
         actor, critic = self._split(rows)
-        actor.copy_(self.actor.init_orthogonal(key, [*hidden, 0.01], 0))
-        critic.copy_(self.critic.init_orthogonal(key, [*hidden, 1.0], 1))
+        for net, part, last, number in (
+            (self.actor, actor, 0.01, 0),
+            (self.critic, critic, 1.0, 1),
+        ):
+            fresh = net.init_orthogonal(key, [*hidden, last], number)
+            part.copy_(fresh[:, : net.num_parameters])
         return rows.to(self.device)
 
     def _split(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        return rows[:, : self.actor.row], rows[:, self.actor.row : self._std_at]
+        return rows[:, : self._critic_at], rows[:, self._critic_at : self._std_at]
 
     def _net(self, rows: Tensor) -> _Net:
         actor, critic = self._split(rows)
-        log_std = rows[:, None, self._std_at : self._std_at + self.num_outputs]
+        log_std = rows[:, None, self._std_at : self.num_parameters]
         return _Net(self.actor.layers(actor), self.critic.layers(critic), log_std)
 
     # -- act --------------------------------------------------------------------
@@ -338,7 +344,7 @@ class PPO:
     def loss(self, parameters: Tensor, batch: Batch, c: Coefficients) -> Tensor:
         """Loss of each member ``(P,)``; differentiable."""
         actor, critic = self._split(parameters)
-        log_std = parameters[:, None, self._std_at : self._std_at + self.num_outputs]
+        log_std = parameters[:, None, self._std_at : self.num_parameters]
         outputs = self.actor.apply(actor, batch.observations)
         values = self.critic.apply(critic, batch.observations)
         log_probs = self.log_prob(outputs, log_std, batch.actions)
@@ -448,7 +454,8 @@ class PPO:
         net = self._net(state.parameters)
         actor = self.actor.buffers(P, N, self.device)
         critic = self.critic.buffers(P, N, self.device)
-        table = torch.empty(P, N, T, D + A + 4, device=self.device)
+        shape = (P, N, T, D + A + 4)
+        table = torch.empty(shape, device=self.device, dtype=torch.float32)
         rewards = np.empty((T, P, N), np.float32)
         going_on = np.empty((T, P, N), np.float32)
         gamma = values["gamma"][:, None]
@@ -624,7 +631,8 @@ class PPO:
                 n[:m, k, :, None],
             )
             loss, kl, entropy = self._loss_and_gradient(net, batch, c, work)
-            norms = adam.clip_norm(work.gradients, max_norm[:m])
+            real = work.gradients[:, : self.num_parameters]
+            norms = adam.clip_norm(real, max_norm[:m])
             adam.step(
                 parameters[:m],
                 work.gradients,
@@ -671,27 +679,30 @@ class PPO:
     def _workspace(self, m: int, width: int) -> _Work:
         """Scratch memory; that of fewer members is the first part of a block's."""
         if (m, width) not in self._work:
-            if m == blocks.SIZE:
-                gradients = torch.zeros(m, self.row, device=self.device)
-                buffers = [
-                    net.buffers(m, width, self.device)
-                    for net in (self.actor, self.critic, self.actor, self.critic)
-                ]
+            whole = m == blocks.SIZE
+            if whole:
+                gradients = torch.zeros(
+                    m, self.row, device=self.device, dtype=torch.float32
+                )
                 scratch = torch.empty_like(gradients)
             else:
-                whole = self._workspace(blocks.SIZE, width)
-                gradients, scratch = whole.gradients[:m], whole.scratch[:m]
-                buffers = [
-                    [t[:m] for t in part]
-                    for part in (
-                        whole.actor,
-                        whole.critic,
-                        whole.actor_scratch,
-                        whole.critic_scratch,
-                    )
-                ]
-            into = self._net(gradients)
-            self._work[m, width] = _Work(*buffers, gradients, into, scratch)
+                block = self._workspace(blocks.SIZE, width)
+                gradients, scratch = block.gradients[:m], block.scratch[:m]
+
+            def memory(net: networks.StackedMLP, part: str) -> list[Tensor]:
+                if whole:
+                    return net.buffers(m, width, self.device)
+                return [t[:m] for t in getattr(block, part)]
+
+            self._work[m, width] = _Work(
+                actor=memory(self.actor, "actor"),
+                critic=memory(self.critic, "critic"),
+                actor_scratch=memory(self.actor, "actor_scratch"),
+                critic_scratch=memory(self.critic, "critic_scratch"),
+                gradients=gradients,
+                into=self._net(gradients),
+                scratch=scratch,
+            )
         return self._work[m, width]
 
     # -- signals ----------------------------------------------------------------

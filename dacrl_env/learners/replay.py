@@ -53,7 +53,7 @@ class Replay:
         rows = capacity // N
         return cls(
             torch.zeros(P, N, rows, 2, features, dtype=dtype, device=device),
-            torch.zeros(P, N, rows, 4, device=device),
+            torch.zeros(P, N, rows, 4, device=device, dtype=torch.float32),
         )
 
     def add(

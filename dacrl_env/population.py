@@ -5,7 +5,6 @@ Both outer environments are thin shells around it.
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -400,10 +399,8 @@ class Population:
         state = self.state
         base = state.learner.keys[members, streams.PURPOSES.index(purpose)]
         keys = streams.bits(base, number, episodes)
-        index = torch.from_numpy(members).to(state.learner.parameters.device)
-        parameters = state.learner.parameters.index_select(0, index)
         physics = self.physics[state.instances[members]]
-        act = functools.partial(self.learner.greedy, parameters)
+        act = self.learner.policy(state.learner, members)
         return play(act, self.eval_env, keys, physics)
 
     def ended(self) -> NDArray[np.bool_]:
@@ -450,7 +447,7 @@ class Population:
                     "high": state.high_return,
                 },
                 since_best=(state.learner.env_steps - state.best_at) / s.budget,
-                signals=signals,
+                signals={name: signals[name] for name in self.learner.signal_names},
                 episode_length=state.episode_length,
                 instance=instance if s.observe_instance else instance[:, :0],
             )

@@ -20,11 +20,23 @@ class InnerEnv(Protocol):
 
     observation_shape: tuple[int, ...]
     observation_dtype: np.dtype[Any]
-    num_actions: int
+    num_actions: int  # 0: actions are continuous
+    action_low: NDArray[np.float64]  # (A,) bounds; empty where actions are discrete
+    action_high: NDArray[np.float64]
     physics: Mapping[str, float]  # constants that instances may change
 
-    def init(self, keys: NDArray[np.uint64], physics: NDArray[np.float64]) -> Any:
-        """Environments at their first start; keys ``(P, N)``, physics ``(P, K)``."""
+    def init(
+        self,
+        keys: NDArray[np.uint64],
+        physics: NDArray[np.float64],
+        lifetime: NDArray[np.int64] | None = None,
+    ) -> Any:
+        """Environments at their first start; keys ``(P, N)``, physics ``(P, K)``.
+
+        Evaluations in the middle of a run give ``lifetime`` ``(P,)``, the steps each
+        training environment has taken: constants that change in the course of a run
+        then remain as they are at that time.
+        """
         ...
 
     def restart(
@@ -41,6 +53,10 @@ class InnerEnv(Protocol):
         """Leave every running episode and start the next one."""
         ...
 
-    def step(self, state: Any, actions: NDArray[np.int64]) -> Transition:
-        """One step of every environment with actions ``(P, N)``; changes the state."""
+    def step(self, state: Any, actions: NDArray[Any]) -> Transition:
+        """One step of every environment; changes the state.
+
+        Actions are numbers ``(P, N)``, or continuous ``(P, N, A)`` within the bounds:
+        clipping is the learner's task.
+        """
         ...

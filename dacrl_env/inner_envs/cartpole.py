@@ -7,6 +7,7 @@ The arithmetic, in double precision and in the same order, of Gymnasium's
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,12 @@ Floats = NDArray[np.float64]
 class CartPole:
     """Dynamics. Variables: position m, velocity m/s, angle rad, angular velocity."""
 
-    observation_shape = (4,)
+    observation_shape: tuple[int, ...] = (4,)
     observation_dtype: np.dtype[Any] = np.dtype(np.float32)
     num_actions = 2
     max_episode_steps = 500
     uniforms_per_reset = 4
-    physics = {  # noqa: RUF012 - read only
+    physics: Mapping[str, float] = {
         "gravity": 9.8,  # m/s²
         "mass_cart": 1.0,  # kg
         "mass_pole": 0.1,  # kg

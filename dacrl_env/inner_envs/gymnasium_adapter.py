@@ -1,6 +1,6 @@
 """Any registered Gymnasium environment as an inner environment, stepped one by one.
 
-Much slower than batched dynamics, and limited to Box observations and Discrete
+Much slower than batched dynamics, and limited to Box observations and Discrete or Box
 actions; for environments that have no batched implementation.
 """
 
@@ -44,7 +44,8 @@ class GymnasiumAdapter:
             which saves making them; earlier states become invalid.
 
     Raises:
-        ValueError: observations that are no Box or actions that are not Discrete.
+        ValueError: observations that are no Box, or actions that are neither Discrete
+            nor Box.
     """
 
     physics: Mapping[str, float] = {}
@@ -58,16 +59,23 @@ class GymnasiumAdapter:
         probe = self._make()
         observations, actions = probe.observation_space, probe.action_space
         if not isinstance(observations, gym.spaces.Box) or not isinstance(
-            actions, gym.spaces.Discrete
+            actions, gym.spaces.Discrete | gym.spaces.Box
         ):
             raise ValueError(
                 f"inner environment {env_id} has observations {observations} and "
-                f"actions {actions}; DQN needs Box observations and Discrete actions"
+                f"actions {actions}; learners need Box observations and Discrete or "
+                "Box actions"
             )
         self.observation_shape = observations.shape
         self.observation_dtype = observations.dtype
-        self.num_actions = int(actions.n)
-        self._first_action = int(actions.start)
+        self._action_space = actions
+        if isinstance(actions, gym.spaces.Discrete):
+            self.num_actions = int(actions.n)
+            self.action_low = self.action_high = np.empty(0)
+        else:
+            self.num_actions = 0
+            self.action_low = actions.low.ravel().astype(np.float64)
+            self.action_high = actions.high.ravel().astype(np.float64)
         if self._pool is None:
             probe.close()
         else:
@@ -76,8 +84,16 @@ class GymnasiumAdapter:
     def _make(self) -> gym.Env[Any, Any]:
         return gym.make(self.env_id, disable_env_checker=True, **self.kwargs)
 
-    def init(self, keys: streams.UInts, physics: NDArray[np.float64]) -> AdapterState:
-        """Environments at the start of their first episode; keys ``(P, N)``."""
+    def init(
+        self,
+        keys: streams.UInts,
+        physics: NDArray[np.float64],
+        lifetime: NDArray[np.int64] | None = None,
+    ) -> AdapterState:
+        """Environments at the start of their first episode; keys ``(P, N)``.
+
+        There are no constants, so ``physics`` and ``lifetime`` mean nothing here.
+        """
         envs = np.empty(keys.shape, object)
         for k, place in enumerate(np.ndindex(keys.shape)):
             if self._pool is None:
@@ -123,7 +139,14 @@ class GymnasiumAdapter:
         for place in np.ndindex(state.keys.shape):
             self._reset(state, place)
 
-    def step(self, state: AdapterState, actions: NDArray[np.int64]) -> Transition:
+    def _native(self, action: Any) -> Any:
+        """An action as the environment itself takes it."""
+        space = self._action_space
+        if isinstance(space, gym.spaces.Discrete):
+            return int(action) + int(space.start)
+        return action.astype(space.dtype).reshape(space.shape)
+
+    def step(self, state: AdapterState, actions: NDArray[Any]) -> Transition:
         """Advance every environment by one step, ``state`` in place."""
         shape = state.keys.shape
         observations = np.empty_like(state.observations)
@@ -131,8 +154,7 @@ class GymnasiumAdapter:
         terminated = np.empty(shape, bool)
         done = np.empty(shape, bool)
         for place in np.ndindex(shape):
-            action = int(actions[place]) + self._first_action
-            result = state.envs[place].step(action)
+            result = state.envs[place].step(self._native(actions[place]))
             observations[place], rewards[place], terminated[place], truncated, _ = (
                 result
             )

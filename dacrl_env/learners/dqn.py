@@ -11,7 +11,8 @@ features, A actions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from dacrl_env.inner_envs import InnerEnv
 from dacrl_env.learners import adam, blocks, networks, replay, streams
+from dacrl_env.learners.interval import Interval, begin, finished_episodes
 from dacrl_env.tasks import Hyperparameter
 
 HYPERPARAMETERS = (
@@ -39,7 +41,6 @@ MAX_UPDATE_RATIO = 4  # gradient steps per environment step, at most
 ADAM_EPSILON = 1e-8
 SIGNALS = ("loss", "td_error", "grad_norm", "update_ratio", "value_mean", "value_std")
 
-_BLOCK = 32  # members updated together: their activations should stay in the cache
 _CHUNK = 128  # iterations whose exploration draws are made at once
 _PROBE_BATCH = 256  # transitions the signals of an interval are computed from
 _PROBE_DRAWS = 2**40  # their draws lie beyond those of any gradient step
@@ -101,20 +102,6 @@ class DQNState:
 
 
 @dataclass
-class Interval:
-    """What happened between two decisions; starts empty, is no part of the run."""
-
-    start: Tensor  # (P, row) parameters at its beginning
-    loss: Tensor  # (P, 1) sum over gradient steps
-    grad_norm: Tensor  # (P, 1) sum over gradient steps, before clipping
-    updates: NDArray[np.int64]  # (P,)
-    samples: NDArray[np.int64]  # (P,) transitions used in updates
-    episodes: NDArray[np.int64]  # (P,) finished
-    returns: NDArray[np.float64]  # (P,) sum over finished episodes
-    lengths: NDArray[np.int64]  # (P,) sum over finished episodes
-
-
-@dataclass
 class _Rows:
     """Rows of some members, and views of their layers."""
 
@@ -138,15 +125,10 @@ class _Work:
 
 
 @dataclass
-class _Block:
-    """Members that are updated together, with their hyperparameters."""
+class _Plan:
+    """A block of members with their hyperparameters."""
 
-    members: NDArray[np.int64]  # (m,)
-    index: Tensor  # (m,) the same
-    where: slice | None  # the members as a slice, if they are one
-    sizes: NDArray[np.int64]  # (m,) batch sizes
-    width: int  # padded batch size
-    steps: NDArray[np.int64]  # (m,) gradient steps, falling
+    block: blocks.Block
     weights: Tensor  # (m, width, 1)
     gamma: Tensor  # (m, 1, 1)
     learning_rate: NDArray[np.float64]  # (m,)
@@ -240,7 +222,9 @@ class DQN:
             replay=replay.Replay.allocate(
                 P, N, self.capacity, self.features, dtype, self.device
             ),
-            envs=self.env.init(self._env_keys(keys), physics),
+            envs=self.env.init(
+                streams.env_keys(keys, self.config.num_inner_envs), physics
+            ),
             keys=keys.copy(),
             env_steps=np.zeros(P, np.int64),
             gradient_steps=np.zeros(P, np.int64),
@@ -270,16 +254,25 @@ class DQN:
             state.since_target,
         ):
             counter[members] = 0
-        self.env.restart(state.envs, members, self._env_keys(keys), physics)
+        self.env.restart(
+            state.envs,
+            members,
+            streams.env_keys(keys, self.config.num_inner_envs),
+            physics,
+        )
 
     def _initial_parameters(self, keys: streams.UInts) -> Tensor:
-        return self.network.init(_key(keys, "init")).to(self.device)
-
-    def _env_keys(self, keys: streams.UInts) -> streams.UInts:
-        first = np.zeros(len(keys), np.int64)
-        return streams.bits(_key(keys, "envs"), first, self.config.num_inner_envs)
+        return self.network.init(streams.of(keys, "init")).to(self.device)
 
     # -- act --------------------------------------------------------------------
+
+    def policy(
+        self, state: DQNState, members: NDArray[np.int64]
+    ) -> Callable[[NDArray[Any]], NDArray[np.int64]]:
+        """Best actions ``(m, E)`` for observations ``(m, E, …)`` of members."""
+        index = torch.from_numpy(members).to(self.device)
+        parameters = state.parameters.index_select(0, index)
+        return functools.partial(self.greedy, parameters)
 
     def greedy(
         self, parameters: Tensor, observations: NDArray[Any]
@@ -356,17 +349,7 @@ class DQN:
 
     def begin_interval(self, state: DQNState) -> Interval:
         """Empty sums for the time until the next decision."""
-        P = len(state.env_steps)
-        return Interval(
-            start=state.parameters.clone(),
-            loss=torch.zeros(P, 1, device=self.device, dtype=torch.float32),
-            grad_norm=torch.zeros(P, 1, device=self.device, dtype=torch.float32),
-            updates=np.zeros(P, np.int64),
-            samples=np.zeros(P, np.int64),
-            episodes=np.zeros(P, np.int64),
-            returns=np.zeros(P),
-            lengths=np.zeros(P, np.int64),
-        )
+        return begin(state.parameters, ("loss", "grad_norm"))
 
     def train(
         self, state: DQNState, values: Values, steps: int, interval: Interval
@@ -389,8 +372,8 @@ class DQN:
         pairs = np.empty((P, N, 2, self.features), self.env.observation_dtype)
         rows = np.empty((P, N, 4), np.float32)
         pairs_tensor, rows_tensor = torch.from_numpy(pairs), torch.from_numpy(rows)
-        plans: dict[bytes, list[_Block]] = {}
-        act_keys = _key(state.keys, "act")[:, None]
+        plans: dict[bytes, list[_Plan]] = {}
+        act_keys = streams.of(state.keys, "act")[:, None]
         iterations = steps // N
         for i in range(iterations):
             if i % _CHUNK == 0:
@@ -422,9 +405,7 @@ class DQN:
                 rows_tensor.to(self.device),
             )
             if step.done.any():
-                interval.episodes += step.done.sum(1)
-                interval.returns += np.where(step.done, step.returns, 0.0).sum(1)
-                interval.lengths += np.where(step.done, step.lengths, 0).sum(1)
+                finished_episodes(interval, step)
             state.env_steps += N
             self._set_targets(state, values["target_update_interval"])
             state.since_train += N
@@ -436,8 +417,8 @@ class DQN:
                     which = due.tobytes()
                     if which not in plans:
                         plans[which] = self._plan(np.flatnonzero(due), values)
-                    for block in plans[which]:
-                        self._update(state, block, interval)
+                    for plan in plans[which]:
+                        self._update(state, plan, interval)
 
     def _set_targets(self, state: DQNState, every: NDArray[np.float64]) -> None:
         state.since_target += self.config.num_inner_envs
@@ -450,94 +431,79 @@ class DQN:
             state.target.index_copy_(0, index, state.parameters.index_select(0, index))
             state.since_target[sync] = 0
 
-    def _plan(self, members: NDArray[np.int64], values: Values) -> list[_Block]:
-        """Blocks of members whose batches have the same padded width.
-
-        The width depends on the member's own batch size alone, so that its arithmetic
-        does not depend on the others.
-        """
+    def _plan(self, members: NDArray[np.int64], values: Values) -> list[_Plan]:
         sizes = values["batch_size"][members].astype(np.int64)
         steps = values["gradient_steps"][members].astype(np.int64)
-        widths = blocks.padded_widths(sizes)
-        plan = []
-        for width in np.unique(widths):
-            same = np.flatnonzero(widths == width)
-            same = same[np.argsort(-steps[same], kind="stable")]
-            for start in range(0, len(same), _BLOCK):
-                part = same[start : start + _BLOCK]
-                who, size = members[part], sizes[part]
-                inside = np.arange(width) < size[:, None]
-                weights = (inside / size[:, None]).astype(np.float32)[..., None]
-                first, last = int(who[0]), int(who[-1])
-                contiguous = np.array_equal(who, np.arange(first, last + 1))
-                plan.append(
-                    _Block(
-                        members=who,
-                        index=torch.from_numpy(who).to(self.device),
-                        where=slice(first, last + 1) if contiguous else None,
-                        sizes=size,
-                        width=int(width),
-                        steps=steps[part],
-                        weights=torch.from_numpy(weights).to(self.device),
-                        gamma=self._column(values["gamma"][who])[..., None],
-                        learning_rate=values["learning_rate"][who],
-                        max_grad_norm=self._column(values["max_grad_norm"][who]),
-                    )
+        plans = []
+        for block in blocks.make_blocks(members, sizes, steps, self.device):
+            weights = (block.mask() / block.sizes[:, None]).astype(np.float32)
+            who = block.members
+            plans.append(
+                _Plan(
+                    block=block,
+                    weights=torch.from_numpy(weights[..., None]).to(self.device),
+                    gamma=blocks.column(values["gamma"][who], self.device)[..., None],
+                    learning_rate=values["learning_rate"][who],
+                    max_grad_norm=blocks.column(
+                        values["max_grad_norm"][who], self.device
+                    ),
                 )
-        return plan
+            )
+        return plans
 
-    def _column(self, values: NDArray[np.float64]) -> Tensor:
-        return torch.from_numpy(values[:, None]).to(self.device, torch.float32)
-
-    def _update(self, state: DQNState, block: _Block, interval: Interval) -> None:
+    def _update(self, state: DQNState, plan: _Plan, interval: Interval) -> None:
         """All gradient steps of one training event, for the members of a block."""
-        index = block.index
-        if block.where is not None:
-            gathered = None
-            rows = self._rows_at(state, block.where.start, block.where.stop)
-        else:
-            gathered = _gather(state, index)
-            rows = self._rows(*gathered)
-        written = state.env_steps[block.members] // self.config.num_inner_envs
-        keys = _key(state.keys, "replay")[block.members]
-        done = state.gradient_steps[block.members]
-        for k in range(int(block.steps[0])):
-            m = int((block.steps > k).sum())
-            part = rows if m == len(block.members) else self._first(rows, m)
+        block = plan.block
+        who = block.members
+        rows = self._rows(state, block)
+        written = state.env_steps[who] // self.config.num_inner_envs
+        keys = streams.of(state.keys, "replay")[who]
+        done = state.gradient_steps[who]
+        for k in range(int(block.updates[0])):
+            m = block.active(k)
+            part = rows if m == len(who) else self._first(rows, m)
             work = self._workspace(m, block.width)
             batch = state.replay.sample(
-                block.members[:m],
+                who[:m],
                 written[:m],
                 keys[:m],
                 done[:m] + k,
-                block.weights[:m],
-                block.gamma[:m],
+                plan.weights[:m],
+                plan.gamma[:m],
                 self.config.n_step,
             )
             loss = self._loss_and_gradient(part, batch, work)
             real = work.gradients[:, : self.network.num_parameters]
-            norms = adam.clip_norm(real, block.max_grad_norm[:m])
+            norms = adam.clip_norm(real, plan.max_grad_norm[:m])
             adam.step(
                 part.parameters,
                 work.gradients,
                 part.adam,
                 done[:m] + (k + 1),
-                block.learning_rate[:m],
+                plan.learning_rate[:m],
                 ADAM_EPSILON,
                 work.scratch,
             )
-            # a value that is not finite makes its sum so too: that is how divergence
-            # is noticed
-            interval.loss.index_add_(0, index[:m], loss)
-            interval.grad_norm.index_add_(0, index[:m], norms)
-        if gathered is not None:
-            for whole, rows_of in zip(_trained(state), gathered, strict=False):
-                whole.index_copy_(0, index, rows_of)
-        state.gradient_steps[block.members] += block.steps
-        interval.updates[block.members] += block.steps
-        interval.samples[block.members] += block.steps * block.sizes
+            interval.add(block.index[:m], (loss, norms))
+        block.put(state.parameters, rows.parameters)
+        block.put(state.adam.mean, rows.adam.mean)
+        block.put(state.adam.square, rows.adam.square)
+        state.gradient_steps[who] += block.updates
+        interval.updates[who] += block.updates
+        interval.samples[who] += block.updates * block.sizes
 
-    def _rows(
+    def _rows(self, state: DQNState, block: blocks.Block) -> _Rows:
+        """The block's rows; views of a slice are kept, since making them takes time."""
+        moments = state.adam
+        tensors = (state.parameters, moments.mean, moments.square, state.target)
+        if block.where is None:
+            return self._make_rows(*(block.take(t) for t in tensors))
+        place = (block.where.start, block.where.stop)
+        if place not in self._views:
+            self._views[place] = self._make_rows(*(block.take(t) for t in tensors))
+        return self._views[place]
+
+    def _make_rows(
         self, parameters: Tensor, mean: Tensor, square: Tensor, target: Tensor
     ) -> _Rows:
         return _Rows(
@@ -548,22 +514,15 @@ class DQN:
             self.network.layers(target),
         )
 
-    def _rows_at(self, state: DQNState, start: int, stop: int) -> _Rows:
-        """Views of members ``start:stop``, kept, since making them takes time."""
-        if (start, stop) not in self._views:
-            tensors = (*_trained(state), state.target)
-            self._views[start, stop] = self._rows(*(t[start:stop] for t in tensors))
-        return self._views[start, stop]
-
     def _first(self, rows: _Rows, m: int) -> _Rows:
         moments = rows.adam
         tensors = (rows.parameters, moments.mean, moments.square, rows.target)
-        return self._rows(*(t[:m] for t in tensors))
+        return self._make_rows(*(t[:m] for t in tensors))
 
     def _workspace(self, m: int, width: int) -> _Work:
         """Scratch memory; that of fewer members is the first part of a block's."""
         if (m, width) not in self._work:
-            if m == _BLOCK:
+            if m == blocks.SIZE:
                 gradients = torch.zeros(
                     m, self.network.row, device=self.device, dtype=torch.float32
                 )
@@ -577,7 +536,7 @@ class DQN:
                     scratch=torch.empty_like(gradients),
                 )
             else:
-                whole = self._workspace(_BLOCK, width)
+                whole = self._workspace(blocks.SIZE, width)
                 gradients = whole.gradients[:m]
                 self._work[m, width] = _Work(
                     online=[t[:m] for t in whole.online],
@@ -593,11 +552,7 @@ class DQN:
 
     def diverged(self, state: DQNState, interval: Interval) -> NDArray[np.bool_]:
         """Members ``(P,)`` with a loss, gradient or parameter that is not finite."""
-        total = interval.loss + interval.grad_norm
-        finite = torch.isfinite(total).squeeze(1)
-        finite &= torch.isfinite(state.parameters).all(1)
-        lost: NDArray[np.bool_] = (~finite).cpu().numpy()
-        return lost
+        return interval.not_finite(state.parameters)
 
     def signals(
         self, state: DQNState, values: Values, interval: Interval
@@ -615,35 +570,20 @@ class DQN:
         batch = state.replay.sample(
             np.arange(P),
             state.env_steps // self.config.num_inner_envs,
-            _key(state.keys, "replay"),
+            streams.of(state.keys, "replay"),
             state.env_steps + _PROBE_DRAWS,
             weights,
-            self._column(values["gamma"])[..., None],
+            blocks.column(values["gamma"], self.device)[..., None],
             self.config.n_step,
         )
         errors, taken = self.td_errors(state.parameters, state.target, batch)
-        updates = torch.from_numpy(np.maximum(interval.updates, 1)).to(self.device)
-        moved = torch.linalg.vector_norm(state.parameters - interval.start, dim=1)
-        size = torch.linalg.vector_norm(interval.start, dim=1)
-        tensors = {
-            "loss": interval.loss.squeeze(1) / updates,
+        probe = {
             "td_error": errors.abs().mean((1, 2)),
-            "grad_norm": interval.grad_norm.squeeze(1) / updates,
-            "update_ratio": moved / size,
             "value_mean": taken.mean((1, 2)),
             "value_std": taken.std((1, 2)),
         }
-        return {name: t.double().cpu().numpy() for name, t in tensors.items()}
-
-
-def _key(keys: streams.UInts, purpose: str) -> streams.UInts:
-    return keys[:, streams.PURPOSES.index(purpose)]
-
-
-def _trained(state: DQNState) -> tuple[Tensor, ...]:
-    """What a gradient step changes."""
-    return state.parameters, state.adam.mean, state.adam.square
-
-
-def _gather(state: DQNState, index: Tensor) -> tuple[Tensor, ...]:
-    return tuple(t.index_select(0, index) for t in (*_trained(state), state.target))
+        return {
+            **interval.means(),
+            "update_ratio": interval.update_ratio(state.parameters),
+            **{name: t.double().cpu().numpy() for name, t in probe.items()},
+        }

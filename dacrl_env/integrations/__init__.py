@@ -1,0 +1,1 @@
+"""The tasks in other frameworks' clothes; each module imports its framework."""

@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from dacrl_env.inner_envs.batched import BatchedEnv
+from dacrl_env.inner_envs.cartpole import CartPole
+from dacrl_env.inner_envs.gymnasium_adapter import AdapterState, GymnasiumAdapter
+from dacrl_env.registration import make_inner_env
+from dacrl_env.tasks import Task
+
+PROBE = "dacrl-tests/Probe-v0"
+
+
+class Probe(gym.Env[Any, Any]):
+    """Observes its seed and the number of steps; ends at action 1.
+
+    Actions are −1, 0, 1; the reward is the (sum of the) action.
+    """
+
+    def __init__(
+        self,
+        observation_space: gym.Space[Any] | None = None,
+        action_space: gym.Space[Any] | None = None,
+    ) -> None:
+        box = gym.spaces.Box(-1.0, 2.0**31, (2,), np.float64)
+        self.observation_space = observation_space or box
+        self.action_space = action_space or gym.spaces.Discrete(3, start=-1)
+        self.closed = False
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.seed, self.steps = seed, 0
+        return np.array([self.seed, 0.0]), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action)
+        self.steps += 1
+        observation = np.array([self.seed, self.steps], np.float64)
+        return observation, float(np.sum(action)), bool(np.all(action == 1)), False, {}
+
+
+@pytest.fixture(autouse=True)
+def _registered() -> Iterator[None]:
+    gym.register(PROBE, Probe, max_episode_steps=5)
+    yield
+    del gym.registry[PROBE]
+
+
+def keys(P: int, N: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 2**64, (P, N), np.uint64)
+
+
+def start(P: int, N: int, **options: Any) -> tuple[GymnasiumAdapter, AdapterState]:
+    adapter = GymnasiumAdapter(PROBE, {}, **options)
+    return adapter, adapter.init(keys(P, N), np.zeros((P, 0)))
+
+
+def task(**fields: Any) -> Task:
+    return Task(
+        id="dacrl-tests/Task-v0",
+        learner="dqn",
+        budget=100,
+        random_return=22.0,
+        reference_return=500.0,
+        floor_return=0.0,
+        **{"inner_env": "CartPole-v1", **fields},
+    )
+
+
+def test_the_task_says_which_backend():
+    assert isinstance(make_inner_env(task()), BatchedEnv)
+    assert isinstance(make_inner_env(task(backend="batched")), BatchedEnv)
+    assert isinstance(make_inner_env(task(backend="gymnasium")), GymnasiumAdapter)
+    assert isinstance(make_inner_env(task(inner_env=PROBE)), GymnasiumAdapter)
+    # the batched dynamics know nothing of the arguments of the original
+    other = task(inner_env_kwargs={"sutton_barto_reward": True})
+    adapter = make_inner_env(other)
+    assert isinstance(adapter, GymnasiumAdapter)
+    state = adapter.init(keys(1, 1), np.zeros((1, 0)))
+    assert adapter.step(state, np.zeros((1, 1), np.int64)).rewards == 0
+
+
+def test_means_the_same_as_batched_dynamics():
+    batched, adapter = BatchedEnv(CartPole()), make_inner_env(task(backend="gymnasium"))
+    assert isinstance(adapter, GymnasiumAdapter)
+    assert adapter.observation_shape == batched.observation_shape
+    assert adapter.observation_dtype == batched.observation_dtype
+    assert adapter.num_actions == batched.num_actions
+    physics = np.tile([*batched.physics.values()], (2, 1))
+    ours, theirs = batched.init(keys(2, 2), physics), adapter.init(keys(2, 2), physics)
+    fresh = np.ones((2, 2), bool)
+    rng = np.random.default_rng(0)
+    for _ in range(150):
+        for place in zip(*np.nonzero(fresh), strict=True):
+            # starts are drawn from other generators, so give them ours
+            theirs.envs[place].unwrapped.state = ours.variables[place].copy()
+        actions = rng.integers(0, 2, (2, 2))
+        a, b = batched.step(ours, actions), adapter.step(theirs, actions)
+        for name in ("rewards", "terminated", "done", "returns", "lengths"):
+            mine, other = getattr(a, name), getattr(b, name)
+            np.testing.assert_array_equal(mine, other, err_msg=name)
+            assert mine.dtype == other.dtype, name
+        np.testing.assert_allclose(a.observations, b.observations, rtol=1e-5, atol=1e-7)
+        assert a.observations.dtype == b.observations.dtype
+        np.testing.assert_array_equal(ours.episodes, theirs.episodes)
+        np.testing.assert_array_equal(ours.lengths, theirs.lengths)
+        np.testing.assert_array_equal(ours.returns, theirs.returns)
+        on = ~a.done
+        np.testing.assert_allclose(
+            ours.observations[on], theirs.observations[on], rtol=1e-5, atol=1e-7
+        )
+        assert (np.abs(theirs.observations[a.done]) <= 0.05).all()
+        fresh = a.done
+    assert (ours.episodes >= 3).all()
+
+
+def test_actions_may_start_anywhere():
+    adapter, state = start(P=1, N=3)
+    assert adapter.num_actions == 3
+    step = adapter.step(state, np.array([[0, 1, 2]]))
+    assert step.rewards.tolist() == [[-1, 0, 1]]
+    assert step.terminated.tolist() == [[False, False, True]]
+
+
+def test_actions_may_be_continuous():
+    space = gym.spaces.Box(np.array([[-1], [-2]]), np.array([[1], [3]]), (2, 1))
+    adapter = GymnasiumAdapter(PROBE, {"action_space": space})
+    assert adapter.num_actions == 0
+    assert adapter.action_low.tolist() == [-1, -2]
+    assert adapter.action_high.tolist() == [1, 3]
+    state = adapter.init(keys(1, 2), np.zeros((1, 0)))
+    step = adapter.step(state, np.array([[[-0.5, 2.5], [1.0, 1.0]]]))
+    assert step.rewards.tolist() == [[2, 2]]
+    assert step.terminated.tolist() == [[False, True]]
+
+
+def test_truncation_is_not_termination():
+    adapter, state = start(P=2, N=1)
+    for k in range(1, 6):
+        ends = k == 5
+        step = adapter.step(state, np.array([[1], [2 if ends else 0]]))
+        assert step.done.tolist() == [[ends], [ends]]
+        assert step.terminated.tolist() == [[False], [ends]]
+        assert step.observations[..., 1].tolist() == [[k], [k]]
+        assert step.returns.tolist() == [[0], [1 - (k - 1) if ends else -k]]
+        assert step.lengths.tolist() == [[k], [k]]
+        # the state is that of the next episode already
+        assert (state.observations[..., 1] == (0 if ends else k)).all()
+        assert (state.lengths == (0 if ends else k)).all()
+    assert (state.returns == 0).all()
+    assert (state.episodes == 1).all()
+
+
+def test_no_two_episodes_share_a_seed():
+    adapter, state = start(P=3, N=2)
+    seeds = [state.observations[..., 0].copy()]
+    for _ in range(20):
+        step = adapter.step(state, np.full((3, 2), 2))
+        np.testing.assert_array_equal(step.observations[..., 0], seeds[-1])
+        seeds.append(state.observations[..., 0].copy())
+    adapter.begin_episodes(state)
+    seeds.append(state.observations[..., 0].copy())
+    assert np.unique(seeds).size == 22 * 6
+    # and the same keys give the same episodes
+    again = adapter.init(keys(3, 2), np.zeros((3, 0)))
+    np.testing.assert_array_equal(again.observations[..., 0], seeds[0])
+    adapter.step(again, np.full((3, 2), 2))
+    np.testing.assert_array_equal(again.observations[..., 0], seeds[1])
+
+
+def test_restarted_members_begin_again_and_others_go_on():
+    adapter, state = start(P=3, N=1)
+    first = state.observations.copy()
+    for _ in range(3):
+        adapter.step(state, np.full((3, 1), 1))
+    before = state.observations.copy()
+    adapter.restart(state, np.array([1]), keys(3, 1)[[2]], np.zeros((1, 0)))
+    np.testing.assert_array_equal(state.observations[1], first[2])
+    np.testing.assert_array_equal(state.observations[[0, 2]], before[[0, 2]])
+    step = adapter.step(state, np.full((3, 1), 1))
+    assert step.lengths.ravel().tolist() == [4, 1, 4]
+    assert step.observations[..., 1].ravel().tolist() == [4, 1, 4]
+
+
+def test_environments_are_made_once_where_they_are_reused(monkeypatch):
+    made, make = [], GymnasiumAdapter._make
+    monkeypatch.setattr(
+        GymnasiumAdapter, "_make", lambda self: made.append(1) or make(self)
+    )
+    adapter, state = start(P=2, N=3, reuse=True)
+    assert len(made) == 6
+    assert len({id(env) for env in state.envs.ravel()}) == 6
+    adapter.step(state, np.ones((2, 3), np.int64))
+    second = adapter.init(keys(1, 4), np.zeros((1, 0)))
+    assert len(made) == 6
+    assert {id(env) for env in second.envs.ravel()} <= {
+        id(env) for env in state.envs.ravel()
+    }
+    np.testing.assert_array_equal(second.observations[..., 1], 0)
+    adapter.init(keys(2, 4), np.zeros((2, 0)))
+    assert len(made) == 8
+    made.clear()
+    _, first = start(P=2, N=1)
+    assert len(made) == 1 + 2  # one to look at the spaces
+    # what is drawn does not depend on it
+    np.testing.assert_array_equal(
+        first.observations, start(P=2, N=1, reuse=True)[1].observations
+    )
+
+
+@pytest.mark.parametrize(
+    "spaces",
+    [
+        {"observation_space": gym.spaces.Discrete(7)},
+        {"action_space": gym.spaces.MultiBinary(2)},
+        {"action_space": gym.spaces.MultiDiscrete([2, 3])},
+    ],
+)
+def test_other_spaces_are_refused(spaces):
+    original = gym.make(PROBE, **spaces).unwrapped
+    with pytest.raises(
+        ValueError, match="Box observations and Discrete or Box"
+    ) as error:
+        GymnasiumAdapter(PROBE, spaces)
+    assert PROBE in str(error.value)
+    assert str(original.observation_space) in str(error.value)
+    assert str(original.action_space) in str(error.value)

@@ -1,0 +1,705 @@
+"""Invariants 1 to 7 of the design, at the level of the outer environment."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+import dacrl_env
+from dacrl_env.learners import replay
+from dacrl_env.registration import LEARNERS, load
+from dacrl_env.snapshot import Snapshot, is_opaque, leaves
+
+TASKS = sorted(dacrl_env.TASKS)
+DQN = "dacrl/DQN-CartPole-v0"
+# what makes a run of 400 steps contain updates, by learner; intervals of 20 divide
+SMALL: dict[str, dict[str, Any]] = {
+    "dqn": {"learning_starts": 100},
+    "ppo": {"num_inner_envs": 2, "rollout_length": 10},
+}
+
+
+def options_of(task: str, **options: Any) -> dict[str, Any]:
+    small = SMALL.get(dacrl_env.TASKS[task].learner, {})
+    defaults = {"budget": 400, "decision_interval": 100, "eval_episodes": 2}
+    return {**defaults, **small, **options}
+
+
+def make(task: str = DQN, **options: Any) -> Any:
+    return gym.make(task, **options_of(task, **options)).unwrapped
+
+
+def make_vec(task: str = DQN, num_envs: int = 3, **options: Any) -> Any:
+    return gym.make_vec(
+        task, num_envs=num_envs, **options_of(task, **options)
+    ).unwrapped
+
+
+def rows(state: Any, i: int | None = None) -> dict[str, Any]:
+    """Every bit of a state, or of one member; wall clock and objects excepted."""
+    return {
+        name: np.asarray(leaf if i is None else leaf[i]).copy()
+        for name, leaf in leaves(state)
+        if name != "wall_seconds" and not is_opaque(leaf)
+    }
+
+
+def differing(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+    assert a.keys() == b.keys()
+    return [n for n in a if a[n].tobytes() != b[n].tobytes()]
+
+
+def learned(env: Any) -> dict[str, Any]:
+    return rows(env.population.state.learner)
+
+
+def hyperparameters(task: str) -> tuple[Any, ...]:
+    return tuple(load(LEARNERS[dacrl_env.TASKS[task].learner]).hyperparameters)
+
+
+def binding(task: str, name: str) -> float:
+    """The end of a range that surely changes what is learned."""
+    h = next(h for h in hyperparameters(task) if h.name == name)
+    return 1.0 if h.default == h.low else -1.0
+
+
+# -- 1: actions bite ----------------------------------------------------------------
+
+KNOBS = [(task, h.name) for task in TASKS for h in hyperparameters(task)]
+
+
+@pytest.mark.parametrize(("task", "name"), KNOBS)
+def test_actions_bite(task: str, name: str) -> None:
+    names = [h.name for h in hyperparameters(task)]
+    histories = []
+    for changed in (False, True):
+        env = make(task, hyperparameters=names)
+        env.reset(seed=1)
+        history = []
+        for k in range(4):
+            action = np.zeros(len(names))
+            if changed and k == 2:
+                action[names.index(name)] = binding(task, name)
+            _, _, _, _, info = env.step(action)
+            history.append((learned(env), info["hyperparameters"]))
+        histories.append(history)
+    for k, (before, after) in enumerate(zip(*histories, strict=True)):
+        asked = [n for n in names if before[1][n] != after[1][n]]
+        assert asked == ([name] if k == 2 else [])
+        bitten = "parameters" in differing(before[0], after[0])
+        assert bitten == (k >= 2), f"{name} at step {k}"
+
+
+@pytest.mark.parametrize(("task", "name"), KNOBS)
+def test_fixed_values_bite(task: str, name: str) -> None:
+    others = [h.name for h in hyperparameters(task) if h.name != name][:1]
+    h = next(h for h in hyperparameters(task) if h.name == name)
+    value = h.high if binding(task, name) > 0 else h.low
+    parameters = []
+    for fixed in ({}, {name: value}):
+        env = make(task, hyperparameters=others, fixed=fixed)
+        env.reset(seed=1)
+        for _ in range(3):
+            env.step([0])
+        parameters.append(learned(env)["parameters"])
+    assert not np.array_equal(*parameters)
+
+
+# -- 2: cutting changes nothing, evaluation disturbs nothing -----------------------
+
+
+# rhythms that no decision interval is a multiple of
+RHYTHMS: dict[str, dict[str, float]] = {
+    "dqn": {"train_freq": 7, "target_update_interval": 33, "gradient_steps": 3},
+}
+
+
+@pytest.mark.parametrize("odd", [False, True])
+@pytest.mark.parametrize("task", TASKS)
+def test_cutting_changes_nothing(task: str, odd: bool) -> None:
+    runs = {}
+    fixed = RHYTHMS.get(dacrl_env.TASKS[task].learner) if odd else None
+    # relative: the values set at the first decision are held in all later ones
+    for interval in (100, 20):
+        env = make(
+            task, decision_interval=interval, action_mode="relative", fixed=fixed
+        )
+        env.reset(seed=2)
+        states = []
+        for k in range(400 // interval):
+            action = np.full(len(env.settings.controlled), 0.3 if k == 0 else 0.0)
+            _, _, terminated, _, info = env.step(action)
+            if info["env_steps"] % 100 == 0:
+                states.append(learned(env))
+        assert terminated
+        runs[interval] = states
+    for coarse, fine in zip(runs[100], runs[20], strict=True):
+        assert differing(coarse, fine) == []
+
+
+VARIATIONS: dict[str, dict[str, Any]] = {
+    "more episodes": {"eval_episodes": 7},
+    "more often": {"eval_interval": 20},
+    "less often": {"eval_interval": 200},
+    "report": {"report": True},
+    "no evaluation": {"feedback": "train"},
+    "other reward": {"reward": "auc"},
+}
+
+
+@pytest.mark.parametrize("variation", VARIATIONS)
+@pytest.mark.parametrize("task", TASKS)
+def test_evaluation_never_disturbs_training(task: str, variation: str) -> None:
+    plain, varied = make(task), make(task, **VARIATIONS[variation])
+    for env in (plain, varied):
+        env.reset(seed=3)
+    assert differing(learned(plain), learned(varied)) == []
+    for k in range(4):
+        action = np.full(len(plain.settings.controlled), 0.1 * k)
+        for env in (plain, varied):
+            env.step(action)
+        assert differing(learned(plain), learned(varied)) == [], k
+
+
+# -- 3: members are independent -----------------------------------------------------
+
+
+@pytest.mark.parametrize("P", [2, 5])
+@pytest.mark.parametrize(("task", "name"), KNOBS)
+def test_members_do_not_notice_each_other(task: str, name: str, P: int) -> None:
+    names = [h.name for h in hyperparameters(task)]
+    outcomes = []
+    for changed in (False, True):
+        envs = make_vec(task, P, hyperparameters=names, budget=300)
+        envs.reset(seed=4)
+        for k in range(2):
+            actions = np.zeros((P, len(names)))
+            # different values side by side, so that members are grouped anew
+            actions[:, names.index(name)] = np.linspace(0, 0.2, P)
+            if changed and k:
+                actions[1, names.index(name)] = binding(task, name) / 2
+            _, rewards, *_ = envs.step(actions)
+        state = envs.population.state
+        outcomes.append([{**rows(state, i), "reward": rewards[i]} for i in range(P)])
+    for i in range(P):
+        different = differing(outcomes[0][i], outcomes[1][i])
+        assert bool(different) == (i == 1), (i, different)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_alone_and_in_a_population(task: str) -> None:
+    seeds = [5, 6, 7]
+    envs = make_vec(task, budget=2000)
+    observations, infos = envs.reset(seed=seeds)
+    singles = [make(task, budget=2000) for _ in seeds]
+    for i, one in enumerate(singles):
+        observation, info = one.reset(seed=seeds[i])
+        np.testing.assert_array_equal(observation, observations[i])
+        assert info["score"] == infos["score"][i]
+    actions = np.linspace(-0.2, 0.2, 3)
+    actions = np.tile(actions[:, None], (1, envs.action_space.shape[1]))
+    for _ in range(2):
+        observations, rewards, _, _, infos = envs.step(actions)
+        for i, one in enumerate(singles):
+            observation, reward, _, _, info = one.step(actions[i])
+            np.testing.assert_allclose(observation, observations[i], atol=1e-3)
+            assert reward == pytest.approx(rewards[i], abs=1e-3)
+            assert info["gradient_steps"] == infos["gradient_steps"][i]
+            alone = one.population.state.learner.parameters[0]
+            among = envs.population.state.learner.parameters[i]
+            np.testing.assert_allclose(alone, among, rtol=1e-3, atol=1e-4)
+
+
+# -- 4: snapshot, continue = continue -----------------------------------------------
+
+
+def play(env: Any, actions: Any) -> list[Any]:
+    """States after each action."""
+    states = []
+    for action in actions:
+        env.step(action)
+        states.append(rows(env.population.state))
+    return states
+
+
+def plan(envs: Any, steps: int) -> Any:
+    return np.random.default_rng(0).uniform(
+        -0.4, 0.4, (steps, *envs.action_space.shape)
+    )
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_snapshot_continues_in_memory(task: str) -> None:
+    envs = make_vec(task)
+    envs.reset(seed=8)
+    actions = plan(envs, 6)  # over the autoreset, too
+    play(envs, actions[:2])
+    snap = envs.snapshot()
+    straight = play(envs, actions[2:])
+    assert differing(straight[0], straight[1]) != []
+    other = make_vec(task)
+    for target in (envs, other):
+        target.restore(snap)
+        for a, b in zip(play(target, actions[2:]), straight, strict=True):
+            assert differing(a, b) == []
+    # a member of its own, in a population of one
+    one = make(task)
+    one.reset(options={"snapshot": snap.select([1])})
+    for k in (2, 3):
+        observation, *_ = one.step(actions[k, 1])
+        expected = straight[k - 2]["observation"][1, 0]
+        if k == 2:
+            np.testing.assert_allclose(observation, expected, atol=1e-3)
+
+
+CONTINUE = """
+import sys, json
+import gymnasium as gym, numpy as np, torch
+import dacrl_env
+torch.set_num_threads(1)
+source, actions, target, task, options = sys.argv[1:]
+envs = gym.make_vec(task, num_envs=3, **json.loads(options)).unwrapped
+envs.restore(dacrl_env.Snapshot.load(source))
+for action in np.load(actions):
+    envs.step(action)
+envs.snapshot().save(target)
+"""
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_snapshot_continues_in_another_process(task: str, tmp_path: Path) -> None:
+    import json
+
+    envs = make_vec(task)
+    envs.reset(seed=9)
+    actions = plan(envs, 4)
+    play(envs, actions[:2])
+    envs.snapshot().save(tmp_path / "before")
+    np.save(tmp_path / "actions.npy", actions[2:])
+    straight = play(envs, actions[2:])[-1]
+    subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            CONTINUE,
+            tmp_path / "before",
+            tmp_path / "actions.npy",
+            tmp_path / "after",
+            task,
+            json.dumps(options_of(task)),
+        ],
+        check=True,
+    )
+    arrays = dict(Snapshot.load(tmp_path / "after").arrays)
+    del arrays["wall_seconds"]
+    assert differing(straight, arrays) == []
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_forks(task: str) -> None:
+    envs, twin = make_vec(task), make_vec(task)
+    actions = plan(envs, 3)
+    actions[2] = actions[2, 0]  # equal from the fork on
+    for each in (envs, twin):
+        each.reset(seed=10)
+        play(each, actions[:2])
+    envs.fork(np.arange(3))
+    assert differing(*(rows(e.population.state) for e in (envs, twin))) == []
+    snap = envs.snapshot()
+    identity = ("seeds", "seed_members", "episodes")
+
+    envs.fork([0, 0, 2], shared_streams=True)
+    child, parent = (rows(envs.population.state, i) for i in (1, 0))
+    assert set(differing(child, parent)) <= set(identity)
+    play(envs, actions[2:])
+    play(twin, actions[2:])
+    child, parent = (rows(envs.population.state, i) for i in (1, 0))
+    assert set(differing(child, parent)) <= set(identity)
+    for i in (0, 2):  # parents and bystanders do not notice
+        ours, theirs = (rows(e.population.state, i) for e in (envs, twin))
+        assert differing(ours, theirs) == []
+
+    envs.restore(snap)
+    envs.fork([0, 0, 2])
+    child, parent = (rows(envs.population.state, i) for i in (1, 0))
+    keys = {n for n in child if n.endswith("keys")}
+    assert len(keys) > 1  # the learner's and the environments'
+    assert set(differing(child, parent)) <= {*identity, *keys}
+    assert not np.isin(child["learner.keys"], parent["learner.keys"]).any()
+    play(envs, actions[2:])
+    child, parent = (rows(envs.population.state, i) for i in (1, 0))
+    assert "learner.parameters" in differing(child, parent)
+    for i in (0, 2):
+        ours, theirs = (rows(e.population.state, i) for e in (envs, twin))
+        assert differing(ours, theirs) == []
+
+
+def test_siblings_of_a_fork_differ_and_keep_their_names() -> None:
+    envs = make_vec()
+    envs.reset(seed=11)
+    envs.step(np.zeros((3, 3)))
+    envs.fork([0, 0, 0])
+    keys = envs.population.state.learner.keys
+    assert len(np.unique(keys)) == keys.size
+    envs.step(np.zeros((3, 3)))
+    parameters = envs.population.state.learner.parameters
+    assert not torch.equal(parameters[1], parameters[2])
+    assert envs.population.state.seed_members.tolist() == [0, 1, 2]
+    envs.fork([2, 1, 0])  # simultaneous: a swap
+    swapped = envs.population.state.learner.parameters
+    assert not torch.equal(swapped[0], swapped[2])
+
+
+# -- 5: budgets are exact -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"decision_interval": 400},
+        {"decision_interval": 20, "eval_interval": 100},
+        {"eval_interval": 20},
+        {"report": True},
+        {"feedback": "train"},
+    ],
+    ids=str,
+)
+def test_steps_asked_for_taken_and_reported_agree(
+    task: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = make(task, **options)
+    taken = 0
+    step = env.population.env.step
+
+    def counting(state: Any, actions: Any) -> Any:
+        nonlocal taken
+        taken += actions.size
+        return step(state, actions)
+
+    monkeypatch.setattr(env.population.env, "step", counting)
+    env.reset(seed=12)
+    terminated = False
+    while not terminated:
+        before = taken
+        _, _, terminated, _, info = env.step(np.zeros(env.action_space.shape))
+        assert taken - before == env.settings.decision_interval
+        assert info["env_steps"] == info["objectives"]["training_steps"] == taken
+    assert taken == 400
+
+
+def test_every_evaluation_step_is_charged() -> None:
+    env = make(eval_interval=50)
+    _, info = env.reset(seed=13)
+    # a CartPole episode's return is its number of steps
+    charged = env.settings.eval_episodes * info["eval_return"]
+    assert info["eval_steps"] == charged
+    assert env.population.state.evaluations[0] == 1
+    returns = []
+    evaluate = env.population._play
+
+    def remembering(*arguments: Any) -> Any:
+        results = evaluate(*arguments)
+        returns.append(results[0].sum())
+        return results
+
+    env.population._play = remembering
+    _, _, _, _, info = env.step([0, 0, 0])
+    assert len(returns) == 2
+    assert info["eval_steps"] == charged + sum(returns)
+    assert info["objectives"]["evaluation_steps"] == info["eval_steps"]
+
+
+def test_gradient_steps_and_samples_are_counted() -> None:
+    env = make(hyperparameters=("batch_size",))
+    env.reset(seed=14)
+    counts = [env.step([mark])[4] for mark in (0, 0, 1, -1)]
+    # every 4 steps, after the first 100
+    assert [c["gradient_steps"] for c in counts] == [0, 25, 50, 75]
+    assert [c["objectives"]["samples"] for c in counts] == [
+        0,
+        25 * 64,
+        25 * (64 + 256),
+        25 * (64 + 256 + 4),
+    ]
+    flops = [c["objectives"]["flops"] for c in counts]
+    steps = [c["env_steps"] + c["eval_steps"] for c in counts]
+    act = 2 * (4 * 64 + 64 * 64 + 64 * 2)  # a multiply and an add per weight
+    assert flops[0] == steps[0] * act
+    learn = 4 * act - 2 * 4 * 64  # two forward and two backward, but for the input's
+    assert flops[1] == steps[1] * act + 25 * 64 * learn
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"budget": 1010, "decision_interval": None}, ["budget 1010", "20", "1020"]),
+        ({"decision_interval": 150}, ["budget 400", "150", "450"]),
+        ({"decision_interval": 800}, ["budget 400", "800"]),
+        ({"eval_interval": 150}, ["budget 400", "eval_interval", "150"]),
+        ({"eval_interval": 80}, ["decision_interval 100", "eval_interval 80"]),
+        ({"num_inner_envs": 3}, ["400", "3", "399", "402"]),
+        ({"num_inner_envs": 8}, ["decision_interval 100", "8", "96", "104"]),
+    ],
+    ids=str,
+)
+def test_what_does_not_divide_is_refused(
+    options: dict[str, Any], words: list[str]
+) -> None:
+    for function in (make, make_vec):
+        with pytest.raises(ValueError, match=words[0]) as caught:
+            function(**options)
+        for word in words:
+            assert word in str(caught.value)
+
+
+def test_a_restored_run_keeps_to_its_budget() -> None:
+    env = make()
+    env.reset(seed=15)
+    env.step([0, 0, 0])
+    at_100 = env.snapshot()
+    env.step([0, 0, 0])
+    at_200 = env.snapshot()
+    coarser = make(decision_interval=200)
+    coarser.restore(at_200)
+    _, _, terminated, _, info = coarser.step([0, 0, 0])
+    assert terminated
+    assert info["env_steps"] == 400
+    # from step 100, decisions every 200 steps would end at 500
+    coarser.reset(seed=1)
+    before = rows(coarser.population.state)
+    with pytest.raises(dacrl_env.SnapshotError, match="decision_interval"):
+        coarser.restore(at_100)
+    assert differing(rows(coarser.population.state), before) == []
+
+
+def test_a_run_that_is_over_does_not_go_on() -> None:
+    env = make()
+    env.reset(seed=16)
+    for _ in range(4):
+        env.step([0, 0, 0])
+    over = env.snapshot()
+    other = make()
+    other.restore(over)
+    with pytest.raises(gym.error.ResetNeeded):
+        other.step([0, 0, 0])
+    with pytest.raises(dacrl_env.SnapshotError, match="over"):
+        make_vec(num_envs=1).restore(over)
+
+
+# -- 6: terminated is not truncated -------------------------------------------------
+
+
+class Line(gym.Env[np.ndarray, int]):
+    """Counts steps. Half of the episodes terminate at 3, the others never do."""
+
+    observation_space = gym.spaces.Box(-1, 100, (2,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.now = np.array([0, self.np_random.integers(2)], np.float32)
+        return self.now.copy(), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.now[0] += 1
+        terminated = bool(self.now[1] == 1 and self.now[0] == 3)
+        return self.now.copy(), 1.0, terminated, False, {}
+
+
+@pytest.fixture
+def line() -> Iterator[str]:
+    inner, outer = "dacrl-tests/Line-v0", "dacrl-tests/DQN-Line-v0"
+    gym.register(inner, entry_point=Line, max_episode_steps=5)
+    dacrl_env.register_task(
+        id=outer,
+        inner_env=inner,
+        learner="dqn",
+        budget=400,
+        random_return=4.0,
+        reference_return=5.0,
+        floor_return=0.0,
+    )
+    yield outer
+    del dacrl_env.TASKS[outer], gym.registry[inner], gym.registry[outer]
+
+
+@pytest.mark.parametrize("N", [1, 2])
+def test_truncation_is_not_termination(line: str, N: int) -> None:
+    env = make(line, num_inner_envs=N, budget=80, decision_interval=40)
+    env.reset(seed=17)
+    for _ in range(2):
+        env.step([0, 0, 0])
+    memory = env.population.state.learner.replay
+    observations = memory.observations[0].numpy()  # (N, C, 2, 2)
+    transitions = memory.transitions[0].numpy()  # (N, C, 4)
+    assert observations.shape[:2] == (N, 80 // N)
+    before, after = observations[:, :, 0], observations[:, :, 1]
+    terminated = (after[..., 0] == 3) & (after[..., 1] == 1)
+    truncated = after[..., 0] == 5
+    assert terminated.any()
+    assert truncated.any()
+    # no row leads from an episode's end to the start of the next one
+    np.testing.assert_array_equal(after[..., 0], before[..., 0] + 1)
+    np.testing.assert_array_equal(after[..., 1], before[..., 1])
+    np.testing.assert_array_equal(transitions[..., replay.CONTINUES], ~terminated)
+    np.testing.assert_array_equal(transitions[..., replay.DONE], terminated | truncated)
+    assert (transitions[..., replay.REWARD] == 1).all()
+    done = transitions[:, :-1, replay.DONE] == 1
+    starts = np.where(done, 0, after[:, :-1, 0])
+    np.testing.assert_array_equal(before[:, 1:, 0], starts)
+    batch = memory.sample(
+        np.zeros(1, np.int64),
+        np.full(1, 80 // N),
+        np.zeros(1, np.uint64),
+        np.zeros(1, np.int64),
+        torch.full((1, 200, 1), 1 / 200),
+        torch.full((1, 1, 1), 0.9),
+        1,
+    )
+    ends = batch.next_observations.numpy()
+    stopped = (ends[..., 0] == 3) & (ends[..., 1] == 1)
+    assert (ends[..., 0] == 5).any()
+    expected = np.where(stopped[..., None], 0, np.float32(0.9))
+    np.testing.assert_array_equal(batch.discounts, expected)
+
+
+def test_truncation_in_the_batched_cartpole() -> None:
+    env = make(budget=100, decision_interval=50, num_inner_envs=2)
+    env.reset(seed=18)
+    envs = env.population.state.learner.envs
+    envs.lengths[0, 0] = 495  # as if the pole had been up for so long
+    env.step([0, 0, 0])
+    memory = env.population.state.learner.replay
+    rows_of_first = memory.transitions[0, 0, :25].numpy()
+    after = memory.observations[0, 0, :25, 1].numpy()
+    assert rows_of_first[:5, replay.DONE].tolist() == [0, 0, 0, 0, 1]
+    assert rows_of_first[:5, replay.CONTINUES].tolist() == [1] * 5
+    assert np.abs(after[4]).max() > 0.06  # where it was, no new start
+    assert np.abs(memory.observations[0, 0, 5, 0].numpy()).max() <= 0.05
+    # every other end is a pole that fell
+    both = memory.transitions[0, :, :25].numpy()
+    ends = memory.observations[0, :, :25, 1].numpy()
+    fell = (np.abs(ends[..., 2]) > 12 * np.pi / 180) | (np.abs(ends[..., 0]) > 2.4)
+    assert fell.any()
+    np.testing.assert_array_equal(both[..., replay.CONTINUES], ~fell)
+
+
+# -- 7: nothing global --------------------------------------------------------------
+
+
+def global_state() -> tuple[Any, ...]:
+    name, words, *rest = np.random.get_state()  # noqa: NPY002 - the global generator
+    return (
+        random.getstate(),
+        (name, words.tobytes(), *rest),  # type: ignore[union-attr]
+        torch.get_rng_state().numpy().tobytes(),
+        torch.get_num_threads(),
+        torch.get_default_dtype(),
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        torch.are_deterministic_algorithms_enabled(),
+        np.geterr(),
+    )
+
+
+def seed_everything(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - the global generator
+    torch.manual_seed(seed)
+
+
+@pytest.fixture
+def _two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("_two_threads")
+@pytest.mark.parametrize("task", TASKS)
+def test_no_global_randomness_or_settings(task: str) -> None:
+    final = []
+    for seed in (1, 2):
+        seed_everything(seed)
+        before = global_state()
+        env, envs = make(task, report=True), make_vec(task)
+        env.reset(seed=0)
+        envs.reset(seed=0)
+        for _ in range(4):
+            env.step(np.zeros(env.action_space.shape))
+            envs.step(np.zeros(envs.action_space.shape))
+        envs.fork([1, 1, 2])
+        envs.restore(envs.snapshot())
+        assert global_state() == before
+        final.append((rows(env.population.state), rows(envs.population.state)))
+    for a, b in zip(*final, strict=True):
+        assert differing(a, b) == []
+
+
+@pytest.mark.usefixtures("_two_threads")
+@pytest.mark.parametrize("task", TASKS)
+def test_global_settings_survive_an_error(
+    task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = make(task)
+    env.reset(seed=0)
+    before = global_state()
+    during = []
+
+    def failing(*_: Any) -> None:
+        during.append((torch.get_num_threads(), torch.is_grad_enabled()))
+        raise RuntimeError("on purpose")
+
+    monkeypatch.setattr(env.population.learner, "train", failing)
+    with pytest.raises(RuntimeError, match="on purpose"):
+        env.step(np.zeros(env.action_space.shape))
+    assert during == [(1, False)]
+    assert global_state() == before
+    monkeypatch.undo()
+    monkeypatch.setattr(env.population, "_evaluate", failing)
+    with pytest.raises(RuntimeError, match="on purpose"):
+        env.reset(seed=0)
+    assert during == [(1, False)] * 2
+    assert global_state() == before
+
+
+def test_disabled_gradients_stay_disabled() -> None:
+    env = make()
+    with torch.no_grad():
+        env.reset(seed=0)
+        env.step([0, 0, 0])
+        assert not torch.is_grad_enabled()
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_results_do_not_depend_on_global_settings(task: str) -> None:
+    outcomes = []
+    for dtype, threads in ((torch.float32, 1), (torch.float64, 2)):
+        before = torch.get_num_threads()
+        try:
+            torch.set_default_dtype(dtype)
+            torch.set_num_threads(threads)
+            env = make(task)
+            env.reset(seed=1)
+            for _ in range(4):
+                env.step(np.zeros(env.action_space.shape))
+            outcomes.append(rows(env.population.state))
+        finally:
+            torch.set_default_dtype(torch.float32)
+            torch.set_num_threads(before)
+    assert differing(*outcomes) == []

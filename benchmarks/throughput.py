@@ -147,7 +147,7 @@ def _rate(program: Callable[[], int], seconds: float) -> float:
 def _population(P: int, frequency: int) -> Callable[[], int]:
     env = make_inner_env(get_task(TASK))
     config = dqn.DQNConfig(learning_starts=LEARNING_STARTS)
-    learner = dqn.DQN(env, config, BUDGET, torch.device("cpu"))
+    learner = dqn.DQN(env, env, config, BUDGET, torch.device("cpu"))
     keys = np.stack([streams.member_keys("tuning", 0, i, 0) for i in range(P)])
     state = learner.init(keys, np.tile([*env.physics.values()], (P, 1)))
     values = {h.name: np.full(P, float(h.default)) for h in dqn.HYPERPARAMETERS}

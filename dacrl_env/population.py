@@ -6,7 +6,7 @@ Both outer environments are thin shells around it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from dacrl_env import observations
 from dacrl_env import snapshot as snapshots
 from dacrl_env.actions import ActionMap, check_names
-from dacrl_env.inner_envs import InnerEnv
 from dacrl_env.learners import streams
 from dacrl_env.registration import LEARNERS, load, make_inner_env
 from dacrl_env.rewards import RewardContext
@@ -88,31 +87,6 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def play(
-    act: Callable[[NDArray[Any]], Ints], env: InnerEnv, keys: Any, physics: Floats
-) -> tuple[Floats, Ints]:
-    """Returns ``(m, E)`` of one episode per environment, and steps ``(m,)``.
-
-    Args:
-        act: actions ``(m, E)`` for observations ``(m, E, …)``.
-        env: makes the environments; they belong to this call.
-        keys: ``(m, E)``.
-        physics: ``(m, K)``.
-    """
-    state = env.init(keys, physics)
-    returns = np.zeros(keys.shape)
-    running = np.ones(keys.shape, bool)
-    steps = np.zeros(len(keys), np.int64)
-    while running.any():
-        step = env.step(state, act(state.observations))
-        steps += running.sum(1)
-        over = running & step.done
-        if over.any():
-            returns[over] = step.returns[over]
-            running &= ~step.done
-    return returns, steps
-
-
 class Population:
     """P runs and the operations on them.
 
@@ -125,7 +99,6 @@ class Population:
         self.settings = settings
         self.size = size
         self.env = make_inner_env(settings.task)
-        self.eval_env = make_inner_env(settings.task, reuse=True)
         self.physics = self._instance_physics()
         learner = load(LEARNERS[settings.task.learner])
         if self.env.num_actions == 0 and not learner.continuous_actions:
@@ -134,7 +107,11 @@ class Population:
                 f"learner {settings.task.learner} needs Discrete ones"
             )
         self.learner = learner(
-            self.env, settings.config, settings.budget, torch.device(settings.device)
+            self.env,
+            make_inner_env(settings.task, reuse=True),
+            settings.config,
+            settings.budget,
+            torch.device(settings.device),
         )
         self.actions = ActionMap(settings.controlled, settings.action_mode)
         self.names = [h.name for h in settings.hyperparameters]
@@ -400,8 +377,10 @@ class Population:
         base = state.learner.keys[members, streams.PURPOSES.index(purpose)]
         keys = streams.bits(base, number, episodes)
         physics = self.physics[state.instances[members]]
-        act = self.learner.policy(state.learner, members)
-        return play(act, self.eval_env, keys, physics)
+        result: tuple[Floats, Ints] = self.learner.play(
+            state.learner, members, keys, physics
+        )
+        return result
 
     def ended(self) -> NDArray[np.bool_]:
         """Members ``(P,)`` whose run is over."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dacrl_env.learners import streams
-from dacrl_env.population import play
+from dacrl_env.learners.rollout import play
 from dacrl_env.registration import get_task, make_inner_env
 from dacrl_env.stats import bootstrap_interval
 

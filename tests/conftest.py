@@ -81,7 +81,7 @@ def make_runs() -> MakeRuns:
         }
         fields = {"hidden_sizes": (16,), "learning_starts": 32, **overrides}
         config = dqn.DQNConfig(**fields)
-        learner = dqn.DQN(env, config, budget, torch.device("cpu"))
+        learner = dqn.DQN(env, env, config, budget, torch.device("cpu"))
         keys = np.stack([streams.member_keys("tuning", seed, i, 0) for i in members])
         physics = np.tile(np.array([*env.physics.values()], np.float64), (P, 1))
         state = learner.init(keys, physics)

@@ -21,7 +21,8 @@ from dacrl_env import stats
 from dacrl_env.inner_envs.batched import BatchedEnv
 from dacrl_env.inner_envs.cartpole import CartPole
 from dacrl_env.learners import dqn, streams
-from dacrl_env.population import one_thread, play
+from dacrl_env.learners.rollout import play
+from dacrl_env.population import one_thread
 from dacrl_env.registration import get_task
 
 BUDGET = 50_000
@@ -48,7 +49,8 @@ BATCHED_SEED, SB3_EVALUATION_SEED = 0, 1
 
 
 def make_learner() -> dqn.DQN:
-    return dqn.DQN(BatchedEnv(CartPole()), CONFIG, BUDGET, torch.device("cpu"))
+    env = BatchedEnv(CartPole())
+    return dqn.DQN(env, env, CONFIG, BUDGET, torch.device("cpu"))
 
 
 def evaluate(

@@ -82,7 +82,7 @@ class Endless(Chain):
 def make(P=2, dynamics=None, seed=0, **config):
     env = BatchedEnv(CartPole() if dynamics is None else dynamics)
     config = {"num_inner_envs": 2, "rollout_length": 16, **config}
-    learner = ppo.PPO(env, ppo.PPOConfig(**config), 100_000, torch.device("cpu"))
+    learner = ppo.PPO(env, env, ppo.PPOConfig(**config), 100_000, torch.device("cpu"))
     keys = np.stack([streams.member_keys("tuning", seed, i, 0) for i in range(P)])
     physics = np.tile([*env.physics.values()], (P, 1)).reshape(P, len(env.physics))
     values = {name: np.full(P, value) for name, value in DEFAULTS.items()}

@@ -24,6 +24,7 @@ from torch import Tensor
 from dacrl_env.inner_envs import InnerEnv
 from dacrl_env.learners import adam, blocks, networks, replay, streams
 from dacrl_env.learners.interval import Interval, begin, finished_episodes
+from dacrl_env.learners.rollout import play
 from dacrl_env.tasks import Hyperparameter
 
 HYPERPARAMETERS = (
@@ -140,6 +141,7 @@ class DQN:
 
     Args:
         env: inner environment.
+        eval_env: another of the same, for evaluations.
         config: static choices.
         budget: inner environment steps of a run.
         device: of networks and replay.
@@ -152,9 +154,15 @@ class DQN:
     continuous_actions = False
 
     def __init__(
-        self, env: InnerEnv, config: DQNConfig, budget: int, device: torch.device
+        self,
+        env: InnerEnv,
+        eval_env: InnerEnv,
+        config: DQNConfig,
+        budget: int,
+        device: torch.device,
     ) -> None:
         self.env = env
+        self.eval_env = eval_env
         self.config = config
         self.device = device
         self.capacity = self.replay_capacity(config, budget)
@@ -265,6 +273,25 @@ class DQN:
         return self.network.init(streams.of(keys, "init")).to(self.device)
 
     # -- act --------------------------------------------------------------------
+
+    def play(
+        self,
+        state: DQNState,
+        members: NDArray[np.int64],
+        keys: streams.UInts,
+        physics: NDArray[np.float64],
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Returns ``(m, E)`` of evaluation episodes and steps ``(m,)`` they took.
+
+        Args:
+            state: of the population; not changed.
+            members: ``(m,)``.
+            keys: ``(m, E)`` of the episodes.
+            physics: ``(m, K)``.
+        """
+        lifetime = state.env_steps[members] // self.config.num_inner_envs
+        act = self.policy(state, members)
+        return play(act, self.eval_env, keys, physics, lifetime)
 
     def policy(
         self, state: DQNState, members: NDArray[np.int64]

@@ -25,6 +25,7 @@ from dacrl_env.inner_envs import InnerEnv
 from dacrl_env.learners import adam, blocks, networks, streams
 from dacrl_env.learners.interval import Interval, begin, finished_episodes
 from dacrl_env.learners.normalisation import RunningMoments
+from dacrl_env.learners.rollout import play
 from dacrl_env.tasks import Hyperparameter
 
 HYPERPARAMETERS = (
@@ -151,6 +152,7 @@ class PPO:
 
     Args:
         env: inner environment.
+        eval_env: another of the same, for evaluations.
         config: static choices.
         budget: inner environment steps of a run.
         device: of the networks.
@@ -163,9 +165,15 @@ class PPO:
     continuous_actions = True
 
     def __init__(
-        self, env: InnerEnv, config: PPOConfig, budget: int, device: torch.device
+        self,
+        env: InnerEnv,
+        eval_env: InnerEnv,
+        config: PPOConfig,
+        budget: int,
+        device: torch.device,
     ) -> None:
         self.env = env
+        self.eval_env = eval_env
         self.config = config
         self.device = device
         self.features = int(np.prod(env.observation_shape))
@@ -274,6 +282,25 @@ class PPO:
         return _Net(self.actor.layers(actor), self.critic.layers(critic), log_std)
 
     # -- act --------------------------------------------------------------------
+
+    def play(
+        self,
+        state: PPOState,
+        members: NDArray[np.int64],
+        keys: streams.UInts,
+        physics: NDArray[np.float64],
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Returns ``(m, E)`` of evaluation episodes and steps ``(m,)`` they took.
+
+        Args:
+            state: of the population; not changed.
+            members: ``(m,)``.
+            keys: ``(m, E)`` of the episodes.
+            physics: ``(m, K)``.
+        """
+        lifetime = state.env_steps[members] // self.config.num_inner_envs
+        act = self.policy(state, members)
+        return play(act, self.eval_env, keys, physics, lifetime)
 
     def policy(
         self, state: PPOState, members: NDArray[np.int64]

@@ -68,7 +68,7 @@ def register_task(task: Task | None = None, /, **fields: Any) -> Task:
         raise ValueError(
             f"unknown learner {task.learner!r}; valid: {', '.join(LEARNERS)}"
         )
-    backends = ("auto", "batched", "gymnasium")
+    backends = ("auto", "batched", "gymnasium", "envpool")
     if task.backend not in backends:
         raise ValueError(
             f"unknown backend {task.backend!r}; valid: {', '.join(backends)}"
@@ -114,6 +114,10 @@ def make_inner_env(task: Task, reuse: bool = False) -> InnerEnv:
         from dacrl_env.inner_envs.batched import BatchedEnv
 
         return BatchedEnv(load(BATCHED_ENVS[task.inner_env])(**kwargs))
+    if task.backend == "envpool":
+        from dacrl_env.inner_envs.envpool_adapter import EnvPoolAdapter
+
+        return EnvPoolAdapter(task.inner_env, kwargs)
     from dacrl_env.inner_envs.gymnasium_adapter import GymnasiumAdapter
 
     return GymnasiumAdapter(task.inner_env, kwargs, reuse)

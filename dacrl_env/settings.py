@@ -233,10 +233,12 @@ def _positive(name: str, value: Any) -> None:
 
 def _divides(what: str, part: int, name: str, whole: int) -> None:
     if whole % part:
+        below = whole // part * part
+        near = [n for n in (below, below + part) if n]
         raise ValueError(
             f"{name} {whole} does not divide by {what}"
             + ("" if what[0].isdigit() else f" ({part})")
-            + f"; {whole // part * part or part} or {(whole // part + 1) * part} does"
+            + f"; {', '.join(str(n) for n in near)} would"
         )
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.utils import EzPickle
 from numpy.typing import NDArray
 
 from dacrl_env.version import __version__
@@ -64,8 +65,24 @@ def _copy_objects(array: NDArray[Any]) -> NDArray[Any]:
     """A copy of every object, one by one: an object that stands twice becomes two."""
     result = np.empty_like(array)
     for place in np.ndindex(array.shape):
+        _refuse_to_forget(array[place])
         result[place] = copy.deepcopy(array[place])
     return result
+
+
+def _refuse_to_forget(env: Any) -> None:
+    """Raise TypeError for an environment whose copy would silently start afresh.
+
+    Gymnasium's simulators in C++ (Box2D, MuJoCo) are copied by calling the constructor
+    again.
+    """
+    while env is not None:
+        kind = type(env)
+        if getattr(kind, "__getstate__", None) is EzPickle.__getstate__ and not hasattr(
+            kind, "__deepcopy__"
+        ):
+            raise TypeError(f"{kind.__name__} copies its arguments, not its state")
+        env = getattr(env, "env", None)
 
 
 def capture(

@@ -108,9 +108,11 @@ class Task:
         controlled: hyperparameters an action sets by default; None: the learner's.
         defaults: hyperparameter defaults that differ from the learner's.
         configuration: learner configuration that differs from the learner's.
-        inner_env_kwargs: passed to ``gymnasium.make`` of the inner environment.
-        backend: ``"batched"`` dynamics, the ``"gymnasium"`` original, or ``"auto"``:
-            batched where this package has it.
+        inner_env_kwargs: passed to ``gymnasium.make`` or ``envpool.make`` of the inner
+            environment.
+        backend: ``"batched"`` dynamics, the ``"gymnasium"`` original, ``"envpool"``
+            (see :mod:`dacrl_env.inner_envs.envpool_adapter`), or ``"auto"``: batched
+            where this package has it, else the original.
         train_instances: instances of the "train" set.
         test_instances: instances of the "test" set.
         description: one line for lists.
@@ -128,7 +130,7 @@ class Task:
     defaults: Mapping[str, float] = field(default_factory=dict)
     configuration: Mapping[str, Any] = field(default_factory=dict)
     inner_env_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    backend: Literal["auto", "batched", "gymnasium"] = "auto"
+    backend: Literal["auto", "batched", "gymnasium", "envpool"] = "auto"
     train_instances: tuple[Instance, ...] = (DEFAULT_INSTANCE,)
     test_instances: tuple[Instance, ...] = (DEFAULT_INSTANCE,)
     description: str = ""

@@ -13,15 +13,13 @@ from stable_baselines3.common import logger, type_aliases
 from torch import Tensor
 
 from dacrl_env.inner_envs.batched import BatchedEnv
-from dacrl_env.inner_envs.cartpole import CartPole
-from dacrl_env.learners import dqn, networks, replay
+from dacrl_env.learners import dqn, networks, replay, streams
 
 if TYPE_CHECKING:
     from conftest import MakeRuns, Runs
 
 Floats = NDArray[np.float64]
 NAMES = [h.name for h in dqn.HYPERPARAMETERS]
-CPU = torch.device("cpu")
 
 # a value of every hyperparameter that binds at the step it is set
 CHANGED = {
@@ -461,6 +459,31 @@ def test_a_member_alone_is_the_same_run_as_among_64(make_runs: MakeRuns, member:
     assert one.state.gradient_steps[0] > 4
 
 
+def test_every_gradient_step_draws_a_batch_of_its_own(
+    make_runs: MakeRuns, monkeypatch: pytest.MonkeyPatch
+):
+    runs = make_runs(6, **mixed(6))
+    drawn: dict[int, list[int]] = {p: [] for p in range(6)}
+    sample = replay.Replay.sample
+
+    def record(
+        self: Any, members: Any, written: Any, keys: Any, draws: Any, *rest: Any
+    ):
+        for k, p in enumerate(members):
+            drawn[int(p)].append(int(draws[k]))
+        np.testing.assert_array_equal(written, runs.state.env_steps[members])
+        purpose = streams.PURPOSES.index("replay")
+        np.testing.assert_array_equal(keys, runs.keys[members, purpose])
+        return sample(self, members, written, keys, draws, *rest)
+
+    monkeypatch.setattr(replay.Replay, "sample", record)
+    for _ in range(3):
+        runs.train(40)
+    for p, draws in drawn.items():
+        assert draws == list(range(runs.state.gradient_steps[p]))
+        assert len(draws) > 10
+
+
 def test_members_have_runs_of_their_own(make_runs: MakeRuns):
     runs = make_runs(6)
     runs.train(50)
@@ -572,10 +595,9 @@ def test_impossible_configurations_are_refused(fields: dict[str, int], message: 
         dqn.DQNConfig(**fields)
 
 
-def test_an_unknown_activation_is_refused():
-    config = dqn.DQNConfig(activation="swish")
+def test_an_unknown_activation_is_refused(make_runs: MakeRuns):
     with pytest.raises(ValueError, match="unknown activation 'swish'; valid: relu"):
-        dqn.DQN(BatchedEnv(CartPole()), config, 100, CPU)
+        make_runs(1, activation="swish")
 
 
 @pytest.mark.parametrize(
@@ -749,9 +771,8 @@ def learned(
         epsilon=1.0,
         learning_rate=3e-3,
         train_freq=1,
-        target_update_interval=20,
         budget=3000,
-        **config,
+        **{"target_update_interval": 20, **config},
     )
     runs.train(1000)
     runs.values["learning_rate"][:] = 3e-4
@@ -779,6 +800,25 @@ def test_the_value_of_a_later_reward_is_discounted(
     _, q = learned(make_runs, Delayed(), gamma, **config)
     expected = np.array(gamma)[:, None, None]
     np.testing.assert_allclose(q, np.broadcast_to(expected, q.shape), atol=0.05)
+
+
+@pytest.mark.parametrize(("n_step", "known"), [(1, False), (3, True)])
+def test_n_step_returns_carry_rewards_back_without_the_target_network(
+    make_runs: MakeRuns, n_step: int, known: bool
+):
+    class Late(Probe):
+        """The reward comes with the last of three steps."""
+
+        length = 3.0
+
+        def reward(self, variables: Floats, actions: NDArray[np.int64]) -> Floats:
+            return 5.0 * (variables[..., 1] == 2)
+
+    never = 10_000  # as long as the target network stays as it began
+    _, q = learned(
+        make_runs, Late(), [0.9], n_step=n_step, target_update_interval=never
+    )
+    assert np.allclose(q, 5 * 0.9**2, atol=0.2) == known
 
 
 @pytest.mark.parametrize("config", VARIANTS)

@@ -19,6 +19,7 @@ from dacrl_env.actions import ACTION_MODES
 from dacrl_env.learners.streams import PURPOSES, SPLITS, member_keys
 from dacrl_env.rewards import RewardContext
 from dacrl_env.settings import FEEDBACK
+from dacrl_env.tasks import REPORT_EPISODES
 
 TASKS = sorted(dacrl_env.TASKS)
 DQN = "dacrl/DQN-CartPole-v0"
@@ -643,9 +644,13 @@ def test_splits_never_share_a_stream() -> None:
 
 
 def test_report_is_a_stream_no_policy_sees() -> None:
-    plain, reported = make(), make(report=True, budget=400, eval_interval=100)
+    plain, reported = (
+        make(eval_episodes=REPORT_EPISODES, report=report) for report in (False, True)
+    )
     assert same(run(plain), run(reported))
     reports = reported.population.state.reports[0]
     assert np.isfinite(reports).all()
-    scores = [info["score"] for *_, info in run(plain)]
-    assert reports[-1] != scores[-1]
+    # as many episodes of the same network, yet other ones
+    _, info = plain.reset(seed=3)
+    assert reports[0] != info["score"]
+    assert np.isnan(plain.population.state.reports).all()

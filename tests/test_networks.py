@@ -158,6 +158,14 @@ def test_a_member_has_the_same_bits_in_any_company(sizes, activation, B):
         assert torch.equal(some[1], gradients[first])
 
 
+def test_a_single_output_has_the_same_bits_in_any_company():
+    network = networks.StackedMLP((4, 64, 64, 1), "relu")
+    rows, x = network.init(keys(8)), normal(8, 64, 4)
+    outputs, _ = run(network, rows, x, normal(8, 64, 1))
+    alone, _ = run(network, rows[[3]], x[[3]], normal(1, 64, 1))
+    assert torch.equal(alone, outputs[[3]])
+
+
 def test_unknown_activation_and_empty_layers_are_refused():
     with pytest.raises(ValueError, match="'gelu'; valid: relu, tanh"):
         networks.StackedMLP((4, 2), "gelu")

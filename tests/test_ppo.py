@@ -482,6 +482,20 @@ def test_every_hyperparameter_bites_and_only_its_member(name):
     assert differing(after_a, after_b, [0, 2]) == []
 
 
+@pytest.mark.parametrize(("name", "value"), [("n_epochs", 1), ("batch_size", 128)])
+def test_a_member_left_alone_in_its_block_keeps_its_bits(name, value):
+    states = []
+    for changed in (False, True):
+        learner, state, values = make(3, num_inner_envs=8, rollout_length=32)
+        values["n_epochs"][:] = 3
+        if changed:
+            values[name][:2] = value
+        train(learner, state, values, 8)
+        states.append(snapshot(state))
+    assert differing(*states, [2]) == []
+    assert "parameters" in differing(*states, [0])
+
+
 def test_a_member_alone_agrees_with_itself_in_a_population():
     learner, state, values = make(8)
     train(learner, state, values, 2)

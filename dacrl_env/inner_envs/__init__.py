@@ -11,6 +11,14 @@ from numpy.typing import NDArray
 from dacrl_env.inner_envs.batched import Transition
 
 
+class NoEnv:
+    """Stands where a learner needs no inner environment."""
+
+    observation_shape: tuple[int, ...] = ()
+    num_actions = 0
+    physics: Mapping[str, float] = {}  # noqa: RUF012 - read only
+
+
 class InnerEnv(Protocol):
     """P × N environments that reset by themselves, their state held by the caller.
 

@@ -122,6 +122,8 @@ class StackedMLP:
         activation = torch.relu if self.activation == "relu" else torch.tanh
         for layer in hidden:
             x = activation(torch.baddbmm(layer.bias, x, layer.weight))
+        if self.sizes[-1] == 1:
+            return (x * last.weight.mT).sum(-1, keepdim=True) + last.bias
         return torch.baddbmm(last.bias, x, last.weight)
 
     def buffers(self, P: int, B: int, device: torch.device) -> list[Tensor]:
@@ -135,7 +137,14 @@ class StackedMLP:
         """As `apply`, into ``out``; no gradient is recorded."""
         last = len(layers) - 1
         for k, layer in enumerate(layers):
-            x = torch.baddbmm(layer.bias, x, layer.weight, out=out[k])
+            if layer.bias.shape[2] == 1:
+                # a product with one column takes another path for a lone member,
+                # whose last bit differs
+                products = x * layer.weight.mT
+                torch.sum(products, -1, keepdim=True, out=out[k]).add_(layer.bias)
+                x = out[k]
+            else:
+                x = torch.baddbmm(layer.bias, x, layer.weight, out=out[k])
             if k < last:
                 self._activate(x)
         return x

@@ -454,7 +454,7 @@ def test_cutting_a_run_changes_nothing():
 BINDING = {
     "learning_rate": 1e-2,
     "clip_range": 0.01,
-    "batch_size": 32,
+    "batch_size": 16,
     "gamma": 0.8,
     "gae_lambda": 0.8,
     "n_epochs": 3,

@@ -16,7 +16,7 @@ class NoEnv:
 
     observation_shape: tuple[int, ...] = ()
     num_actions = 0
-    physics: Mapping[str, float] = {}  # noqa: RUF012 - read only
+    physics: Mapping[str, float] = {}
 
 
 class InnerEnv(Protocol):

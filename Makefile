@@ -9,10 +9,10 @@ SOURCES := dacrl_env agents baselines benchmarks tests
 
 demo: $(READY)
 	$(BIN)/dacrl compare dacrl/DQN-CartPole-v0 --policies default linear-epsilon \
-		exponential-epsilon freeze-when-good random --seeds 32 --out runs/demo
+		exponential-epsilon freeze-when-good random --seeds 24 --out runs/demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -n auto -m "not slow"
+	$(BIN)/python -m pytest -n auto
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow -s

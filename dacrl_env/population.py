@@ -19,7 +19,7 @@ from dacrl_env import observations
 from dacrl_env import snapshot as snapshots
 from dacrl_env.actions import ActionMap, check_names
 from dacrl_env.learners import streams
-from dacrl_env.registration import LEARNERS, load, make_inner_env
+from dacrl_env.registration import load_learner, make_inner_env
 from dacrl_env.rewards import RewardContext
 from dacrl_env.settings import Settings
 from dacrl_env.tasks import FINAL_REPORT_EPISODES, REPORT_EPISODES, REPORT_POINTS
@@ -100,7 +100,7 @@ class Population:
         self.size = size
         self.env = make_inner_env(settings.task)
         self.physics = self._instance_physics()
-        learner = load(LEARNERS[settings.task.learner])
+        learner = load_learner(settings.task.learner, settings.implementation)
         if self.env.num_actions == 0 and not learner.continuous_actions:
             raise ValueError(
                 f"inner environment {settings.task.inner_env} has continuous actions; "
@@ -115,10 +115,14 @@ class Population:
         )
         self.actions = ActionMap(settings.controlled, settings.action_mode)
         self.names = [h.name for h in settings.hyperparameters]
+        # a coming change of physics is not to be known
+        self._shown = tuple(
+            name for name in self.env.physics if not name.startswith("shift_")
+        )
         self.observation_names = observations.names(
             self.actions.names,
             self.learner.signal_names,
-            tuple(self.env.physics) if settings.observe_instance else (),
+            self._shown if settings.observe_instance else (),
             settings.history,
         )
         self.state = self._blank()
@@ -412,8 +416,9 @@ class Population:
     ) -> NDArray[np.float32]:
         state, s = self.state, self.settings
         columns = [self.names.index(name) for name in self.actions.names]
-        default = np.array(list(self.env.physics.values()), np.float64)
-        instance = self.physics[state.instances] / default
+        shown = [list(self.env.physics).index(name) for name in self._shown]
+        default = np.array([self.env.physics[name] for name in self._shown], float)
+        instance = self.physics[state.instances][:, shown] / default
         with np.errstate(all="ignore"):  # a diverged member's signals are not numbers
             return observations.features(
                 progress=state.learner.env_steps / s.budget,
@@ -475,8 +480,15 @@ class Population:
                 restored population then begins new inner episodes.
 
         Raises:
-            SnapshotNotSupported: exact, and the environments cannot be copied.
+            SnapshotNotSupported: exact, and the environments cannot be copied or the
+                learner does not promise it.
         """
+        if exact and not getattr(self.learner, "exact_snapshots", True):
+            raise snapshots.SnapshotNotSupported(
+                f"learner {self.settings.implementation!r} has no exact snapshots; use "
+                "snapshot(exact=False), which keeps the learner and restarts the "
+                "environments"
+            )
         arrays = snapshots.capture(self.state, opaque=exact)
         return snapshots.Snapshot(self._header(exact), arrays)
 

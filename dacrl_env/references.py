@@ -42,8 +42,8 @@ def measure(task: str, episodes: int = 200_000, runs: int = 64) -> dict[str, Any
     known = get_task(task)
     env = make_inner_env(known)
     random = _episodes(task, None, episodes)
-    constant = (_episodes(task, a, episodes) for a in range(env.num_actions))
-    lowest = min(float(random.min()), *(float(returns.min()) for returns in constant))
+    constant = [_episodes(task, a, episodes) for a in range(env.num_actions)]
+    lowest = min(float(returns.min()) for returns in (random, *constant))
     frame = evaluate("default", task, range(runs), split="tuning")
     span = known.reference_return - known.random_return
     reported = frame["report_score"].dropna() * span + known.random_return
@@ -98,6 +98,11 @@ def _episodes(task: str, action: int | None, count: int) -> NDArray[np.float64]:
         def act(_: Any, width: int = width, steps: Any = steps) -> Any:
             if action is not None:
                 return np.full((1, width), action)
+            if env.num_actions == 0:
+                A = len(env.action_low)
+                u = streams.uniforms(act_key, np.array([next(steps)]), width * A)
+                span = env.action_high - env.action_low
+                return env.action_low + span * u.reshape(1, width, A)
             high = np.array([env.num_actions])
             return streams.integers(act_key, np.array([next(steps)]), width, high)
 

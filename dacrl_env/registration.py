@@ -12,12 +12,23 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 
+from dacrl_env.instances import Ranges, vary
 from dacrl_env.tasks import Task
 
 if TYPE_CHECKING:
     from dacrl_env.inner_envs import InnerEnv
 
-LEARNERS = {"dqn": "dacrl_env.learners.dqn:DQN"}
+LEARNERS = {
+    "dqn": "dacrl_env.learners.dqn:DQN",
+    "ppo": "dacrl_env.learners.ppo:PPO",
+}
+IMPLEMENTATIONS = {
+    "torch": LEARNERS,
+    "sb3": {
+        "dqn": "dacrl_env.learners.sb3:SB3DQN",
+        "ppo": "dacrl_env.learners.sb3:SB3PPO",
+    },
+}
 BATCHED_ENVS = {
     "CartPole-v1": "dacrl_env.inner_envs.cartpole:CartPole",
     "Acrobot-v1": "dacrl_env.inner_envs.acrobot:Acrobot",
@@ -25,7 +36,46 @@ BATCHED_ENVS = {
     "Pendulum-v1": "dacrl_env.inner_envs.pendulum:Pendulum",
     "MiniGrid-Empty-5x5-v0": "dacrl_env.inner_envs.minigrid:empty_5x5",
     "MiniGrid-DoorKey-5x5-v0": "dacrl_env.inner_envs.minigrid:door_key_5x5",
+    # no Gymnasium ids: these exist here alone
+    "CartPoleShift": "dacrl_env.inner_envs.shift:shifted_cartpole",
+    "PendulumShift": "dacrl_env.inner_envs.shift:shifted_pendulum",
 }
+
+_CARTPOLE = {
+    "half_length": (0.25, 1.0),
+    "gravity": (4.9, 19.6),
+    "force": (7.0, 14.0),
+    "mass_pole": (0.05, 0.4),
+}
+_ACROBOT = {
+    "link_length_1": (0.7, 1.4),
+    "link_mass_1": (0.7, 1.4),
+    "link_mass_2": (0.7, 1.4),
+}
+_MOUNTAIN_CAR = {"force": (0.0009, 0.0013), "gravity": (0.0022, 0.0028)}
+_PENDULUM = {"gravity": (7.0, 12.0), "mass": (0.7, 1.3), "length": (0.7, 1.3)}
+# the cart's motor turns round, the pole changes: what was learned is wrong
+_CARTPOLE_SHIFT = {
+    "shift_at": (15_000, 35_000),
+    "shift_force": (-1.4, -0.7),
+    "shift_half_length": (0.5, 2.0),
+}
+_PENDULUM_SHIFT = {
+    "shift_at": (8_000, 18_000),  # steps of each of 8 environments
+    "shift_gravity": (0.4, 0.8),
+    "shift_mass": (1.2, 1.8),
+    "shift_length": (1.0, 1.4),
+}
+_WHOLE = frozenset({"shift_at"})
+
+
+def _sets(ranges: Ranges) -> dict[str, Any]:
+    """Both instance sets of a task, as its fields."""
+    return {
+        "train_instances": vary(ranges, "train", _WHOLE),
+        "test_instances": vary(ranges, "test", _WHOLE),
+    }
+
 
 _TABLE = (
     Task(
@@ -36,7 +86,135 @@ _TABLE = (
         random_return=22.2,
         reference_return=500.0,
         floor_return=0.0,
+        **_sets(_CARTPOLE),
         description="DQN on CartPole; good runs forget again",
+    ),
+    Task(
+        id="dacrl/DQN-Acrobot-v0",
+        inner_env="Acrobot-v1",
+        learner="dqn",
+        budget=100_000,
+        random_return=-499.0,
+        reference_return=-75.0,
+        floor_return=-501.0,
+        defaults={"target_update_interval": 1_000},
+        configuration={"double_q": True, "n_step": 3},
+        **_sets(_ACROBOT),
+        description="DQN on Acrobot",
+    ),
+    Task(
+        id="dacrl/DQN-MountainCar-v0",
+        inner_env="MountainCar-v0",
+        learner="dqn",
+        budget=120_000,
+        random_return=-200.0,
+        reference_return=-100.0,
+        floor_return=-201.0,
+        **_sets(_MOUNTAIN_CAR),
+        description="DQN on MountainCar; the first success is hard to find",
+    ),
+    Task(
+        id="dacrl/DQN-MiniGrid-Empty-5x5-v0",
+        inner_env="MiniGrid-Empty-5x5-v0",
+        learner="dqn",
+        budget=50_000,
+        random_return=0.2,
+        reference_return=0.95,
+        floor_return=-0.01,
+        defaults={
+            "learning_rate": 3e-4,
+            "epsilon": 0.3,
+            "target_update_interval": 1_000,
+        },
+        configuration={"double_q": True, "n_step": 3},
+        description="DQN on an empty room, seen in part",
+    ),
+    Task(
+        id="dacrl/DQN-MiniGrid-DoorKey-5x5-v0",
+        inner_env="MiniGrid-DoorKey-5x5-v0",
+        learner="dqn",
+        budget=100_000,
+        random_return=0.035,
+        reference_return=0.95,
+        floor_return=-0.01,
+        defaults={
+            "learning_rate": 3e-4,
+            "epsilon": 0.3,
+            "target_update_interval": 1_000,
+        },
+        configuration={"double_q": True, "n_step": 3},
+        description="DQN on a room with key and door; exploration matters",
+    ),
+    Task(
+        id="dacrl/DQN-CartPoleShift-v0",
+        inner_env="CartPoleShift",
+        learner="dqn",
+        budget=50_000,
+        random_return=22.2,
+        reference_return=500.0,
+        floor_return=0.0,
+        backend="batched",
+        always_varied=True,
+        **_sets(_CARTPOLE_SHIFT),
+        description="DQN on CartPole whose motor is reversed at an unknown time",
+    ),
+    Task(
+        id="dacrl/PPO-CartPole-v0",
+        inner_env="CartPole-v1",
+        learner="ppo",
+        budget=102_400,
+        random_return=22.2,
+        reference_return=500.0,
+        floor_return=0.0,
+        **_sets(_CARTPOLE),
+        description="PPO on CartPole; solved by default",
+    ),
+    Task(
+        id="dacrl/PPO-Acrobot-v0",
+        inner_env="Acrobot-v1",
+        learner="ppo",
+        budget=204_800,
+        random_return=-499.0,
+        reference_return=-75.0,
+        floor_return=-501.0,
+        **_sets(_ACROBOT),
+        description="PPO on Acrobot",
+    ),
+    Task(
+        id="dacrl/PPO-Pendulum-v0",
+        inner_env="Pendulum-v1",
+        learner="ppo",
+        budget=204_800,
+        random_return=-1230.0,
+        reference_return=-150.0,
+        floor_return=-3300.0,
+        defaults={"learning_rate": 1e-3, "gamma": 0.9},
+        **_sets(_PENDULUM),
+        description="PPO on Pendulum, continuous actions",
+    ),
+    Task(
+        id="dacrl/PPO-MiniGrid-DoorKey-5x5-v0",
+        inner_env="MiniGrid-DoorKey-5x5-v0",
+        learner="ppo",
+        budget=204_800,
+        random_return=0.035,
+        reference_return=0.95,
+        floor_return=-0.01,
+        description="PPO on a room with key and door; exploration matters",
+    ),
+    Task(
+        id="dacrl/PPO-PendulumShift-v0",
+        inner_env="PendulumShift",
+        learner="ppo",
+        budget=204_800,
+        random_return=-1230.0,
+        reference_return=-150.0,
+        floor_return=-3300.0,
+        defaults={"learning_rate": 1e-3, "gamma": 0.9},
+        backend="batched",
+        always_varied=True,
+        **_sets(_PENDULUM_SHIFT),
+        description="PPO on Pendulum whose physics change at an unknown time",
     ),
 )
 TASKS: dict[str, Task] = {}
@@ -99,6 +277,22 @@ def get_task(task: str | Task) -> Task:
     if task not in TASKS:
         raise ValueError(f"unknown task {task!r}; valid: {', '.join(TASKS)}")
     return TASKS[task]
+
+
+def load_learner(name: str, implementation: str) -> Any:
+    """The class of a learner.
+
+    Raises:
+        ValueError: the learner has no such implementation.
+    """
+    table = IMPLEMENTATIONS[implementation]
+    if name not in table:
+        have = [key for key, names in IMPLEMENTATIONS.items() if name in names]
+        raise ValueError(
+            f"learner {name!r} has no implementation {implementation!r}; "
+            f"valid: {', '.join(have)}"
+        )
+    return load(table[name])
 
 
 def make_inner_env(task: Task, reuse: bool = False) -> InnerEnv:

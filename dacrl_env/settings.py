@@ -10,12 +10,17 @@ import numpy as np
 
 from dacrl_env.actions import ACTION_MODES, check_names, check_range
 from dacrl_env.learners.streams import SPLITS
-from dacrl_env.registration import LEARNERS, get_task, load
+from dacrl_env.registration import IMPLEMENTATIONS, get_task, load_learner
 from dacrl_env.rewards import Reward, get_reward
-from dacrl_env.tasks import REPORT_POINTS, Hyperparameter, Instance, Task
+from dacrl_env.tasks import (
+    DEFAULT_INSTANCE,
+    REPORT_POINTS,
+    Hyperparameter,
+    Instance,
+    Task,
+)
 
 FEEDBACK = ("eval", "train")
-IMPLEMENTATIONS = ("torch",)
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,7 @@ class Settings:
     """What an environment was made with; see `resolve`."""
 
     task: Task
+    implementation: str  # of the learner
     hyperparameters: tuple[Hyperparameter, ...]  # all, with the task's defaults
     controlled: tuple[Hyperparameter, ...]
     config: Any  # the learner's configuration dataclass
@@ -70,7 +76,7 @@ def resolve(
     eval_episodes: int = 10,
     feedback: str = "eval",
     device: str = "cpu",
-    instances: str | Sequence[str | Instance] = "train",
+    instances: str | Sequence[str | Instance] | None = None,
     observe_instance: bool = False,
     history: int = 1,
     report: bool = False,
@@ -87,7 +93,7 @@ def resolve(
         reward: "progress", "best", "auc", "final" or a function of a
             :class:`~dacrl_env.rewards.RewardContext`.
         split: "tuning" or "test"; the two never share a random stream.
-        learner: implementation of the learner, "torch".
+        learner: implementation of the learner, "torch" or "sb3".
         budget: inner environment steps of a run.
         decision_interval: inner environment steps between decisions.
         eval_interval: inner environment steps between evaluations.
@@ -95,7 +101,8 @@ def resolve(
         feedback: what a policy sees: evaluation episodes ("eval") or finished training
             episodes ("train", which costs nothing).
         device: torch device of networks and replay.
-        instances: "train", "test", names, or instances.
+        instances: "train", "test", names, or instances; None: the inner environment as
+            it is, or for tasks that always vary the set of the split.
         observe_instance: add the instance's physical constants to the observation.
         history: decisions stacked in the observation.
         report: also evaluate with the report stream, as `evaluate` does.
@@ -105,8 +112,8 @@ def resolve(
         ValueError: an unknown name, a value out of range, or steps that do not divide.
     """
     task = get_task(task)
-    learner_class = load(LEARNERS[task.learner])
     _one_of("learner", learner, IMPLEMENTATIONS)
+    learner_class = load_learner(task.learner, learner)
     _one_of("split", split, SPLITS)
     _one_of("feedback", feedback, FEEDBACK)
     _one_of("action_mode", action_mode, ACTION_MODES)
@@ -177,6 +184,7 @@ def resolve(
     marks = (k * budget // REPORT_POINTS // unit * unit for k in _report_numbers())
     return Settings(
         task=task,
+        implementation=learner,
         hyperparameters=tuple(known.values()),
         controlled=controlled,
         config=config,
@@ -189,7 +197,7 @@ def resolve(
         eval_episodes=eval_episodes,
         feedback=feedback,
         device=_device(device),
-        instances=_instances(task, instances),
+        instances=_instances(task, instances, split),
         observe_instance=observe_instance,
         history=history,
         report=report,
@@ -296,16 +304,21 @@ def _device(device: str) -> str:
 
 
 def _instances(
-    task: Task, instances: str | Sequence[str | Instance]
+    task: Task, instances: str | Sequence[str | Instance] | None, split: str
 ) -> tuple[Instance, ...]:
     sets = {"train": task.train_instances, "test": task.test_instances}
+    if instances is None:
+        if not task.always_varied:
+            return (DEFAULT_INSTANCE,)
+        return sets["train" if split == "tuning" else "test"]
     if isinstance(instances, str):
         if instances not in sets:
             raise ValueError(
                 f"unknown instances {instances!r}; valid: train, test, or a list"
             )
         return sets[instances]
-    by_name = {i.name: i for i in (*task.train_instances, *task.test_instances)}
+    known = (DEFAULT_INSTANCE, *task.train_instances, *task.test_instances)
+    by_name = {i.name: i for i in known}
     names = [i for i in instances if isinstance(i, str)]
     check_names(names, list(by_name), "instance")
     if not instances:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.utils import EzPickle
@@ -82,7 +83,7 @@ def _refuse_to_forget(env: Any) -> None:
             kind, "__deepcopy__"
         ):
             raise TypeError(f"{kind.__name__} copies its arguments, not its state")
-        env = getattr(env, "env", None)
+        env = env.env if isinstance(env, gym.Wrapper) else None
 
 
 def capture(

@@ -115,6 +115,9 @@ class Task:
             where this package has it, else the original.
         train_instances: instances of the "train" set.
         test_instances: instances of the "test" set.
+        always_varied: without a choice, runs of the tuning split take instances of the
+            "train" set and runs of the test split of the "test" set; otherwise all
+            take the inner environment as it is.
         description: one line for lists.
     """
 
@@ -133,6 +136,7 @@ class Task:
     backend: Literal["auto", "batched", "gymnasium", "envpool"] = "auto"
     train_instances: tuple[Instance, ...] = (DEFAULT_INSTANCE,)
     test_instances: tuple[Instance, ...] = (DEFAULT_INSTANCE,)
+    always_varied: bool = False
     description: str = ""
 
     def __post_init__(self) -> None:

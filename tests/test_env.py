@@ -359,12 +359,13 @@ def test_info(task: str) -> None:
     env = make(task)
     known = {h.name: int if h.integer else float for h in env.settings.hyperparameters}
     results = run(env)
+    ended = False
     for k, (_, *_, info) in enumerate(results):
         kinds = {key: type(value) for key, value in info.items()}
-        if k == 0:  # no training episode has ended yet
-            kinds["train_return"] = float
-        assert kinds == KEYS
-        assert ("train_return" in info) == (k > 0)
+        assert "train_return" in info or not ended
+        ended = "train_return" in info  # once a training episode has ended
+        assert {"train_return": float, **kinds} == KEYS
+        assert not (ended and k == 0)
         hyperparameters = info["hyperparameters"]
         assert {n: type(v) for n, v in hyperparameters.items()} == known
         last = k == len(results) - 1
@@ -374,6 +375,7 @@ def test_info(task: str) -> None:
         assert info["env_steps"] == objectives["training_steps"] == 100 * k
         assert info["eval_steps"] == objectives["evaluation_steps"]
         assert info["gradient_steps"] == objectives["gradient_steps"]
+    assert ended == env.population.state.learner.envs.episodes.any()
     assert info["gradient_steps"] > 0
     assert objectives["samples"] > 0
     assert objectives["wall_seconds"] > 0
@@ -390,7 +392,8 @@ def test_training_feedback_costs_nothing(task: str) -> None:
         scores = dacrl_env.TASKS[task].score
         assert info["score"] == (0 if seen is None else scores(seen))
     assert len(results) == DECISIONS + 1
-    assert seen is not None
+    ended = env.population.state.learner.envs.episodes.any()
+    assert (seen is not None) == ended
 
 
 # -- actions ------------------------------------------------------------------------

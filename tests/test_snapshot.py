@@ -455,8 +455,8 @@ def test_inexact_snapshot_of_batched_environments() -> None:
     assert np.abs(after["learner.envs.variables"]).max() <= 0.05
 
 
-class Uncopyable(gym.Env[np.ndarray, int]):
-    """As simulators outside of Python are."""
+class Simulator(gym.Env[np.ndarray, int]):
+    """Stands for one that is written in another language."""
 
     observation_space = gym.spaces.Box(-1, 1, (1,), np.float32)
     action_space = gym.spaces.Discrete(2)
@@ -470,13 +470,22 @@ class Uncopyable(gym.Env[np.ndarray, int]):
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         return np.ones(1, np.float32), 1.0, False, False, {}
 
+
+class Uncopyable(Simulator):
+    """A copy raises."""
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         raise TypeError("cannot copy a simulator")
 
 
-def test_environments_that_cannot_be_copied() -> None:
+class Forgetful(gym.utils.EzPickle, Simulator):
+    """A copy is a new environment, as with Gymnasium's Box2D and MuJoCo."""
+
+
+@pytest.mark.parametrize("entry_point", [Uncopyable, Forgetful])
+def test_environments_that_cannot_be_copied(entry_point: type) -> None:
     inner, outer = "dacrl-tests/Uncopyable-v0", "dacrl-tests/DQN-Uncopyable-v0"
-    gym.register(inner, entry_point=Uncopyable, max_episode_steps=7)
+    gym.register(inner, entry_point=entry_point, max_episode_steps=7)
     fields = {"random_return": 1.0, "reference_return": 7.0, "floor_return": 0.0}
     dacrl_env.register_task(
         id=outer, inner_env=inner, learner="dqn", budget=400, **fields

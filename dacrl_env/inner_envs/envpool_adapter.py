@@ -111,6 +111,11 @@ class EnvPoolAdapter:
         self._key = self.kwargs.pop(OBSERVATION_KEY, None)
         self._make = envpool.make
         spec = _spec(envpool, env_id, self.kwargs)
+        if spec.config.max_num_players != 1:
+            raise ValueError(
+                f"inner environment {env_id} has {spec.config.max_num_players} players;"
+                " learners need one"
+            )
         with _quiet_spaces():
             observations: Any = spec.gymnasium_observation_space
             actions: Any = spec.gymnasium_action_space
@@ -122,11 +127,6 @@ class EnvPoolAdapter:
                 f"inner environment {env_id} has observations {observations} and "
                 f"actions {actions}; learners need Box observations and Discrete or "
                 "Box actions"
-            )
-        if spec.config.max_num_players != 1:
-            raise ValueError(
-                f"inner environment {env_id} has {spec.config.max_num_players} players;"
-                " learners need one"
             )
         self.observation_shape = observations.shape
         self.observation_dtype = observations.dtype

@@ -311,7 +311,7 @@ class DQN:
 
     def _inputs(self, observations: NDArray[Any]) -> Tensor:
         flat = observations.reshape(*observations.shape[:2], self.features)
-        return torch.from_numpy(flat).to(self.device, torch.float32)
+        return networks.inputs(flat, self.device)
 
     # -- loss -------------------------------------------------------------------
 
@@ -414,7 +414,7 @@ class DQN:
                 random_actions = (draws[..., N:] * A).astype(np.int64)
             envs = state.envs
             observations = envs.observations.reshape(P, N, self.features)
-            inputs = torch.from_numpy(observations).to(self.device, torch.float32)
+            inputs = networks.inputs(observations, self.device)
             q = self.network.forward(layers, inputs, outputs)
             greedy = q.argmax(-1).cpu().numpy()
             now = i % _CHUNK

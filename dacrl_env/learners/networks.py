@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dacrl_env.learners import streams
@@ -33,6 +34,18 @@ class Layer(NamedTuple):
 def padded(size: int) -> int:
     """Length of a row that holds ``size`` parameters: whole cache lines."""
     return -(-size // _LINE) * _LINE
+
+
+def inputs(observations: NDArray[Any], device: torch.device) -> Tensor:
+    """Observations ``(m, E, D)`` as network inputs.
+
+    Every row starts a cache line: where a row lies decides the last bit of a product,
+    and should not depend on the member's place.
+    """
+    m, E, D = observations.shape
+    wide = torch.empty(m, E, padded(D), dtype=torch.float32)
+    wide[..., :D] = torch.from_numpy(observations)
+    return wide.to(device)[..., :D]
 
 
 class StackedMLP:

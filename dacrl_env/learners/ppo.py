@@ -325,7 +325,7 @@ class PPO:
         flat = observations.reshape(*observations.shape[:2], self.features)
         if self.config.normalize_observations:
             flat = state.observation_moments.normalise(flat, members)
-        return torch.from_numpy(flat).to(self.device, torch.float32)
+        return networks.inputs(flat, self.device)
 
     def _clip(self, actions: NDArray[Any]) -> NDArray[np.float64]:
         wide = actions.astype(np.float64)

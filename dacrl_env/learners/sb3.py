@@ -413,12 +413,13 @@ def _spare(row: streams.UInts) -> float:
 def _read_generators(space: spaces.Space[Any], into: Generators, i: int) -> None:
     _, words, gauss = random.getstate()
     into.python[i] = _twister(words, gauss)
-    _, key, position, has, spare = np.random.get_state()  # noqa: NPY002
+    own: Any = np.random.get_state()  # noqa: NPY002
+    _, key, position, has, spare = own
     into.numpy[i] = _twister([*key, position], spare if has else None)
     into.torch[i] = torch.get_rng_state().numpy()
     state: Any = space.np_random.bit_generator.state
-    words = [state["state"]["state"], state["state"]["inc"]]
-    halves = [half for w in words for half in (w >> 64, w & (2**64 - 1))]
+    longs = (state["state"]["state"], state["state"]["inc"])
+    halves = [half for w in longs for half in (w >> 64, w & (2**64 - 1))]
     into.actions[i] = np.array(
         [*halves, state["has_uint32"], state["uinteger"]], np.uint64
     )
@@ -459,8 +460,8 @@ class _MemberEnvs(VecEnv):
         if env.num_actions:
             actions = spaces.Discrete(env.num_actions)
         else:
-            bounds = (a.astype(np.float32) for a in (env.action_low, env.action_high))
-            actions = spaces.Box(*bounds, dtype=np.float32)
+            least, most = env.action_low, env.action_high
+            actions = spaces.Box(least.astype(np.float32), most.astype(np.float32))
         self.env = env
         self.state: Any = None  # of a population of one, while a member is loaded
         self.episodes: list[tuple[float, int]] = []  # return and length of the ended
@@ -723,11 +724,9 @@ class _Learner:
         else:  # a fork has given the member streams of its own
             _seed_global(_seed(key))
             model.action_space.seed(_seed(key))
-        steps = int(state.env_steps[i])
-        model.num_timesteps = steps
-        # schedules among the user's arguments go by these
+        model.num_timesteps = int(state.env_steps[i])
+        # progress is a share of this; our schedules are constant and do not use it
         model._total_timesteps = self.budget
-        model._update_current_progress_remaining(steps, self.budget)
 
     @contextmanager
     def _member(self, state: Any, i: int) -> Iterator[Any]:
@@ -861,22 +860,22 @@ class _Learner:
         """
         self._norms.clear()
         self._steps, self._norm_sum = 0, 0.0
-        train()
-        logged = self.model.logger.name_to_value
-        means = {name: self._logged(name, logged) for name in self.sum_names[:1]}
-        means |= {name: self._logged(name, logged) for name in self.sum_names[2:]}
+        try:
+            train()
+        finally:  # what was done before an exception counts, too
+            interval.updates[i] += self._steps
+            interval.samples[i] += samples(self._steps)
+            state.gradient_steps[i] += self._steps
+        means = self._means(self.model.logger.name_to_value)
         totals = {name: mean * self._steps for name, mean in means.items()}
         totals["grad_norm"] = self._norm_sum
         for k, name in enumerate(interval.names):
             interval.sums[i, k] += totals[name]
-        interval.updates[i] += self._steps
-        interval.samples[i] += samples(self._steps)
-        state.gradient_steps[i] += self._steps
         if not np.isfinite(means["loss"]):
             raise _DivergedError
 
-    def _logged(self, name: str, logged: Mapping[str, float]) -> float:
-        """Mean over the gradient steps just done, from Stable-Baselines3's log."""
+    def _means(self, logged: Mapping[str, float]) -> dict[str, float]:
+        """Means over the gradient steps just done, from Stable-Baselines3's log."""
         raise NotImplementedError
 
     def _idle(self, end: int) -> None:
@@ -936,8 +935,8 @@ class SB3DQN(_Learner):
     continuous_actions = False
     sum_names = ("loss", "grad_norm")
     state_class = SB3DQNState
-    granularity = dqn.DQN.granularity
-    replay_capacity = dqn.DQN.replay_capacity
+    granularity = staticmethod(dqn.DQN.granularity)
+    replay_capacity = staticmethod(dqn.DQN.replay_capacity)
 
     @staticmethod
     def constrain(
@@ -1051,15 +1050,13 @@ class SB3DQN(_Learner):
             if model.num_timesteps > model.learning_starts:
                 self._learn(state, i, interval, train, samples)
 
-    def _logged(self, name: str, logged: Mapping[str, float]) -> float:
-        return float(logged[f"train/{name}"])
+    def _means(self, logged: Mapping[str, float]) -> dict[str, float]:
+        return {"loss": float(logged["train/loss"])}
 
     def _probe(self, state: Any, i: int, values: Values) -> dict[str, Tensor]:
         model = self.model
         gamma = model.replay_buffer.gamma = float(values["gamma"][i])
-        key = streams.of(state.keys, "replay")[i : i + 1]
-        word = streams.bits(key, state.env_steps[i : i + 1], 1)[0, 0]
-        np.random.seed(_seed(word))  # noqa: NPY002 - the member's own are not used up
+        # the member's generators are loaded but not stored: nothing is used up
         batch = model.replay_buffer.sample(_PROBE_BATCH)
         following = model.q_net_target(batch.next_observations).amax(1, keepdim=True)
         discounts = getattr(batch, "discounts", None)
@@ -1090,7 +1087,7 @@ class SB3PPO(_Learner):
     continuous_actions = True
     sum_names = ("loss", "grad_norm", "kl", "entropy")
     state_class = SB3State
-    granularity = ppo.PPO.granularity
+    granularity = staticmethod(ppo.PPO.granularity)
 
     @staticmethod
     def constrain(
@@ -1152,20 +1149,16 @@ class SB3PPO(_Learner):
             model.collect_rollouts(
                 model.env, self.callback, model.rollout_buffer, model.n_steps
             )
-            model._update_current_progress_remaining(model.num_timesteps, self.budget)
             self._learn(state, i, interval, model.train, samples)
 
-    def _logged(self, name: str, logged: Mapping[str, float]) -> float:
-        if name == "kl":
-            return float(logged["train/approx_kl"])
-        if name == "entropy":
-            return -float(logged["train/entropy_loss"])
+    def _means(self, logged: Mapping[str, float]) -> dict[str, float]:
+        entropy = -float(logged["train/entropy_loss"])
         # "train/loss" is that of the last minibatch alone
-        return float(
-            logged["train/policy_gradient_loss"]
-            + self.model.ent_coef * logged["train/entropy_loss"]
-            + self.model.vf_coef * logged["train/value_loss"]
-        )
+        loss = float(logged["train/policy_gradient_loss"])
+        loss -= self.model.ent_coef * entropy
+        loss += self.model.vf_coef * float(logged["train/value_loss"])
+        kl = float(logged["train/approx_kl"])
+        return {"loss": loss, "kl": kl, "entropy": entropy}
 
     def _probe(self, state: Any, i: int, values: Values) -> dict[str, Tensor]:
         self.venv.state = _slice(state.envs, i)

@@ -507,7 +507,7 @@ class Population:
                 f"which do not divide by the decision_interval {s.decision_interval}"
             )
         snapshots.restore(self.state, snap)
-        if not snap.header["exact"]:
+        if not snap.header["exact"] and hasattr(self.state.learner, "envs"):
             self.env.begin_episodes(self.state.learner.envs)
 
     def over(self, snap: snapshots.Snapshot) -> NDArray[np.bool_]:
@@ -569,5 +569,7 @@ class Population:
         for purpose in range(learner.keys.shape[1]):
             keys = learner.keys[members, purpose]
             learner.keys[members, purpose] = streams.bits(keys, marks, 1)[:, 0]
-        env_keys = learner.envs.keys[members]
-        learner.envs.keys[members] = streams.bits(env_keys, marks[:, None], 1)[..., 0]
+        if hasattr(learner, "envs"):
+            env_keys = learner.envs.keys[members]
+            fresh = streams.bits(env_keys, marks[:, None], 1)[..., 0]
+            learner.envs.keys[members] = fresh

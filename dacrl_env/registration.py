@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium as gym
 
 from dacrl_env.instances import Ranges, vary
 from dacrl_env.tasks import Task
 
-if TYPE_CHECKING:
-    from dacrl_env.inner_envs import InnerEnv
-
 LEARNERS = {
     "dqn": "dacrl_env.learners.dqn:DQN",
     "ppo": "dacrl_env.learners.ppo:PPO",
+    "sgd": "dacrl_env.learners.sgd:SGD",
 }
 IMPLEMENTATIONS = {
     "torch": LEARNERS,
@@ -216,6 +214,17 @@ _TABLE = (
         **_sets(_PENDULUM_SHIFT),
         description="PPO on Pendulum whose physics change at an unknown time",
     ),
+    Task(
+        id="dacrl/NoisyQuadratic-v0",
+        inner_env="",
+        learner="sgd",
+        budget=50,
+        decisions=50,
+        random_return=0.4,  # of untrained parameters
+        reference_return=3.89,  # of the optimal policy
+        floor_return=-6.5,
+        description="SGD on a noisy quadratic: the optimal learning rate is known",
+    ),
 )
 TASKS: dict[str, Task] = {}
 
@@ -295,13 +304,17 @@ def load_learner(name: str, implementation: str) -> Any:
     return load(table[name])
 
 
-def make_inner_env(task: Task, reuse: bool = False) -> InnerEnv:
-    """The inner environment of a task.
+def make_inner_env(task: Task, reuse: bool = False) -> Any:
+    """The inner environment of a task, an :class:`~dacrl_env.inner_envs.InnerEnv`.
 
     Args:
         task: names the environment and its backend.
         reuse: see :class:`~dacrl_env.inner_envs.gymnasium_adapter.GymnasiumAdapter`.
     """
+    if not task.inner_env:
+        from dacrl_env.inner_envs import NoEnv
+
+        return NoEnv()
     kwargs: Mapping[str, Any] = task.inner_env_kwargs
     batched = task.inner_env in BATCHED_ENVS and not kwargs
     if task.backend == "batched" or (task.backend == "auto" and batched):

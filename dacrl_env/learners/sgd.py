@@ -31,6 +31,7 @@ SIGNALS = ("loss", "grad_norm")
 # ranges, in decades, that curvature and noise of a run are drawn from
 CURVATURE = (-1.0, 1.0)
 NOISE = (-2.0, 0.0)
+DIVERGED = 1e6  # loss
 
 Floats = NDArray[np.float64]
 Values = Mapping[str, Floats]
@@ -120,7 +121,8 @@ class SGD:
 
     def losses(self, state: SGDState) -> Floats:
         """Loss of every member ``(P,)``."""
-        v = np.square(state.parameters).mean(1)
+        with np.errstate(over="ignore", invalid="ignore"):  # it may have diverged
+            v = np.square(state.parameters).mean(1)
         return np.asarray(0.5 * state.curvature * v)
 
     def optimal_learning_rate(self, state: SGDState) -> Floats:
@@ -136,8 +138,7 @@ class SGD:
         physics: Floats,
     ) -> tuple[Floats, NDArray[np.int64]]:
         """Return of the current parameters; exact, and for free."""
-        with np.errstate(over="ignore", divide="ignore"):
-            returns = -np.log10(self.losses(state)[members])
+        returns = -np.log10(self.losses(state)[members])
         return np.repeat(returns[:, None], keys.shape[1], 1), np.zeros_like(members)
 
     def begin_interval(self, state: SGDState) -> Interval:
@@ -163,9 +164,8 @@ class SGD:
             interval.samples += 1
 
     def diverged(self, state: SGDState, interval: Interval) -> NDArray[np.bool_]:
-        """Members ``(P,)`` whose loss is no number below 1e6 any more."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            return ~(self.losses(state) < 1e6)
+        """Members ``(P,)`` whose loss is not a number below `DIVERGED`."""
+        return ~(self.losses(state) < DIVERGED)
 
     def signals(
         self, state: SGDState, values: Values, interval: Interval
@@ -174,9 +174,8 @@ class SGD:
         first = np.zeros(len(state.env_steps), np.int64)
         key = streams.bits(streams.of(state.keys, "replay"), state.env_steps, 1)[:, 0]
         xi = streams.normals(key, first, self.config.dimensions)
-        gradient = state.curvature[:, None] * state.parameters
-        gradient += state.noise[:, None] * xi
-        return {
-            "loss": self.losses(state),
-            "grad_norm": np.sqrt(np.square(gradient).mean(1)),
-        }
+        with np.errstate(over="ignore", invalid="ignore"):
+            gradient = state.curvature[:, None] * state.parameters
+            gradient += state.noise[:, None] * xi
+            norm = np.sqrt(np.square(gradient).mean(1))
+        return {"loss": self.losses(state), "grad_norm": norm}

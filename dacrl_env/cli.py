@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command")
 
     tasks = commands.add_parser("tasks", help="list the tasks and policies")
+    tasks.add_argument("--markdown", action="store_true", help="as docs/tasks.md")
     tasks.set_defaults(command=_tasks)
 
     compare = commands.add_parser(
@@ -111,13 +112,17 @@ def _evaluation_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _tasks(options: argparse.Namespace) -> None:
     from dacrl_env.policies import POLICIES
-    from dacrl_env.registration import LEARNERS, TASKS, load
+    from dacrl_env.registration import LEARNERS, TASKS, load, markdown
 
+    if options.markdown:
+        print(markdown())
+        return
     for task in TASKS.values():
         learner = load(LEARNERS[task.learner])
         controlled = task.controlled or learner.controlled
         print(f"{task.id}: {task.description}")
-        print(f"  inner environment  {task.inner_env}, learner {task.learner}")
+        inner = task.inner_env or "none"
+        print(f"  inner environment  {inner}, learner {task.learner}")
         print(f"  budget             {task.budget:,} steps, {task.decisions} decisions")
         print(
             f"  returns            random {task.random_return:g}, reference "

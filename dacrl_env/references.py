@@ -40,6 +40,11 @@ def measure(task: str, episodes: int = 200_000, runs: int = 64) -> dict[str, Any
     if episodes < 1 or runs < 1:
         raise ValueError(f"episodes and runs must be at least 1: {episodes}, {runs}")
     known = get_task(task)
+    if not known.inner_env:
+        raise ValueError(
+            f"{task} has no inner environment to act in; its references are the return "
+            "of untrained parameters and that of dacrl_env.baselines.quadratic:Optimal"
+        )
     env = make_inner_env(known)
     random = _episodes(task, None, episodes)
     constant = [_episodes(task, a, episodes) for a in range(env.num_actions)]

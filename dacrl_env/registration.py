@@ -330,5 +330,48 @@ def make_inner_env(task: Task, reuse: bool = False) -> Any:
     return GymnasiumAdapter(task.inner_env, kwargs, reuse)
 
 
+def markdown() -> str:
+    """All tasks and hyperparameters as Markdown tables, the text of docs/tasks.md."""
+    lines = [
+        "# Tasks",
+        "",
+        "Made by `dacrl tasks --markdown`. Budgets in inner environment steps; returns",
+        "are those of scores 0 (random), 1 (reference) and of a diverged run (floor).",
+        "Hyperparameters that differ from the learner's default are given with their",
+        "value; bold ones are controlled by default.",
+        "",
+        "| id | inner environment | learner | budget | decisions | random | reference "
+        "| floor | instances | own settings |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for task in TASKS.values():
+        own = {**task.defaults, **task.configuration}
+        sets = len(task.train_instances), len(task.test_instances)
+        counts = f"{sets[0]} + {sets[1]}" if max(sets) > 1 else "1"
+        lines.append(
+            f"| {task.id} | {task.inner_env or 'none'} | {task.learner} "
+            f"| {task.budget:,} | {task.decisions} | {task.random_return:g} "
+            f"| {task.reference_return:g} | {task.floor_return:g} | {counts} "
+            f"| {', '.join(f'{k} {v}' for k, v in own.items()) or '–'} |"
+        )
+    for name, entry in LEARNERS.items():
+        learner = load(entry)
+        lines += [
+            "",
+            f"## {name}",
+            "",
+            "| hyperparameter | range | scale | default |",
+            "| --- | --- | --- | ---: |",
+        ]
+        for h in learner.hyperparameters:
+            shown = f"**{h.name}**" if h.name in learner.controlled else h.name
+            scale = h.scale.replace("log_complement", "log in 1 − value")
+            whole = ", integer" if h.integer else ""
+            lines.append(
+                f"| {shown} | {h.low:g} – {h.high:g} | {scale}{whole} | {h.default:g} |"
+            )
+    return "\n".join(lines)
+
+
 for _task in _TABLE:
     register_task(_task)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -74,6 +75,12 @@ def test_tasks_lists_what_there_is(capsys):
     out = capsys.readouterr().out
     for word in (TASK, "50,000", "learning_rate", "reduce-on-plateau"):
         assert word in out
+
+
+def test_the_documented_tasks_are_the_registered_ones(capsys):
+    assert main(["tasks", "--markdown"]) == 0
+    documented = Path(__file__).parents[1] / "docs" / "tasks.md"
+    assert capsys.readouterr().out == documented.read_text()
 
 
 def test_references_measures_what_is_registered(capsys):

@@ -21,23 +21,48 @@ from typing import Any
 import numpy as np
 import torch
 
-from dacrl_env.learners import dqn, streams
+from dacrl_env.inner_envs.batched import BatchedEnv
+from dacrl_env.inner_envs.cartpole import CartPole
+from dacrl_env.learners import dqn, ppo, streams
 from dacrl_env.population import one_thread
-from dacrl_env.registration import get_task, make_inner_env
 from dacrl_env.version import __version__
 
-TASK = "dacrl/DQN-CartPole-v0"
+INNER_ENV = "CartPole-v1"
 LEARNING_STARTS = 100
 BUDGET = 50_000
-TRAIN_FREQUENCIES = (1, 4)  # environment steps per gradient step
+# PPO settings of the Stable-Baselines3 zoo for CartPole
+PPO_ENVS, PPO_STEPS, PPO_BATCH, PPO_EPOCHS = 8, 32, 256, 20
 PEER = "Stable-Baselines3"
 LIMIT = "matrix products alone"
+
+
+Program = Callable[[], int]  # does some work and returns how many member-steps
+
+
+def _workloads(populations: list[int]) -> dict[str, dict[str, Program]]:
+    """Programs that do the same work, by workload and name."""
+    workloads: dict[str, dict[str, Program]] = {}
+    for frequency in (1, 4):
+        name = f"DQN, a gradient step per {frequency} steps"
+        workloads[name] = {
+            PEER: _stable_baselines3_dqn(frequency),
+            **{f"P = {P}": _dqn(P, frequency) for P in populations},
+            LIMIT: _matrix_products(64, 1, 2, frequency),
+        }
+    # actor and critic; one minibatch an epoch, so this many steps a gradient step
+    per_update = PPO_ENVS * PPO_STEPS / PPO_EPOCHS
+    workloads["PPO, 8 × 32 steps, batch 256, 20 epochs"] = {
+        PEER: _stable_baselines3_ppo(),
+        **{f"P = {P}": _ppo(P) for P in populations},
+        LIMIT: _matrix_products(PPO_BATCH, 2, 1, per_update),
+    }
+    return workloads
 
 
 def measure(
     populations: list[int], repeats: int = 5, seconds: float = 1.0
 ) -> dict[str, Any]:
-    """Throughput of DQN on CartPole, 64 × 64 network, batch 64.
+    """Throughput on CartPole with 64 × 64 networks.
 
     Args:
         populations: sizes P.
@@ -57,27 +82,21 @@ def measure(
         )
     rows = []
     with _one_core() as core, one_thread():
-        for frequency in TRAIN_FREQUENCIES:
-            programs = {PEER: _stable_baselines3(frequency)}
-            for P in populations:
-                programs[f"P = {P}"] = _population(P, frequency)
-            limit = _matrix_products(max(populations))
+        for workload, programs in _workloads(populations).items():
             rates: dict[str, list[float]] = {name: [] for name in programs}
-            limits = []
             for turn in range(repeats + 1):
                 for name, program in programs.items():
                     rate = _rate(program, seconds)
                     if turn:  # the first turn warms up
                         rates[name].append(rate)
-                if turn:
-                    limits.append(_rate(limit, seconds) * frequency)
+            limits = rates.pop(LIMIT)
             for name, values in rates.items():
                 ratios = [a / b for a, b in zip(values, rates[PEER], strict=True)]
                 shares = [a / b for a, b in zip(values, limits, strict=True)]
                 rows.append(
                     {
+                        "workload": workload,
                         "program": name,
-                        "train_freq": frequency,
                         "steps_per_second": median(values),
                         "lowest": min(values),
                         "highest": max(values),
@@ -86,7 +105,7 @@ def measure(
                     }
                 )
     return {
-        "task": TASK,
+        "inner_env": INNER_ENV,
         "repeats": repeats,
         "seconds": seconds,
         "core": core,
@@ -98,21 +117,20 @@ def measure(
 def render(result: dict[str, Any]) -> str:
     """The figures as a Markdown table."""
     lines = [
-        f"{result['task']}, one core, median of {result['repeats']} turns "
+        f"{result['inner_env']}, one core, median of {result['repeats']} turns "
         f"({', '.join(f'{k} {v}' for k, v in result['versions'].items())})",
         "",
-        "| program | gradient steps per step | member-steps/s | lowest – highest | "
+        "| workload | program | member-steps/s | lowest – highest | "
         f"× {PEER} | share of the limit |",
         "| --- | --- | ---: | ---: | ---: | ---: |",
     ]
     lines += [
-        f"| {row['program']} | 1/{row['train_freq']} "
-        f"| {row['steps_per_second']:,.0f} | "
+        f"| {row['workload']} | {row['program']} | {row['steps_per_second']:,.0f} | "
         f"{row['lowest']:,.0f} – {row['highest']:,.0f} | {row['ratio']:.1f} | "
         f"{row['share_of_limit']:.0%} |"
         for row in result["rows"]
     ]
-    lines += ["", f"Limit: {LIMIT}, at the shapes of an update of the largest P."]
+    lines += ["", f"Limit: {LIMIT}, at the shapes of an update of 32 members."]
     return "\n".join(lines)
 
 
@@ -144,32 +162,68 @@ def _rate(program: Callable[[], int], seconds: float) -> float:
     return done / spent
 
 
-def _population(P: int, frequency: int) -> Callable[[], int]:
-    env = make_inner_env(get_task(TASK))
-    config = dqn.DQNConfig(learning_starts=LEARNING_STARTS)
-    learner = dqn.DQN(env, env, config, BUDGET, torch.device("cpu"))
+def _train(learner_class: Any, config: Any, P: int, **changed: float) -> Any:
+    """A population in the middle of training, and a function that goes on.
+
+    Returns ``run(steps) -> member-steps``.
+    """
+    env = BatchedEnv(CartPole())
+    learner = learner_class(env, env, config, BUDGET, torch.device("cpu"))
     keys = np.stack([streams.member_keys("tuning", 0, i, 0) for i in range(P)])
     state = learner.init(keys, np.tile([*env.physics.values()], (P, 1)))
-    values = {h.name: np.full(P, float(h.default)) for h in dqn.HYPERPARAMETERS}
-    values["train_freq"][:] = frequency
+    values = {h.name: np.full(P, float(h.default)) for h in learner.hyperparameters}
+    for name, value in changed.items():
+        values[name][:] = value
     interval = learner.begin_interval(state)
-    learner.train(state, values, LEARNING_STARTS, interval)
-    steps = max(20, 400 // P) * frequency
 
-    def run() -> int:
+    def run(steps: int) -> int:
         learner.train(state, values, steps, interval)
         return P * steps
 
     return run
 
 
-def _stable_baselines3(frequency: int) -> Callable[[], int]:
+def _dqn(P: int, frequency: int) -> Program:
+    config = dqn.DQNConfig(learning_starts=LEARNING_STARTS)
+    run = _train(dqn.DQN, config, P, train_freq=frequency)
+    run(LEARNING_STARTS)
+    steps = max(20, 400 // P) * frequency
+    return lambda: run(steps)
+
+
+def _ppo(P: int) -> Program:
+    config = ppo.PPOConfig(num_inner_envs=PPO_ENVS, rollout_length=PPO_STEPS)
+    run = _train(
+        ppo.PPO,
+        config,
+        P,
+        learning_rate=1e-3,
+        batch_size=PPO_BATCH,
+        n_epochs=PPO_EPOCHS,
+        gamma=0.98,
+        gae_lambda=0.8,
+    )
+    steps = PPO_ENVS * PPO_STEPS
+    return lambda: run(steps)
+
+
+def _learn(model: Any, steps: int) -> Program:
+    def run() -> int:
+        before = model.num_timesteps
+        with torch.enable_grad():
+            model.learn(steps, reset_num_timesteps=False)
+        return int(model.num_timesteps - before)
+
+    return run
+
+
+def _stable_baselines3_dqn(frequency: int) -> Program:
     import gymnasium as gym
     from stable_baselines3 import DQN
 
     model = DQN(
         "MlpPolicy",
-        gym.make("CartPole-v1"),
+        gym.make(INNER_ENV),
         learning_rate=1e-3,
         buffer_size=BUDGET,
         learning_starts=LEARNING_STARTS,
@@ -186,47 +240,68 @@ def _stable_baselines3(frequency: int) -> Callable[[], int]:
     )
     with torch.enable_grad():
         model.learn(LEARNING_STARTS)
-
-    def run() -> int:
-        before = model.num_timesteps
-        with torch.enable_grad():
-            model.learn(200, reset_num_timesteps=False)
-        return int(model.num_timesteps - before)
-
-    return run
+    return _learn(model, 200)
 
 
-def _matrix_products(P: int, batch: int = 64, hidden: int = 64) -> Callable[[], int]:
+def _stable_baselines3_ppo() -> Program:
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.env_util import make_vec_env
+
+    model = PPO(
+        "MlpPolicy",
+        make_vec_env(INNER_ENV, PPO_ENVS, seed=0),
+        learning_rate=1e-3,
+        n_steps=PPO_STEPS,
+        batch_size=PPO_BATCH,
+        n_epochs=PPO_EPOCHS,
+        gamma=0.98,
+        gae_lambda=0.8,
+        policy_kwargs={"net_arch": [64, 64]},
+        seed=0,
+        device="cpu",
+    )
+    return _learn(model, PPO_ENVS * PPO_STEPS)
+
+
+def _matrix_products(
+    batch: int, networks: int, forwards: int, steps: float, hidden: int = 64
+) -> Program:
     """The products of one gradient step, operands in the order that is fastest.
 
-    Returns the number of member gradient steps done.
+    Args:
+        batch: samples.
+        networks: that are trained, of equal shapes.
+        forwards: passes through each before the backward pass, targets included.
+        steps: environment steps that a gradient step stands for.
+        hidden: width of both hidden layers.
+
+    Returns a program that counts the member-steps its gradient steps stand for.
     """
-    inputs, outputs = 4, 2
-    block = min(P, 32)
+    inputs, outputs, block = 4, 2, 32
     shapes = [(inputs, hidden), (hidden, hidden), (hidden, outputs)]
     activations = [torch.rand(block, batch, n) for n in (inputs, hidden, hidden)]
     gradients = [torch.rand(block, batch, n) for _, n in shapes]
-    # narrow outputs: stored transposed, as the learner does
+    # narrow outputs: stored transposed, as the learners do
     weights = [
         torch.rand(block, o, i).transpose(1, 2) if o < i else torch.rand(block, i, o)
         for i, o in shapes
     ]
     results = [torch.empty(block, batch, n) for _, n in shapes]
+    layers = list(zip(activations, weights, results, gradients, strict=True))
 
     def run() -> int:
-        for _ in range(2):  # target and online network
-            for x, w, y in zip(activations, weights, results, strict=True):
-                torch.bmm(x, w, out=y)
-        for k, (x, d, w) in enumerate(
-            zip(activations, gradients, weights, strict=True)
-        ):
-            if w.stride(2) == 1:
-                torch.bmm(x.transpose(1, 2), d)
-            else:
-                torch.bmm(d.transpose(1, 2), x)
-            if k:
-                torch.bmm(d, w.transpose(1, 2))
-        return block
+        for _ in range(networks):
+            for _ in range(forwards):
+                for x, w, y, _ in layers:
+                    torch.bmm(x, w, out=y)
+            for k, (x, w, _, d) in enumerate(layers):
+                if w.stride(2) == 1:
+                    torch.bmm(x.transpose(1, 2), d)
+                else:
+                    torch.bmm(d.transpose(1, 2), x)
+                if k:
+                    torch.bmm(d, w.transpose(1, 2))
+        return round(block * steps)
 
     return run
 

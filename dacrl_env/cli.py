@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser(
         "bench", help="measure throughput beside Stable-Baselines3"
     )
-    bench.add_argument("--populations", nargs="+", type=int, default=[1, 8, 64])
+    bench.add_argument("--populations", nargs="+", type=int, default=[1, 8, 32, 64])
     bench.add_argument("--repeats", type=int, default=5)
     bench.add_argument(
         "--seconds", type=float, default=1.0, help="of each measurement, at least"

@@ -76,6 +76,15 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--reference", metavar="POLICY")
     report.set_defaults(command=_report)
 
+    defaults = commands.add_parser(
+        "defaults", help="learning curves of the default configuration on every task"
+    )
+    defaults.add_argument("--seeds", type=int, default=16)
+    defaults.add_argument("--out", type=Path, required=True, metavar="DIR")
+    defaults.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    defaults.add_argument("--tasks", nargs="+", metavar="TASK")
+    defaults.set_defaults(command=_defaults)
+
     bench = commands.add_parser(
         "bench", help="measure throughput beside Stable-Baselines3"
     )
@@ -185,6 +194,29 @@ def _report(options: argparse.Namespace) -> None:
         path = report.write_report(frame, directory, options.reference)
         print(report.render(report.table(report.summarize(frame))))
         print(f"\nreport: {path}")
+
+
+def _defaults(options: argparse.Namespace) -> None:
+    from dacrl_env import report
+    from dacrl_env.evaluation import compare
+    from dacrl_env.registration import TASKS
+
+    frames = {}
+    half = -(-options.seeds // options.workers)  # a unit of work for every worker
+    for task in options.tasks or TASKS:
+        frames[task] = compare(
+            task,
+            ["default"],
+            range(options.seeds),
+            store=options.out / "results",
+            workers=options.workers,
+            batch=half,
+            show_progress=True,
+        )
+    for task, frame in frames.items():
+        print(f"\n{task}")
+        print(report.render(report.table(report.summarize(frame))))
+    print(f"\nfigure: {report.gallery(frames, options.out / 'defaults.png')}")
 
 
 def _bench(options: argparse.Namespace) -> None:

@@ -103,9 +103,9 @@ def _checked_seeds(seeds: Sequence[int]) -> list[int]:
     return result
 
 
-def _batches(seeds: list[int]) -> Iterator[list[int]]:
-    for start in range(0, len(seeds), BATCH):
-        yield seeds[start : start + BATCH]
+def _batches(seeds: list[int], size: int = BATCH) -> Iterator[list[int]]:
+    for start in range(0, len(seeds), size):
+        yield seeds[start : start + size]
 
 
 def _options(policy: Policy, task: Task, given: dict[str, Any]) -> dict[str, Any]:
@@ -290,6 +290,7 @@ def compare(
     store: Store | str | os.PathLike[str] | None = None,
     workers: int = 1,
     split: str = "test",
+    batch: int = BATCH,
     show_progress: bool = False,
     **task_kwargs: Any,
 ) -> pd.DataFrame:
@@ -305,6 +306,7 @@ def compare(
         store: a store or its directory; None: nothing is kept.
         workers: processes, of one torch thread each.
         split: "test" or "tuning".
+        batch: seeds of a unit of work.
         show_progress: a progress bar on standard error.
         **task_kwargs: options of the environment; with a store, JSON values.
 
@@ -319,8 +321,10 @@ def compare(
     seeds = _checked_seeds(seeds)
     if not policies or len(set(policies)) < len(policies):
         raise ValueError(f"policies must be given, and once each; got {list(policies)}")
-    if workers < 1:
-        raise ValueError(f"workers must be at least 1, got {workers}")
+    if workers < 1 or batch < 1:
+        raise ValueError(
+            f"workers and batch must be at least 1, got {workers} and {batch}"
+        )
     if store is not None and not isinstance(store, Store):
         store = Store(store)
     for name in policies:  # what is wrong should come to light before hours of work
@@ -328,9 +332,9 @@ def compare(
         options = _options(policy, task, task_kwargs)
         policy.reset(PopulationEnv(task, 1, **{**options, "split": split}), 0)
     units = [
-        (name, batch, unit_key(task, name, batch, split, task_kwargs))
+        (name, part, unit_key(task, name, part, split, task_kwargs))
         for name in policies
-        for batch in _batches(seeds)
+        for part in _batches(seeds, batch)
     ]
     frames: dict[int, pd.DataFrame] = {}
     todo = []
@@ -341,7 +345,7 @@ def compare(
             todo.append(number)
     budget = task_kwargs.get("budget") or task.budget
     bar = tqdm(
-        total=sum(len(batch) for _, batch, _ in units) * budget,
+        total=sum(len(part) for _, part, _ in units) * budget,
         initial=sum(len(units[n][1]) for n in frames) * budget,
         unit=" steps",
         unit_scale=True,

@@ -8,6 +8,7 @@ over independent runs, hierarchical where a method was fitted more than once.
 
 import os
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import StrMethodFormatter
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from PIL import Image
 
 from dacrl_env import stats
@@ -266,6 +267,50 @@ def curves(frame: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
         handles, labels, loc="outside upper center", ncols=across,
         frameon=False, fontsize=9,
     )  # fmt: skip
+    return _save(figure, path)
+
+
+def gallery(frames: Mapping[str, pd.DataFrame], path: str | os.PathLike[str]) -> Path:
+    """Draws the learning curve of one policy on each of several tasks.
+
+    Args:
+        frames: Task id to rows of one policy.
+        path: PNG file to write.
+
+    Returns:
+        `path`.
+
+    Raises:
+        ValueError: If there is no frame, or one that `curves` would refuse.
+    """
+    if not frames:
+        raise ValueError("no frames to draw")
+    across = min(3, len(frames))
+    down = -(-len(frames) // across)
+    figure = Figure(figsize=(2.6 * across + 0.6, 1.7 * down), layout="constrained")
+    grid = figure.subplots(down, across, squeeze=False, sharey=True)
+    for axis in grid.ravel()[len(frames) :]:
+        axis.set_visible(False)
+    for axis, (task, frame) in zip(grid.ravel(), frames.items(), strict=False):
+        _check(frame)
+        reports = np.unique(frame.loc[frame["report_score"].notna(), "env_steps"])
+        x, mean, low, high = _learning_curve(frame, reports)
+        for level in (0, 1):
+            axis.axhline(level, color="0.6", linewidth=0.8, linestyle=":", zorder=0)
+        axis.plot(x, mean, color=_COLOURS[1], linewidth=1.5)
+        axis.fill_between(x, low, high, color=_COLOURS[1], alpha=0.2, linewidth=0)
+        axis.set_title(task.removeprefix("dacrl/"), fontsize=8)
+        axis.set_xlim(0, float(frame["env_steps"].max()))
+        axis.xaxis.set_major_locator(MaxNLocator(3))
+        axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.tick_params(labelsize=7)
+    figure.supylabel("score (0 random, 1 reference)", fontsize=9)
+    figure.supxlabel("inner training environment steps", fontsize=9)
+    return _save(figure, path)
+
+
+def _save(figure: Figure, path: str | os.PathLike[str]) -> Path:
     canvas = FigureCanvasAgg(figure)
     figure.set_dpi(150)
     canvas.draw()

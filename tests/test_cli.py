@@ -131,6 +131,14 @@ def test_a_report_of_nothing(tmp_path, capsys):
     assert "no results" in capsys.readouterr().err
 
 
+def test_defaults_of_some_tasks(tmp_path, capsys):
+    arguments = ["defaults", "--tasks", "dacrl/NoisyQuadratic-v0", "--seeds", "3"]
+    assert main([*arguments, "--workers", "1", "--out", str(tmp_path)]) == 0
+    assert "dacrl/NoisyQuadratic-v0" in capsys.readouterr().out
+    assert (tmp_path / "defaults.png").stat().st_size > 1_000
+    assert main(["defaults", "--tasks", "nothing", "--out", str(tmp_path)]) == 2
+
+
 def test_as_a_module():
     result = subprocess.run(
         [sys.executable, "-m", "dacrl_env", "--version"],

@@ -25,7 +25,8 @@ from dacrl_env.inner_envs.shift import (
 )
 from dacrl_env.registration import BATCHED_ENVS, load
 
-IDS = list(BATCHED_ENVS)
+# those that change their physics have no original; they are tested at the end
+IDS = [name for name in BATCHED_ENVS if not name.endswith("Shift")]
 GRIDS = [env_id for env_id in IDS if env_id.startswith("MiniGrid")]
 CLASSIC = [env_id for env_id in IDS if env_id not in GRIDS]
 TOLERANCE = 1e-10

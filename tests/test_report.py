@@ -4,6 +4,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from dacrl_env import report
 
@@ -215,6 +216,19 @@ def test_curves(frame, tmp_path):
     first = path.read_bytes()
     report.curves(frame, path)
     assert path.read_bytes() == first  # nothing depends on the time or on chance
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_a_gallery_has_a_curve_per_task(frame, tmp_path, count):
+    one = frame[frame["policy"] == "default"]
+    frames = {f"dacrl/Task-{k}": one.assign(task=f"Task-{k}") for k in range(count)}
+    path = report.gallery(frames, tmp_path / "gallery.png")
+    width, height = Image.open(path).size
+    assert width > 400
+    assert height > 200
+    assert path.stat().st_size < 200_000
+    with pytest.raises(ValueError, match="no frames"):
+        report.gallery({}, tmp_path / "nothing.png")
 
 
 def test_curves_of_awkward_frames(frame, tmp_path):

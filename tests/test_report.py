@@ -223,7 +223,8 @@ def test_a_gallery_has_a_curve_per_task(frame, tmp_path, count):
     one = frame[frame["policy"] == "default"]
     frames = {f"dacrl/Task-{k}": one.assign(task=f"Task-{k}") for k in range(count)}
     path = report.gallery(frames, tmp_path / "gallery.png")
-    width, height = Image.open(path).size
+    with Image.open(path) as image:
+        width, height = image.size
     assert width > 400
     assert height > 200
     assert path.stat().st_size < 200_000

@@ -24,7 +24,7 @@ import torch
 from dacrl_env.inner_envs.batched import BatchedEnv
 from dacrl_env.inner_envs.cartpole import CartPole
 from dacrl_env.learners import dqn, ppo, streams
-from dacrl_env.population import one_thread
+from dacrl_env.population import inner_context
 from dacrl_env.version import __version__
 
 INNER_ENV = "CartPole-v1"
@@ -81,7 +81,7 @@ def measure(
             f"{populations}, {repeats}, {seconds}"
         )
     rows = []
-    with _one_core() as core, one_thread():
+    with _one_core() as core, inner_context():
         for workload, programs in _workloads(populations).items():
             rates: dict[str, list[float]] = {name: [] for name in programs}
             for turn in range(repeats + 1):

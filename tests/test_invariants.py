@@ -612,8 +612,14 @@ def global_state() -> tuple[Any, ...]:
         torch.is_grad_enabled(),
         torch.is_inference_mode_enabled(),
         torch.are_deterministic_algorithms_enabled(),
+        denormals_are_zero(),
         np.geterr(),
     )
+
+
+def denormals_are_zero() -> bool:
+    smallest = sys.float_info.min
+    return smallest / 2 == 0.0
 
 
 def seed_everything(seed: int) -> None:
@@ -662,19 +668,21 @@ def test_global_settings_survive_an_error(
     during = []
 
     def failing(*_: Any) -> None:
-        during.append((torch.get_num_threads(), torch.is_grad_enabled()))
+        during.append(
+            (torch.get_num_threads(), torch.is_grad_enabled(), denormals_are_zero())
+        )
         raise RuntimeError("on purpose")
 
     monkeypatch.setattr(env.population.learner, "train", failing)
     with pytest.raises(RuntimeError, match="on purpose"):
         env.step(np.zeros(env.action_space.shape))
-    assert during == [(1, False)]
+    assert during == [(1, False, True)]
     assert global_state() == before
     monkeypatch.undo()
     monkeypatch.setattr(env.population, "_evaluate", failing)
     with pytest.raises(RuntimeError, match="on purpose"):
         env.reset(seed=0)
-    assert during == [(1, False)] * 2
+    assert during == [(1, False, True)] * 2
     assert global_state() == before
 
 

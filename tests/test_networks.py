@@ -25,10 +25,11 @@ def run(
 ) -> tuple[Tensor, Tensor]:
     """Outputs and parameter gradients by the explicit passes."""
     P, B = x.shape[:2]
-    layers, out = network.layers(rows), network.buffers(P, B, CPU)
+    memory = networks.Memory(CPU)
+    layers, out = network.layers(rows), network.buffers(P, B, memory)
     outputs = network.forward(layers, x, out).clone()
     gradients = torch.zeros_like(rows)
-    scratch, into = network.buffers(P, B, CPU), network.layers(gradients)
+    scratch, into = network.scratch(P, B, memory), network.layers(gradients)
     network.backward(layers, x, out, gradient, scratch, into)
     return outputs, gradients
 

@@ -22,7 +22,7 @@ from dacrl_env.inner_envs.batched import BatchedEnv
 from dacrl_env.inner_envs.cartpole import CartPole
 from dacrl_env.learners import dqn, streams
 from dacrl_env.learners.rollout import play
-from dacrl_env.population import one_thread
+from dacrl_env.population import inner_context
 from dacrl_env.registration import get_task
 
 BUDGET = 50_000
@@ -72,7 +72,7 @@ def batched_aucs() -> list[float]:
     physics = np.tile([*CartPole.physics.values()], (P, 1))
     values = {name: np.full(P, float(v)) for name, v in VALUES.items()}
     scores = []
-    with one_thread():
+    with inner_context():
         state = learner.init(keys, physics)
         for point in range(1, POINTS + 1):
             interval = learner.begin_interval(state)
@@ -100,7 +100,7 @@ def sb3_auc(seed: int) -> float:
                 for layer, linear in zip(layers, linears, strict=True):
                     layer.weight[0] = linear.weight.detach().T
                     layer.bias[0, 0] = linear.bias.detach()
-                with one_thread():
+                with inner_context():
                     score = evaluate(learner, rows, keys, len(scores) + 1)
                 scores.append(float(score[0]))
             return True

@@ -280,21 +280,11 @@ def test_updates_equal_those_of_stable_baselines3(continuous, monkeypatch):
     coefficients = ppo.Coefficients(
         *(torch.tensor(x).view(1, 1, 1) for x in (0.15, 0.01, 0.5))
     )
-    D, A = learner.features, learner.num_outputs if continuous else 1
     with torch.no_grad():
         work = learner._workspace(1, 32)
         for k, b in enumerate(batches):
-            parts = (
-                b.observations,
-                b.actions.float(),
-                b.log_probs,
-                b.advantages,
-                b.returns,
-                b.values,
-            )
-            table = torch.cat(parts, -1)
-            assert table.shape[-1] == D + A + 4
-            batch = learner._batch(table, even, torch.full((1, 1, 1), 32.0))
+            scaled = ppo.normalised(b.advantages.mT, even.mT, torch.tensor([[[32.0]]]))
+            batch = b._replace(advantages=scaled.mT)
             learner._loss_and_gradient(
                 learner._net(state.parameters), batch, coefficients, work
             )
@@ -359,19 +349,19 @@ def test_minibatches_cover_the_rollout_once_an_epoch():
     updates = epochs * -(-S // sizes)
     seen = {}
     for block in blocks.make_blocks(np.arange(3), sizes, updates, torch.device("cpu")):
-        rows, counts = learner._minibatches(state, block, epochs[block.members], S)
+        rows, counts = learner._shuffles(state, block, epochs[block.members], S)
         for i, member in enumerate(block.members):
             n, size = updates[member], sizes[member]
             per_epoch = -(-S // size)
             orders = []
             for e in range(epochs[member]):
                 at = slice(e * per_epoch, (e + 1) * per_epoch)
-                order = rows[i, at][counts[i, at]]
+                order = rows[at, i][counts[at, i]]
                 assert sorted(order) == list(range(S))
                 orders.append(tuple(order))
             assert len(set(orders)) == len(orders)
             one_epoch = [size] * (S // size) + ([S % size] if S % size else [])
-            assert counts[i, :n].sum(1).tolist() == one_epoch * int(epochs[member])
+            assert counts[:n, i].sum(1).tolist() == one_epoch * int(epochs[member])
             seen[int(member)] = n
     assert seen == {0: 4, 1: 6, 2: 1}
 

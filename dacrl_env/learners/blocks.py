@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-SIZE = 32  # members of a block: their activations should stay in the cache
+ROWS = 4096  # batch rows of a block: what is made of them should stay in the cache
 
 Ints = NDArray[np.int64]
 
@@ -63,10 +63,15 @@ def padded_widths(sizes: Ints) -> Ints:
     return np.asarray(2 ** np.maximum(exponents, 5))
 
 
+def most_members(width: int) -> int:
+    """Members of a block of this padded batch width, at most."""
+    return max(1, ROWS // width)
+
+
 def make_blocks(
     members: Ints, sizes: Ints, updates: Ints, device: torch.device
 ) -> list[Block]:
-    """Blocks of at most `SIZE` members.
+    """Blocks of at most `most_members` each.
 
     Args:
         members: ``(m,)`` population indices.
@@ -79,8 +84,9 @@ def make_blocks(
     for width in np.unique(widths):
         same = np.flatnonzero(widths == width)
         same = same[np.argsort(-updates[same], kind="stable")]
-        for start in range(0, len(same), SIZE):
-            part = same[start : start + SIZE]
+        size = most_members(int(width))
+        for start in range(0, len(same), size):
+            part = same[start : start + size]
             who = members[part]
             first, last = int(who[0]), int(who[-1])
             contiguous = np.array_equal(who, np.arange(first, last + 1))

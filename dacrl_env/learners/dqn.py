@@ -117,8 +117,8 @@ class _Rows:
 class _Work:
     """Memory for one gradient step of n members at batch width B."""
 
-    online: list[Tensor]
-    target: list[Tensor]
+    outputs: list[Tensor]
+    layer_gradients: list[Tensor]
     output_gradient: Tensor
     gradients: Tensor
     gradient_layers: list[networks.Layer]
@@ -169,6 +169,7 @@ class DQN:
         self.features = int(np.prod(env.observation_shape))
         sizes = (self.features, *config.hidden_sizes, env.num_actions)
         self.network = networks.StackedMLP(sizes, config.activation)
+        self._memory = networks.Memory(device)
         self._work: dict[tuple[int, int], _Work] = {}
         self._views: dict[tuple[int, int], _Rows] = {}
         self._views_of: DQNState | None = None
@@ -344,17 +345,15 @@ class DQN:
         self, rows: _Rows, batch: replay.Batch, work: _Work
     ) -> Tensor:
         """The loss ``(m, 1)``; its gradient goes to ``work.gradients``."""
-        network = self.network
-        following = network.forward(
-            rows.target_layers, batch.next_observations, work.target
-        )
+        network, out = self.network, work.outputs
+        beyond = batch.next_observations
         if self.config.double_q:
-            online = network.forward(rows.layers, batch.next_observations, work.online)
-            value = following.gather(-1, online.argmax(-1, keepdim=True))
+            best = network.forward(rows.layers, beyond, out).argmax(-1, keepdim=True)
+            value = network.forward(rows.target_layers, beyond, out).gather(-1, best)
         else:
-            value = following.amax(-1, keepdim=True)
+            value = network.forward(rows.target_layers, beyond, out).amax(-1, True)
         goal = value.mul_(batch.discounts).add_(batch.returns)
-        q = network.forward(rows.layers, batch.observations, work.online)
+        q = network.forward(rows.layers, batch.observations, out)
         errors = q.gather(-1, batch.actions).sub_(goal)
         clipped = errors.clamp(-1.0, 1.0)
         # Huber: clipped × (error − clipped / 2), whose derivative is clipped
@@ -365,9 +364,9 @@ class DQN:
         network.backward(
             rows.layers,
             batch.observations,
-            work.online,
+            out,
             gradient,
-            work.target,
+            work.layer_gradients,
             work.gradient_layers,
         )
         return loss
@@ -395,7 +394,7 @@ class DQN:
         P, N, A = len(state.env_steps), self.config.num_inner_envs, self.env.num_actions
         epsilon = values["epsilon"][:, None]
         layers = self.network.layers(state.parameters)
-        outputs = self.network.buffers(P, N, self.device)
+        outputs = self.network.buffers(P, N, self._memory)
         pairs = np.empty((P, N, 2, self.features), self.env.observation_dtype)
         rows = np.empty((P, N, 4), np.float32)
         pairs_tensor, rows_tensor = torch.from_numpy(pairs), torch.from_numpy(rows)
@@ -547,32 +546,19 @@ class DQN:
         return self._make_rows(*(t[:m] for t in tensors))
 
     def _workspace(self, m: int, width: int) -> _Work:
-        """Scratch memory; that of fewer members is the first part of a block's."""
+        """Scratch memory, and views of it, which take time to make."""
         if (m, width) not in self._work:
-            if m == blocks.SIZE:
-                gradients = torch.zeros(
-                    m, self.network.row, device=self.device, dtype=torch.float32
-                )
-                online = self.network.buffers(m, width, self.device)
-                self._work[m, width] = _Work(
-                    online=online,
-                    target=self.network.buffers(m, width, self.device),
-                    output_gradient=torch.empty_like(online[-1]),
-                    gradients=gradients,
-                    gradient_layers=self.network.layers(gradients),
-                    scratch=torch.empty_like(gradients),
-                )
-            else:
-                whole = self._workspace(blocks.SIZE, width)
-                gradients = whole.gradients[:m]
-                self._work[m, width] = _Work(
-                    online=[t[:m] for t in whole.online],
-                    target=[t[:m] for t in whole.target],
-                    output_gradient=whole.output_gradient[:m],
-                    gradients=gradients,
-                    gradient_layers=self.network.layers(gradients),
-                    scratch=whole.scratch[:m],
-                )
+            network, memory = self.network, self._memory
+            outputs = network.buffers(m, width, memory)
+            gradients = memory.take("gradients", m, network.row)
+            self._work[m, width] = _Work(
+                outputs=outputs,
+                layer_gradients=network.scratch(m, width, memory),
+                output_gradient=torch.empty_like(outputs[-1]),
+                gradients=gradients,
+                gradient_layers=network.layers(gradients),
+                scratch=memory.take("scratch", m, network.row),
+            )
         return self._work[m, width]
 
     # -- signals ----------------------------------------------------------------

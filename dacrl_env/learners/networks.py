@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from dacrl_env.learners import streams
 
 ACTIVATIONS = ("relu", "tanh")
 _LINE = 16  # floats in a cache line
+_MINUS_ONE = torch.tensor(-1.0)
 
 
 class Layer(NamedTuple):
@@ -46,6 +48,30 @@ def inputs(observations: NDArray[Any], device: torch.device) -> Tensor:
     wide = torch.empty(m, E, padded(D), dtype=torch.float32)
     wide[..., :D] = torch.from_numpy(observations)
     return wide.to(device)[..., :D]
+
+
+class Memory:
+    """Scratch memory by name, kept between uses; holds nothing that matters.
+
+    What is taken under a name is the beginning of the same memory each time, whatever
+    its shape, so that work on fewer members stays in what is in the cache.
+
+    Args:
+        device: of the memory.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._flat: dict[str, Tensor] = {}
+
+    def take(self, name: str, *shape: int) -> Tensor:
+        """Memory of this shape; zeros at first, then what was last left there."""
+        size = prod(shape)
+        flat = self._flat.get(name)
+        if flat is None or len(flat) < size:
+            flat = torch.zeros(size, device=self.device, dtype=torch.float32)
+            self._flat[name] = flat
+        return flat[:size].view(shape)
 
 
 class StackedMLP:
@@ -137,30 +163,38 @@ class StackedMLP:
             x = activation(torch.baddbmm(layer.bias, x, layer.weight))
         if self.sizes[-1] == 1:
             return (x * last.weight.mT).sum(-1, keepdim=True) + last.bias
-        return torch.baddbmm(last.bias, x, last.weight)
+        return torch.baddbmm(last.bias.mT, last.weight.mT, x.mT).mT
 
-    def buffers(self, P: int, B: int, device: torch.device) -> list[Tensor]:
-        """Memory for the layer outputs of one forward pass, as `forward` takes it."""
-        return [
-            torch.empty(P, B, o, device=device, dtype=torch.float32)
-            for _, o in self.shapes
-        ]
+    def buffers(self, P: int, B: int, memory: Memory) -> list[Tensor]:
+        """Memory for the layer outputs of one forward pass, as `forward` takes it.
+
+        The last layer's lie transposed, one output after the other: a product with
+        few columns takes four times as long as one with few rows, and so do sums over
+        them.
+        """
+        hidden = [memory.take(f"layer {k}", P, B, o) for k, o in self._hidden()]
+        return [*hidden, memory.take("outputs", P, self.sizes[-1], B).mT]
+
+    def scratch(self, P: int, B: int, memory: Memory) -> list[Tensor]:
+        """Memory for `backward`: gradients of the hidden layers' outputs."""
+        return [memory.take(f"gradient {k}", P, B, o) for k, o in self._hidden()]
+
+    def _hidden(self) -> list[tuple[int, int]]:
+        return list(enumerate(self.sizes[1:-1]))
 
     def forward(self, layers: list[Layer], x: Tensor, out: list[Tensor]) -> Tensor:
         """As `apply`, into ``out``; no gradient is recorded."""
-        last = len(layers) - 1
-        for k, layer in enumerate(layers):
-            if layer.bias.shape[2] == 1:
-                # a product with one column takes another path for a lone member,
-                # whose last bit differs
-                products = x * layer.weight.mT
-                torch.sum(products, -1, keepdim=True, out=out[k]).add_(layer.bias)
-                x = out[k]
-            else:
-                x = torch.baddbmm(layer.bias, x, layer.weight, out=out[k])
-            if k < last:
-                self._activate(x)
-        return x
+        *hidden, last = layers
+        for layer, y in zip(hidden, out, strict=False):
+            x = self._hidden_layer(layer, x, y)
+        y = out[-1]
+        if self.sizes[-1] == 1:
+            # a product with one column takes another path for a lone member, whose
+            # last bit differs
+            torch.sum(x * last.weight.mT, -1, keepdim=True, out=y).add_(last.bias)
+        else:
+            torch.baddbmm(last.bias.mT, last.weight.mT, x.mT, out=y.mT)
+        return y
 
     def backward(
         self,
@@ -178,27 +212,31 @@ class StackedMLP:
             x: its inputs ``(P, B, in)``.
             out: its layer outputs.
             gradient: of the loss with respect to the outputs ``(P, B, out)``.
-            scratch: buffers as ``out``, overwritten.
+            scratch: from `scratch`, overwritten.
             into: where the gradients go, laid out as ``layers``.
         """
         for k in range(len(layers) - 1, -1, -1):
             inputs = out[k - 1] if k else x
-            if layers[k].weight.stride(2) == 1:
-                torch.bmm(inputs.transpose(1, 2), gradient, out=into[k].weight)
+            # a product goes to memory of its own first: written into strided rows, it
+            # would be computed member by member
+            if gradient.shape[2] == 1:  # as in `forward`
+                torch.sum(inputs * gradient, 1, keepdim=True, out=into[k].weight.mT)
+            elif layers[k].weight.stride(2) == 1:
+                into[k].weight.copy_(torch.bmm(inputs.mT, gradient))
             else:
-                by_output = into[k].weight.transpose(1, 2)
-                torch.bmm(gradient.transpose(1, 2), inputs, out=by_output)
+                into[k].weight.mT.copy_(torch.bmm(gradient.mT, inputs))
             torch.sum(gradient, 1, keepdim=True, out=into[k].bias)
             if k:
-                weight = layers[k].weight.transpose(1, 2)
+                weight = layers[k].weight.mT
                 gradient = torch.bmm(gradient, weight, out=scratch[k - 1])
                 self._activation_backward(gradient, inputs)
 
-    def _activate(self, x: Tensor) -> None:
+    def _hidden_layer(self, layer: Layer, x: Tensor, out: Tensor) -> Tensor:
         if self.activation == "relu":
-            x.relu_()
-        else:  # 2·sigmoid(2x) − 1 is tanh, at a third of its cost here
-            x.mul_(2).sigmoid_().mul_(2).sub_(1)
+            return torch.baddbmm(layer.bias, x, layer.weight, out=out).relu_()
+        # tanh(y) = 2·sigmoid(2y) − 1; where MKL's tanh is slow, at a third of its cost
+        torch.baddbmm(layer.bias, x, layer.weight, beta=2, alpha=2, out=out).sigmoid_()
+        return torch.add(_MINUS_ONE.to(out.device), out, alpha=2, out=out)
 
     def _activation_backward(self, gradient: Tensor, output: Tensor) -> None:
         if self.activation == "relu":

@@ -138,13 +138,21 @@ class _Net:
 class _Work:
     """Memory for one update of m members at batch width B."""
 
-    actor: list[Tensor]
+    actor: list[Tensor]  # outputs of its layers; the hidden ones in the critic's place
     critic: list[Tensor]
-    actor_scratch: list[Tensor]
-    critic_scratch: list[Tensor]
+    layer_gradients: list[Tensor]
     gradients: Tensor
     into: _Net
     scratch: Tensor
+
+
+@dataclass
+class _Minibatches:
+    """Of U updates of the m members of a block."""
+
+    rows: Tensor  # (U, m, B) int64, of the table (P · N·T, …)
+    weights: Tensor  # (U, m, B, 1) share in the mean; 0 for padding
+    advantages: Tensor  # (U, m, B, 1), normalised if they are to be
 
 
 class PPO:
@@ -187,6 +195,7 @@ class PPO:
         self._std_at = self._critic_at + self.critic.num_parameters
         self.num_parameters = self._std_at + self.continuous * self.num_outputs
         self.row = networks.padded(self.num_parameters)
+        self._memory = networks.Memory(device)
         self._work: dict[tuple[int, int], _Work] = {}
 
     # -- configuration ----------------------------------------------------------
@@ -346,7 +355,7 @@ class PPO:
         if self.continuous:
             actions = outputs + log_std.exp() * chance
         else:
-            below = outputs.softmax(-1).cumsum(-1) < chance[..., None]
+            below = outputs.mT.softmax(1).cumsum(1).mT < chance[..., None]
             # rounding can leave the last cumulated probability below the draw
             actions = below[..., :-1].sum(-1, keepdim=True)
         return actions, self.log_prob(outputs, log_std, actions)
@@ -356,14 +365,14 @@ class PPO:
         if self.continuous:
             z = (actions - outputs) / log_std.exp()
             return (-0.5 * (z.square() + _LOG_2PI) - log_std).sum(-1, keepdim=True)
-        return outputs.log_softmax(-1).gather(-1, actions)
+        return _log_softmax(outputs).gather(-1, actions)
 
     def entropy(self, outputs: Tensor, log_std: Tensor) -> Tensor:
         """Entropy ``(P, B, 1)`` of the action distributions."""
         if self.continuous:
             total = (log_std + 0.5 * (1 + _LOG_2PI)).sum(-1, keepdim=True)
             return total.expand(*outputs.shape[:-1], 1)
-        logs = outputs.log_softmax(-1)
+        logs = _log_softmax(outputs)
         return -(logs.exp() * logs).sum(-1, keepdim=True)
 
     # -- loss -------------------------------------------------------------------
@@ -389,8 +398,36 @@ class PPO:
         self, net: _Net, batch: Batch, c: Coefficients, work: _Work
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Loss, approximate KL and entropy ``(m, 1)``; gradients go to ``work``."""
-        outputs = self.actor.forward(net.actor, batch.observations, work.actor)
+        value_loss = self._value_gradient(net, batch, c, work)
+        policy_loss, kl, entropy = self._policy_gradient(net, batch, c, work)
+        return value_loss + policy_loss, kl, entropy
+
+    def _value_gradient(
+        self, net: _Net, batch: Batch, c: Coefficients, work: _Work
+    ) -> Tensor:
         values = self.critic.forward(net.critic, batch.observations, work.critic)
+        error = values - batch.returns
+        slope = error
+        if self.config.clip_range_vf is not None:
+            limit = self.config.clip_range_vf
+            moved = values - batch.values
+            error = batch.values + moved.clamp(-limit, limit) - batch.returns
+            slope = error * (moved.abs() <= limit)
+        weighted = c.vf_coef * batch.weights
+        self.critic.backward(
+            net.critic,
+            batch.observations,
+            work.critic,
+            slope * (2 * weighted),
+            work.layer_gradients,
+            work.into.critic,
+        )
+        return (error.square() * weighted).sum(1)
+
+    def _policy_gradient(
+        self, net: _Net, batch: Batch, c: Coefficients, work: _Work
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        outputs = self.actor.forward(net.actor, batch.observations, work.actor)
         weights, advantages = batch.weights, batch.advantages
         if self.continuous:
             deviation = net.log_std.exp()
@@ -399,52 +436,34 @@ class PPO:
             log_probs = per.sum(-1, keepdim=True)
             entropy = self.entropy(outputs, net.log_std)
         else:
-            logs = outputs.log_softmax(-1)
+            logs = _log_softmax(outputs)
             log_probs = logs.gather(-1, batch.actions)
             probs = logs.exp()
-            entropy = -(probs * logs).sum(-1, keepdim=True)
+            entropy = (probs * logs).sum(-1, keepdim=True).neg_()
         log_ratio = log_probs.sub_(batch.log_probs)
         ratio = log_ratio.exp()
-        low, high = 1 - c.clip_range, 1 + c.clip_range
         gain = advantages * ratio
-        limited = advantages * ratio.clamp(low, high)
+        limited = advantages * ratio.clamp(1 - c.clip_range, 1 + c.clip_range)
         # the gradient vanishes where clipping makes the objective the smaller one
         slope = (gain <= limited) * gain * weights  # of the policy gain, per log prob
-        kl = ((ratio - 1 - log_ratio) * weights).sum(1)
-        error = values - batch.returns
-        if self.config.clip_range_vf is not None:
-            limit = self.config.clip_range_vf
-            moved = values - batch.values
-            error = batch.values + moved.clamp(-limit, limit) - batch.returns
-            slope_v = error * (moved.abs() <= limit)
-        else:
-            slope_v = error
-        loss = c.vf_coef * error.square() - torch.minimum(gain, limited)
-        loss = ((loss - c.ent_coef * entropy) * weights).sum(1)
-        d_values = slope_v * (2 * c.vf_coef * weights)
+        kl = (ratio.sub_(1).sub_(log_ratio) * weights).sum(1)
+        objective = torch.minimum(gain, limited).add_(c.ent_coef * entropy)
+        loss = (objective * weights).sum(1).neg_()
         if self.continuous:
             d_outputs = -slope * z / deviation
             d_log_std = (-slope * (z.square() - 1)).sum(1, keepdim=True)
             torch.sub(d_log_std, c.ent_coef, out=work.into.log_std)
         else:
             # d(−slope·log p)/d outputs, and d(−c·H)/d outputs = c·p·(log p + H)
-            d_outputs = probs * (slope + c.ent_coef * weights * (logs + entropy))
-            d_outputs.scatter_add_(-1, batch.actions, -slope)
+            pull = logs.add_(entropy).mul_(c.ent_coef * weights).add_(slope)
+            d_outputs = probs.mul_(pull).scatter_add_(-1, batch.actions, slope.neg_())
         self.actor.backward(
             net.actor,
             batch.observations,
             work.actor,
             d_outputs,
-            work.actor_scratch,
+            work.layer_gradients,
             work.into.actor,
-        )
-        self.critic.backward(
-            net.critic,
-            batch.observations,
-            work.critic,
-            d_values,
-            work.critic_scratch,
-            work.into.critic,
         )
         return loss, kl, (entropy * weights).sum(1)
 
@@ -479,8 +498,9 @@ class PPO:
         P, N, T = len(state.env_steps), *self._rollout_shape()
         D, A = self.features, self.num_outputs if self.continuous else 1
         net = self._net(state.parameters)
-        actor = self.actor.buffers(P, N, self.device)
-        critic = self.critic.buffers(P, N, self.device)
+        # in the same memory: what one gives is used before the other writes
+        actor = self.actor.buffers(P, N, self._memory)
+        critic = self.critic.buffers(P, N, self._memory)
         shape = (P, N, T, D + A + 4)
         table = torch.empty(shape, device=self.device, dtype=torch.float32)
         rewards = np.empty((T, P, N), np.float32)
@@ -490,8 +510,8 @@ class PPO:
         for t in range(T):
             inputs = self._observe(state)
             outputs = self.actor.forward(net.actor, inputs, actor)
-            value = self.critic.forward(net.critic, inputs, critic)
             actions, log_probs = self._sample(outputs, net.log_std, draws[t])
+            value = self.critic.forward(net.critic, inputs, critic)
             row = table[:, :, t]
             row[..., :D] = inputs
             row[..., D : D + A] = actions
@@ -586,18 +606,18 @@ class PPO:
         for block in blocks.make_blocks(np.arange(P), sizes, updates, self.device):
             self._update(state, values, table, block, interval)
 
-    def _minibatches(
+    def _shuffles(
         self, state: PPOState, block: blocks.Block, epochs: NDArray[np.int64], S: int
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Rows of the table for each update, and which count: ``(m, U, width)``.
+        """Rows of the table for each update, and which count: ``(U, m, width)``.
 
         Every epoch is a fresh shuffle; the last minibatch of an epoch may be partial.
         """
         m, U = len(block.members), int(block.updates[0])
         keys = streams.of(state.keys, "replay")[block.members]
         at = state.env_steps[block.members] * _EPOCHS
-        rows = np.zeros((m, U, block.width), np.int64)
-        counts = np.zeros((m, U, block.width), bool)
+        rows = np.zeros((U, m, block.width), np.int64)
+        counts = np.zeros((U, m, block.width), bool)
         most = int(epochs.max())
         bits = streams.bits(keys[:, None], at[:, None] + np.arange(most), S)
         shuffles = bits.argsort(-1)  # (m, epochs, S)
@@ -608,11 +628,32 @@ class PPO:
             padded[..., :S] = shuffles[which]
             inside = np.zeros((most, number * size), bool)
             inside[:, :S] = True
-            shape = (most * number, size)
             last = min(U, most * number)
-            rows[which, :last, :size] = padded.reshape(len(which), *shape)[:, :last]
-            counts[which, :last, :size] = inside.reshape(shape)[:last]
+            each = padded.reshape(len(which), most * number, size).swapaxes(0, 1)
+            rows[:last, which, :size] = each[:last]
+            inside = inside.reshape(most * number, 1, size)
+            counts[:last, which, :size] = inside[:last]
         return rows, counts
+
+    def _minibatches(
+        self,
+        state: PPOState,
+        block: blocks.Block,
+        epochs: NDArray[np.int64],
+        table: Tensor,
+    ) -> _Minibatches:
+        _, S, F = table.shape
+        rows, counts = self._shuffles(state, block, epochs, S)
+        taken = counts.sum(-1, keepdims=True)  # (U, m, 1)
+        share = (counts / np.maximum(taken, 1)).astype(np.float32)
+        weights = torch.from_numpy(share).to(self.device)
+        index = torch.from_numpy(rows + block.members[:, None] * S).to(self.device)
+        column = table[..., F - 3].reshape(-1)
+        advantages = column.index_select(0, index.view(-1)).view(index.shape)
+        if self.config.normalize_advantages:
+            n = torch.from_numpy(taken.astype(np.float32)).to(self.device)
+            advantages = normalised(advantages, weights, n)
+        return _Minibatches(index, weights[..., None], advantages[..., None])
 
     def _update(
         self,
@@ -626,14 +667,9 @@ class PPO:
         P, S, F = table.shape
         who = block.members
         epochs = values["n_epochs"][who].astype(np.int64)
-        rows, counts = self._minibatches(state, block, epochs, S)
+        minibatches = self._minibatches(state, block, epochs, table)
         parameters = block.take(state.parameters)
         mean, square = block.take(state.adam.mean), block.take(state.adam.square)
-        index = torch.from_numpy(rows + who[:, None, None] * S).to(self.device)
-        taken = counts.sum(-1, keepdims=True)  # (m, U, 1)
-        weights = counts / np.maximum(taken, 1)
-        weight = torch.from_numpy(weights.astype(np.float32)).to(self.device)
-        n = torch.from_numpy(taken.astype(np.float32)).to(self.device)
         coefficients = Coefficients(
             *(
                 blocks.column(values[name][who], self.device)[..., None]
@@ -652,11 +688,7 @@ class PPO:
                 work = self._workspace(m, block.width)
                 c = Coefficients(*(x[:m] for x in coefficients))
                 moments = adam.AdamState(mean[:m], square[:m])
-            batch = self._batch(
-                flat.index_select(0, index[:m, k].reshape(-1)).view(m, block.width, F),
-                weight[:m, k, :, None],
-                n[:m, k, :, None],
-            )
+            batch = self._batch(flat, minibatches, k, m)
             loss, kl, entropy = self._loss_and_gradient(net, batch, c, work)
             real = work.gradients[:, : self.num_parameters]
             norms = adam.clip_norm(real, max_norm[:m])
@@ -680,55 +712,34 @@ class PPO:
         interval.updates[who] += block.updates
         interval.samples[who] += epochs * S
 
-    def _batch(self, rows: Tensor, weights: Tensor, n: Tensor) -> Batch:
-        """A minibatch from rows ``(m, B, F)`` of the table."""
+    def _batch(self, flat: Tensor, minibatches: _Minibatches, k: int, m: int) -> Batch:
+        """Update k of the first m members, from the rows ``(P · N·T, F)``."""
         D, A = self.features, self.num_outputs if self.continuous else 1
+        index = minibatches.rows[k, :m]
+        rows = flat.index_select(0, index.view(-1)).view(*index.shape, -1)
         actions = rows[..., D : D + A]
-        advantages = rows[..., D + A + 1 : D + A + 2]
-        if self.config.normalize_advantages:
-            mean = (advantages * weights).sum(1, keepdim=True)
-            centred = advantages - mean
-            # unbiased, as torch.std; a single sample is left as it is
-            spread = (centred.square() * weights).sum(1, keepdim=True)
-            deviation = (spread * (n / (n - 1).clamp(min=1))).sqrt_()
-            scaled = centred / (deviation + 1e-8)
-            advantages = torch.where(n > 1, scaled, advantages)
         return Batch(
             observations=rows[..., :D],
             actions=actions if self.continuous else actions.long(),
             log_probs=rows[..., D + A : D + A + 1],
-            advantages=advantages,
+            advantages=minibatches.advantages[k, :m],
             returns=rows[..., D + A + 2 : D + A + 3],
             values=rows[..., D + A + 3 : D + A + 4],
-            weights=weights,
+            weights=minibatches.weights[k, :m],
         )
 
     def _workspace(self, m: int, width: int) -> _Work:
-        """Scratch memory; that of fewer members is the first part of a block's."""
+        """Scratch memory, and views of it, which take time to make."""
         if (m, width) not in self._work:
-            whole = m == blocks.SIZE
-            if whole:
-                gradients = torch.zeros(
-                    m, self.row, device=self.device, dtype=torch.float32
-                )
-                scratch = torch.empty_like(gradients)
-            else:
-                block = self._workspace(blocks.SIZE, width)
-                gradients, scratch = block.gradients[:m], block.scratch[:m]
-
-            def memory(net: networks.StackedMLP, part: str) -> list[Tensor]:
-                if whole:
-                    return net.buffers(m, width, self.device)
-                return [t[:m] for t in getattr(block, part)]
-
+            memory = self._memory
+            gradients = memory.take("gradients", m, self.row)
             self._work[m, width] = _Work(
-                actor=memory(self.actor, "actor"),
-                critic=memory(self.critic, "critic"),
-                actor_scratch=memory(self.actor, "actor_scratch"),
-                critic_scratch=memory(self.critic, "critic_scratch"),
+                actor=self.actor.buffers(m, width, memory),
+                critic=self.critic.buffers(m, width, memory),
+                layer_gradients=self.actor.scratch(m, width, memory),
                 gradients=gradients,
                 into=self._net(gradients),
-                scratch=scratch,
+                scratch=memory.take("scratch", m, self.row),
             )
         return self._work[m, width]
 
@@ -753,3 +764,23 @@ class PPO:
             "value_mean": value.mean((1, 2)).double().cpu().numpy(),
             "value_std": value.std((1, 2), correction=0).double().cpu().numpy(),
         }
+
+
+def normalised(advantages: Tensor, weights: Tensor, n: Tensor) -> Tensor:
+    """Advantages with mean 0 and standard deviation 1 in their minibatch.
+
+    Args:
+        advantages: ``(…, B)``.
+        weights: ``(…, B)`` share in the mean; 0 for padding.
+        n: ``(…, 1)`` how many count; a single one is left as it is.
+    """
+    centred = advantages - (advantages * weights).sum(-1, keepdim=True)
+    spread = (centred.square() * weights).sum(-1, keepdim=True)
+    # unbiased, as torch.std
+    deviation = (spread * (n / (n - 1).clamp(min=1))).sqrt_()
+    return torch.where(n > 1, centred / (deviation + 1e-8), advantages)
+
+
+def _log_softmax(outputs: Tensor) -> Tensor:
+    """Log probabilities ``(P, B, A)``, laid out as the outputs of a network."""
+    return outputs.mT.log_softmax(1).mT

@@ -138,7 +138,7 @@ class ActionMap:
 
     def _from_unit(self, positions: Floats) -> Floats:
         columns = zip(self.hyperparameters, positions.T, strict=True)
-        return np.stack([h.from_unit(x) for h, x in columns], -1)
+        return twelve_digits(np.stack([h.from_unit(x) for h, x in columns], -1))
 
     def _checked(self, actions: ArrayLike, P: int) -> Floats:
         try:
@@ -166,6 +166,20 @@ class ActionMap:
                 f"got {a.tolist()}"
             )
         return a
+
+
+def twelve_digits(values: ArrayLike) -> Floats:
+    """Values to twelve significant digits.
+
+    What actions ask for is rounded so: a value of so many digits then survives the way
+    into an action and back to the last bit, and a recorded schedule can be replayed.
+    """
+    x = np.asarray(values, np.float64)
+    with np.errstate(divide="ignore"):
+        exponents = np.floor(np.log10(np.abs(x)))
+    # at most 10²², the largest power of ten that is a double
+    scale = 10.0 ** np.clip(11 - exponents, 0, 22)
+    return np.asarray(np.rint(x * scale) / scale)
 
 
 def check_names(names: Any, valid: Sequence[str], what: str) -> None:

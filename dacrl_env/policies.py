@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from dacrl_env.registration import load
 
 if TYPE_CHECKING:
+    from dacrl_env.store import Store
     from dacrl_env.tasks import Task
     from dacrl_env.vector_env import PopulationEnv
 
@@ -49,11 +51,74 @@ class Method(Protocol):
         task: str | Task,
         budget: int,
         seed: int,
-        store: Any = None,
+        store: Store | None = None,
+        progress: Callable[[int], Any] | None = None,
         **task_kwargs: Any,
-    ) -> Policy:
-        """Make a policy with at most ``budget`` inner environment steps."""
+    ) -> Fitted:
+        """Make a policy with at most ``budget`` inner environment steps of training.
+
+        Args:
+            task: id or task.
+            budget: inner environment steps of training, tuning split only.
+            seed: of the method run.
+            store: where an interrupted fit finds what it had done.
+            progress: called with inner environment steps done since its last call.
+            **task_kwargs: options of the environment.
+        """
         ...
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What was used: steps of inner environments, and work on networks."""
+
+    env_steps: int = 0  # training
+    eval_steps: int = 0  # evaluation episodes that a method could see
+    gradient_steps: int = 0
+    flops: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(**{k: v + getattr(other, k) for k, v in asdict(self).items()})
+
+
+class Fitted:
+    """A policy that a method made, and what it took; itself a policy.
+
+    Args:
+        policy: what goes on.
+        cost: of making it.
+        incumbents: what the method would have returned had it stopped after the given
+            cost, in order; the last is ``policy``.
+        online: score by the report stream of the tuning run that ``policy`` was
+            chosen by. The best of many runs by what it observed: never to be ranked
+            against a single run. None: the method has no such run.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        cost: Cost,
+        incumbents: Sequence[tuple[Cost, Policy]] = (),
+        online: float | None = None,
+    ) -> None:
+        self.policy = policy
+        self.cost = cost
+        self.incumbents = list(incumbents) or [(cost, policy)]
+        self.online = online
+        self.action_mode = policy.action_mode
+        self.hyperparameters = getattr(policy, "hyperparameters", ())
+        self.decisions = getattr(policy, "decisions", None)
+        self.decision_interval = getattr(policy, "decision_interval", None)
+
+    def reset(self, envs: PopulationEnv, seed: int) -> None:
+        """As the policy."""
+        self.policy.reset(envs, seed)
+
+    def act(
+        self, observations: NDArray[np.float32], infos: Mapping[str, Any]
+    ) -> NDArray[Any]:
+        """As the policy."""
+        return self.policy.act(observations, infos)
 
 
 # name -> class and the arguments that the name stands for
@@ -83,6 +148,72 @@ POLICIES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "grid-search": ("dacrl_env.baselines.grid_search:GridSearch", {}),
+    "random-search": ("dacrl_env.baselines.random_search:RandomSearch", {}),
+    "random-schedules": (
+        "dacrl_env.baselines.random_search:RandomSearch",
+        {"family": "schedule"},
+    ),
+    "successive-halving": ("dacrl_env.baselines.hyperband:SuccessiveHalving", {}),
+    "hyperband": ("dacrl_env.baselines.hyperband:Hyperband", {}),
+    "tpe": ("dacrl_env.baselines.tpe:TPE", {}),
+    "smac": ("dacrl_env.baselines.smac:SMAC", {}),
+    "pbt": ("dacrl_env.baselines.pbt:PBT", {}),
+    "pb2": ("dacrl_env.baselines.pb2:PB2", {}),
+}
+
+# kinds of policies that are written out as JSON: what a file may name
+WRITTEN = {
+    "static": "dacrl_env.baselines.static:Static",
+    "open-loop": "dacrl_env.baselines.open_loop:OpenLoop",
+}
+
+
+def to_json(policy: Any) -> dict[str, Any]:
+    """A policy that a method made as JSON values; see `from_json`.
+
+    Raises:
+        ValueError: a policy of another kind.
+    """
+    for kind, entry in WRITTEN.items():
+        if type(policy) is load(entry):
+            arguments = policy.config if kind == "static" else {"values": policy.values}
+            return {"kind": kind, "arguments": arguments}
+    raise ValueError(
+        f"a {type(policy).__name__} cannot be written out; valid: {', '.join(WRITTEN)}"
+    )
+
+
+def from_json(content: Mapping[str, Any]) -> Policy:
+    """The policy that `to_json` wrote.
+
+    Raises:
+        ValueError: an unknown kind, or arguments that it does not take.
+    """
+    kind, arguments = content.get("kind"), content.get("arguments")
+    if kind not in WRITTEN:
+        raise ValueError(f"unknown policy {kind!r}; valid: {', '.join(WRITTEN)}")
+    if not isinstance(arguments, Mapping):
+        raise ValueError(f"arguments of a {kind} policy must be a dict")
+    try:
+        policy: Policy = load(WRITTEN[kind])(**arguments)
+    except TypeError as error:
+        raise ValueError(f"arguments of a {kind} policy: {error}") from error
+    return policy
+
+
+def get_method(spec: str) -> Method:
+    """A method by name or ``"module:Class"``, with arguments after commas.
+
+    Raises:
+        ValueError: an unknown name, class or argument; the message lists the valid
+            ones.
+    """
+    method: Method = _by_name(spec, METHODS, "method")
+    return method
+
+
 def get_policy(spec: str) -> Policy:
     """A policy by name or ``"module:Class"``, with arguments after commas.
 
@@ -93,13 +224,20 @@ def get_policy(spec: str) -> Policy:
         ValueError: an unknown name, class or argument; the message lists the valid
             ones.
     """
+    policy: Policy = _by_name(spec, POLICIES, "policy")
+    return policy
+
+
+def _by_name(
+    spec: str, table: Mapping[str, tuple[str, dict[str, Any]]], what: str
+) -> Any:
     name, *rest = (part.strip() for part in spec.split(","))
     kwargs: dict[str, Any] = {}
     for part in rest:
         key, equals, value = part.partition("=")
         if not equals:
             raise ValueError(
-                f"cannot read {part!r} in policy {spec!r}; arguments look like "
+                f"cannot read {part!r} in {what} {spec!r}; arguments look like "
                 "name,key=value,key=value"
             )
         kwargs[key] = _literal(value)
@@ -107,21 +245,20 @@ def get_policy(spec: str) -> Policy:
         try:
             factory = load(name)
         except (ImportError, AttributeError) as error:
-            raise ValueError(f"cannot load policy {name!r}: {error}") from error
-    elif name in POLICIES:
-        entry, preset = POLICIES[name]
+            raise ValueError(f"cannot load {what} {name!r}: {error}") from error
+    elif name in table:
+        entry, preset = table[name]
         factory, kwargs = load(entry), {**preset, **kwargs}
     else:
         raise ValueError(
-            f"unknown policy {name!r}; valid: {', '.join(POLICIES)}, or module:Class"
+            f"unknown {what} {name!r}; valid: {', '.join(table)}, or module:Class"
         )
     try:
         inspect.signature(factory).bind(**kwargs)
     except TypeError as error:
         valid = ", ".join(inspect.signature(factory).parameters)
-        raise ValueError(f"policy {spec!r}: {error}; arguments: {valid}") from error
-    policy: Policy = factory(**kwargs)
-    return policy
+        raise ValueError(f"{what} {spec!r}: {error}; arguments: {valid}") from error
+    return factory(**kwargs)
 
 
 def _literal(text: str) -> Any:

@@ -1,0 +1,74 @@
+"""Random search (Bergstra and Bengio 2012): as many candidates as the budget pays for.
+
+"Random search for hyper-parameter optimization", JMLR 13. Each candidate is trained to
+the end on every tuning seed; the best mean counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dacrl_env.policies import Fitted
+from dacrl_env.store import Store
+from dacrl_env.tasks import Task
+from dacrl_env.trials import Trials, check_objective
+
+from .search import Incumbent, affordable, check_candidates, train
+from .search_space import SearchSpace
+
+
+@dataclass(frozen=True)
+class RandomSearch:
+    """Candidates drawn uniformly, on the scales of the hyperparameters.
+
+    Args:
+        space: name to lowest and highest value; None: all that are controlled.
+        family: "static" configurations or a "schedule" each.
+        seeds: tuning runs a candidate.
+        objective: of a run: "final", "best" or "auc" of the observed score.
+        population: runs trained side by side.
+
+    Raises:
+        ValueError: see `SearchSpace` and `Trials`.
+    """
+
+    space: Mapping[str, Sequence[float]] | None = None
+    family: str = "static"
+    seeds: int = 1
+    objective: str = "final"
+    population: int = 64
+
+    def __post_init__(self) -> None:
+        check_objective(self.objective)
+
+    def fit(
+        self,
+        task: str | Task,
+        budget: int,
+        seed: int,
+        store: Store | None = None,
+        progress: Callable[[int], Any] | None = None,
+        **task_kwargs: Any,
+    ) -> Fitted:
+        """The best of all candidates that the budget pays for.
+
+        Raises:
+            ValueError: the budget is below one candidate.
+        """
+        trials = Trials(task, budget, seed, self, store, progress, **task_kwargs)
+        space = SearchSpace(trials.controlled, self.space, self.family)
+        generator = np.random.default_rng((seed, 0))
+        check_candidates(trials, self.seeds)
+        best = Incumbent(space, trials)
+        # runs that diverge leave steps for further candidates
+        while n := affordable(trials, self.seeds, self.population):
+            candidates = space.sample(generator, n)
+            best.offer(
+                candidates,
+                *train(trials, space, candidates, self.seeds, self.objective),
+            )
+        return best.fitted()

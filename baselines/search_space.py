@@ -1,0 +1,180 @@
+"""What tuning searches: configurations, or the parameters of a family of schedules.
+
+A candidate is a row of the unit cube. Equal distances in it are equal factors (or
+sums) of a hyperparameter, so that every searcher sees the scales of the task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dacrl_env.actions import check_names, check_range, twelve_digits
+from dacrl_env.tasks import Hyperparameter
+
+from .open_loop import OpenLoop
+from .schedules import SHAPES
+from .static import Static
+
+FAMILIES = ("static", "schedule")
+_SHAPES = ("linear", "cosine", "step")
+_STAIRS = 4
+
+Floats = NDArray[np.float64]
+
+
+class SearchSpace:
+    """Candidates and the policies they stand for.
+
+    The family "static" has one dimension a hyperparameter. The family "schedule" has
+    four: ``<name>/start`` and ``<name>/end``, the ``<name>/shape`` of the curve between
+    them (linear, cosine or in four steps, on the hyperparameter's own scale) and the
+    ``<name>/fraction`` of the run after which the end holds.
+
+    Args:
+        controlled: hyperparameters of the environment.
+        bounds: name to lowest and highest value, of the hyperparameters to search;
+            None: all that are controlled, over their whole range.
+        family: "static" or "schedule".
+
+    Raises:
+        ValueError: an unknown name or family, or bounds that are inverted or wider than
+            the task's.
+    """
+
+    def __init__(
+        self,
+        controlled: Sequence[Hyperparameter],
+        bounds: Mapping[str, Sequence[float]] | None = None,
+        family: str = "static",
+    ) -> None:
+        if family not in FAMILIES:
+            raise ValueError(f"unknown family {family!r}; valid: {', '.join(FAMILIES)}")
+        known = {h.name: h for h in controlled}
+        bounds = (
+            {h.name: (h.low, h.high) for h in controlled} if bounds is None else bounds
+        )
+        check_names(bounds, list(known), "hyperparameter")
+        if not bounds:
+            raise ValueError(f"nothing to search; valid: {', '.join(known)}")
+        self.family = family
+        self.controlled = tuple(controlled)
+        self.searched = tuple(_narrowed(known[n], b) for n, b in bounds.items())
+        self.dimensions = tuple(
+            dimension for h in self.searched for dimension in self._dimensions(h)
+        )
+        self.names = tuple(d.name for d in self.dimensions)
+
+    def _dimensions(self, h: Hyperparameter) -> list[Hyperparameter]:
+        if self.family == "static":
+            return [h]
+        ends = [_renamed(h, f"{h.name}/{end}") for end in ("start", "end")]
+        last = len(_SHAPES) - 1
+        shape = Hyperparameter(f"{h.name}/shape", 0, last, 0, integer=True)
+        return [*ends, shape, Hyperparameter(f"{h.name}/fraction", 0.05, 1.0, 1.0)]
+
+    def sample(self, generator: np.random.Generator, n: int) -> Floats:
+        """Candidates ``(n, k)`` drawn uniformly from the unit cube."""
+        return generator.random((n, len(self.dimensions)))
+
+    def grid(self, points: int) -> Floats:
+        """All candidates ``(points^k, k)`` of a grid, its edges included."""
+        if points < 2:
+            raise ValueError(f"a grid needs at least 2 points an axis, got {points}")
+        axes = [np.linspace(0, 1, points)] * len(self.dimensions)
+        return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(axes))
+
+    def decode(self, candidates: ArrayLike) -> list[dict[str, float]]:
+        """Parameters of candidates ``(n, k)``, a dict each."""
+        rows = np.atleast_2d(np.asarray(candidates, np.float64))
+        columns = []
+        for d, u in zip(self.dimensions, rows.T, strict=True):
+            if d.name.endswith("/shape"):  # equal shares, not the halves of rounding
+                count = d.high - d.low + 1
+                values = np.minimum(np.floor(u * count), d.high)
+            else:
+                low, high = d.to_unit(d.low), d.to_unit(d.high)
+                values = twelve_digits(d.from_unit(low + u * (high - low)))
+                values = np.rint(values) if d.integer else values
+            columns.append(values)
+        return [
+            dict(zip(self.names, map(float, row), strict=True))
+            for row in np.stack(columns, -1)
+        ]
+
+    def encode(self, parameters: Sequence[Mapping[str, float]]) -> Floats:
+        """Candidates ``(n, k)`` with given parameters, the inverse of `decode`."""
+        rows = []
+        for given in parameters:
+            row = []
+            for d in self.dimensions:
+                low, high = d.to_unit(d.low), d.to_unit(d.high)
+                row.append((d.to_unit(given[d.name]) - low) / (high - low))
+            rows.append(row)
+        return np.array(rows, np.float64)
+
+    def values(self, candidates: ArrayLike, decisions: int) -> Floats:
+        """Values ``(decisions, n, d)`` of the controlled hyperparameters.
+
+        Those that are not searched have their default.
+        """
+        each = [self._table(p, decisions) for p in self.decode(candidates)]
+        return np.stack(each, 1)
+
+    def policy(self, candidate: ArrayLike, decisions: int) -> Static | OpenLoop:
+        """The policy that one candidate ``(k,)`` stands for."""
+        (parameters,) = self.decode(candidate)
+        if self.family == "static":
+            return Static(**parameters)
+        table = self._table(parameters, decisions)
+        searched = [h.name for h in self.searched]
+        return OpenLoop(
+            {
+                h.name: column.tolist()
+                for h, column in zip(self.controlled, table.T, strict=True)
+                if h.name in searched
+            }
+        )
+
+    def _table(self, parameters: Mapping[str, float], decisions: int) -> Floats:
+        """Values ``(decisions, d)`` of one candidate."""
+        columns: dict[str, Any] = {
+            h.name: np.full(decisions, float(h.default)) for h in self.controlled
+        }
+        for h in self.searched:
+            if self.family == "static":
+                columns[h.name][:] = parameters[h.name]
+            else:
+                columns[h.name] = self._curve(h, parameters, decisions)
+        return np.stack(list(columns.values()), -1)
+
+    def _curve(
+        self, h: Hyperparameter, parameters: Mapping[str, float], decisions: int
+    ) -> Floats:
+        start, end, shape, fraction = (
+            parameters[f"{h.name}/{part}"]
+            for part in ("start", "end", "shape", "fraction")
+        )
+        t = np.clip(np.arange(decisions) / decisions / fraction, 0.0, 1.0)
+        first, last = float(h.to_unit(start)), float(h.to_unit(end))
+        positions = SHAPES[_SHAPES[int(shape)]](t, first, last, _STAIRS)
+        values = twelve_digits(h.from_unit(positions))
+        return np.rint(values) if h.integer else values
+
+
+def _narrowed(h: Hyperparameter, bounds: Sequence[float]) -> Hyperparameter:
+    if len(bounds) != 2:
+        raise ValueError(f"bounds of {h.name} must be low and high, got {bounds!r}")
+    low, high = map(float, bounds)
+    if not low < high:
+        raise ValueError(f"bounds of {h.name} are inverted or empty: {low}, {high}")
+    check_range(h, (low, high))
+    default = min(max(h.default, low), high)
+    return Hyperparameter(h.name, low, high, default, h.scale, h.integer)
+
+
+def _renamed(h: Hyperparameter, name: str) -> Hyperparameter:
+    return Hyperparameter(name, h.low, h.high, h.default, h.scale, h.integer)

@@ -1,0 +1,398 @@
+"""Inner training that a method spends on the tuning split: advanced, forked, charged.
+
+Every method does its work through `Trials`, which keeps the account of what was spent
+and, with a store, a journal of what came out, so that an interrupted fit goes on where
+it was. The journal is a list of operations with their results and a snapshot of the
+runs after the last of them. A method that is started again asks for the same
+operations in the same order; as long as they are in the journal they cost nothing, and
+the first that is not continues from the snapshot.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dacrl_env.policies import Cost
+from dacrl_env.population import Population
+from dacrl_env.registration import get_task
+from dacrl_env.settings import resolve
+from dacrl_env.snapshot import Snapshot, SnapshotNotSupported
+from dacrl_env.store import Store, StoreError, canonical
+from dacrl_env.tasks import Task
+from dacrl_env.version import __version__
+
+CHECKPOINT_SECONDS = 30.0  # between snapshots of a journal
+# how scores of a run become the number that candidates are compared by
+OBJECTIVES = ("final", "best", "auc")
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What a policy may know after some decisions, K of them, of P runs."""
+
+    scores: Floats  # (K, P)
+    applied: Floats  # (K, P, d) values of the controlled hyperparameters
+    best: Floats  # (P,) best score of the run so far
+    auc: Floats  # (P,) of the run so far
+    diverged: NDArray[np.bool_]  # (P,)
+
+    def objective(self, name: str) -> Floats:
+        """The number ``(P,)`` to compare by; −∞ for runs that diverged.
+
+        Raises:
+            ValueError: unknown name.
+        """
+        check_objective(name)
+        value = self.scores[-1] if name == "final" else getattr(self, name)
+        return np.where(self.diverged | np.isnan(value), -np.inf, value)
+
+
+def check_objective(name: str) -> None:
+    """Raise a ValueError for an unknown objective."""
+    if name not in OBJECTIVES:
+        raise ValueError(f"unknown objective {name!r}; valid: {', '.join(OBJECTIVES)}")
+
+
+class Trials:
+    """Runs of one task on the tuning split, and the account of a method.
+
+    Args:
+        task: id or task.
+        budget: inner environment steps of training that may be spent.
+        seed: of the method run; all tuning seeds derive from it.
+        method: a dataclass, whose class and fields name it in the journal.
+        store: where the journal is kept; None: nowhere.
+        progress: called with inner environment steps done since its last call.
+        **task_kwargs: options of the environment.
+
+    Raises:
+        ValueError: options of the wrong kind, or a budget below one run.
+    """
+
+    def __init__(
+        self,
+        task: str | Task,
+        budget: int,
+        seed: int,
+        method: Any,
+        store: Store | None = None,
+        progress: Callable[[int], Any] | None = None,
+        **task_kwargs: Any,
+    ) -> None:
+        for name, why in (
+            ("split", "methods see the tuning split alone"),
+            ("action_mode", "methods set values"),
+            ("report", "what a policy is judged by is no part of tuning"),
+        ):
+            if name in task_kwargs:
+                raise ValueError(f"a method cannot be given {name!r}: {why}")
+        self.task = get_task(task)
+        self.settings = resolve(
+            self.task, split="tuning", action_mode="continuous", **task_kwargs
+        )
+        self.budget, self.seed = int(budget), int(seed)
+        self.steps = self.settings.budget  # of one run
+        self.decisions = self.steps // self.settings.decision_interval
+        if budget < self.steps:
+            raise ValueError(
+                f"a tuning budget of {budget:,} steps is below one run of "
+                f"{self.task.id}, which takes {self.steps:,}"
+            )
+        self.controlled = self.settings.controlled
+        self.cost = Cost()
+        self._runs: Population | None = None
+        self._size = 0
+        self._done = 0  # operations so far
+        self._progress = progress
+        self._journal: _Journal | None = None
+        if store is not None:
+            key = fit_key(self.task, method, self.budget, self.seed, task_kwargs)
+            self._journal = _Journal(store.directory / "fits", key)
+
+    @property
+    def left(self) -> int:
+        """Inner environment steps of training that may still be spent."""
+        return self.budget - self.cost.env_steps
+
+    def tuning_seeds(self, n: int, first: int = 0) -> list[int]:
+        """Seeds of runs, the ``first`` ones of the method run left out.
+
+        They differ between method runs, and are the same for every method with the
+        same seed.
+        """
+        words = np.random.SeedSequence((self.seed, 1)).generate_state(
+            first + n, np.uint64
+        )
+        return [int(word >> np.uint64(2)) for word in words[first:]]
+
+    # -- operations -------------------------------------------------------------
+
+    def begin(self, seeds: Sequence[int]) -> None:
+        """Start fresh runs, one a seed; those before are over.
+
+        Args:
+            seeds: ``(P,)``; runs of the same seed share all random streams.
+        """
+        seeds = [int(seed) for seed in seeds]
+        self._operation("begin", seeds, lambda: self._begin(seeds))
+        self._size = len(seeds)
+
+    def advance(self, values: Floats) -> Observed:
+        """Train for K decisions.
+
+        Args:
+            values: ``(K, P, d)`` of the controlled hyperparameters.
+
+        Raises:
+            ValueError: wrong shape, values out of range, more than is left of the
+                budget or of the runs.
+        """
+        values = np.asarray(values, np.float64)
+        shape = (len(values), self._size, len(self.controlled))
+        if values.ndim != 3 or values.shape != shape or not len(values):
+            raise ValueError(
+                f"values have shape {values.shape}, expected (decisions, "
+                f"{self._size}, {len(self.controlled)})"
+            )
+        result = self._operation("advance", values, lambda: self._advance(values))
+        return Observed(**{name: np.array(value) for name, value in result.items()})
+
+    def fork(self, parents: Ints) -> None:
+        """Member i continues from ``parents[i]``, with random streams of its own."""
+        parents = np.asarray(parents)
+        self._operation("fork", parents, lambda: self._live().fork(parents))
+
+    def select(self, members: Ints) -> None:
+        """Go on with some of the runs, in the given order."""
+        members = np.asarray(members)
+        self._operation("select", members, lambda: self._select(members))
+        self._size = len(members)
+
+    def judge(self) -> Floats:
+        """Scores ``(P,)`` of runs that are over by the report stream; not charged.
+
+        No method may choose by them: they tell what its choice is worth.
+        """
+        return np.array(self._operation("judge", [], self._judge))
+
+    # -- live -------------------------------------------------------------------
+
+    def _live(self) -> Population:
+        if self._runs is None:
+            raise ValueError("no runs are under way: call begin() first")
+        return self._runs
+
+    def _begin(self, seeds: list[int]) -> None:
+        P = len(seeds)
+        if self._runs is None or self._runs.size != P:
+            self._runs = Population(self.settings, P)
+        zeros = np.zeros(P, np.int64)
+        self._runs.start(np.arange(P), np.array(seeds, np.int64), zeros, zeros)
+        info = self._runs.info()  # of the evaluation before training
+        flops = float(info["objectives"]["flops"].sum())
+        self.cost += Cost(eval_steps=int(info["eval_steps"].sum()), flops=flops)
+
+    def _advance(self, values: Floats) -> dict[str, Any]:
+        runs = self._live()
+        state = runs.state
+        K, P = values.shape[:2]
+        names = [h.name for h in self.controlled]
+        every = [runs.names.index(name) for name in names]
+        longest = self.settings.decision_interval * K
+        running = ~runs.ended()
+        if (state.learner.env_steps[running] + longest > self.steps).any():
+            raise ValueError(
+                f"{K} more decisions are more than is left of runs of {self.decisions}"
+            )
+        if running.sum() * longest > self.left:
+            raise ValueError(
+                f"{running.sum()} runs of {longest:,} steps exceed what is left of the "
+                f"tuning budget, {self.left:,}"
+            )
+        scores, applied = np.empty((K, P)), np.empty(values.shape)
+        for k in range(K):
+            running = ~runs.ended()
+            before = runs.info()
+            # by way of actions, as when the values are replayed in an environment
+            actions = runs.actions.to_actions(
+                dict(zip(names, values[k].T, strict=True)), state.requested
+            )
+            runs.advance(runs.actions.to_values(actions, state.requested))
+            self.cost += _spent(before, runs.info(), running)
+            scores[k], applied[k] = state.score, state.applied[:, every]
+            if self._progress is not None:
+                self._progress(int(running.sum()) * self.settings.decision_interval)
+        return {
+            "scores": scores.tolist(),
+            "applied": applied.tolist(),
+            "best": state.best_score.tolist(),
+            "auc": state.auc.tolist(),
+            "diverged": state.diverged.tolist(),
+        }
+
+    def _select(self, members: Ints) -> None:
+        runs = self._live()
+        try:
+            snap = runs.snapshot()
+        except SnapshotNotSupported:
+            snap = runs.snapshot(exact=False)
+        self._runs = Population(self.settings, len(members))
+        self._runs.restore(snap.select(members))
+
+    def _judge(self) -> list[float]:
+        scores: list[float] = self._live().final_report().tolist()
+        return scores
+
+    # -- journal ----------------------------------------------------------------
+
+    def _operation(self, name: str, arguments: Any, run: Callable[[], Any]) -> Any:
+        """The result of an operation, from the journal or by doing it."""
+        journal = self._journal
+        if journal is None:
+            return run()
+        digest = _digest(name, arguments)
+        number, self._done = self._done, self._done + 1
+        if number < len(journal.records):
+            record = journal.records[number]
+            if record["digest"] != digest:
+                raise StoreError(
+                    f"{journal.path} records another course of this fit (operation "
+                    f"{number} is {record['name']}); delete that directory to fit anew"
+                )
+            self.cost = Cost(**record["cost"])
+            return record["result"]
+        if self._runs is None and journal.state is not None and name != "begin":
+            snap = Snapshot.load(journal.state)
+            self._runs = Population(self.settings, snap.size)
+            self._runs.restore(snap)
+        if name == "begin":
+            journal.commit(None)  # what came before needs no snapshot any more
+        result = run()
+        journal.records.append(
+            {
+                "name": name,
+                "digest": digest,
+                "result": result,
+                "cost": asdict(self.cost),
+            }
+        )
+        if time.monotonic() - journal.saved >= CHECKPOINT_SECONDS:
+            # without it, the journal waits for the next `begin`
+            with suppress(SnapshotNotSupported):
+                journal.commit(self._live().snapshot())
+        return result
+
+    def close(self) -> None:
+        """Remove the journal of a fit whose result is kept elsewhere."""
+        if self._journal is not None:
+            shutil.rmtree(self._journal.path, ignore_errors=True)
+
+
+class _Journal:
+    """Operations of one fit with their results, and the runs after the last."""
+
+    def __init__(self, directory: Path, key: dict[str, Any]) -> None:
+        self.key = key
+        digest = hashlib.sha256(canonical(key).encode()).hexdigest()[:16]
+        self.path = directory / digest
+        self.records: list[dict[str, Any]] = []
+        self.state: Path | None = None
+        self.saved = time.monotonic()
+        file = self.path / "journal.json"
+        if file.exists():
+            try:
+                content = json.loads(file.read_text())
+                self.records = content["records"]
+                name = content["state"]
+                self.state = None if name is None else self.path / Path(name).name
+            except (ValueError, KeyError, TypeError) as error:
+                raise StoreError(
+                    f"{file} is damaged ({error}); delete its directory to fit anew"
+                ) from error
+        self._committed = len(self.records)
+
+    def commit(self, snap: Snapshot | None) -> None:
+        """Write all records so far, and the runs as they are after them."""
+        if self._committed == len(self.records):
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        old, name = self.state, None
+        if snap is not None:
+            name = f"state-{len(self.records)}.safetensors"
+            snap.save(self.path / name)
+        content = {"key": self.key, "state": name, "records": self.records}
+        file = self.path / "journal.json"
+        temporary = file.with_name(f"journal.tmp-{os.getpid()}")
+        with open(temporary, "w") as stream:
+            json.dump(content, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, file)  # from here on the new state counts
+        self.state = None if name is None else self.path / name
+        if old is not None and old != self.state:
+            old.unlink(missing_ok=True)
+        self._committed = len(self.records)
+        self.saved = time.monotonic()
+
+
+def fit_key(
+    task: Task,
+    method: Any,
+    budget: int,
+    seed: int,
+    options: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What names a fit: everything its result depends on."""
+    settings = {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}
+    return {
+        "kind": "fit",
+        "version": __version__,
+        "task": task.id,
+        # a user's task may change under the same id
+        "definition": asdict(replace(task, description="")),
+        "settings": settings,
+        "method": f"{type(method).__module__}:{type(method).__qualname__}",
+        "arguments": asdict(method),
+        "budget": budget,
+        "seed": seed,
+    }
+
+
+def _spent(
+    before: dict[str, Any], after: dict[str, Any], running: NDArray[np.bool_]
+) -> Cost:
+    """What runs that were under way used in between."""
+
+    def used(info: Callable[[dict[str, Any]], Any]) -> Any:
+        return (info(after) - info(before))[running].sum()
+
+    return Cost(
+        env_steps=int(used(lambda info: info["env_steps"])),
+        eval_steps=int(used(lambda info: info["eval_steps"])),
+        gradient_steps=int(used(lambda info: info["gradient_steps"])),
+        flops=float(used(lambda info: info["objectives"]["flops"])),
+    )
+
+
+def _digest(name: str, arguments: Any) -> str:
+    if isinstance(arguments, np.ndarray):
+        words = f"{arguments.dtype.str}{arguments.shape}".encode()
+        data = words + np.ascontiguousarray(arguments).tobytes()
+    else:
+        data = json.dumps(arguments).encode()
+    return hashlib.sha256(name.encode() + data).hexdigest()[:16]

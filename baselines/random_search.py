@@ -50,6 +50,7 @@ class RandomSearch:
         task: str | Task,
         budget: int,
         seed: int,
+        /,
         store: Store | None = None,
         progress: Callable[[int], Any] | None = None,
         **task_kwargs: Any,

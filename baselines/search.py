@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,24 +31,35 @@ class Incumbent:
         self.score = -np.inf
         self.online: float | None = None
         self.course: list[tuple[Cost, Policy]] = []
+        self._paid = trials.cost
 
     def offer(
         self, candidates: Floats, scores: Floats, judged: Floats | None = None
     ) -> None:
         """Take note of candidates ``(n, k)`` with their scores ``(n,)``.
 
+        What was spent since the last offer is charged to them in equal parts, one
+        after the other, as if they had been trained so.
+
         Args:
             candidates: trained to the end.
             scores: to be compared; −∞ or NaN: diverged.
             judged: mean score by the report stream of each one's runs ``(n,)``.
         """
+        before, after = self._paid, self.trials.cost
         ranked = np.where(np.isnan(scores), -np.inf, scores)
-        best = int(np.argmax(ranked))
-        if ranked[best] > self.score or not self.course:
-            self.score = float(ranked[best])
-            policy = self.space.policy(candidates[best], self.trials.decisions)
-            self.online = None if judged is None else float(judged[best])
-            self.course.append((self.trials.cost, policy))
+        for k, score in enumerate(ranked):
+            if score > self.score or not self.course:
+                self.score = float(score)
+                self.online = None if judged is None else float(judged[k])
+                policy = self.space.policy(candidates[k], self.trials.decisions)
+                paid = before.towards(after, (k + 1) / len(ranked))
+                self.course.append((paid, policy))
+        self._paid = after
+
+    def settle(self) -> None:
+        """Charge what was spent so far before the candidates that are offered next."""
+        self._paid = self.trials.cost
 
     def fitted(self) -> Fitted:
         """The result of the method."""
@@ -89,3 +105,62 @@ def train(
     scores = trials.advance(values).objective(objective)
     judged = trials.judge()
     return scores.reshape(n, seeds).mean(1), judged.reshape(n, seeds).mean(1)
+
+
+# -- searchers of other packages ------------------------------------------------------
+
+
+def require(package: str, method: str, extra: str) -> None:
+    """Raise an ImportError that names the extra, if a package is not installed."""
+    if importlib.util.find_spec(package) is None:
+        raise ImportError(
+            f"{method} needs {package}: pip install 'dacrl-env[{extra}]'", name=package
+        )
+
+
+@contextmanager
+def quiet(logger: str) -> Iterator[None]:
+    """Only errors of a package are logged; its own setting is put back."""
+    log = logging.getLogger(logger)
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+def library_seed(seed: int) -> int:
+    """A seed of 31 bits, for packages that take no larger one."""
+    return int(np.random.SeedSequence((seed, 0)).generate_state(1)[0] >> 1)
+
+
+def from_suggestion(space: SearchSpace, given: Mapping[str, float]) -> list[float]:
+    """A candidate ``(k,)`` from positions and numbers of choices by name."""
+    return [
+        (given[name] + 0.5) / space.choices[name]
+        if name in space.choices
+        else float(given[name])
+        for name in space.names
+    ]
+
+
+class Tellable:
+    """Scores that models of other packages can take: finite ones.
+
+    A candidate that diverged is told as a tenth of the scale below the task's floor, or
+    below the lowest score so far if the floor should be higher. −∞ would distort, or
+    end, a fit of a model.
+
+    Args:
+        trials: whose task has the floor.
+    """
+
+    def __init__(self, trials: Trials) -> None:
+        self.lowest = trials.task.floor_score
+
+    def __call__(self, scores: Floats) -> list[float]:
+        """Scores ``(n,)`` to tell."""
+        finite = np.isfinite(scores)
+        self.lowest = min([self.lowest, *scores[finite]])
+        return [float(s) for s in np.where(finite, scores, self.lowest - 0.1)]

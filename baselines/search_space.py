@@ -67,6 +67,8 @@ class SearchSpace:
             dimension for h in self.searched for dimension in self._dimensions(h)
         )
         self.names = tuple(d.name for d in self.dimensions)
+        # those without an order: name to the number of equal shares of the unit axis
+        self.choices = {n: len(_SHAPES) for n in self.names if n.endswith("/shape")}
 
     def _dimensions(self, h: Hyperparameter) -> list[Hyperparameter]:
         if self.family == "static":
@@ -92,9 +94,8 @@ class SearchSpace:
         rows = np.atleast_2d(np.asarray(candidates, np.float64))
         columns = []
         for d, u in zip(self.dimensions, rows.T, strict=True):
-            if d.name.endswith("/shape"):  # equal shares, not the halves of rounding
-                count = d.high - d.low + 1
-                values = np.minimum(np.floor(u * count), d.high)
+            if d.name in self.choices:  # equal shares, not the halves of rounding
+                values = np.minimum(np.floor(u * self.choices[d.name]), d.high)
             else:
                 low, high = d.to_unit(d.low), d.to_unit(d.high)
                 values = twelve_digits(d.from_unit(low + u * (high - low)))
@@ -171,6 +172,8 @@ def _narrowed(h: Hyperparameter, bounds: Sequence[float]) -> Hyperparameter:
     low, high = map(float, bounds)
     if not low < high:
         raise ValueError(f"bounds of {h.name} are inverted or empty: {low}, {high}")
+    if h.integer and not (low.is_integer() and high.is_integer()):
+        raise ValueError(f"bounds of {h.name} must be whole numbers, got {low}, {high}")
     check_range(h, (low, high))
     default = min(max(h.default, low), high)
     return Hyperparameter(h.name, low, high, default, h.scale, h.integer)

@@ -1,1 +1,1 @@
-"""Throughput measurements."""
+"""Measurements of throughput, and of where the time goes."""

@@ -81,7 +81,7 @@ def measure(
             f"{populations}, {repeats}, {seconds}"
         )
     rows = []
-    with _one_core() as core, inner_context():
+    with one_core() as core, inner_context():
         for workload, programs in _workloads(populations).items():
             rates: dict[str, list[float]] = {name: [] for name in programs}
             for turn in range(repeats + 1):
@@ -109,7 +109,7 @@ def measure(
         "repeats": repeats,
         "seconds": seconds,
         "core": core,
-        "versions": _versions(),
+        "versions": versions(),
         "rows": rows,
     }
 
@@ -140,7 +140,7 @@ def save(result: dict[str, Any], path: Path) -> None:
 
 
 @contextmanager
-def _one_core() -> Iterator[int | None]:
+def one_core() -> Iterator[int | None]:
     """Keep this process on one core, where the system lets us; restored afterwards."""
     if not hasattr(os, "sched_setaffinity"):
         yield None
@@ -306,7 +306,8 @@ def _matrix_products(
     return run
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """What figures were measured with."""
     import stable_baselines3
 
     return {

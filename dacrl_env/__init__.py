@@ -21,8 +21,10 @@ _LAZY = {
     "SnapshotNotSupported": "dacrl_env.snapshot:SnapshotNotSupported",
     "Method": "dacrl_env.policies:Method",
     "Policy": "dacrl_env.policies:Policy",
-    "compare": "dacrl_env.evaluation:compare",
+    "compare": "dacrl_env.comparison:compare",
     "evaluate": "dacrl_env.evaluation:evaluate",
+    "fit": "dacrl_env.comparison:fit",
+    "get_method": "dacrl_env.policies:get_method",
     "get_policy": "dacrl_env.policies:get_policy",
 }
 
@@ -41,6 +43,8 @@ __all__ = [
     "__version__",
     "compare",
     "evaluate",
+    "fit",
+    "get_method",
     "get_policy",
     "get_task",
     "register_task",

@@ -53,9 +53,39 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument(
         "--policies",
         nargs="+",
-        required=True,
+        default=[],
         metavar="POLICY",
-        help="names or module:Class, with arguments: linear-epsilon,fraction=0.5",
+        help="names, module:Class or files, with arguments: "
+        "linear-epsilon,fraction=0.5",
+    )
+    compare.add_argument(
+        "--methods",
+        nargs="+",
+        default=[],
+        metavar="METHOD",
+        help="what tunes a policy first: random-search hyperband pbt …",
+    )
+    compare.add_argument(
+        "--budget",
+        type=_count,
+        metavar="STEPS",
+        help="training steps that each run of a method may spend on tuning: 5e6",
+    )
+    compare.add_argument(
+        "--runs", type=int, default=5, help="independent runs of each method"
+    )
+    compare.add_argument(
+        "--total",
+        action="store_true",
+        help="the budget includes the run of the final policy; feedback comes from "
+        "training episodes, which cost nothing more",
+    )
+    compare.add_argument(
+        "--anytime",
+        type=int,
+        default=0,
+        metavar="SEEDS",
+        help="also test what the methods would have returned earlier",
     )
     _evaluation_arguments(compare)
     compare.add_argument(
@@ -70,6 +100,14 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("policy")
     _evaluation_arguments(evaluate)
     evaluate.set_defaults(command=_evaluate)
+
+    fit = commands.add_parser("fit", help="tune a policy with a method")
+    fit.add_argument("task")
+    fit.add_argument("method", help="as `dacrl tasks` lists them, with arguments")
+    fit.add_argument("--budget", type=_count, required=True, metavar="STEPS")
+    fit.add_argument("--seed", type=int, default=0, help="of the method run")
+    _run_arguments(fit)
+    fit.set_defaults(command=_fit)
 
     report = commands.add_parser("report", help="write tables and figures of a store")
     report.add_argument("directory", type=Path, help="--out of an earlier comparison")
@@ -88,8 +126,23 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser(
         "bench", help="measure throughput beside Stable-Baselines3"
     )
-    bench.add_argument("--populations", nargs="+", type=int, default=[1, 8, 32, 64])
-    bench.add_argument("--repeats", type=int, default=5)
+    bench.add_argument(
+        "--phases",
+        action="store_true",
+        help="instead: shares of the time by phase, of default runs",
+    )
+    bench.add_argument(
+        "--tasks", nargs="+", metavar="TASK", help="for --phases; default: the batched"
+    )
+    bench.add_argument(
+        "--populations",
+        "--population",
+        nargs="+",
+        type=int,
+        metavar="P",
+        help="default 1 8 32 64; with --phases 64",
+    )
+    bench.add_argument("--repeats", type=int, help="default 5; not with --phases")
     bench.add_argument(
         "--seconds", type=float, default=1.0, help="of each measurement, at least"
     )
@@ -99,28 +152,63 @@ def _parser() -> argparse.ArgumentParser:
     references = commands.add_parser(
         "references", help="measure the returns that scores are normalised by"
     )
-    references.add_argument("task")
-    references.add_argument("--episodes", type=int, default=200_000)
-    references.add_argument("--runs", type=int, default=64, help="of the default")
+    references.add_argument("task", nargs="?", help="--instances, --seconds: or all")
+    references.add_argument(
+        "--instances",
+        action="store_true",
+        help="of the instances of the task's inner environment; into the file",
+    )
+    references.add_argument(
+        "--seconds",
+        action="store_true",
+        help="processor time of one run; into the file",
+    )
+    references.add_argument(
+        "--episodes", type=int, help="default 200,000; of each instance 10,000"
+    )
+    references.add_argument(
+        "--runs", type=int, help="of the default; default 64, of each instance 4"
+    )
+    references.add_argument("--population", type=int, help="for --seconds, default 64")
+    references.add_argument(
+        "--out", type=Path, metavar="FILE", help="default: the package's own"
+    )
     references.set_defaults(command=_references)
     return parser
 
 
 def _evaluation_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=64, help="number of test runs")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="processes"
     )
-    parser.add_argument("--budget", type=int, help="inner environment steps of a run")
+    _run_arguments(parser)
+
+
+def _run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument(
+        "--run-budget",
+        type=_count,
+        metavar="STEPS",
+        help="inner environment steps of a run",
+    )
     parser.add_argument("--decision-interval", type=int, metavar="STEPS")
     parser.add_argument("--eval-interval", type=int, metavar="STEPS")
     parser.add_argument("--feedback", choices=("eval", "train"))
     parser.add_argument("--hyperparameters", nargs="+", metavar="NAME")
 
 
+def _count(text: str) -> int:
+    """A whole number, also written as 5e6."""
+    value = float(text)
+    if value != int(value):
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number")
+    return int(value)
+
+
 def _tasks(options: argparse.Namespace) -> None:
-    from dacrl_env.policies import POLICIES
+    from dacrl_env.policies import METHODS, POLICIES
     from dacrl_env.registration import LEARNERS, TASKS, load, markdown
 
     if options.markdown:
@@ -140,53 +228,113 @@ def _tasks(options: argparse.Namespace) -> None:
         print(f"  controlled         {', '.join(controlled)}")
         others = [h.name for h in learner.hyperparameters if h.name not in controlled]
         print(f"  can be controlled  {', '.join(others)}")
-    print(f"policies: {', '.join(POLICIES)}, or module:Class")
+    print(f"policies: {', '.join(POLICIES)}, module:Class, or a policy file")
+    print(f"methods: {', '.join(METHODS)}, or module:Class")
 
 
 def _compare(options: argparse.Namespace) -> None:
-    _run(options, options.policies, options.reference)
+    from dacrl_env.comparison import anytime
+
+    if options.methods and options.budget is None:
+        raise ValueError("--methods need a tuning --budget, such as 5e6")
+    tuning: dict[str, Any] = {
+        "tuning_budget": options.budget,
+        "runs": options.runs,
+        "total": options.total,
+    }
+    _run(options, options.policies, options.reference, options.methods, tuning)
+    if options.methods and options.anytime:
+        from dacrl_env import report
+
+        course = anytime(
+            options.task,
+            options.methods,
+            range(options.anytime),
+            store=options.out / "results",
+            workers=options.workers,
+            show_progress=True,
+            **tuning,
+            **_task_options(options),
+        )
+        course.to_csv(options.out / "anytime.csv", index=False)
+        print(f"anytime: {report.anytime(course, options.out / 'anytime.png')}")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
     _run(options, [options.policy], None)
 
 
+def _fit(options: argparse.Namespace) -> None:
+    from dacrl_env.comparison import fit
+    from dacrl_env.policies import save_fitted
+
+    fitted = fit(
+        options.method,
+        options.task,
+        options.budget,
+        options.seed,
+        store=options.out / "results",
+        show_progress=True,
+        **_task_options(options),
+    )
+    fitted.task = options.task
+    path = options.out / "policy.json"
+    about = {name: getattr(options, name) for name in ("method", "budget", "seed")}
+    save_fitted(fitted, path, about)
+    cost = fitted.cost
+    print(
+        f"spent {cost.env_steps:,} training, {cost.eval_steps:,} evaluation and "
+        f"{cost.gradient_steps:,} gradient steps"
+    )
+    print(f"policy: {path}")
+
+
+def _task_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Options of the environment that were given."""
+    names = ("decision_interval", "eval_interval", "feedback", "hyperparameters")
+    given = {name: getattr(options, name) for name in names}
+    given["budget"] = options.run_budget
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def _run(
-    options: argparse.Namespace, policies: list[str], reference: str | None
+    options: argparse.Namespace,
+    policies: list[str],
+    reference: str | None,
+    methods: Sequence[str] = (),
+    tuning: dict[str, Any] | None = None,
 ) -> None:
     from dacrl_env import report
-    from dacrl_env.evaluation import compare
+    from dacrl_env.comparison import compare
 
     if options.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, got {options.seeds}")
-    if reference is not None and reference not in policies:
-        raise ValueError(
-            f"unknown reference {reference!r}; valid: {', '.join(policies)}"
-        )
-    names = ("budget", "decision_interval", "eval_interval", "feedback")
-    given: dict[str, Any] = {name: getattr(options, name) for name in names}
-    given["hyperparameters"] = options.hyperparameters
+    names = [*policies, *methods]
+    if reference is not None and reference not in names:
+        raise ValueError(f"unknown reference {reference!r}; valid: {', '.join(names)}")
     frame = compare(
         options.task,
         policies,
         range(options.seeds),
+        methods=methods,
         store=options.out / "results",
         workers=options.workers,
         show_progress=True,
-        **{name: value for name, value in given.items() if value is not None},
+        **(tuning or {}),
+        **_task_options(options),
     )
     path = report.write_report(frame, options.out, reference)
     summary = report.summarize(frame)
     print(report.render(report.table(summary)))
-    if len(policies) > 1:
+    if len(names) > 1:
         print()
-        print(report.render(report.paired(summary, reference or policies[0])))
+        print(report.render(report.paired(summary, reference or names[0])))
     print(f"\nreport: {path}")
 
 
 def _report(options: argparse.Namespace) -> None:
     from dacrl_env import report
-    from dacrl_env.evaluation import stored
+    from dacrl_env.comparison import stored
 
     groups = stored(options.directory / "results")
     for folder, frame in groups.items():
@@ -198,7 +346,7 @@ def _report(options: argparse.Namespace) -> None:
 
 def _defaults(options: argparse.Namespace) -> None:
     from dacrl_env import report
-    from dacrl_env.evaluation import compare
+    from dacrl_env.comparison import compare
     from dacrl_env.registration import TASKS
 
     frames = {}
@@ -220,22 +368,52 @@ def _defaults(options: argparse.Namespace) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
-    from dacrl_env.benchmarks import throughput
+    from dacrl_env.benchmarks import phases, throughput
 
-    result = throughput.measure(options.populations, options.repeats, options.seconds)
-    print(throughput.render(result))
+    if options.phases:
+        if options.repeats is not None:
+            raise ValueError("--repeats cannot be given with --phases")
+        sizes = [64] if options.populations is None else options.populations
+        result = phases.measure(options.tasks, sizes, options.seconds)
+        print(phases.render(result))
+    else:
+        if options.tasks is not None:
+            raise ValueError("--tasks can be given with --phases only")
+        sizes = options.populations
+        sizes = [1, 8, 32, 64] if sizes is None else sizes
+        repeats = 5 if options.repeats is None else options.repeats
+        result = throughput.measure(sizes, repeats, options.seconds)
+        print(throughput.render(result))
     if options.json is not None:
         throughput.save(result, options.json)
 
 
 def _references(options: argparse.Namespace) -> None:
-    from dacrl_env import references
+    from dacrl_env import measured, references
+    from dacrl_env.registration import TASKS, get_task
 
-    print(references.render(references.measure(**_without_command(options))))
+    def given(*names: str) -> dict[str, Any]:
+        found = {name: getattr(options, name) for name in names}
+        return {name: value for name, value in found.items() if value is not None}
 
-
-def _without_command(options: argparse.Namespace) -> dict[str, Any]:
-    return {k: v for k, v in vars(options).items() if k != "command"}
+    task = None if options.task is None else get_task(options.task)
+    if not options.instances and not options.seconds:
+        if task is None:
+            raise ValueError(f"which task? valid: {', '.join(TASKS)}")
+        figures = references.measure(task.id, **given("episodes", "runs"))
+        print(references.render(figures))
+        return
+    path = measured.PATH if options.out is None else options.out
+    if options.instances:
+        envs = references.varied_envs() if task is None else [task.inner_env]
+        for env in envs:
+            section = references.measure_instances(env, **given("episodes", "runs"))
+            references.save("instances", env, section, path)
+    if options.seconds:
+        for name in TASKS if task is None else [task.id]:
+            entry = references.measure_seconds(name, **given("population"))
+            references.save("seconds", name, entry, path)
+    print(f"written: {path}")
 
 
 if __name__ == "__main__":

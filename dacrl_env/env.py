@@ -81,8 +81,8 @@ class DynamicConfigEnv(gym.Env[NDArray[np.float32], Any]):
     first; older ones end in ``@-1``, ``@-2``, ….
 
     ## Rewards
-    ``score`` is the observed return, 0 for random actions and 1 for the task's
-    reference. ``"progress"``: score now minus score before. ``"best"``: gain of the
+    ``score`` is the observed return, 0 for random actions and 1 for the reference of
+    the instance, or of the task where it has none. ``"progress"``: score now minus score before. ``"best"``: gain of the
     best score so far. ``"auc"``: score times share of the budget. ``"final"``: the
     score at the end. Or a function of a :class:`~dacrl_env.rewards.RewardContext`.
 
@@ -94,8 +94,8 @@ class DynamicConfigEnv(gym.Env[NDArray[np.float32], Any]):
 
     ## Episode End
     ``terminated`` when the budget is spent, or when a loss, gradient or parameter
-    became non-finite (``info["diverged"]``; the score is then the task's floor, for the
-    rest of its area under the curve, too). ``truncated`` is never set.
+    became non-finite (``info["diverged"]``; the score is then the floor, for the rest
+    of its area under the curve, too). ``truncated`` is never set.
 
     ## Information
     ``env_steps``, ``eval_steps``, ``gradient_steps``, ``score``, ``eval_return``,

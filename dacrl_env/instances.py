@@ -15,10 +15,15 @@ from dacrl_env.tasks import Instance
 COUNT = 20  # instances of a set
 
 Ranges = Mapping[str, tuple[float, float]]
+Returns = Mapping[str, Mapping[str, float]]
+_UNMEASURED: Returns = {}
 
 
 def vary(
-    ranges: Ranges, split: str, whole: frozenset[str] = frozenset()
+    ranges: Ranges,
+    split: str,
+    whole: frozenset[str] = frozenset(),
+    returns: Returns = _UNMEASURED,
 ) -> tuple[Instance, ...]:
     """A set of instances, named ``train-0``, … or ``test-0``, ….
 
@@ -26,6 +31,8 @@ def vary(
         ranges: name of a constant to its lowest and highest value, of one sign.
         split: "train" or "test".
         whole: names of constants that are whole numbers.
+        returns: ``random``, ``reference`` and ``floor`` by name of instance, as
+            measured; instances that are not in it go by the task's.
     """
     generator = np.random.default_rng((20_260_101, split == "test"))
     instances = []
@@ -34,5 +41,15 @@ def vary(
         for name, (low, high) in ranges.items():
             value = low * (high / low) ** generator.random()
             physics[name] = float(round(value) if name in whole else f"{value:.4g}")
-        instances.append(Instance(f"{split}-{number}", physics))
+        name = f"{split}-{number}"
+        measured = returns.get(name, {})
+        instances.append(
+            Instance(
+                name,
+                physics,
+                random_return=measured.get("random"),
+                reference_return=measured.get("reference"),
+                floor_return=measured.get("floor"),
+            )
+        )
     return tuple(instances)

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dacrl_env.registration import load
+from dacrl_env.version import __version__
 
 if TYPE_CHECKING:
     from dacrl_env.store import Store
     from dacrl_env.tasks import Task
     from dacrl_env.vector_env import PopulationEnv
+
+
+FORMAT = 1  # of policy files
 
 
 class Policy(Protocol):
@@ -51,6 +58,7 @@ class Method(Protocol):
         task: str | Task,
         budget: int,
         seed: int,
+        /,  # so that the budget of a run can be among the task's options
         store: Store | None = None,
         progress: Callable[[int], Any] | None = None,
         **task_kwargs: Any,
@@ -80,6 +88,15 @@ class Cost:
     def __add__(self, other: Cost) -> Cost:
         return Cost(**{k: v + getattr(other, k) for k, v in asdict(self).items()})
 
+    def towards(self, other: Cost, share: float) -> Cost:
+        """The cost at a share of the way from here to another."""
+        return Cost(
+            **{
+                k: v + type(v)(share * (getattr(other, k) - v))
+                for k, v in asdict(self).items()
+            }
+        )
+
 
 class Fitted:
     """A policy that a method made, and what it took; itself a policy.
@@ -92,6 +109,7 @@ class Fitted:
         online: score by the report stream of the tuning run that ``policy`` was
             chosen by. The best of many runs by what it observed: never to be ranked
             against a single run. None: the method has no such run.
+        task: id of the task it was made for; None: not known.
     """
 
     def __init__(
@@ -100,8 +118,10 @@ class Fitted:
         cost: Cost,
         incumbents: Sequence[tuple[Cost, Policy]] = (),
         online: float | None = None,
+        task: str | None = None,
     ) -> None:
         self.policy = policy
+        self.task = task
         self.cost = cost
         self.incumbents = list(incumbents) or [(cost, policy)]
         self.online = online
@@ -203,6 +223,67 @@ def from_json(content: Mapping[str, Any]) -> Policy:
     return policy
 
 
+def save_fitted(
+    fitted: Fitted, path: str | os.PathLike[str], about: Mapping[str, Any]
+) -> None:
+    """Write a policy file: JSON, whole or not at all.
+
+    Args:
+        fitted: a policy of a kind that can be written out.
+        path: ends in ``.json``, by which `get_policy` knows it.
+        about: JSON values for the reader: method, seed, ….
+
+    Raises:
+        ValueError: another suffix, or a policy of another kind.
+    """
+    path = Path(path)
+    if path.suffix != ".json":
+        raise ValueError(f"a policy file ends in .json, got {path.name!r}")
+    content = {
+        "format": FORMAT,
+        "dacrl_env": __version__,
+        "task": fitted.task,
+        "policy": to_json(fitted.policy),
+        "cost": asdict(fitted.cost),
+        "online": fitted.online,
+        "about": dict(about),
+    }
+    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    with open(temporary, "w") as file:
+        json.dump(content, file, indent=2)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def load_fitted(path: str | os.PathLike[str]) -> Fitted:
+    """The policy in a file; loading executes nothing.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a policy file, damaged, or of a newer format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no policy file {path}")
+    try:
+        content = json.loads(path.read_text())
+        written = content["format"]
+        if written > FORMAT:
+            raise ValueError(
+                f"format {written}, written by dacrl-env {content['dacrl_env']}; this "
+                f"version reads up to {FORMAT}"
+            )
+        return Fitted(
+            from_json(content["policy"]),
+            Cost(**content["cost"]),
+            online=content["online"],
+            task=content["task"],
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no policy file: {error}") from error
+
+
 def get_method(spec: str) -> Method:
     """A method by name or ``"module:Class"``, with arguments after commas.
 
@@ -215,7 +296,9 @@ def get_method(spec: str) -> Method:
 
 
 def get_policy(spec: str) -> Policy:
-    """A policy by name or ``"module:Class"``, with arguments after commas.
+    """A policy by name, ``"module:Class"`` or file, with arguments after commas.
+
+    A file is one that `save_fitted` (and so ``dacrl fit``) wrote.
 
     Examples: ``"default"``, ``"static,learning_rate=3e-4"``,
     ``"linear-epsilon,fraction=0.5"``, ``"my_package.policies:Mine,depth=2"``.
@@ -224,6 +307,8 @@ def get_policy(spec: str) -> Policy:
         ValueError: an unknown name, class or argument; the message lists the valid
             ones.
     """
+    if spec.endswith(".json"):
+        return load_fitted(spec)
     policy: Policy = _by_name(spec, POLICIES, "policy")
     return policy
 

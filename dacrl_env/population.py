@@ -23,7 +23,12 @@ from dacrl_env.learners import streams
 from dacrl_env.registration import load_learner, make_inner_env
 from dacrl_env.rewards import RewardContext
 from dacrl_env.settings import Settings
-from dacrl_env.tasks import FINAL_REPORT_EPISODES, REPORT_EPISODES, REPORT_POINTS
+from dacrl_env.tasks import (
+    FINAL_REPORT_EPISODES,
+    REPORT_EPISODES,
+    REPORT_POINTS,
+    References,
+)
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -105,6 +110,7 @@ class Population:
         self.size = size
         self.env = make_inner_env(settings.task)
         self.physics = self._instance_physics()
+        self._references = settings.task.references(settings.instances)
         learner = load_learner(settings.task.learner, settings.implementation)
         if self.env.num_actions == 0 and not learner.continuous_actions:
             raise ValueError(
@@ -245,10 +251,11 @@ class Population:
             self._evaluate(mask)
             self._report(mask)
         if s.feedback == "eval":
-            state.score[members] = s.task.score(state.eval_return[members])
+            scale = self.references(members)
+            state.score[members] = scale.score(state.eval_return[members])
             first = state.eval_return[members]
         else:  # nothing is known yet: the return of a random policy
-            first = np.full(len(members), s.task.random_return)
+            first = self.references(members).random
         for into in (state.initial_return, state.low_return, state.high_return):
             into[members] = first
         state.initial_score[members] = state.score[members]
@@ -292,7 +299,8 @@ class Population:
             finished, interval.lengths / count, state.episode_length
         )
         seen = self._observed_return()
-        state.score = np.where(state.diverged, s.task.floor_score, s.task.score(seen))
+        scale = self.references()
+        state.score = np.where(state.diverged, scale.floor_score, scale.score(seen))
         state.best_score = np.maximum(state.best_score, state.score)
         better = seen > state.high_return
         state.best_at = np.where(better, learner.env_steps, state.best_at)
@@ -375,9 +383,26 @@ class Population:
             members = np.flatnonzero(group)
             if len(members):
                 returns, _ = self._play(members, "report", point[members], episodes)
-                scores = s.task.score(returns.mean(1))
+                scores = self.references(members).score(returns.mean(1))
                 state.reports[members, point[members]] = scores
         self._report_seconds += time.perf_counter() - began
+
+    def final_report(self) -> Floats:
+        """Scores ``(P,)`` by the report stream of runs that are over.
+
+        Raises:
+            ValueError: some are not.
+        """
+        if not self.ended().all():
+            raise ValueError("runs are reported at their end; some are under way")
+        scores = self.references().floor_score
+        members = np.flatnonzero(~self.state.diverged)
+        if len(members):
+            last = np.full(len(members), REPORT_POINTS)
+            with inner_context():
+                returns, _ = self._play(members, "report", last, FINAL_REPORT_EPISODES)
+            scores[members] = self.references(members).score(returns.mean(1))
+        return scores
 
     def _play(
         self, members: Ints, purpose: str, number: Ints, episodes: int
@@ -390,6 +415,10 @@ class Population:
             state.learner, members, keys, physics
         )
         return result
+
+    def references(self, members: Ints | slice = slice(None)) -> References:
+        """What the members' returns are normalised by, each on its own instance."""
+        return self._references.rows(self.state.instances[members])
 
     def ended(self) -> NDArray[np.bool_]:
         """Members ``(P,)`` whose run is over."""
@@ -412,7 +441,7 @@ class Population:
             return state.eval_return.copy()
         return np.where(
             np.isnan(state.train_return),
-            self.settings.task.random_return,
+            self.references().random,
             state.train_return,
         )
 

@@ -7,11 +7,13 @@ Implementations are named by strings and imported when an environment is made, s
 from __future__ import annotations
 
 import importlib
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
 
+from dacrl_env import measured
 from dacrl_env.instances import Ranges, vary
 from dacrl_env.tasks import Task
 
@@ -23,8 +25,8 @@ LEARNERS = {
 IMPLEMENTATIONS = {
     "torch": LEARNERS,
     "sb3": {
-        "dqn": "dacrl_env.learners.sb3:SB3DQN",
-        "ppo": "dacrl_env.learners.sb3:SB3PPO",
+        "dqn": "dacrl_env.learners.sb3.dqn:SB3DQN",
+        "ppo": "dacrl_env.learners.sb3.ppo:SB3PPO",
     },
 }
 BATCHED_ENVS = {
@@ -67,11 +69,12 @@ _PENDULUM_SHIFT = {
 _WHOLE = frozenset({"shift_at"})
 
 
-def _sets(ranges: Ranges) -> dict[str, Any]:
-    """Both instance sets of a task, as its fields."""
+def _sets(inner_env: str, ranges: Ranges) -> dict[str, Any]:
+    """Both instance sets of a task on an inner environment, as its fields."""
+    returns = measured.returns(inner_env)
     return {
-        "train_instances": vary(ranges, "train", _WHOLE),
-        "test_instances": vary(ranges, "test", _WHOLE),
+        "train_instances": vary(ranges, "train", _WHOLE, returns),
+        "test_instances": vary(ranges, "test", _WHOLE, returns),
     }
 
 
@@ -84,7 +87,7 @@ _TABLE = (
         random_return=22.2,
         reference_return=500.0,
         floor_return=0.0,
-        **_sets(_CARTPOLE),
+        **_sets("CartPole-v1", _CARTPOLE),
         description="DQN on CartPole; good runs forget again",
     ),
     Task(
@@ -97,7 +100,7 @@ _TABLE = (
         floor_return=-501.0,
         defaults={"target_update_interval": 1_000},
         configuration={"double_q": True, "n_step": 3},
-        **_sets(_ACROBOT),
+        **_sets("Acrobot-v1", _ACROBOT),
         description="DQN on Acrobot",
     ),
     Task(
@@ -108,7 +111,7 @@ _TABLE = (
         random_return=-200.0,
         reference_return=-100.0,
         floor_return=-201.0,
-        **_sets(_MOUNTAIN_CAR),
+        **_sets("MountainCar-v0", _MOUNTAIN_CAR),
         description="DQN on MountainCar; the first success is hard to find",
     ),
     Task(
@@ -153,8 +156,19 @@ _TABLE = (
         floor_return=0.0,
         backend="batched",
         always_varied=True,
-        **_sets(_CARTPOLE_SHIFT),
+        **_sets("CartPoleShift", _CARTPOLE_SHIFT),
         description="DQN on CartPole whose motor is reversed at an unknown time",
+    ),
+    Task(
+        id="dacrl/DQN-LunarLander-v0",
+        inner_env="LunarLander-v3",
+        learner="dqn",
+        budget=100_000,
+        random_return=-180.0,
+        reference_return=200.0,
+        floor_return=-30_000.0,
+        defaults={"learning_rate": 6.3e-4},
+        description="DQN on LunarLander, one environment at a time; needs Box2D",
     ),
     Task(
         id="dacrl/PPO-CartPole-v0",
@@ -164,7 +178,7 @@ _TABLE = (
         random_return=22.2,
         reference_return=500.0,
         floor_return=0.0,
-        **_sets(_CARTPOLE),
+        **_sets("CartPole-v1", _CARTPOLE),
         description="PPO on CartPole; solved by default",
     ),
     Task(
@@ -175,7 +189,7 @@ _TABLE = (
         random_return=-499.0,
         reference_return=-75.0,
         floor_return=-501.0,
-        **_sets(_ACROBOT),
+        **_sets("Acrobot-v1", _ACROBOT),
         description="PPO on Acrobot",
     ),
     Task(
@@ -187,7 +201,7 @@ _TABLE = (
         reference_return=-150.0,
         floor_return=-3300.0,
         defaults={"learning_rate": 1e-3, "gamma": 0.9},
-        **_sets(_PENDULUM),
+        **_sets("Pendulum-v1", _PENDULUM),
         description="PPO on Pendulum, continuous actions",
     ),
     Task(
@@ -211,8 +225,19 @@ _TABLE = (
         defaults={"learning_rate": 1e-3, "gamma": 0.9},
         backend="batched",
         always_varied=True,
-        **_sets(_PENDULUM_SHIFT),
+        **_sets("PendulumShift", _PENDULUM_SHIFT),
         description="PPO on Pendulum whose physics change at an unknown time",
+    ),
+    Task(
+        id="dacrl/PPO-LunarLander-v0",
+        inner_env="LunarLander-v3",
+        learner="ppo",
+        budget=204_800,
+        random_return=-180.0,
+        reference_return=200.0,
+        floor_return=-30_000.0,
+        defaults={"gamma": 0.999, "gae_lambda": 0.98, "ent_coef": 0.01},
+        description="PPO on LunarLander, one environment at a time; needs Box2D",
     ),
     Task(
         id="dacrl/NoisyQuadratic-v0",
@@ -336,22 +361,28 @@ def markdown() -> str:
         "# Tasks",
         "",
         "Made by `dacrl tasks --markdown`. Budgets in inner environment steps; returns",
-        "are those of scores 0 (random), 1 (reference) and of a diverged run (floor).",
+        "are those of scores 0 (random), 1 (reference) and of a diverged run (floor);",
+        "instances have their own (`dacrl_env/references.json`, measured by",
+        "`dacrl references --instances`).",
         "Hyperparameters that differ from the learner's default are given with their",
         "value; bold ones are controlled by default.",
         "",
+        *textwrap.wrap(_about_seconds(), 80, break_on_hyphens=False),
+        "",
         "| id | inner environment | learner | budget | decisions | random | reference "
-        "| floor | instances | own settings |",
-        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
+        "| floor | instances | seconds a run | own settings |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
+    seconds = measured.seconds()
     for task in TASKS.values():
         own = {**task.defaults, **task.configuration}
         sets = len(task.train_instances), len(task.test_instances)
         counts = f"{sets[0]} + {sets[1]}" if max(sets) > 1 else "1"
+        spent = f"{seconds[task.id]['seconds']:g}" if task.id in seconds else "–"
         lines.append(
             f"| {task.id} | {task.inner_env or 'none'} | {task.learner} "
             f"| {task.budget:,} | {task.decisions} | {task.random_return:g} "
-            f"| {task.reference_return:g} | {task.floor_return:g} | {counts} "
+            f"| {task.reference_return:g} | {task.floor_return:g} | {counts} | {spent} "
             f"| {', '.join(f'{k} {v}' for k, v in own.items()) or '–'} |"
         )
     for name, entry in LEARNERS.items():
@@ -371,6 +402,26 @@ def markdown() -> str:
                 f"| {shown} | {h.low:g} – {h.high:g} | {scale}{whole} | {h.default:g} |"
             )
     return "\n".join(lines)
+
+
+def _about_seconds() -> str:
+    """What the seconds of a run are, and how they were measured."""
+    entries = {k: v for k, v in measured.seconds().items() if k in TASKS}
+    text = (
+        "Seconds a run: processor time, on one core, of a run of the default "
+        "configuration, evaluation and report included; that of a population, divided "
+        "by its size. "
+        "Measured by `dacrl references --seconds`"
+    )
+    ways: dict[tuple[str, int], list[str]] = {}
+    for task, entry in entries.items():
+        ways.setdefault((entry["processor"], entry["population"]), []).append(task)
+    parts = [
+        f"on {processor} with {population} runs"
+        + (f" ({', '.join(tasks)})" if len(ways) > 1 else "")
+        for (processor, population), tasks in ways.items()
+    ]
+    return f"{text} {'; '.join(parts) or '(not yet)'}. –: not measured."
 
 
 for _task in _TABLE:

@@ -28,13 +28,20 @@ COSTS = {
     "env_steps": "training steps",
     "eval_steps": "evaluation steps",
     "gradient_steps": "gradient steps",
+    "flops": "floating-point operations",
     "wall_seconds": "wall seconds",
 }
+TUNING = {
+    f"tuning_{name}": name
+    for name in ("env_steps", "eval_steps", "gradient_steps", "flops")
+}
+"""Columns of what making the policy took, and the cost each belongs to."""
 FAILURE_BELOW = 0.1
 """A run that ends below this score has failed, diverged or not."""
 
 _RUN = ["policy", "run", "seed"]
-_NEEDED = [*_RUN, "task", "step", *COSTS, "report_score", "diverged"]
+_CHARGED = [*COSTS, *TUNING, "online_score"]
+_NEEDED = [*_RUN, "task", "step", *_CHARGED, "report_score", "diverged"]
 # Okabe and Ito's colour-blind safe palette without its yellow, which is faint on white.
 # Seven colours and four line styles have no common factor, so 28 policies look
 # different, and where lines coincide the dashes let the one below show through.
@@ -52,8 +59,11 @@ highest of them; report points that a diverged run did not reach count as the ta
 floor. IQM is the interquartile mean. *Failures* diverged or ended below
 {FAILURE_BELOW}. Brackets are 95 % bootstrap intervals over independent runs (for a
 method fitted several times: over fits, then over the runs of a fit; a single fit says
-nothing about the variation between fits). Steps and seconds are means per test run;
-what tuning has cost is not in them."""
+nothing about the variation between fits). Costs are means per test run; where a method
+made the policy, they are given as tuning + run = total, and a method that was fitted
+several times was charged for each fit alone. *Online* is the report score of the tuning
+run that a method chose its policy by, the best of many by what it observed: it may be
+compared with other online results, never with the scores of single runs."""
 
 
 def summarize(frame: pd.DataFrame, report_points: int = 20) -> pd.DataFrame:
@@ -65,8 +75,8 @@ def summarize(frame: pd.DataFrame, report_points: int = 20) -> pd.DataFrame:
 
     Returns:
         Columns `policy, run, seed`, `final`, `auc`, `best` (scores), `failure`,
-        `diverged`, `env_steps`, `eval_steps`, `gradient_steps`, `wall_seconds`, in
-        order of first appearance.
+        `diverged`, the columns of `COSTS` and `TUNING`, and `online_score`, in order
+        of first appearance.
 
     Raises:
         ValueError: If columns are missing, the frame is empty or has several tasks or
@@ -98,7 +108,7 @@ def summarize(frame: pd.DataFrame, report_points: int = 20) -> pd.DataFrame:
     summary["best"] = reported.groupby("number")["report_score"].max()
     summary["failure"] = diverged | (final < FAILURE_BELOW)
     summary["diverged"] = diverged
-    summary[list(COSTS)] = last[list(COSTS)]
+    summary[_CHARGED] = last[_CHARGED]
     return summary.reset_index(drop=True)
 
 
@@ -111,8 +121,10 @@ def table(summary: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns `policy`, `runs` (test runs), `fits` (independent runs of the method);
         for each metric m of final, auc, best: `m_mean`, `m_mean_low`, `m_mean_high`,
-        `m_iqm`, `m_iqm_low`, `m_iqm_high`; `failure` (share), `diverged` (share) and
-        the mean per run of `env_steps`, `eval_steps`, `gradient_steps`, `wall_seconds`.
+        `m_iqm`, `m_iqm_low`, `m_iqm_high`; `failure` (share), `diverged` (share), the
+        mean per run of the columns of `COSTS`, the mean per fit of those of `TUNING`,
+        `total_steps` (training and evaluation, tuning included), and `online`,
+        `online_low`, `online_high` (NaN for policies that were not fitted).
 
     Raises:
         ValueError: If the summary is empty or has scores that are not finite.
@@ -132,8 +144,22 @@ def table(summary: pd.DataFrame) -> pd.DataFrame:
                 line[f"{column}_low"], line[f"{column}_high"] = low, high
         shares_and_costs = ["failure", "diverged", *COSTS]
         line |= {name: float(runs[name].mean()) for name in shares_and_costs}
+        each = runs.groupby("run").first()
+        line |= {name: float(each[name].mean()) for name in TUNING}
+        line["total_steps"] = sum(
+            line[name] + line[f"tuning_{name}"] for name in ("env_steps", "eval_steps")
+        )
+        line |= _online(each["online_score"].dropna().to_numpy(dtype=np.float64))
         lines.append(line)
     return pd.DataFrame(lines)
+
+
+def _online(scores: np.ndarray) -> dict[str, float]:
+    """Mean over fits with its interval."""
+    if not len(scores):
+        return dict.fromkeys(("online", "online_low", "online_high"), np.nan)
+    low, high = stats.bootstrap_interval(scores)
+    return {"online": float(scores.mean()), "online_low": low, "online_high": high}
 
 
 def paired(summary: pd.DataFrame, reference: str) -> pd.DataFrame:
@@ -307,6 +333,52 @@ def gallery(frames: Mapping[str, pd.DataFrame], path: str | os.PathLike[str]) ->
         axis.tick_params(labelsize=7)
     figure.supylabel("score (0 random, 1 reference)", fontsize=9)
     figure.supxlabel("inner training environment steps", fontsize=9)
+    return _save(figure, path)
+
+
+def anytime(course: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
+    """Draws the test score of what methods would have returned, against their cost.
+
+    Args:
+        course: result of :func:`dacrl_env.comparison.anytime`.
+        path: PNG file to write.
+
+    Returns:
+        `path`.
+
+    Raises:
+        ValueError: If the frame is empty.
+    """
+    if course.empty:
+        raise ValueError("the frame has no rows")
+    figure = Figure(figsize=(6.5, 3.6), layout="constrained")
+    axis = figure.subplots()
+    for i, (method, rows) in enumerate(course.groupby("policy", sort=False)):
+        tested = rows.groupby(["run", "steps"])["final"].mean()
+        fits = [scores.droplevel("run") for _, scores in tested.groupby("run")]
+        # between incumbents of a fit the last one stands
+        steps = np.unique(rows["steps"])
+        values = np.stack([s.reindex(steps).ffill().to_numpy() for s in fits])
+        known = ~np.isnan(values).any(0)  # every fit has one by then
+        values, steps = values[:, known], steps[known]
+        bounds = [stats.bootstrap_interval(v, resamples=500) for v in values.T]
+        low, high = np.asarray(bounds).reshape(-1, 2).T
+        look: dict[str, Any] = {
+            "color": _COLOURS[i % len(_COLOURS)], "linestyle": _STYLES[i % len(_STYLES)]
+        }  # fmt: skip
+        mark = "o" if len(steps) == 1 else None  # a method that ends in one policy
+        axis.step(
+            steps, values.mean(0), where="post", label=str(method), marker=mark, **look
+        )
+        axis.fill_between(
+            steps, low, high, step="post", alpha=0.12, color=look["color"], linewidth=0
+        )
+    axis.set_xscale("log")
+    axis.set_xlabel("inner environment steps spent on tuning, evaluation included")
+    axis.set_ylabel("test score at the end of a run")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.tick_params(labelsize=8)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=9)
     return _save(figure, path)
 
 
@@ -492,11 +564,31 @@ def _cells(result: pd.DataFrame, brief: bool = False) -> list[pd.DataFrame]:
         scores[metric] = _intervals(result, f"{metric}_mean", ".3f")
         scores[f"{metric} IQM"] = _intervals(result, f"{metric}_iqm", ".3f", brief)
     scores["failures"] = [f"{share:.1%}" for share in result["failure"]]
+    if result["online"].notna().any():
+        online = _intervals(result, "online", ".3f", brief)
+        scores["online"] = ["–" if cell.startswith("nan") else cell for cell in online]
     costs = {"policy": policies}
     for name, title in COSTS.items():
-        form = ",.1f" if name == "wall_seconds" else ",.0f"
-        costs[title] = [format(value, form) for value in result[name]]
+        form = (
+            ",.1f" if name == "wall_seconds" else ".3g" if name == "flops" else ",.0f"
+        )
+        spent = (
+            result[f"tuning_{name}"]
+            if f"tuning_{name}" in result
+            else [0.0] * len(result)
+        )
+        costs[title] = [
+            _charged(before, own, form)
+            for before, own in zip(spent, result[name], strict=True)
+        ]
+    costs["total steps"] = [format(value, ",.0f") for value in result["total_steps"]]
     return [pd.DataFrame(scores), pd.DataFrame(costs)]
+
+
+def _charged(tuning: float, run: float, form: str) -> str:
+    """Cells such as `5,000,000 + 50,000`; the run alone where nothing was tuned."""
+    own = format(run, form)
+    return own if tuning == 0 else f"{format(tuning, form)} + {own}"
 
 
 def _intervals(

@@ -29,7 +29,7 @@ class RewardContext:
         remaining: share of the budget that is left.
         ended: the run is over.
         diverged: the run is over since something became non-finite; its score is the
-            task's floor.
+            floor.
     """
 
     score: Floats

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -83,13 +83,68 @@ class Instance:
     Args:
         name: as in ``reset(options={"instance": name})``.
         physics: constants that differ from the inner environment's own.
+        random_return: as of a :class:`Task`, on this instance; None: the task's.
+        reference_return: the same; all three are given, or none.
+        floor_return: the same.
+
+    Raises:
+        ValueError: one or two of the three returns, or in the wrong order.
     """
 
     name: str
     physics: Mapping[str, float] = field(default_factory=dict)
+    random_return: float | None = None
+    reference_return: float | None = None
+    floor_return: float | None = None
+
+    def __post_init__(self) -> None:
+        floor, random = self.floor_return, self.random_return
+        if floor is random is self.reference_return is None:
+            return
+        if floor is None or random is None or self.reference_return is None:
+            raise ValueError(
+                f"instance {self.name!r} needs all of random_return, reference_return "
+                "and floor_return, or none of them; got "
+                f"{random}, {self.reference_return} and {floor}"
+            )
+        _check_order(f"instance {self.name!r}", floor, random, self.reference_return)
 
 
 DEFAULT_INSTANCE = Instance("default")
+
+
+@dataclass(frozen=True)
+class References:
+    """What returns are normalised by: a row for each instance, or for each member.
+
+    Args:
+        random: ``(n,)`` returns of score 0.
+        reference: ``(n,)`` returns of score 1.
+        floor: ``(n,)`` what diverged runs return.
+    """
+
+    random: NDArray[np.float64]
+    reference: NDArray[np.float64]
+    floor: NDArray[np.float64]
+
+    def rows(self, index: NDArray[np.integer]) -> References:
+        """Chosen rows: those of members, from those of instances."""
+        return References(self.random[index], self.reference[index], self.floor[index])
+
+    def score(self, returns: ArrayLike) -> NDArray[np.float64]:
+        """Scores ``(n,)`` of returns: 0 = random policy, 1 = reference."""
+        span = self.reference - self.random
+        return (np.asarray(returns, np.float64) - self.random) / span
+
+    def returns(self, scores: ArrayLike) -> NDArray[np.float64]:
+        """Inverse of :meth:`score`."""
+        span = self.reference - self.random
+        return np.asarray(scores, np.float64) * span + self.random
+
+    @property
+    def floor_score(self) -> NDArray[np.float64]:
+        """Scores ``(n,)`` of diverged runs."""
+        return self.score(self.floor)
 
 
 @dataclass(frozen=True)
@@ -140,12 +195,9 @@ class Task:
     description: str = ""
 
     def __post_init__(self) -> None:
-        if not self.floor_return < self.random_return < self.reference_return:
-            raise ValueError(
-                f"returns of {self.id} must be ordered floor < random < reference, "
-                f"got {self.floor_return}, {self.random_return}, "
-                f"{self.reference_return}"
-            )
+        _check_order(
+            self.id, self.floor_return, self.random_return, self.reference_return
+        )
         if self.budget < 1 or self.decisions < 1:
             raise ValueError(f"budget and decisions of {self.id} must be at least 1")
         if self.budget % self.decisions:
@@ -154,12 +206,35 @@ class Task:
                 f"{self.decisions} decisions"
             )
 
+    def references(self, instances: Sequence[Instance]) -> References:
+        """What returns on each instance are normalised by."""
+        own = (self.random_return, self.reference_return, self.floor_return)
+        rows = [
+            own
+            if i.random_return is None
+            else (i.random_return, i.reference_return, i.floor_return)
+            for i in instances
+        ]
+        random, reference, floor = np.array(rows, np.float64).reshape(-1, 3).T
+        return References(random, reference, floor)
+
     def score(self, returns: ArrayLike) -> NDArray[np.float64]:
-        """Returns on the task's scale: 0 = random policy, 1 = reference."""
+        """Returns on the task's scale: 0 = random policy, 1 = reference.
+
+        Instances may have a scale of their own, see :meth:`references`.
+        """
         span = self.reference_return - self.random_return
         return (np.asarray(returns, np.float64) - self.random_return) / span
 
     @property
     def floor_score(self) -> float:
-        """Score of a diverged run."""
+        """Score of a diverged run, where the instance has no other."""
         return float(self.score(self.floor_return))
+
+
+def _check_order(what: str, floor: float, random: float, reference: float) -> None:
+    if not floor < random < reference:
+        raise ValueError(
+            f"returns of {what} must be ordered floor < random < reference, "
+            f"got {floor}, {random}, {reference}"
+        )

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -90,6 +89,7 @@ class Trials:
         budget: int,
         seed: int,
         method: Any,
+        /,  # so that the budget of a run can be among the options
         store: Store | None = None,
         progress: Callable[[int], Any] | None = None,
         **task_kwargs: Any,
@@ -122,7 +122,7 @@ class Trials:
         self._journal: _Journal | None = None
         if store is not None:
             key = fit_key(self.task, method, self.budget, self.seed, task_kwargs)
-            self._journal = _Journal(store.directory / "fits", key)
+            self._journal = _Journal(journal_path(store.directory, key), key)
 
     @property
     def left(self) -> int:
@@ -297,19 +297,12 @@ class Trials:
                 journal.commit(self._live().snapshot())
         return result
 
-    def close(self) -> None:
-        """Remove the journal of a fit whose result is kept elsewhere."""
-        if self._journal is not None:
-            shutil.rmtree(self._journal.path, ignore_errors=True)
-
 
 class _Journal:
     """Operations of one fit with their results, and the runs after the last."""
 
-    def __init__(self, directory: Path, key: dict[str, Any]) -> None:
-        self.key = key
-        digest = hashlib.sha256(canonical(key).encode()).hexdigest()[:16]
-        self.path = directory / digest
+    def __init__(self, path: Path, key: dict[str, Any]) -> None:
+        self.key, self.path = key, path
         self.records: list[dict[str, Any]] = []
         self.state: Path | None = None
         self.saved = time.monotonic()
@@ -371,6 +364,12 @@ def fit_key(
         "budget": budget,
         "seed": seed,
     }
+
+
+def journal_path(directory: Path, key: Mapping[str, Any]) -> Path:
+    """Where the journal of a fit is kept in a store, until the fit is finished."""
+    digest = hashlib.sha256(canonical(key).encode()).hexdigest()[:16]
+    return directory / "fits" / digest
 
 
 def _spent(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +12,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from dacrl_env import snapshot
+from dacrl_env import TASKS, snapshot
 from dacrl_env.inner_envs import InnerEnv
 from dacrl_env.inner_envs.batched import BatchedEnv
 from dacrl_env.inner_envs.cartpole import CartPole
+from dacrl_env.inner_envs.gymnasium_adapter import needs_box2d
 from dacrl_env.learners import dqn, streams
 
 
@@ -44,6 +46,19 @@ class Runs:
 
 
 MakeRuns = Callable[..., Runs]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip tests of a ``task`` that needs an extra which is not installed."""
+    # not importorskip: where warnings are errors, importing Box2D crashes
+    if importlib.util.find_spec("Box2D") is not None:
+        return
+    skip = pytest.mark.skip(reason="needs Box2D: pip install 'dacrl-env[box2d]'")
+    needing = [t.id for t in TASKS.values() if needs_box2d(t.inner_env)]
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        if callspec is not None and callspec.params.get("task") in needing:
+            item.add_marker(skip)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -187,6 +187,36 @@ def test_hyperparameters(fields: tuple[Any, ...], words: list[str]) -> None:
         assert word in one_line(caught)
 
 
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"random_return": 1.0}, ["all of random_return", "1.0, None and None"]),
+        (
+            {"random_return": 1.0, "floor_return": 0.0},
+            ["all of random_return", "reference_return", "None and 0.0"],
+        ),
+        (
+            {"random_return": 1.0, "reference_return": 1.0, "floor_return": 0.0},
+            ["floor < random < reference", "got 0.0, 1.0, 1.0"],
+        ),
+        (
+            {"random_return": 1.0, "reference_return": 2.0, "floor_return": 1.5},
+            ["floor < random < reference", "1.5"],
+        ),
+        (
+            {"random_return": float("nan"), "reference_return": 2, "floor_return": 0},
+            ["floor < random < reference", "nan"],
+        ),
+    ],
+    ids=str,
+)
+def test_returns_of_instances(fields: dict[str, float], words: list[str]) -> None:
+    with pytest.raises(ValueError, match="instance 'moon'") as caught:
+        dacrl_env.Instance("moon", {"gravity": 1.6}, **fields)
+    for word in words:
+        assert word in one_line(caught)
+
+
 # -- tasks ----------------------------------------------------------------------
 
 TASK: dict[str, Any] = {

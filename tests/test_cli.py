@@ -1,5 +1,6 @@
 """The command line, as a user calls it."""
 
+import json
 import re
 import subprocess
 import sys
@@ -29,7 +30,7 @@ def _compare(out, *more):
         *POLICIES,
         "--seeds",
         "3",
-        "--budget",
+        "--run-budget",
         "2000",
         "--workers",
         "1",
@@ -66,7 +67,7 @@ def test_report_from_the_store_alone(comparison, capsys):
 
 def test_evaluate_one_policy(tmp_path, capsys):
     arguments = ["evaluate", TASK, "linear-epsilon,fraction=0.5", "--seeds", "2"]
-    arguments += ["--budget", "2000", "--workers", "1", "--out", str(tmp_path)]
+    arguments += ["--run-budget", "2000", "--workers", "1", "--out", str(tmp_path)]
     assert main(arguments) == 0
     assert "linear-epsilon,fraction=0.5" in capsys.readouterr().out
 
@@ -101,13 +102,42 @@ def test_bench_compares_with_stable_baselines3(tmp_path, capsys):
     assert '"share_of_limit"' in file.read_text()
 
 
+def test_bench_shows_the_phases(tmp_path, capsys):
+    file = tmp_path / "phases.json"
+    arguments = ["bench", "--phases", "--tasks", TASK, "--population", "2"]
+    assert main([*arguments, "--seconds", "0.01", "--json", str(file)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    head = next(line for line in lines if line.startswith("| task"))
+    row = next(line for line in lines if line.startswith(f"| {TASK} | 2 |"))
+    assert "| environment | sample | gradient |" in head
+    assert head.count("|") == row.count("|")
+    (figures,) = json.loads(file.read_text())["rows"]
+    assert f"{figures['shares']['gradient']:.1%}" in row
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--phases", "--tasks", "dacrl/None-v0"], "valid: dacrl/DQN"),
+        (["--phases", "--repeats", "2"], "--repeats"),
+        (["--phases", "--populations", "0"], "positive"),
+        (["--tasks", TASK], "with --phases only"),
+    ],
+)
+def test_mistakes_of_bench(capsys, arguments, message):
+    assert main(["bench", *arguments]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["compare", "dacrl/None-v0", "--policies", "default"], "valid: dacrl/DQN"),
         (["compare", TASK, "--policies", "nobody"], "valid: default"),
         (["compare", TASK, "--policies", "default", "--seeds", "0"], "at least 1"),
-        (["compare", TASK, "--policies", "default", "--budget", "77"], "divide"),
+        (["compare", TASK, "--policies", "default", "--run-budget", "77"], "divide"),
         (
             ["compare", TASK, "--policies", "default", "--reference", "random"],
             "valid: default",

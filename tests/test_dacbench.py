@@ -859,7 +859,7 @@ def test_saved_configuration_gives_the_same_runs(
         "observe_instance": True,
         "seed": np.int64(9),
         "instance_set_path": Path("train.csv"),
-        "test_set": {3: dacrl_env.Instance("held out", {"gravity": 4.0})},
+        "test_set": {3: dacrl_env.Instance("held out", {"gravity": 4.0}, 30, 40, 0)},
     }
     benchmark = dac.DACRLBenchmark(config=config)
     path = tmp_path / "benchmark.json"
@@ -872,6 +872,7 @@ def test_saved_configuration_gives_the_same_runs(
     assert env.observation_space == other.observation_space
     assert env.action_space == other.action_space
     assert env.instance_set == other.instance_set
+    assert env.test_set == other.test_set
     assert env.initial_seed == other.initial_seed == 9
     for _ in range(2):
         assert run(env, seed=None) == run(other, seed=None)

@@ -269,7 +269,7 @@ def test_reward_identities(task: str, diverges: bool, feedback: str) -> None:
             assert type(reward) is float
             rewards[mode].append(reward)
             scores.append(info["score"])
-    floor = dacrl_env.TASKS[task].floor_score
+    (floor,) = env.population.references().floor_score
     assert info["diverged"] is diverges
     assert len(scores) == (4 if diverges else DECISIONS + 1)
     assert (scores[-1] == floor) == diverges
@@ -390,7 +390,7 @@ def test_training_feedback_costs_nothing(task: str) -> None:
         assert info["eval_steps"] == 0
         assert "eval_return" not in info
         seen = info.get("train_return")
-        scores = dacrl_env.TASKS[task].score
+        scores = env.population.references().score
         assert info["score"] == (0 if seen is None else scores(seen))
     assert len(results) == DECISIONS + 1
     ended = env.population.state.learner.envs.episodes.any()

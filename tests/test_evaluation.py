@@ -11,7 +11,7 @@ import pytest
 
 import dacrl_env
 from dacrl_env import Task
-from dacrl_env.evaluation import stored, unit_key
+from dacrl_env.comparison import stored, unit_key
 from dacrl_env.report import summarize
 from dacrl_env.store import Store, StoreError
 
@@ -37,7 +37,13 @@ COLUMNS = [
     "eval_return",
     "train_return",
     "diverged",
+    "flops",
     "wall_seconds",
+    "tuning_env_steps",
+    "tuning_eval_steps",
+    "tuning_gradient_steps",
+    "tuning_flops",
+    "online_score",
     "hp/learning_rate",
     "hp/epsilon",
     "hp/batch_size",

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,11 +11,16 @@ import pytest
 
 from dacrl_env.inner_envs.batched import BatchedEnv
 from dacrl_env.inner_envs.cartpole import CartPole
-from dacrl_env.inner_envs.gymnasium_adapter import AdapterState, GymnasiumAdapter
-from dacrl_env.registration import make_inner_env
+from dacrl_env.inner_envs.gymnasium_adapter import (
+    AdapterState,
+    GymnasiumAdapter,
+    needs_box2d,
+)
+from dacrl_env.registration import TASKS, make_inner_env
 from dacrl_env.tasks import Task
 
 PROBE = "dacrl-tests/Probe-v0"
+BOX2D = [t.id for t in TASKS.values() if needs_box2d(t.inner_env)]
 
 
 class Probe(gym.Env[Any, Any]):
@@ -232,3 +239,48 @@ def test_other_spaces_are_refused(spaces):
     assert PROBE in str(error.value)
     assert str(original.observation_space) in str(error.value)
     assert str(original.action_space) in str(error.value)
+
+
+# -- Box2D -----------------------------------------------------------------------------
+
+
+def test_which_environments_need_box2d():
+    needing = ("LunarLander-v3", "BipedalWalker-v3", "gymnasium:CarRacing-v3")
+    assert all(map(needs_box2d, needing))
+    assert not any(map(needs_box2d, ("CartPole-v1", PROBE, "CartPoleShift", "")))
+    assert len(BOX2D) >= 2
+
+
+def test_a_missing_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "Box2D", None)
+    message = r"LunarLander-v3 needs Box2D: pip install 'dacrl-env\[box2d\]'"
+    for name in BOX2D:
+        for make in (gym.make, gym.make_vec):
+            with pytest.raises(ImportError, match=message):
+                make(name)
+    # nothing else asks for it
+    gym.make("dacrl/DQN-CartPole-v0").reset(seed=0)
+
+
+WARNINGS_AS_ERRORS = """
+import sys
+import gymnasium as gym
+import dacrl_env
+options = {"budget": 1024, "decision_interval": 1024, "eval_episodes": 1}
+env = gym.make(sys.argv[1], **options)
+env.reset(seed=0)
+env.step(env.action_space.sample())
+print(env.unwrapped.population.env.env_id)
+"""
+
+
+@pytest.mark.parametrize("task", BOX2D)
+def test_box2d_is_safe_where_warnings_are_errors(task):
+    # in a process of its own, for the interpreter would crash
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", WARNINGS_AS_ERRORS, task],
+        capture_output=True,
+        text=True,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.strip() == "LunarLander-v3"

@@ -10,7 +10,15 @@ import pytest
 
 import dacrl_env
 
-HEAVY = ("torch", "dacbench", "pandas", "matplotlib", "stable_baselines3", "pyarrow")
+HEAVY = (
+    "torch",
+    "dacbench",
+    "pandas",
+    "matplotlib",
+    "stable_baselines3",
+    "pyarrow",
+    "Box2D",
+)
 LAZY = ("Method", "Policy", "compare", "evaluate", "get_policy")
 
 

@@ -29,7 +29,13 @@ def make_run(policy, run, seed, scores, diverged_at=None):
             "gradient_steps": step * 5,
             "report_score": np.where(step % 2 == 0, scores[step // 2], np.nan),
             "diverged": False,
+            "flops": step * 1e6,
             "wall_seconds": step * 0.1,
+            "tuning_env_steps": 30_000 if policy == "tuned" else 0,
+            "tuning_eval_steps": 4_000 if policy == "tuned" else 0,
+            "tuning_gradient_steps": 900 if policy == "tuned" else 0,
+            "tuning_flops": 2e9 if policy == "tuned" else 0.0,
+            "online_score": 0.9 + 0.05 * run if policy == "tuned" else np.nan,
             "hp/learning_rate": np.where(step == 0, np.nan, 10.0 ** -(1 + step / 10)),
             "hp/batch_size": np.where(step == 0, np.nan, 64.0),
         }
@@ -130,6 +136,11 @@ def test_table(frame):
     assert table.loc["default", "auc_mean"] == pytest.approx(0.5 * 10.5 / 20)
     assert table.loc["wild", "final_mean"] == pytest.approx(0.25)
     assert table.loc["wild", "env_steps"] == (3 * 1750 + 3 * BUDGET) / 6
+    assert table["tuning_env_steps"].tolist() == [0, 30_000, 0]
+    total = 34_000 + BUDGET + 20 * 20
+    assert table.loc["tuned", "total_steps"] == total
+    assert table.loc["tuned", "online"] == pytest.approx(0.95)
+    assert table["online"].isna().tolist() == [True, False, True]
     for column in ("final_mean", "final_iqm", "auc_mean", "auc_iqm", "best_mean"):
         assert (table[f"{column}_low"] <= table[column] + 1e-12).all()
         assert (table[column] <= table[f"{column}_high"] + 1e-12).all()
@@ -248,6 +259,22 @@ def test_curves_of_awkward_frames(frame, tmp_path):
         check_png(report.curves(bad, tmp_path / f"{name}.png"))
 
 
+def test_anytime_holds_an_incumbent_until_the_next(tmp_path):
+    course = pd.DataFrame(
+        [
+            ("search", run, seed, steps, final)
+            for run, points in ((0, {100: 0.2, 300: 0.6}), (1, {200: 0.4}))
+            for steps, final in points.items()
+            for seed in range(3)
+        ],
+        columns=["policy", "run", "seed", "steps", "final"],
+    )
+    once = course[course["run"] == 1].assign(policy="once")
+    check_png(report.anytime(pd.concat([course, once]), tmp_path / "anytime.png"))
+    with pytest.raises(ValueError, match="no rows"):
+        report.anytime(course.iloc[:0], tmp_path / "none.png")
+
+
 def test_no_pyplot_is_loaded_by_the_module():
     code = "import sys, dacrl_env.report; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -263,6 +290,8 @@ def test_render_is_aligned(frame):
     assert "50.0%" in scores
     assert "0.250 [-0.250, 0.750]" in scores
     assert "5,875" in costs
+    assert "30,000 + 10,000" in costs
+    assert "0.950" in scores
 
 
 def test_write_report(frame, tmp_path):

@@ -29,9 +29,13 @@ from dacrl_env.inner_envs.cartpole import CartPole
 from dacrl_env.inner_envs.gymnasium_adapter import GymnasiumAdapter
 from dacrl_env.inner_envs.minigrid import empty_5x5
 from dacrl_env.inner_envs.pendulum import Pendulum
-from dacrl_env.learners import dqn, ppo, sb3, streams
+from dacrl_env.learners import dqn, ppo, streams
 from dacrl_env.learners.interval import Interval
-from dacrl_env.registration import IMPLEMENTATIONS, load_learner
+from dacrl_env.learners.sb3 import arguments, random_state
+from dacrl_env.learners.sb3.dqn import SB3DQN, Replay, SB3DQNConfig
+from dacrl_env.learners.sb3.envs import MemberEnvs
+from dacrl_env.registration import IMPLEMENTATIONS, get_task, load_learner
+from dacrl_env.registration import TASKS as REGISTERED
 from dacrl_env.snapshot import Snapshot, SnapshotNotSupported, is_opaque, leaves
 from dacrl_env.tasks import Task
 from dacrl_env.vector_env import PopulationEnv
@@ -452,13 +456,8 @@ def test_global_state_is_untouched_by_exceptions(name: str) -> None:
 
 def test_generator_states_come_back_as_they_were() -> None:
     space: gym.spaces.Discrete = gym.spaces.Discrete(1000, seed=3)
-    states = sb3.Generators(
-        python=np.zeros((1, 627), np.uint64),
-        numpy=np.zeros((1, 627), np.uint64),
-        torch=np.zeros((1, len(torch.get_rng_state())), np.uint8),
-        actions=np.zeros((1, 6), np.uint64),
-        keys=np.zeros(1, np.uint64),
-    )
+    states = random_state.Generators.allocate(1)
+    key = np.uint64(7)
 
     def draws() -> list[float]:
         result: list[float] = []
@@ -471,9 +470,9 @@ def test_generator_states_come_back_as_they_were() -> None:
     random.gauss(0, 1)
     np.random.standard_normal()  # noqa: NPY002
     space.sample()
-    sb3._read_generators(space, states, 0)
+    random_state.read(space, states, 0, key)
     first = draws()
-    sb3._write_generators(space, states, 0)
+    random_state.write(space, states, 0, key)
     assert draws() == first
 
 
@@ -493,8 +492,8 @@ class Seeded(gym.Wrapper[Any, Any, Any, Any]):
         return super().reset(seed=int(word[0, 0] >> np.uint64(33)))
 
 
-@pytest.mark.parametrize("name", LEARNERS)
-def test_a_run_is_that_of_their_own_learn(name: str) -> None:
+@pytest.mark.parametrize(("name", "n_step"), [("dqn", 1), ("dqn", 3), ("ppo", 1)])
+def test_a_run_is_that_of_their_own_learn(name: str, n_step: int) -> None:
     """The same bits as ``model.learn`` on a Gymnasium environment of its own."""
     from stable_baselines3.common.vec_env import DummyVecEnv
 
@@ -513,6 +512,7 @@ def test_a_run_is_that_of_their_own_learn(name: str) -> None:
             envs,
             learning_rate=1e-3,
             buffer_size=300,
+            n_steps=n_step,
             learning_starts=20,
             batch_size=64,
             gamma=0.99,
@@ -525,7 +525,7 @@ def test_a_run_is_that_of_their_own_learn(name: str) -> None:
             **shared,
         )
         env = GymnasiumAdapter("CartPole-v1", {"max_episode_steps": 10})
-        ours = make("dqn", env=env, replay_capacity=300)
+        ours = make("dqn", env=env, replay_capacity=300, n_step=n_step)
     else:
         steps = 160
         model = stable_baselines3.PPO(
@@ -557,7 +557,7 @@ def test_a_run_is_that_of_their_own_learn(name: str) -> None:
         target = model.q_net_target.parameters()
         flat = torch.cat([p.detach().reshape(-1) for p in target])
         assert torch.equal(ours.state.target[0], flat)
-        for field in fields(sb3.Replay):
+        for field in fields(Replay):
             mine = getattr(ours.state.replay, field.name)[0]
             assert (mine == getattr(model.replay_buffer, field.name)).all(), field.name
         ended, cut_off = ours.state.replay.dones, ours.state.replay.timeouts
@@ -658,7 +658,7 @@ def test_a_restarted_member_is_a_new_run(name: str) -> None:
     assert old == set()
     if name == "dqn":  # rows of the run before are there, out of reach
         written = 3 * UNIT[name]
-        for field in fields(sb3.Replay):
+        for field in fields(Replay):
             mine, theirs = (getattr(r.state.replay, field.name) for r in (runs, fresh))
             assert (mine[1, :written] == theirs[0, :written]).all()
     assert runs.differences(untouched, 0) == []
@@ -904,7 +904,7 @@ def test_continuous_actions() -> None:
     runs = make("ppo", env=env)
     runs.train(48)
     assert runs.state.gradient_steps[0] > 0
-    assert runs.learner._arguments()["policy"] == "MlpPolicy"
+    assert arguments.of(runs.learner.config)["policy"] == "MlpPolicy"
     returns, steps = runs.learner.play(
         runs.state,
         np.array([0]),
@@ -931,7 +931,7 @@ def test_bytes_are_fed_as_they_are() -> None:
 
 
 def test_fields_are_those_of_our_own_learners() -> None:
-    """A new field needs a decision in sb3.py: passed on, or refused."""
+    """A new field needs a decision in learners/sb3: passed on, or refused."""
     known = {
         "dqn": {
             "hidden_sizes",
@@ -962,9 +962,9 @@ def test_fields_are_those_of_our_own_learners() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("dqn", {"double_q": True}, "double_q"),
-        ("ppo", {"normalize_observations": True}, "normalize_observations"),
-        ("ppo", {"normalize_rewards": True}, "normalize_rewards"),
+        ("dqn", {"double_q": True}, "pass double_q=False"),
+        ("ppo", {"normalize_observations": True}, "pass normalize_observations=False"),
+        ("ppo", {"normalize_rewards": True}, "pass normalize_rewards=False"),
         ("dqn", {"activation": "gelu"}, "valid: relu, tanh"),
         ("dqn", {"sb3_kwargs": {"learning_rate": 1}}, "hyperparameter learning_rate"),
         ("dqn", {"sb3_kwargs": {"buffer_size": 1}}, "replay_capacity"),
@@ -973,13 +973,80 @@ def test_fields_are_those_of_our_own_learners() -> None:
         ("ppo", {"sb3_kwargs": {"tua": 1}}, "unknown 'tua'.*target_kl"),
         ("dqn", {"sb3_kwargs": [1]}, "mapping"),
         ("dqn", {"sb3_kwargs": {"policy": lambda: None}}, "names of classes"),
-        ("ppo", {"rollout_length": 1, "num_inner_envs": 1}, "normalize_advantages"),
+        (
+            "ppo",
+            {"rollout_length": 1, "num_inner_envs": 1},
+            "pass normalize_advantages=False",
+        ),
         ("dqn", {"hidden": 1}, "unknown option 'hidden'.*sb3_kwargs"),
     ],
 )
 def test_refused(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         single(name, **options)
+
+
+DOUBLE_Q = [t.id for t in REGISTERED.values() if t.configuration.get("double_q")]
+
+
+@pytest.mark.parametrize("task", DOUBLE_Q)
+def test_tasks_with_double_q_name_the_way_out(task: str) -> None:
+    """The task has set it, not the user, who therefore has to be told."""
+    for make_env in (gym.make, gym.make_vec):
+        with pytest.raises(ValueError, match=r"no double Q-.*double_q=False"):
+            make_env(task, learner="sb3")
+    env: Any = gym.make(task, learner="sb3", double_q=False).unwrapped
+    config = env.settings.config
+    given = get_task(task).configuration
+    assert {n: getattr(config, n) for n in given} == {**given, "double_q": False}
+
+
+def test_a_task_with_double_q_runs_without_it() -> None:
+    env: Any = gym.make(
+        "dacrl/DQN-Acrobot-v0",
+        learner="sb3",
+        double_q=False,
+        budget=400,
+        decision_interval=200,
+        learning_starts=100,
+        eval_episodes=1,
+    ).unwrapped
+    env.reset(seed=0)
+    ended = False
+    while not ended:
+        *_, ended, _, info = env.step(np.zeros(3))
+    assert info["env_steps"] == 400
+    assert info["gradient_steps"] == 75  # one every 4 steps, after the first 100
+    assert env.population.learner.model.replay_buffer.n_steps == 3
+
+
+def test_n_step_needs_a_stable_baselines3_that_has_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Older(stable_baselines3.DQN):
+        def __init__(self, policy: Any, env: Any, tau: float = 1.0) -> None:
+            """As far as the names of arguments go."""
+
+    monkeypatch.setattr(stable_baselines3, "DQN", Older)
+    with pytest.raises(ValueError, match=r"n_step=3 .* 2\.7 or newer"):
+        SB3DQNConfig(n_step=3)
+    assert SB3DQNConfig(n_step=1).n_step == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "given"),
+    [
+        ("get_attr", ("gravity",)),
+        ("set_attr", ("gravity", 1.0)),
+        ("env_method", ("render",)),
+    ],
+)
+def test_unsupported_calls_are_named(call: str, given: tuple[Any, ...]) -> None:
+    venv = MemberEnvs(BatchedEnv(CartPole()), 2)
+    assert venv.get_attr("render_mode") == [None, None]
+    with pytest.raises(AttributeError, match=rf"{call}\('{given[0]}'\)"):
+        getattr(venv, call)(*given)
+    assert not venv.has_attr("gravity")
 
 
 def test_unknown_implementation() -> None:
@@ -989,9 +1056,9 @@ def test_unknown_implementation() -> None:
 
 def test_other_devices_are_refused() -> None:
     env = BatchedEnv(CartPole())
-    config = sb3.SB3DQNConfig()
+    config = SB3DQNConfig()
     with pytest.raises(ValueError, match="cpu"):
-        sb3.SB3DQN(env, env, config, 100, torch.device("cuda"))
+        SB3DQN(env, env, config, 100, torch.device("cuda"))
 
 
 @pytest.mark.parametrize("name", LEARNERS)

@@ -6,6 +6,8 @@ actions; for environments that have no batched implementation.
 
 from __future__ import annotations
 
+import importlib
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +19,8 @@ from numpy.typing import NDArray
 from dacrl_env.inner_envs.batched import Transition
 from dacrl_env.learners import streams
 from dacrl_env.snapshot import copy_rows
+
+_BOX2D_ENVS = "gymnasium.envs.box2d"
 
 
 @dataclass
@@ -44,6 +48,7 @@ class GymnasiumAdapter:
             which saves making them; earlier states become invalid.
 
     Raises:
+        ImportError: an environment of Gymnasium's that needs Box2D, without it.
         ValueError: observations that are no Box, or actions that are neither Discrete
             nor Box.
     """
@@ -56,6 +61,8 @@ class GymnasiumAdapter:
         self.env_id = env_id
         self.kwargs = dict(kwargs)
         self._pool: list[gym.Env[Any, Any]] | None = [] if reuse else None
+        if needs_box2d(env_id):
+            _import_box2d(env_id)
         probe = self._make()
         observations, actions = probe.observation_space, probe.action_space
         if not isinstance(observations, gym.spaces.Box) or not isinstance(
@@ -166,3 +173,32 @@ class GymnasiumAdapter:
             state.episodes[place] += 1
             self._reset(state, place)
         return Transition(observations, rewards, terminated, done, returns, lengths)
+
+
+def needs_box2d(env_id: str) -> bool:
+    """Whether Gymnasium makes this id with Box2D, the extra ``box2d``.
+
+    Such environments cannot be saved: see :mod:`dacrl_env.snapshot`.
+    """
+    spec = gym.registry.get(env_id.rpartition(":")[2])
+    entry_point = None if spec is None else spec.entry_point
+    return isinstance(entry_point, str) and entry_point.startswith(_BOX2D_ENVS)
+
+
+def _import_box2d(env_id: str) -> None:
+    """Import Box2D before Gymnasium does.
+
+    Its types, made by SWIG, warn in C that they lack an attribute. Where warnings are
+    errors nobody there looks at the exception, and the interpreter crashes.
+
+    Raises:
+        ImportError: Box2D is not installed.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            importlib.import_module("Box2D")
+    except ImportError as error:
+        raise ImportError(
+            f"inner environment {env_id} needs Box2D: pip install 'dacrl-env[box2d]'"
+        ) from error

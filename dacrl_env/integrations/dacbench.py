@@ -750,7 +750,8 @@ def _encode(key: str, value: Any) -> Any:
     if isinstance(value, Task) and TASKS.get(value.id) is value:
         return value.id
     if isinstance(value, Instance):
-        return {"name": value.name, "physics": _encode(key, value.physics)}
+        given = {k: v for k, v in vars(value).items() if v is not None}
+        return {k: _encode(key, v) for k, v in given.items()}
     if isinstance(value, Hyperparameter):
         return asdict(value)
     if isinstance(value, Mapping):

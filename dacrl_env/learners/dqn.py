@@ -391,7 +391,7 @@ class DQN:
         if state is not self._views_of:
             self._views.clear()
             self._views_of = state
-        P, N, A = len(state.env_steps), self.config.num_inner_envs, self.env.num_actions
+        P, N = len(state.env_steps), self.config.num_inner_envs
         epsilon = values["epsilon"][:, None]
         layers = self.network.layers(state.parameters)
         outputs = self.network.buffers(P, N, self._memory)
@@ -399,27 +399,17 @@ class DQN:
         rows = np.empty((P, N, 4), np.float32)
         pairs_tensor, rows_tensor = torch.from_numpy(pairs), torch.from_numpy(rows)
         plans: dict[bytes, list[_Plan]] = {}
-        act_keys = streams.of(state.keys, "act")[:, None]
         iterations = steps // N
         for i in range(iterations):
-            if i % _CHUNK == 0:
-                ahead = np.arange(min(_CHUNK, iterations - i)) * N
-                counters = state.env_steps[:, None] + ahead
-                draws = streams.uniforms(act_keys, counters, 2 * N)
-                draws = np.ascontiguousarray(draws.swapaxes(0, 1))
-                explore = draws[..., :N] < epsilon
-                warming_up = counters < self.config.learning_starts
-                explore |= warming_up.T[..., None]
-                random_actions = (draws[..., N:] * A).astype(np.int64)
-            envs = state.envs
-            observations = envs.observations.reshape(P, N, self.features)
-            inputs = networks.inputs(observations, self.device)
-            q = self.network.forward(layers, inputs, outputs)
-            greedy = q.argmax(-1).cpu().numpy()
             now = i % _CHUNK
+            if now == 0:
+                coming = min(_CHUNK, iterations - i)
+                explore, random_actions = self._exploration(state, epsilon, coming)
+            observations = state.envs.observations.reshape(P, N, self.features)
+            greedy = self._act(layers, observations, outputs)
             actions = np.where(explore[now], random_actions[now], greedy)
             pairs[:, :, 0] = observations
-            step = self.env.step(envs, actions)
+            step = self.env.step(state.envs, actions)
             pairs[:, :, 1] = step.observations.reshape(P, N, self.features)
             rows[..., replay.ACTION] = actions
             rows[..., replay.REWARD] = step.rewards
@@ -445,6 +435,38 @@ class DQN:
                         plans[which] = self._plan(np.flatnonzero(due), values)
                     for plan in plans[which]:
                         self._update(state, plan, interval)
+
+    def _exploration(
+        self, state: DQNState, epsilon: NDArray[np.float64], iterations: int
+    ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """Whether to explore, and with which actions, ``(iterations, P, N)`` each.
+
+        Args:
+            state: before the first of the iterations.
+            epsilon: ``(P, 1)``.
+            iterations: that come, of N steps a member.
+        """
+        N = self.config.num_inner_envs
+        keys = streams.of(state.keys, "act")[:, None]
+        counters = state.env_steps[:, None] + np.arange(iterations) * N
+        draws = streams.uniforms(keys, counters, 2 * N)
+        draws = np.ascontiguousarray(draws.swapaxes(0, 1))
+        explore = draws[..., :N] < epsilon
+        warming_up = counters < self.config.learning_starts
+        explore |= warming_up.T[..., None]
+        return explore, (draws[..., N:] * self.env.num_actions).astype(np.int64)
+
+    def _act(
+        self,
+        layers: list[networks.Layer],
+        observations: NDArray[Any],
+        outputs: list[Tensor],
+    ) -> NDArray[np.int64]:
+        """`greedy` with layers and memory at hand: ``(P, N)``, from ``(P, N, D)``."""
+        inputs = networks.inputs(observations, self.device)
+        q = self.network.forward(layers, inputs, outputs)
+        actions: NDArray[np.int64] = q.argmax(-1).cpu().numpy()
+        return actions
 
     def _set_targets(self, state: DQNState, every: NDArray[np.float64]) -> None:
         state.since_target += self.config.num_inner_envs

@@ -498,7 +498,7 @@ class PPO:
         P, N, T = len(state.env_steps), *self._rollout_shape()
         D, A = self.features, self.num_outputs if self.continuous else 1
         net = self._net(state.parameters)
-        # in the same memory: what one gives is used before the other writes
+        # in the same memory: what one gives is used before the other writes (`_act`)
         actor = self.actor.buffers(P, N, self._memory)
         critic = self.critic.buffers(P, N, self._memory)
         shape = (P, N, T, D + A + 4)
@@ -509,9 +509,7 @@ class PPO:
         draws = self._draws(state)
         for t in range(T):
             inputs = self._observe(state)
-            outputs = self.actor.forward(net.actor, inputs, actor)
-            actions, log_probs = self._sample(outputs, net.log_std, draws[t])
-            value = self.critic.forward(net.critic, inputs, critic)
+            actions, log_probs, value = self._act(net, inputs, draws[t], actor, critic)
             row = table[:, :, t]
             row[..., :D] = inputs
             row[..., D : D + A] = actions
@@ -541,6 +539,27 @@ class PPO:
             rewards, going_on, table[..., D + A + 3], value, values
         )
         return table.view(P, N * T, -1)
+
+    def _act(
+        self,
+        net: _Net,
+        inputs: Tensor,
+        draws: NDArray[np.float64],
+        actor: list[Tensor],
+        critic: list[Tensor],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Sampled actions, their log probabilities, and values ``(P, N, 1)``.
+
+        Args:
+            net: of all members.
+            inputs: ``(P, N, D)``.
+            draws: as `_sample` takes them.
+            actor: memory of a forward pass.
+            critic: the same.
+        """
+        outputs = self.actor.forward(net.actor, inputs, actor)
+        actions, log_probs = self._sample(outputs, net.log_std, draws)
+        return actions, log_probs, self.critic.forward(net.critic, inputs, critic)
 
     def _rollout_shape(self) -> tuple[int, int]:
         return self.config.num_inner_envs, self.config.rollout_length

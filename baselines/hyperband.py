@@ -1,0 +1,218 @@
+"""Successive halving and Hyperband (Li et al. 2018): poor candidates stop early.
+
+"Hyperband: A novel bandit-based approach to hyperparameter optimization", JMLR 18.
+Successive halving trains many candidates a little, goes on with the best share of them
+to eta times as much, and so on until the last have a complete run. How early scores can
+be trusted is not known, so Hyperband does it in brackets, from many candidates that
+are judged early to few that are never stopped.
+
+The fidelity is the number of decisions of a run. A promoted run goes on from where it
+stood, so that only the increment is trained and charged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dacrl_env.policies import Fitted
+from dacrl_env.store import Store
+from dacrl_env.tasks import Task
+from dacrl_env.trials import Trials, check_objective
+
+from .search import Incumbent, check_candidates
+from .search_space import SearchSpace
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+# of one bracket: how many candidates are trained to which fidelity
+Rungs = list[tuple[int, int]]
+
+
+def brackets(longest: int, eta: int) -> list[Rungs]:
+    """The brackets of one round, the most aggressive first.
+
+    Algorithm 1 of the paper with R = ``longest``: bracket s = s_max, …, 0 starts with
+    ⌈η^s (s_max + 1) / (s + 1)⌉ candidates at R / η^s; each rung keeps one in η, rounded
+    down. Fidelities are rounded to the nearest whole number, halves up: R = 20 and
+    η = 3 gives rungs at 2, 7 and 20.
+
+    Args:
+        longest: fidelity of a complete run.
+        eta: at least 2.
+    """
+    s_max = 0
+    while eta ** (s_max + 1) <= longest:
+        s_max += 1
+    table = []
+    for s in range(s_max, -1, -1):
+        n = -(-(s_max + 1) * eta**s // (s + 1))
+        parts = [eta ** (s - i) for i in range(s + 1)]
+        fidelities = [(2 * longest + part) // (2 * part) for part in parts]
+        table.append([(n // eta**i, f) for i, f in enumerate(fidelities)])
+    return table
+
+
+def decisions(rungs: Rungs) -> int:
+    """What a bracket trains in all, in decisions of one run a candidate."""
+    before = [0, *(fidelity for _, fidelity in rungs)]
+    return sum(n * (f - b) for (n, f), b in zip(rungs, before, strict=False))
+
+
+def shrink(rungs: Rungs, eta: int, affordable: int) -> Rungs:
+    """The same bracket with as many candidates as can be paid for; maybe none.
+
+    Args:
+        rungs: of a bracket.
+        eta: of which one is promoted.
+        affordable: decisions.
+    """
+    for n in range(rungs[0][0], 0, -1):
+        fewer = [(max(1, n // eta**i), f) for i, (_, f) in enumerate(rungs)]
+        if decisions(fewer) <= affordable:
+            return fewer
+    return []
+
+
+def promote(scores: Floats, k: int) -> Ints:
+    """Indices ``(k,)`` of the best scores, the best first.
+
+    Of equal ones the first comes first; −∞ and NaN come last.
+    """
+    ranked = np.where(np.isnan(scores), -np.inf, scores)
+    return np.argsort(-ranked, kind="stable")[:k]
+
+
+def race(
+    best: Incumbent,
+    candidates: Floats,
+    rungs: Rungs,
+    seeds: int,
+    objective: str,
+    promoted: Callable[[Floats, int], Ints] = promote,
+) -> Floats:
+    """Train the candidates of one bracket, each rung as one population.
+
+    Args:
+        best: is offered those that were trained to the end.
+        candidates: ``(n, k)``.
+        rungs: how many go on to how many decisions; n in the first.
+        seeds: tuning runs a candidate, the same for all candidates.
+        objective: of a run, as far as it has come.
+        promoted: from mean scores and a number to the indices of those that go on.
+
+    Returns:
+        Mean scores of the last rung.
+    """
+    trials = best.trials
+    values = best.space.values(candidates, trials.decisions)
+    alive, done, scores = np.arange(len(candidates)), 0, np.empty(0)
+    trials.begin(trials.tuning_seeds(seeds) * len(candidates))
+    for n, fidelity in rungs:
+        if done:
+            kept = promoted(scores, n)
+            # runs that are not promoted are given up here
+            trials.select((kept[:, None] * seeds + np.arange(seeds)).ravel())
+            alive = alive[kept]
+        if fidelity == trials.decisions:
+            best.settle()  # the rungs before were needed for any of the last
+        part = values[done:fidelity, alive].repeat(seeds, axis=1)
+        seen = trials.advance(part).objective(objective)
+        scores, done = seen.reshape(-1, seeds).mean(1), fidelity
+    best.offer(candidates[alive], scores, trials.judge().reshape(-1, seeds).mean(1))
+    return scores
+
+
+def check_bracket(trials: Trials, rungs: Rungs, seeds: int) -> None:
+    """Raise a ValueError if the budget does not pay for a whole bracket."""
+    check_candidates(trials, seeds)
+    least = decisions(rungs) * seeds * trials.settings.decision_interval
+    if trials.left < least:
+        raise ValueError(
+            f"a tuning budget of {trials.left:,} steps is below one bracket of "
+            f"{rungs[0][0]} candidates on {seeds} tuning seeds, which takes {least:,}"
+        )
+
+
+@dataclass(frozen=True)
+class SuccessiveHalving:
+    """Candidates drawn uniformly; the first bracket of Hyperband, over and over.
+
+    When what is left of the budget does not pay for a whole bracket, the last ones have
+    fewer candidates. Only candidates trained to the end can become the result.
+
+    Args:
+        eta: one in eta candidates is promoted, to eta times the fidelity.
+        space: name to lowest and highest value; None: all that are controlled.
+        family: "static" configurations or a "schedule" each.
+        seeds: tuning runs a candidate.
+        objective: of a run: "final", "best" or "auc" of the observed score so far.
+
+    Raises:
+        ValueError: eta below 2; see `SearchSpace` and `Trials`.
+    """
+
+    eta: int = 3
+    space: Mapping[str, Sequence[float]] | None = None
+    family: str = "static"
+    seeds: int = 1
+    objective: str = "final"
+
+    def __post_init__(self) -> None:
+        check_objective(self.objective)
+        check_eta(self.eta)
+
+    def brackets(self, longest: int) -> list[Rungs]:
+        """Those that are gone through, for complete runs of ``longest`` decisions."""
+        return brackets(longest, self.eta)[:1]
+
+    def fit(
+        self,
+        task: str | Task,
+        budget: int,
+        seed: int,
+        /,
+        store: Store | None = None,
+        progress: Callable[[int], Any] | None = None,
+        **task_kwargs: Any,
+    ) -> Fitted:
+        """The best of the candidates that were trained to the end.
+
+        Raises:
+            ValueError: the budget is below the first bracket.
+        """
+        trials = Trials(task, budget, seed, self, store, progress, **task_kwargs)
+        space = SearchSpace(trials.controlled, self.space, self.family)
+        generator = np.random.default_rng((seed, 0))
+        table = self.brackets(trials.decisions)
+        check_bracket(trials, table[0], self.seeds)
+        best = Incumbent(space, trials)
+        unit = self.seeds * trials.settings.decision_interval
+        for whole in cycle(table):
+            # runs that diverge leave steps for further candidates
+            rungs = shrink(whole, self.eta, trials.left // unit)
+            if not rungs:
+                return best.fitted()
+            candidates = space.sample(generator, rungs[0][0])
+            race(best, candidates, rungs, self.seeds, self.objective)
+        raise AssertionError("a cycle has no end")
+
+
+@dataclass(frozen=True)
+class Hyperband(SuccessiveHalving):
+    """All brackets one after the other, over and over; else as `SuccessiveHalving`."""
+
+    def brackets(self, longest: int) -> list[Rungs]:
+        """Those that are gone through, for complete runs of ``longest`` decisions."""
+        return brackets(longest, self.eta)
+
+
+def check_eta(eta: int) -> None:
+    """Raise a ValueError for an eta that promotes everybody or is no whole number."""
+    if not isinstance(eta, int) or eta < 2:
+        raise ValueError(f"eta must be a whole number of at least 2, got {eta!r}")

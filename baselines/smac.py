@@ -1,0 +1,227 @@
+"""SMAC (Lindauer et al. 2022) with its multi-fidelity facade, by ask and tell.
+
+"SMAC3: A versatile Bayesian optimization package for hyperparameter optimization", JMLR
+23. Hyperband whose candidates come from a random forest instead of a uniform draw. SMAC
+suggests and promotes; training is ours, each rung as one population, and promoted runs
+go on from where they stood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dacrl_env.policies import Fitted
+from dacrl_env.store import Store
+from dacrl_env.tasks import Task
+from dacrl_env.trials import Trials, check_objective
+
+from .hyperband import Rungs, brackets, check_bracket, check_eta, decisions, race
+from .search import (
+    Incumbent,
+    Tellable,
+    affordable,
+    from_suggestion,
+    library_seed,
+    quiet,
+    require,
+    train,
+)
+from .search_space import SearchSpace
+
+if TYPE_CHECKING:
+    from ConfigSpace import ConfigurationSpace
+    from smac import Scenario
+    from smac.acquisition.maximizer import LocalAndSortedRandomSearch
+    from smac.model.random_forest import RandomForest
+    from smac.runhistory import TrialInfo
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class SMAC:
+    """Hyperband with a model.
+
+    The model is fitted to the highest fidelity that has results. What the end of the
+    budget leaves after the last whole bracket goes to the next candidates of the
+    model, trained to the end.
+
+    Args:
+        eta: one in eta candidates is promoted, to eta times the fidelity.
+        space: name to lowest and highest value; None: all that are controlled.
+        family: "static" configurations or a "schedule" each.
+        seeds: tuning runs a candidate; SMAC sees their mean.
+        objective: of a run: "final", "best" or "auc" of the observed score so far.
+
+    Raises:
+        ValueError: eta below 2; see `SearchSpace` and `Trials`.
+        ImportError: without SMAC.
+    """
+
+    eta: int = 3
+    space: Mapping[str, Sequence[float]] | None = None
+    family: str = "static"
+    seeds: int = 1
+    objective: str = "final"
+
+    def __post_init__(self) -> None:
+        check_objective(self.objective)
+        check_eta(self.eta)
+        require("smac", "SMAC", "smac")
+
+    def fit(
+        self,
+        task: str | Task,
+        budget: int,
+        seed: int,
+        /,
+        store: Store | None = None,
+        progress: Callable[[int], Any] | None = None,
+        **task_kwargs: Any,
+    ) -> Fitted:
+        """The best of the candidates that were trained to the end.
+
+        Raises:
+            ValueError: the budget is below the first bracket.
+        """
+        trials = Trials(task, budget, seed, self, store, progress, **task_kwargs)
+        space = SearchSpace(trials.controlled, self.space, self.family)
+        table = brackets(trials.decisions, self.eta)
+        check_bracket(trials, table[0], self.seeds)
+        best = Incumbent(space, trials)
+        unit = self.seeds * trials.settings.decision_interval
+        with TemporaryDirectory() as directory, quiet("smac"):
+            smac = _Suggestions(space, trials, table, self.eta, unit, Path(directory))
+            for rungs in cycle(table):
+                if decisions(rungs) * unit > trials.left:
+                    break
+                candidates = smac.ask(rungs[0][0])
+                scores = race(
+                    best, candidates, rungs, self.seeds, self.objective, smac.promoted
+                )
+                smac.tell(scores)
+            # runs that diverge leave steps for further candidates
+            while n := affordable(trials, self.seeds, self.seeds * rungs[0][0]):
+                candidates = smac.ask(n)
+                best.offer(
+                    candidates,
+                    *train(trials, space, candidates, self.seeds, self.objective),
+                )
+        return best.fitted()
+
+
+class _Suggestions:
+    """SMAC's side: candidates and promotions of one rung after the other."""
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        trials: Trials,
+        table: list[Rungs],
+        eta: int,
+        unit: int,
+        directory: Path,
+    ) -> None:
+        from smac import MultiFidelityFacade, Scenario
+
+        self.space, self.tellable = space, Tellable(trials)
+        scenario = Scenario(
+            _configuration_space(space),
+            output_directory=directory,  # which stays empty: nothing is saved
+            deterministic=True,  # tuning seeds are ours
+            # a little below, so that no rounding error loses the first bracket
+            min_budget=trials.decisions / eta ** (len(table) - 1) * (1 - 1e-9),
+            max_budget=trials.decisions,
+            n_trials=trials.left // unit,  # no bound: the account is the bound
+            seed=library_seed(trials.seed),
+        )
+        self.facade = MultiFidelityFacade(
+            scenario,
+            model=_model(scenario),
+            acquisition_maximizer=_maximizer(scenario),
+            intensifier=MultiFidelityFacade.get_intensifier(scenario, eta=eta),
+            logging_level=False,  # which leaves the configuration of logging alone
+            # the first rung; later draws of the same generator would repeat its own
+            initial_design=MultiFidelityFacade.get_initial_design(
+                scenario, n_configs=table[0][0][0], max_ratio=1
+            ),
+            overwrite=True,
+        )
+        self.asked: list[TrialInfo] = []
+
+    def ask(self, n: int) -> Floats:
+        """Candidates ``(n, k)`` to train."""
+        self.asked = [self.facade.ask() for _ in range(n)]
+        return np.array([from_suggestion(self.space, i.config) for i in self.asked])
+
+    def tell(self, scores: Floats) -> None:
+        """Tell the scores ``(n,)`` of what was asked last."""
+        from smac.runhistory import TrialValue
+
+        # the very trial that was asked for: SMAC compares its seed and fidelity
+        for trial, score in zip(self.asked, self.tellable(scores), strict=True):
+            self.facade.tell(trial, TrialValue(-score), save=False)
+
+    def promoted(self, scores: Floats, n: int) -> Ints:
+        """Tell the scores of a rung; indices ``(n,)`` of those that go on."""
+        self.tell(scores)
+        before = [trial.config for trial in self.asked]
+        self.asked = [self.facade.ask() for _ in range(n)]
+        return np.array([before.index(trial.config) for trial in self.asked])
+
+
+def _configuration_space(space: SearchSpace) -> ConfigurationSpace:
+    """The unit cube, with names."""
+    from ConfigSpace import Categorical, ConfigurationSpace, Float
+
+    dimensions = [
+        Categorical(name, list(range(space.choices[name])))
+        if name in space.choices
+        else Float(name, (0.0, 1.0))
+        for name in space.names
+    ]
+    return ConfigurationSpace({d.name: d for d in dimensions})
+
+
+def _model(scenario: Scenario) -> RandomForest:
+    """The facade's random forest, on one thread: ten small trees gain from no more."""
+    from smac.model.random_forest import RandomForest
+
+    return RandomForest(
+        scenario.configspace,
+        log_y=True,
+        n_trees=10,
+        ratio_features=1.0,
+        min_samples_split=2,
+        min_samples_leaf=1,
+        bootstrapping=True,
+        seed=scenario.seed,
+        n_jobs=1,
+    )
+
+
+def _maximizer(scenario: Scenario) -> LocalAndSortedRandomSearch:
+    """The facade's maximizer, with the same result in every process.
+
+    Its local search starts from a set of configurations. They are hashed as strings,
+    so that the order, and with it every draw, differed between processes; and a fit
+    that goes on in another process has to ask for the same.
+    """
+    from smac import MultiFidelityFacade
+
+    maximizer = MultiFidelityFacade.get_acquisition_maximizer(scenario)
+    local = maximizer._local_search
+    points = local._get_initial_points
+    local._get_initial_points = lambda *args: sorted(
+        points(*args), key=lambda config: config.get_array().tolist()
+    )
+    return maximizer

@@ -1,0 +1,117 @@
+"""The tree-structured Parzen estimator (Bergstra et al. 2011), as Optuna has it.
+
+"Algorithms for hyper-parameter optimization", NIPS 24; the multivariate variant of
+Falkner, Klein and Hutter 2018. Two densities are fitted, of good candidates and of the
+others; the next candidate is likely under the first and unlikely under the second.
+
+A generation is suggested at once and trained as one population: candidates that wait
+for their result count as bad (a "constant liar"), which keeps the others away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dacrl_env.policies import Fitted
+from dacrl_env.store import Store
+from dacrl_env.tasks import Task
+from dacrl_env.trials import Trials, check_objective
+
+from .search import (
+    Incumbent,
+    Tellable,
+    affordable,
+    check_candidates,
+    from_suggestion,
+    library_seed,
+    quiet,
+    require,
+    train,
+)
+from .search_space import SearchSpace
+
+
+@dataclass(frozen=True)
+class TPE:
+    """Candidates from densities of good and of other ones.
+
+    Args:
+        space: name to lowest and highest value; None: all that are controlled.
+        family: "static" configurations or a "schedule" each.
+        seeds: tuning runs a candidate.
+        objective: of a run: "final", "best" or "auc" of the observed score.
+        generation: candidates suggested at once and trained side by side.
+        startup: candidates drawn uniformly before there are densities.
+
+    Raises:
+        ValueError: generation or startup below 1; see `SearchSpace` and `Trials`.
+        ImportError: without Optuna.
+    """
+
+    space: Mapping[str, Sequence[float]] | None = None
+    family: str = "static"
+    seeds: int = 1
+    objective: str = "final"
+    generation: int = 8
+    startup: int = 10
+
+    def __post_init__(self) -> None:
+        check_objective(self.objective)
+        for name in ("generation", "startup"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name} must be at least 1, got {getattr(self, name)}"
+                )
+        require("optuna", "TPE", "optuna")
+
+    def fit(
+        self,
+        task: str | Task,
+        budget: int,
+        seed: int,
+        /,
+        store: Store | None = None,
+        progress: Callable[[int], Any] | None = None,
+        **task_kwargs: Any,
+    ) -> Fitted:
+        """The best of all candidates that the budget pays for.
+
+        Raises:
+            ValueError: the budget is below one candidate.
+        """
+        import optuna
+
+        trials = Trials(task, budget, seed, self, store, progress, **task_kwargs)
+        space = SearchSpace(trials.controlled, self.space, self.family)
+        check_candidates(trials, self.seeds)
+        best, tellable = Incumbent(space, trials), Tellable(trials)
+        distributions: dict[str, optuna.distributions.BaseDistribution] = {
+            name: optuna.distributions.CategoricalDistribution(range(space.choices[name]))
+            if name in space.choices
+            else optuna.distributions.FloatDistribution(0, 1)
+            for name in space.names
+        }
+        sampler = optuna.samplers.TPESampler(
+            n_startup_trials=self.startup,
+            seed=library_seed(seed),
+            multivariate=True,
+            constant_liar=True,
+        )
+        runs = self.generation * self.seeds
+        with quiet("optuna"):
+            study = optuna.create_study(direction="maximize", sampler=sampler)
+            # runs that diverge leave steps for further candidates
+            while n := affordable(trials, self.seeds, runs):
+                asked = [study.ask(distributions) for _ in range(n)]
+                candidates = np.array([from_suggestion(space, t.params) for t in asked])
+                scores, judged = train(
+                    trials, space, candidates, self.seeds, self.objective
+                )
+                for trial, score in zip(asked, tellable(scores), strict=True):
+                    study.tell(trial, score)
+                best.offer(candidates, scores, judged)
+        return best.fitted()

@@ -1,0 +1,92 @@
+"""Gradient steps that Stable-Baselines3 does, counted and summed up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dacrl_env.learners.interval import Interval
+
+
+class DivergedError(Exception):
+    """A loss that is not finite."""
+
+
+class Updates:
+    """Counts gradient steps, and adds up the norms before clipping.
+
+    Stable-Baselines3 does not tell of either: hooks of the model do.
+
+    Args:
+        parameters: whose gradients count.
+        optimizer: whose steps count.
+    """
+
+    def __init__(
+        self, parameters: Sequence[Tensor], optimizer: torch.optim.Optimizer
+    ) -> None:
+        self._steps, self._norm_sum = 0, 0.0
+        self._norms: list[Tensor] = []  # of each parameter, until the step
+        for p in parameters:
+            if p.requires_grad:
+                p.register_post_accumulate_grad_hook(self._on_gradient)
+        optimizer.register_step_pre_hook(self._on_step)
+
+    def _on_gradient(self, parameter: Tensor) -> None:
+        assert parameter.grad is not None
+        self._norms.append(torch.linalg.vector_norm(parameter.grad))
+
+    def _on_step(self, *_: Any) -> None:
+        self._steps += 1
+        norm = torch.linalg.vector_norm(torch.stack(self._norms))
+        self._norm_sum += float(norm)
+        self._norms.clear()
+
+    @contextmanager
+    def counted(
+        self,
+        i: int,
+        gradient_steps: NDArray[np.int64],
+        interval: Interval,
+        samples: Callable[[int], int],
+    ) -> Iterator[None]:
+        """Count the gradient steps done within, also those before an exception.
+
+        Args:
+            i: the member.
+            gradient_steps: ``(P,)`` of the runs so far, changed in place.
+            interval: sums, changed in place.
+            samples: how many transitions so many gradient steps have used.
+        """
+        self._norms.clear()
+        self._steps, self._norm_sum = 0, 0.0
+        try:
+            yield
+        finally:
+            interval.updates[i] += self._steps
+            interval.samples[i] += samples(self._steps)
+            gradient_steps[i] += self._steps
+
+    def record(self, i: int, interval: Interval, means: Mapping[str, float]) -> None:
+        """Add to the sums what the gradient steps just counted were like.
+
+        Args:
+            i: the member.
+            interval: sums, changed in place; the gradient's norm is known here.
+            means: over those steps, of the other sums, by name.
+
+        Raises:
+            DivergedError: a loss that is not finite.
+        """
+        totals = {name: mean * self._steps for name, mean in means.items()}
+        totals["grad_norm"] = self._norm_sum
+        for k, name in enumerate(interval.names):
+            interval.sums[i, k] += totals[name]
+        if not np.isfinite(means["loss"]):
+            raise DivergedError

@@ -316,7 +316,7 @@ def get_policy(spec: str) -> Policy:
 def _by_name(
     spec: str, table: Mapping[str, tuple[str, dict[str, Any]]], what: str
 ) -> Any:
-    name, *rest = (part.strip() for part in spec.split(","))
+    name, *rest = _parts(spec)
     kwargs: dict[str, Any] = {}
     for part in rest:
         key, equals, value = part.partition("=")
@@ -344,6 +344,18 @@ def _by_name(
         valid = ", ".join(inspect.signature(factory).parameters)
         raise ValueError(f"{what} {spec!r}: {error}; arguments: {valid}") from error
     return factory(**kwargs)
+
+
+def _parts(spec: str) -> list[str]:
+    """What commas separate, those inside brackets aside."""
+    parts, depth = [""], 0
+    for letter in spec:
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [part.strip() for part in parts]
 
 
 def _literal(text: str) -> Any:

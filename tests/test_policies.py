@@ -8,7 +8,7 @@ import pytest
 from dacrl_env.baselines.schedules import SHAPES, Schedule
 
 import dacrl_env
-from dacrl_env.policies import POLICIES, get_policy
+from dacrl_env.policies import POLICIES, get_method, get_policy
 
 TASK = "dacrl/DQN-CartPole-v0"
 NEEDS = {name: f"{name},hyperparameter=gamma,start=0.9,end=0.99" for name in SHAPES}
@@ -188,3 +188,11 @@ def test_wrong_policies_say_what_is_right(spec, message):
 def test_values_out_of_range_come_to_light_before_training(spec, message):
     with pytest.raises(ValueError, match=message):
         dacrl_env.evaluate(spec, TASK, seeds=[0], budget=2_000)
+
+
+def test_arguments_may_hold_commas_in_brackets():
+    method = get_method(
+        "random-search,space={'learning_rate': (1e-5, 1e-2), 'epsilon': [0, 0.2]},seeds=2"
+    )
+    space = {"learning_rate": (1e-5, 1e-2), "epsilon": [0, 0.2]}
+    assert (method.space, method.seeds) == (space, 2)

@@ -251,6 +251,12 @@ def check_options(
         raise ValueError(
             f"unknown reset option {', '.join(unknown)}; valid: {', '.join(valid)}"
         )
+    if "snapshot" in options and len(options) > 1:
+        others = [repr(key) for key in options if key != "snapshot"]
+        raise ValueError(
+            f"a snapshot is of all runs with their instances: {', '.join(others)} cannot "
+            "be given beside it"
+        )
     return options
 
 

@@ -174,7 +174,8 @@ class Snapshot:
                 "the environments"
             )
         arrays = {k: np.ascontiguousarray(a) for k, a in self.arrays.items()}
-        header = {**self.header, "format": FORMAT, "checksum": _checksum(arrays)}
+        header = {**self.header, "format": FORMAT}
+        header["checksum"] = _checksum(header, arrays)
         data = save(arrays, metadata={_HEADER: json.dumps(header, sort_keys=True)})
         path = Path(path)
         temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
@@ -214,7 +215,7 @@ class Snapshot:
             raise SnapshotError(
                 f"{path} is not a dacrl-env snapshot: {error}"
             ) from error
-        if header.pop("checksum", None) != _checksum(arrays):
+        if header.pop("checksum", None) != _checksum(header, arrays):
             raise SnapshotError(f"{path} is damaged: its checksum does not match")
         header.pop("format")
         return cls(header, arrays)
@@ -287,8 +288,9 @@ def _dtype(leaf: Any) -> np.dtype[Any]:
     return dtype
 
 
-def _checksum(arrays: dict[str, NDArray[Any]]) -> str:
-    digest = hashlib.sha256()
+def _checksum(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> str:
+    """Of the header without its checksum, and of every array."""
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for name in sorted(arrays):
         a = arrays[name]
         digest.update(f"{name} {a.dtype.str} {a.shape}".encode())

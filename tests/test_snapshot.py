@@ -312,6 +312,26 @@ def test_newer_formats_are_refused(saved: Path) -> None:
         Snapshot.load(saved)
 
 
+def test_the_header_is_checked(saved: Path) -> None:
+    with_header(saved, task="dacrl/DQN-Acrobot-v0")
+    with pytest.raises(dacrl_env.SnapshotError, match="checksum"):
+        Snapshot.load(saved)
+
+
+def test_nothing_else_is_taken_beside_a_snapshot() -> None:
+    env = gym.make("dacrl/DQN-CartPole-v0", budget=2_000).unwrapped
+    envs = gym.make_vec("dacrl/DQN-CartPole-v0", num_envs=1, budget=2_000).unwrapped
+    for reset, name, value in (
+        (env, "instance", "default"),
+        (envs, "instance", "default"),
+        (envs, "reset_mask", np.array([True])),
+    ):
+        reset.reset(seed=0)
+        snap = reset.snapshot()
+        with pytest.raises(ValueError, match=f"'{name}' cannot be given beside it"):
+            reset.reset(options={"snapshot": snap, name: value})
+
+
 @pytest.mark.parametrize("format_", [None, "1", [1]], ids=str)
 def test_odd_formats_are_refused(saved: Path, format_: Any) -> None:
     with_header(saved, format=format_)

@@ -66,7 +66,7 @@ class Incumbent:
         _, policy = self.course[-1]
         # the incumbent stands until all is spent
         course = [*self.course, (self.trials.cost, policy)]
-        return Fitted(policy, self.trials.cost, course, self.online)
+        return self.trials.fitted(policy, course, self.online)
 
 
 def check_candidates(trials: Trials, seeds: int, needed: int = 1) -> None:

@@ -474,10 +474,11 @@ def _evaluate_unit(
 
 
 def fit_frame(fitted: Fitted) -> pd.DataFrame:
-    """A fit as rows, one an incumbent; the last is the result."""
-    return pd.DataFrame(
+    """A fit as rows: one an incumbent, the last being the result; then its trace."""
+    incumbents = pd.DataFrame(
         [
             {
+                "row": "incumbent",
                 **asdict(cost),
                 "online": np.nan if fitted.online is None else fitted.online,
                 "policy": json.dumps(to_json(policy), sort_keys=True),
@@ -485,12 +486,16 @@ def fit_frame(fitted: Fitted) -> pd.DataFrame:
             for cost, policy in fitted.incumbents
         ]
     )
+    if fitted.trace is None:
+        return incumbents
+    return pd.concat([incumbents, fitted.trace.assign(row="trace")], ignore_index=True)
 
 
 def fitted_of(frame: pd.DataFrame) -> Fitted:
     """The fit that `fit_frame` wrote."""
     course: list[tuple[Cost, Policy]] = []
-    for row in frame.to_dict("records"):
+    incumbents = frame[frame["row"] == "incumbent"]
+    for row in incumbents.to_dict("records"):
         cost = Cost(
             int(row["env_steps"]),
             int(row["eval_steps"]),
@@ -498,9 +503,16 @@ def fitted_of(frame: pd.DataFrame) -> Fitted:
             float(row["flops"]),
         )
         course.append((cost, from_json(json.loads(row["policy"]))))
-    online = float(frame["online"].iloc[-1])
+    online = float(incumbents["online"].iloc[-1])
+    trace = None
+    if "generation" in frame:
+        trace = frame[frame["row"] == "trace"]
+        trace = trace.drop(columns=["row", "online", "policy", *asdict(Cost())])
+        whole = ["generation", "member", "parent", "step"]
+        trace = trace.astype(dict.fromkeys(whole, np.int64)).reset_index(drop=True)
     cost, policy = course[-1]
-    return Fitted(policy, cost, course, None if np.isnan(online) else online)
+    online_score = None if np.isnan(online) else online
+    return Fitted(policy, cost, course, online_score, trace=trace)
 
 
 _Job = tuple[Callable[..., pd.DataFrame], tuple[Any, ...]]

@@ -18,6 +18,8 @@ from dacrl_env.registration import load
 from dacrl_env.version import __version__
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from dacrl_env.store import Store
     from dacrl_env.tasks import Task
     from dacrl_env.vector_env import PopulationEnv
@@ -110,6 +112,9 @@ class Fitted:
             chosen by. The best of many runs by what it observed: never to be ranked
             against a single run. None: the method has no such run.
         task: id of the task it was made for; None: not known.
+        trace: the runs behind it, a row per run and decision: ``generation`` (fresh
+            starts before it), ``member``, ``parent`` (the member it continues from),
+            ``step``, observed ``score`` and ``hp/<name>`` as applied.
     """
 
     def __init__(
@@ -119,8 +124,10 @@ class Fitted:
         incumbents: Sequence[tuple[Cost, Policy]] = (),
         online: float | None = None,
         task: str | None = None,
+        trace: pd.DataFrame | None = None,
     ) -> None:
         self.policy = policy
+        self.trace = trace
         self.task = task
         self.cost = cost
         self.incumbents = list(incumbents) or [(cost, policy)]

@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from dacrl_env.policies import Cost
+from dacrl_env.policies import Cost, Fitted, Policy
 from dacrl_env.population import Population
 from dacrl_env.registration import get_task
 from dacrl_env.settings import resolve
-from dacrl_env.snapshot import Snapshot, SnapshotNotSupported
+from dacrl_env.snapshot import Snapshot, SnapshotError, SnapshotNotSupported
 from dacrl_env.store import Store, StoreError, canonical
 from dacrl_env.tasks import Task
 from dacrl_env.version import __version__
@@ -117,6 +118,10 @@ class Trials:
         self.cost = Cost()
         self._runs: Population | None = None
         self._size = 0
+        self._generation = -1  # fresh starts so far, the first is 0
+        self._step = 0  # decisions of the present runs
+        self._parents = np.zeros(0, np.int64)  # (P,) of the next decision
+        self._trace: list[dict[str, Any]] = []
         self._done = 0  # operations so far
         self._progress = progress
         self._journal: _Journal | None = None
@@ -150,7 +155,9 @@ class Trials:
         """
         seeds = [int(seed) for seed in seeds]
         self._operation("begin", seeds, lambda: self._begin(seeds))
-        self._size = len(seeds)
+        self._size, self._step = len(seeds), 0
+        self._generation += 1
+        self._parents = np.arange(self._size)
 
     def advance(self, values: Floats) -> Observed:
         """Train for K decisions.
@@ -170,18 +177,37 @@ class Trials:
                 f"{self._size}, {len(self.controlled)})"
             )
         result = self._operation("advance", values, lambda: self._advance(values))
-        return Observed(**{name: np.array(value) for name, value in result.items()})
+        seen = Observed(**{name: np.array(value) for name, value in result.items()})
+        for scores, applied in zip(seen.scores, seen.applied, strict=True):
+            self._step += 1
+            self._trace.append(
+                {
+                    "generation": self._generation,
+                    "member": np.arange(self._size),
+                    "parent": self._parents,
+                    "step": self._step,
+                    "score": scores,
+                    **{
+                        f"hp/{h.name}": column
+                        for h, column in zip(self.controlled, applied.T, strict=True)
+                    },
+                }
+            )
+            self._parents = np.arange(self._size)
+        return seen
 
     def fork(self, parents: Ints) -> None:
         """Member i continues from ``parents[i]``, with random streams of its own."""
         parents = np.asarray(parents)
         self._operation("fork", parents, lambda: self._live().fork(parents))
+        self._parents = self._parents[parents]
 
     def select(self, members: Ints) -> None:
         """Go on with some of the runs, in the given order."""
         members = np.asarray(members)
         self._operation("select", members, lambda: self._select(members))
         self._size = len(members)
+        self._parents = self._parents[members]
 
     def judge(self) -> Floats:
         """Scores ``(P,)`` of runs that are over by the report stream; not charged.
@@ -189,6 +215,22 @@ class Trials:
         No method may choose by them: they tell what its choice is worth.
         """
         return np.array(self._operation("judge", [], self._judge))
+
+    def fitted(
+        self,
+        policy: Policy,
+        course: Sequence[tuple[Cost, Policy]] = (),
+        online: float | None = None,
+    ) -> Fitted:
+        """The result of the method, with what was spent and the runs behind it.
+
+        Args:
+            policy: what the method returns.
+            course: see `Fitted`.
+            online: see `Fitted`.
+        """
+        trace = pd.concat(map(pd.DataFrame, self._trace), ignore_index=True)
+        return Fitted(policy, self.cost, course, online, self.task.id, trace)
 
     # -- live -------------------------------------------------------------------
 
@@ -260,6 +302,18 @@ class Trials:
 
     # -- journal ----------------------------------------------------------------
 
+    def _continued(self, state: Path) -> Population:
+        """The runs as a journal left them."""
+        try:
+            snap = Snapshot.load(state)
+            runs = Population(self.settings, snap.size)
+            runs.restore(snap)
+        except (SnapshotError, FileNotFoundError) as error:
+            raise StoreError(
+                f"{state} cannot be used ({error}); delete its directory to fit anew"
+            ) from error
+        return runs
+
     def _operation(self, name: str, arguments: Any, run: Callable[[], Any]) -> Any:
         """The result of an operation, from the journal or by doing it."""
         journal = self._journal
@@ -277,9 +331,7 @@ class Trials:
             self.cost = Cost(**record["cost"])
             return record["result"]
         if self._runs is None and journal.state is not None and name != "begin":
-            snap = Snapshot.load(journal.state)
-            self._runs = Population(self.settings, snap.size)
-            self._runs.restore(snap)
+            self._runs = self._continued(journal.state)
         if name == "begin":
             journal.commit(None)  # what came before needs no snapshot any more
         result = run()
@@ -310,7 +362,10 @@ class _Journal:
         if file.exists():
             try:
                 content = json.loads(file.read_text())
-                self.records = content["records"]
+                self.records = [
+                    {k: record[k] for k in ("name", "digest", "result", "cost")}
+                    for record in content["records"]
+                ]
                 name = content["state"]
                 self.state = None if name is None else self.path / Path(name).name
             except (ValueError, KeyError, TypeError) as error:

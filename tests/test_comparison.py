@@ -110,6 +110,41 @@ def test_runs_of_a_method_differ_and_equal_seeds_do_not():
     assert fits[0].cost == fits[2].cost
 
 
+def test_a_fit_keeps_the_course_of_every_run():
+    fitted = get_method("random-search,population=3").fit(QUADRATIC, 400, 0)
+    trace = fitted.trace
+    assert len(trace) == len(trace.drop_duplicates(["generation", "member", "step"]))
+    assert (
+        trace.groupby(["generation", "member"])["step"]
+        .apply(list)
+        .map(len)
+        .eq(50)
+        .all()
+    )
+    assert (trace["parent"] == trace["member"]).all()
+    best = trace[trace["hp/learning_rate"] == fitted.policy.config["learning_rate"]]
+    ends = trace[trace["step"] == 50]
+    assert best["score"].iloc[-1] == ends["score"].max()
+    again = comparison.fitted_of(comparison.fit_frame(fitted))
+    pd.testing.assert_frame_equal(again.trace, trace)
+    assert to_json(again.policy) == to_json(fitted.policy)
+
+
+def test_forks_and_selections_are_in_the_trace():
+    work = trials.Trials(QUADRATIC, 10_000, 0, get_method(METHOD))
+    work.begin(work.tuning_seeds(3))
+    rates = np.full((1, 3, 1), 0.01)
+    work.advance(rates)
+    work.fork([2, 1, 2])
+    work.advance(rates)
+    work.select([2, 0])
+    work.fork([1, 1])
+    work.advance(rates[:, :2])
+    trace = work.fitted(get_policy("default")).trace
+    parents = trace.groupby("step")["parent"].apply(list).tolist()
+    assert parents == [[0, 1, 2], [2, 1, 2], [0, 0]]
+
+
 def test_the_incumbents_of_a_fit_are_its_course():
     fitted = get_method("random-search,population=8").fit(QUADRATIC, 2_000, 3)
     spent = [cost.env_steps for cost, _ in fitted.incumbents]

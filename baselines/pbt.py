@@ -290,7 +290,7 @@ def evolve(
         for h, k in zip(space.searched, columns, strict=True)
     }
     online = float(trials.judge()[best])
-    return Fitted(OpenLoop(schedule), trials.cost, online=online, task=trials.task.id)
+    return trials.fitted(OpenLoop(schedule), online=online)
 
 
 def searched(space: SearchSpace) -> Ints:

@@ -133,6 +133,7 @@ class _Suggestions:
     ) -> None:
         from smac import MultiFidelityFacade, Scenario
 
+        _check_counts(table, eta)
         self.space, self.tellable = space, Tellable(trials)
         scenario = Scenario(
             _configuration_space(space),
@@ -141,7 +142,7 @@ class _Suggestions:
             # a little below, so that no rounding error loses the first bracket
             min_budget=trials.decisions / eta ** (len(table) - 1) * (1 - 1e-9),
             max_budget=trials.decisions,
-            n_trials=trials.left // unit,  # no bound: the account is the bound
+            n_trials=trials.left // unit,  # at least one decision each
             seed=library_seed(trials.seed),
         )
         self.facade = MultiFidelityFacade(
@@ -179,6 +180,22 @@ class _Suggestions:
         return np.array([before.index(trial.config) for trial in self.asked])
 
 
+def _check_counts(table: list[Rungs], eta: int) -> None:
+    """Raise a ValueError where a rounding error of SMAC leaves a rung without runs."""
+    from smac.intensifier import Hyperband
+
+    for rungs in table:
+        _, counts = Hyperband._compute_configs_and_budgets_for_stages(
+            eta, rungs[-1][1], len(rungs) - 1, len(table) - 1
+        )
+        if counts != [n for n, _ in rungs]:
+            raise ValueError(
+                f"SMAC cannot halve runs of {rungs[-1][1]} decisions with eta={eta}: "
+                f"it promotes {counts} instead of {[n for n, _ in rungs]}; choose "
+                "another eta or a longer decision_interval"
+            )
+
+
 def _configuration_space(space: SearchSpace) -> ConfigurationSpace:
     """The unit cube, with names."""
     from ConfigSpace import Categorical, ConfigurationSpace, Float
@@ -193,7 +210,11 @@ def _configuration_space(space: SearchSpace) -> ConfigurationSpace:
 
 
 def _model(scenario: Scenario) -> RandomForest:
-    """The facade's random forest, on one thread: ten small trees gain from no more."""
+    """The facade's random forest, made faster: one thread, and no room for 2²⁰ leaves.
+
+    There are at most as many leaves as results, and so many as are allowed are
+    allocated for every tree.
+    """
     from smac.model.random_forest import RandomForest
 
     return RandomForest(
@@ -203,6 +224,7 @@ def _model(scenario: Scenario) -> RandomForest:
         ratio_features=1.0,
         min_samples_split=2,
         min_samples_leaf=1,
+        max_leaf_nodes=max(2, scenario.n_trials),
         bootstrapping=True,
         seed=scenario.seed,
         n_jobs=1,
@@ -219,7 +241,7 @@ def _maximizer(scenario: Scenario) -> LocalAndSortedRandomSearch:
     from smac import MultiFidelityFacade
 
     maximizer = MultiFidelityFacade.get_acquisition_maximizer(scenario)
-    local = maximizer._local_search
+    local: Any = maximizer._local_search
     points = local._get_initial_points
     local._get_initial_points = lambda *args: sorted(
         points(*args), key=lambda config: config.get_array().tolist()

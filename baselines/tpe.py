@@ -90,7 +90,9 @@ class TPE:
         check_candidates(trials, self.seeds)
         best, tellable = Incumbent(space, trials), Tellable(trials)
         distributions: dict[str, optuna.distributions.BaseDistribution] = {
-            name: optuna.distributions.CategoricalDistribution(range(space.choices[name]))
+            name: optuna.distributions.CategoricalDistribution(
+                range(space.choices[name])
+            )
             if name in space.choices
             else optuna.distributions.FloatDistribution(0, 1)
             for name in space.names

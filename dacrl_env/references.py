@@ -31,16 +31,11 @@ from numpy.typing import NDArray
 from dacrl_env.inner_envs import InnerEnv
 from dacrl_env.learners import streams
 from dacrl_env.learners.rollout import play
-from dacrl_env.population import Population
+from dacrl_env.population import Population, inner_context
 from dacrl_env.registration import TASKS, get_task, make_inner_env
 from dacrl_env.settings import resolve
 from dacrl_env.stats import bootstrap_interval
-from dacrl_env.tasks import (
-    DEFAULT_INSTANCE,
-    FINAL_REPORT_EPISODES,
-    Instance,
-    Task,
-)
+from dacrl_env.tasks import DEFAULT_INSTANCE, Instance, Task
 from dacrl_env.vector_env import PopulationEnv
 from dacrl_env.version import __version__
 
@@ -50,6 +45,7 @@ Say = Callable[[str], None]  # is told of progress
 Agent = Callable[[NDArray[Any], int], NDArray[Any]]
 
 _TOGETHER = 1_000  # episodes
+_CHOOSING, _JUDGING = 100, 1_000  # episodes, of each agent and of the best one
 _NEARLY = 0.95  # of the ceiling: an agent that reaches it could reach the ceiling
 
 
@@ -132,8 +128,8 @@ class Recipe:
     """How the reference of an inner environment's instances is found.
 
     Args:
-        trained: task whose default configuration is trained on the instance; the best
-            of some runs counts.
+        trained: task whose default configuration is trained on every instance; the
+            best of all these agents counts.
         ceiling: the most an episode can return. It is the reference where the trained
             agent comes near.
         scripted: instead of training, an agent that knows what to do. Its returns are
@@ -246,13 +242,16 @@ def measure_instances(
         trained = replace(
             get_task(str(recipe.trained)), inner_env=inner_env, backend=task.backend
         )
-        best = train(trained, judged, runs, say=say)
+        agents = train(trained, judged, runs, say=say)
+        say(f"{inner_env}: {runs * len(judged)} agents play every instance")
+        best = reached(agents, physics)
         near = best >= _NEARLY * recipe.ceiling
         reference = np.where(near, recipe.ceiling, best)
         about["command"] += f" --runs {runs}"
         about["reference"] = (
-            f"the best of {runs} runs of {recipe.trained}, mean of "
-            f"{FINAL_REPORT_EPISODES} episodes at the end"
+            f"mean of {_JUDGING} episodes of the best agent on the instance, of "
+            f"{runs * len(judged)} that {recipe.trained} trains by default, "
+            f"{runs} on each instance"
         )
         if np.isfinite(recipe.ceiling):
             about["reference"] += (
@@ -281,21 +280,20 @@ def train(
     runs: int,
     budget: int | None = None,
     say: Say = print,
-) -> Floats:
-    """What default runs of a task reach on each instance ``(instances,)``.
+) -> list[Population]:
+    """Agents trained on each instance by the default configuration of a task.
 
     Args:
         task: with the learner and its configuration.
-        instances: each trains a member of one population.
+        instances: each trains a member of every population.
         runs: populations, of seeds 0, 1, … of the tuning split.
         budget: inner environment steps; None: the task's.
         say: is told of progress.
 
     Returns:
-        The highest of the runs' mean returns over 100 episodes at the end; that of
-        diverged runs is the floor.
+        The populations at the end of their runs.
     """
-    best = np.full(len(instances), -np.inf)
+    populations = []
     for run in range(runs):
         envs = PopulationEnv(
             task,
@@ -305,15 +303,60 @@ def train(
             feedback="train",  # nobody looks at evaluations
         )
         envs.reset(seed=run, options={"instance": [i.name for i in instances]})
-        _finish(envs.population)
         population = envs.population
-        reached = population.references().returns(population.final_report())
-        best = np.maximum(best, reached)
+        _finish(population)
+        means = population.references().returns(population.final_report())
         say(
             f"{task.inner_env}: run {run + 1} of {runs} on {len(instances)} instances; "
-            f"means from {reached.min():.1f} to {reached.max():.1f}"
+            f"means from {means.min():.1f} to {means.max():.1f}"
         )
-    return best
+        populations.append(population)
+    return populations
+
+
+def reached(populations: Sequence[Population], physics: Floats) -> Floats:
+    """What the best of some agents returns for each row of constants ``(n,)``.
+
+    Default runs end well or badly by chance, so an agent that was trained on similar
+    constants may do better than those that were trained on these. The best is chosen by
+    100 episodes, the same for all agents, and judged by 1,000 others.
+
+    Args:
+        populations: trained agents.
+        physics: ``(n, K)``.
+    """
+    keys = streams.of(_keys(len(physics)), "report")
+    result = np.empty(len(physics))
+    for i, constants in enumerate(physics):
+        means = [
+            _played(p, np.arange(p.size), constants, keys[i : i + 1], 0, _CHOOSING)
+            for p in populations
+        ]
+        best = int(np.argmax(np.concatenate(means)))
+        number, member = divmod(best, populations[0].size)
+        chosen = populations[number], np.array([member])
+        result[i] = _played(*chosen, constants, keys[i : i + 1], 1, _JUDGING)[0]
+    return result
+
+
+def _played(
+    population: Population,
+    members: NDArray[np.int64],
+    constants: Floats,
+    key: streams.UInts,
+    number: int,
+    episodes: int,
+) -> Floats:
+    """Mean returns ``(m,)`` of members that play the same episodes, diverged: −∞."""
+    keys = streams.bits(key, np.array([number]), episodes)
+    with inner_context():
+        returns, _ = population.learner.play(
+            population.state.learner,
+            members,
+            np.repeat(keys, len(members), 0),
+            np.repeat(constants[None], len(members), 0),
+        )
+    return np.where(population.state.diverged[members], -np.inf, returns.mean(1))
 
 
 def _finish(population: Population) -> None:

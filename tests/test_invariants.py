@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import dacrl_env
+from dacrl_env import population
 from dacrl_env.inner_envs.gymnasium_adapter import needs_box2d
 from dacrl_env.learners import replay
 from dacrl_env.registration import LEARNERS, load
@@ -32,6 +33,13 @@ SMALL: dict[str, dict[str, Any]] = {
     "dqn": {"learning_starts": 100},
     "ppo": {"num_inner_envs": 2, "rollout_length": 10},
 }
+
+
+@pytest.fixture(autouse=True)
+def _short_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of few episodes: some environments are stepped one by one."""
+    monkeypatch.setattr(population, "REPORT_EPISODES", 2)
+    monkeypatch.setattr(population, "FINAL_REPORT_EPISODES", 4)
 
 
 def options_of(task: str, **options: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -16,6 +17,7 @@ import dacrl_env
 from dacrl_env import Instance, measured, references, registration
 from dacrl_env.cli import main
 from dacrl_env.comparison import unit_key
+from dacrl_env.inner_envs import shift
 from dacrl_env.registration import BATCHED_ENVS
 from dacrl_env.store import canonical
 from dacrl_env.tasks import DEFAULT_INSTANCE
@@ -268,9 +270,13 @@ def test_training_is_judged_on_the_physics_of_the_end(
 
     def train(task: Any, instances: Any, runs: int, say: Any) -> Any:
         trained.update(task=task, instances=instances, runs=runs)
+
+    def reached(agents: Any, physics: Any) -> Any:
+        trained.update(physics=physics)
         return np.array([499.0, 474.9, 475.0])
 
     monkeypatch.setattr(references, "train", train)
+    monkeypatch.setattr(references, "reached", reached)
     section = references.measure_instances("CartPoleShift", 200, 3, lambda _: None)
     assert trained["task"].learner == "ppo"
     assert trained["task"].inner_env == "CartPoleShift"
@@ -278,6 +284,8 @@ def test_training_is_judged_on_the_physics_of_the_end(
     default, first, _ = trained["instances"]
     assert default == DEFAULT_INSTANCE
     assert first.physics == {**sets[0].physics, "shift_at": 0}
+    at = [*shift.shifted_cartpole().physics].index("shift_at")
+    assert trained["physics"][:, at].tolist() == [shift.NEVER, 0, 0]
     returns = section["returns"]
     assert [e["reference"] for e in returns.values()] == [500, 474.9, 500]
     assert returns["train-0"]["physics"] == sets[0].physics
@@ -292,21 +300,68 @@ def test_training_is_judged_on_the_physics_of_the_end(
     assert returns["train-0"]["random"] == pytest.approx(expected, abs=0.01)
 
 
-def test_the_best_of_some_runs() -> None:
-    task = replace(
-        dacrl_env.get_task("dacrl/PPO-CartPole-v0"),
-        configuration={"num_inner_envs": 2, "rollout_length": 10},
-    )
+MIRRORED = Instance("mirrored", {"force": -10.0})
+
+
+def train_briefly(runs: int, say: Any = lambda _: None) -> Any:
+    task = dacrl_env.get_task("dacrl/PPO-CartPole-v0")
+    task = replace(task, configuration={"num_inner_envs": 2, "rollout_length": 10})
+    return references.train(task, [PLAIN, MIRRORED], runs, 400, say)
+
+
+def test_agents_are_trained_on_their_instances() -> None:
     said: list[str] = []
-    three, one, again = (
-        references.train(task, [PLAIN, NEAR, FAR], runs, 400, said.append)
-        for runs in (3, 1, 1)
-    )
-    np.testing.assert_array_equal(one, again)
-    assert (three >= one).all()
-    assert (three > one).any()
-    assert ((three > 8) & (three <= 500)).all()  # returns, not scores
-    assert len(said) == 5
+    populations = [*train_briefly(2, said.append), *train_briefly(1, said.append)]
+    assert len(said) == 3
+    first, second, again = (p.state.learner.parameters for p in populations)
+    assert first.equal(again)  # by fixed streams
+    assert not first.equal(second)
+    for population in populations:
+        assert (population.state.learner.env_steps == 400).all()
+        force = [*population.env.physics].index("force")
+        forces = population.state.learner.envs.physics[:, 0, force]
+        assert forces.tolist() == [10, -10]
+
+
+def test_agents_are_compared_on_the_same_episodes() -> None:
+    (population,) = train_briefly(1)
+    state, key = population.state, references._keys(1)[:, 0]
+    state.learner.parameters[1] = state.learner.parameters[0]
+
+    def means(constants: Any, number: int = 0) -> Any:
+        members = np.arange(2)
+        return references._played(population, members, constants, key, number, 20)
+
+    plain, mirrored = population.physics
+    assert means(plain)[0] == means(plain)[1]
+    assert means(plain)[0] != means(plain, 1)[0]
+    assert means(plain)[0] != means(mirrored)[0]
+    assert ((means(plain) > 7) & (means(plain) <= 500)).all()
+    state.diverged[1] = True
+    assert means(plain)[1] == -np.inf
+
+
+def test_the_best_agent_is_chosen_and_judged_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # rows: instances, columns: agents, in two populations of three
+    chance = [np.array([[1.0, 5, 2], [7, 1, 2]]), np.array([[1.0, 4, 3], [1, 9, 8]])]
+    agents: Any = [SimpleNamespace(size=3, means=means) for means in chance]
+    judged: list[tuple[Any, ...]] = []
+
+    def played(
+        agents: Any, members: Any, constants: Any, key: Any, number: int, episodes: int
+    ) -> Any:
+        if number == 0:
+            assert episodes == 100
+            return agents.means[int(constants[0])][members]
+        judged.append((agents, *members, *constants, number, episodes))
+        return np.array([10.0 * constants[0] + 3])
+
+    monkeypatch.setattr(references, "_played", played)
+    best = references.reached(agents, np.array([[0.0], [1.0]]))
+    assert best.tolist() == [3, 13]
+    assert judged == [(agents[0], 1, 0, 1, 1000), (agents[1], 1, 1, 1, 1000)]
 
 
 @pytest.mark.parametrize(

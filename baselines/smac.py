@@ -137,7 +137,7 @@ class _Suggestions:
         self.space, self.tellable = space, Tellable(trials)
         scenario = Scenario(
             _configuration_space(space),
-            output_directory=directory,  # which stays empty: nothing is saved
+            output_directory=directory,  # of files that the journal makes needless
             deterministic=True,  # tuning seeds are ours
             # a little below, so that no rounding error loses the first bracket
             min_budget=trials.decisions / eta ** (len(table) - 1) * (1 - 1e-9),

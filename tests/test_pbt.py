@@ -782,6 +782,7 @@ def _gains(optimum, n=200, noise=0.05, seed=0):
 )
 def test_the_bandit_finds_the_optimum_of_the_coming_round(optimum, now):
     inputs, gains = _gains(optimum)
+    given = inputs.copy()
     chosen = pb2.batch(
         inputs,
         gains,
@@ -792,6 +793,7 @@ def test_the_bandit_finds_the_optimum_of_the_coming_round(optimum, now):
         np.random.default_rng(0),
     )
     assert chosen[0, 0] == pytest.approx(now, abs=0.12)
+    np.testing.assert_array_equal(inputs, given)
 
 
 def test_a_batch_spreads_and_knows_what_is_under_way():
@@ -804,9 +806,10 @@ def test_a_batch_spreads_and_knows_what_is_under_way():
     chosen = pb2.batch(inputs, flat, *arguments, np.empty((0, 2)), *rest)[:, 0]
     assert np.ptp(chosen) > 0.5
     assert np.abs(np.subtract.outer(chosen, chosen))[~np.eye(3, dtype=bool)].min() > 0.2
-    low = np.column_stack([np.full(20, 0.5), np.linspace(0.0, 0.5, 20)])
-    first = pb2.batch(inputs, flat, *arguments, low, *rest)[0, 0]
-    assert first > 0.9  # the farthest from what the others try
+    for start, end, farthest in ((0.0, 0.5, 1.0), (0.5, 1.0, 0.0)):
+        others = np.column_stack([np.full(20, 0.5), np.linspace(start, end, 20)])
+        first = pb2.batch(inputs, flat, *arguments, others, *rest)[0, 0]
+        assert first == pytest.approx(farthest, abs=0.05)
 
 
 def test_the_points_of_the_bandit_by_hand():
@@ -832,14 +835,23 @@ def test_the_points_of_the_bandit_by_hand():
     np.testing.assert_allclose(gains, [0.6, 0.2, 0.1, -0.65])
 
 
-def test_only_the_latest_points_are_used(monkeypatch):
-    sizes = []
-    batch = pb2.batch
+def test_the_bandit_is_asked_about_the_coming_round(monkeypatch):
+    """From where the donors stand, with the others as they are; by recent points."""
+    spy, sizes, batch = Spy(monkeypatch), [], pb2.batch
 
-    def watch(inputs, *rest):
+    def watch(inputs, gains, time, contexts, going_on, *rest):
         sizes.append(len(inputs))
-        return batch(inputs, *rest)
+        parents, (_, seen) = spy.forks[-1], spy.last
+        children = pbt.descendants(parents)
+        others = np.setdiff1d(np.arange(8), children)
+        scores = np.where(seen.diverged, seen.scores[-1], seen.auc)
+        assert time == len(sizes)
+        np.testing.assert_array_equal(contexts, scores[parents[children]])
+        np.testing.assert_array_equal(going_on[:, 0], scores[others])
+        unit = (np.log10(seen.applied[-1, others, 0]) + 4) / 6
+        np.testing.assert_allclose(going_on[:, 1], unit, atol=1e-9)
+        return batch(inputs, gains, time, contexts, going_on, *rest)
 
     monkeypatch.setattr(pb2, "batch", watch)
-    fit(PB2(population=8, interval=5, points=20))
+    fit(PB2(population=8, interval=5, points=20, objective="auc"))
     assert sizes == [8, 16, *[20] * 7]

@@ -148,8 +148,8 @@ def test_a_static_candidate_is_a_static_policy():
 # -- trials ---------------------------------------------------------------------------
 
 
-def quadratic_trials(budget: int = 10_000, **options: Any) -> Trials:
-    return Trials(QUADRATIC, budget, 0, Static(), **options)
+def quadratic_trials(tuning_budget: int = 10_000, **options: Any) -> Trials:
+    return Trials(QUADRATIC, tuning_budget, 0, Static(), **options)
 
 
 def rates(*columns: float, decisions: int = 50) -> np.ndarray:
@@ -423,6 +423,24 @@ def test_successive_halving_repeats_the_first_bracket_and_shrinks_the_last(trace
     assert fitted.cost.env_steps == budget
 
 
+def test_survivors_are_charged_for_the_rungs_before():
+    runs = quadratic_trials(budget=27, decision_interval=1)
+    best = search.Incumbent(SearchSpace(runs.controlled, STABLE), runs)
+    candidates = np.array([[0.1], [0.2], [0.3], [0.4]])
+    hyperband.race(best, candidates, [(4, 9), (2, 27)], 1, "final")
+    first, *others = (cost.env_steps for cost, _ in best.course)
+    assert first == 4 * 9 + 18
+    assert others in ([], [4 * 9 + 2 * 18])
+
+
+def test_what_pays_for_no_bracket_of_smac_goes_to_complete_runs(trace):
+    method = type(get_method("smac"))(eta=2, space=STABLE)
+    fitted = method.fit(QUADRATIC, 100 + 110 + 149, 0, **SHORT)
+    bracket = [(4, 1), (2, 2), (1, 2)]
+    assert trace.trained == [*bracket, (3, 3), (1, 2), (2, 5)]
+    assert fitted.cost.env_steps == 100 + 110 + 100
+
+
 @pytest.mark.parametrize("name", HALVING)
 @pytest.mark.parametrize("objective", trials.OBJECTIVES)
 def test_the_best_means_are_promoted(trace, name, objective):
@@ -484,13 +502,17 @@ def test_candidates_share_their_tuning_seeds(trace, spec):
 
 @pytest.mark.parametrize("spec", METHODS)
 def test_methods_follow_from_their_seed(spec):
-    def fit(seed: int) -> Any:
+    def fit(seed: int) -> tuple[Any, set[float]]:
         fitted = get_method(spec).fit(QUADRATIC, 500, seed, **SHORT)
-        return [(asdict(cost), to_json(policy)) for cost, policy in fitted.incumbents]
+        course = [(asdict(cost), to_json(policy)) for cost, policy in fitted.incumbents]
+        return course, set(fitted.trace["hp/learning_rate"])
 
-    assert fit(1) == fit(1)
+    course, tried = fit(1)
+    assert fit(1) == (course, tried)
     if "grid" not in spec:
-        assert fit(1) != fit(2)
+        other, others = fit(2)
+        assert other != course
+        assert not others & tried
 
 
 @pytest.fixture(scope="module")
@@ -859,7 +881,9 @@ def test_diverged_candidates_are_told_as_the_worst(monkeypatch, trace, spec):
         monkeypatch.setattr(MultiFidelityFacade, "tell", smac_recorded)
     get_method(spec).fit(QUADRATIC, 800, 0, **SHORT)
     scores = np.concatenate([seen.objective("final") for seen in trace.seen])
-    scores = scores[: len(told)]  # the last candidates of SMAC are not told
+    # the last candidates of SMAC, outside of brackets, are not told
+    assert len(told) >= len(scores) - (2 if spec == "smac" else 0)
+    scores = scores[: len(told)]
     diverged = np.isinf(scores)
     assert diverged.any()
     assert np.isfinite(told).all()
@@ -872,6 +896,17 @@ def test_a_generation_is_one_population(trace):
     assert [n for n, _ in trace.trained[:2]] == [4, 4]
     rates = np.concatenate([values[0, :, 0] for values in trace.values])
     assert len(set(rates)) == len(rates)  # also those that were asked for at once
+
+
+@pytest.mark.parametrize("spec", ["tpe,generation=4,startup=8", "smac,eta=2"])
+def test_models_learn_where_no_good_candidates_are(spec):
+    method = get_method(f"{spec},seeds=4")
+    fitted = method.fit(QUADRATIC, 4 * 40 * 50, 0, **SHORT)
+    started = fitted.trace[fitted.trace["step"] == 1].iloc[::4]
+    rates = started["hp/learning_rate"].to_numpy()
+    assert len(rates) > 40
+    # a third of the range, in which runs diverge, is left alone before long
+    assert (rates[-20:] > 1).sum() <= 3
 
 
 def test_smac_s_counts_are_checked():

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import re
 import signal
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -391,3 +392,12 @@ def test_compare_methods_on_the_command_line(tmp_path, capsys):
     assert (tmp_path / "anytime.png").stat().st_size > 1_000
     with pytest.raises(SystemExit):
         main([*arguments, *options, "--budget", "2.5", *out])
+
+
+def test_a_missing_extra_is_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    fit = ["fit", QUADRATIC, "tpe", "--budget", "200", "--out", str(tmp_path)]
+    assert main(fit) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("dacrl: ")
+    assert "pip install 'dacrl-env[optuna]'" in printed

@@ -164,6 +164,7 @@ print(json.dumps({
     "complete": hasattr(dacbench, "wrappers") and hasattr(dacbench, "abstract_env"),
     "torchvision": attempt("torchvision"),
     "sgd": attempt("dacbench.envs.sgd"),
+    "smac": attempt("smac"),
     "others": len(dacbench.benchmarks.__all__),
     "benchmark": d.DACRLBenchmark(config={"budget": 400}).config.task,
 }))
@@ -212,6 +213,10 @@ def test_import(vision: str, leftovers: bool, tmp_path: Path) -> None:
     assert found["complete"]
     assert found["torchvision"] == found["sgd"] == expected
     assert found["others"] >= 3
+    if _installed("smac"):
+        assert found["smac"] == "works"
+        if not _installed("omegaconf"):  # DACBO needs it and DACBench does not ask
+            assert "omegaconf" in found["reasons"]["DACBOBenchmark"]
     assert found["benchmark"] == TASK
     assert ("SGDBenchmark" in found["unavailable"]) is not works
     assert sorted(found["reasons"]) == sorted(found["unavailable"])

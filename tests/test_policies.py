@@ -192,7 +192,8 @@ def test_values_out_of_range_come_to_light_before_training(spec, message):
 
 def test_arguments_may_hold_commas_in_brackets():
     method = get_method(
-        "random-search,space={'learning_rate': (1e-5, 1e-2), 'epsilon': [0, 0.2]},seeds=2"
+        "random-search,seeds=2,"
+        "space={'learning_rate': (1e-5, 1e-2), 'epsilon': [0, 0.2]}"
     )
     space = {"learning_rate": (1e-5, 1e-2), "epsilon": [0, 0.2]}
     assert (method.space, method.seeds) == (space, 2)

@@ -7,10 +7,11 @@ and `register_with_dacbench` lets ``run_dacbench`` find it by name. Made for DAC
 **Importing DACBench.** Where torch is installed and torchvision is missing or broken,
 ``import dacbench`` fails: its SGD environment imports torchvision. This module then
 imports DACBench without its SGD benchmark, in the state in which DACBench leaves itself
-where SGD is not installed. Nothing stays behind in the interpreter's import system:
-``import torchvision`` and ``import dacbench.envs.sgd`` succeed or fail as they did
-before. `UNAVAILABLE` names the benchmarks of DACBench that are not there, and `REASONS`
-says why.
+where SGD is not installed. The same holds for its DACBO benchmark, which it imports
+wherever SMAC is installed, although that needs more packages. Nothing stays behind in
+the interpreter's import system: ``import torchvision`` and ``import
+dacbench.envs.sgd`` succeed or fail as they did before. `UNAVAILABLE` names the
+benchmarks of DACBench that are not there, and `REASONS` says why.
 
 **Instance files.** CSV with a header, or a JSON list of objects. ``name`` is required
 and unique; every other column is a physical constant of the inner environment. A
@@ -58,6 +59,8 @@ _NEEDS = {
 }
 _SGD = "dacbench.envs.sgd"
 _SGD_NAMES = ("SGDEnv", "SGDInstance")
+# imported where a package is found, whether or not what else they need is there
+_FRAGILE = {"SGDBenchmark": _SGD, "DACBOBenchmark": "dacbench.envs.dacbo"}
 
 
 @contextmanager
@@ -77,10 +80,10 @@ def _loaded(package: str) -> set[str]:
     return {m for m in sys.modules if m == package or m.startswith(f"{package}.")}
 
 
-def _import_dacbench() -> str | None:
-    """Import DACBench, if need be without SGD; returns what went wrong with that."""
+def _import_dacbench() -> dict[str, str]:
+    """Import DACBench, if need be without some benchmarks; returns why, by name."""
     if "dacbench" in sys.modules:
-        return None
+        return {}
     torchvision = _loaded("torchvision")
 
     def forget() -> None:
@@ -91,28 +94,52 @@ def _import_dacbench() -> str | None:
         for name in _loaded("dacbench") | (_loaded("torchvision") - torchvision):
             del sys.modules[name]
 
-    forget()
-    try:
-        importlib.import_module("dacbench")
-        return None
-    # a broken torchvision raises whatever its libraries raise
-    except Exception as error:
+    problems: dict[str, str] = {}
+    while True:
         forget()
-        sgd = types.ModuleType(_SGD, "Stands in while dacbench is imported.")
-        for name in _SGD_NAMES:
-            setattr(sgd, name, None)
         try:
-            # DACBench looks for torchvision before it imports its SGD benchmark
-            with _stand_in({_SGD: sgd, "torchvision": None}):
+            with _stand_in(_without(problems)):
                 importlib.import_module("dacbench")
-        except BaseException:
-            forget()  # it was not SGD; both errors are in the traceback
-            raise
-        envs = sys.modules["dacbench.envs"]
+            break
+        # a broken torchvision raises whatever its libraries raise
+        except Exception as error:
+            culprit = _culprit(error)
+            if culprit is None or culprit in problems:
+                forget()  # all errors are in the traceback
+                raise
+            problems[culprit] = f"{type(error).__name__}: {error}"
+    envs = sys.modules["dacbench.envs"]
+    if "SGDBenchmark" in problems:
         for name in _SGD_NAMES:
             vars(envs).pop(name, None)
         envs.__all__[:] = [name for name in envs.__all__ if name not in _SGD_NAMES]
-        return f"{type(error).__name__}: {error}"
+    return problems
+
+
+def _culprit(error: BaseException) -> str | None:
+    """The benchmark whose environment an import of DACBench failed in."""
+    trace, modules = error.__traceback__, []
+    while trace is not None:
+        modules.append(str(trace.tb_frame.f_globals.get("__name__")))
+        trace = trace.tb_next
+    for benchmark, module in _FRAGILE.items():
+        if any(m == module or m.startswith(f"{module}.") for m in modules):
+            return benchmark
+    return None
+
+
+def _without(benchmarks: Iterable[str]) -> dict[str, types.ModuleType | None]:
+    """Modules that let DACBench be imported as if these could not be installed."""
+    modules: dict[str, types.ModuleType | None] = {}
+    if "SGDBenchmark" in benchmarks:
+        sgd = types.ModuleType(_SGD, "Stands in while dacbench is imported.")
+        for name in _SGD_NAMES:
+            setattr(sgd, name, None)
+        # DACBench looks for torchvision before it imports its SGD benchmark
+        modules |= {_SGD: sgd, "torchvision": None}
+    if "DACBOBenchmark" in benchmarks:
+        modules["smac"] = None  # which it looks for before it imports DACBO
+    return modules
 
 
 @contextmanager
@@ -138,7 +165,7 @@ def _quiet() -> Iterator[None]:
 
 
 with _quiet():
-    _problem = _import_dacbench()
+    _problems = _import_dacbench()
 
 from dacbench import AbstractBenchmark, AbstractEnv, benchmarks  # noqa: E402
 from dacbench.abstract_benchmark import objdict  # noqa: E402
@@ -148,8 +175,8 @@ UNAVAILABLE: tuple[str, ...] = tuple(n for n in _NEEDS if not hasattr(benchmarks
 
 REASONS: dict[str, str] = {n: f"needs the package {_NEEDS[n]}" for n in UNAVAILABLE}
 """Why, by name."""
-if _problem is not None:
-    REASONS["SGDBenchmark"] += f" ({_problem})"
+for _name, _problem in _problems.items():
+    REASONS[_name] += f" ({_problem})"
 
 DEFAULTS: dict[str, Any] = {
     "task": "dacrl/DQN-CartPole-v0",

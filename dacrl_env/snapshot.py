@@ -112,10 +112,12 @@ def capture(
                     "use snapshot(exact=False), which keeps the learner and restarts "
                     "the environments"
                 ) from error
-        elif isinstance(leaf, torch.Tensor):
-            arrays[name] = leaf[rows].cpu().numpy().copy()
         else:
-            arrays[name] = leaf[rows].copy()
+            part = leaf[rows]
+            if isinstance(part, torch.Tensor):
+                part = part.cpu().numpy()
+            # a slice is a view; choosing rows by index has made a copy
+            arrays[name] = part.copy() if isinstance(rows, slice) else part
     return arrays
 
 

@@ -299,6 +299,8 @@ def curves(frame: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
 def gallery(frames: Mapping[str, pd.DataFrame], path: str | os.PathLike[str]) -> Path:
     """Draws the learning curve of one policy on each of several tasks.
 
+    Scores below -1 are cut: some tasks' untrained agents do far worse than random ones.
+
     Args:
         frames: Task id to rows of one policy.
         path: PNG file to write.
@@ -331,6 +333,8 @@ def gallery(frames: Mapping[str, pd.DataFrame], path: str | os.PathLike[str]) ->
         axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(labelsize=7)
+    low, high = grid[0, 0].get_ylim()  # shared
+    grid[0, 0].set_ylim(max(low, -1.05), high)
     figure.supylabel("score (0 random, 1 reference)", fontsize=9)
     figure.supxlabel("inner training environment steps", fontsize=9)
     return _save(figure, path)

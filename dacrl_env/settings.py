@@ -158,14 +158,16 @@ def resolve(
         _divides(f"{task.decisions} decisions", task.decisions, "budget", budget)
         decision_interval = budget // task.decisions
     eval_interval = decision_interval if eval_interval is None else eval_interval
-    _divides("one step of the inner environments", unit, "budget", budget)
-    _divides(
-        "one step of the inner environments",
-        unit,
-        "decision_interval",
-        decision_interval,
-    )
-    _divides("one step of the inner environments", unit, "eval_interval", eval_interval)
+    # the least that can be trained
+    least = "one step of the inner environments"
+    if hasattr(config, "rollout_length"):
+        least = "one rollout, num_inner_envs × rollout_length"
+    for name, steps in (
+        ("budget", budget),
+        ("decision_interval", decision_interval),
+        ("eval_interval", eval_interval),
+    ):
+        _divides(least, unit, name, steps)
     _divides("decision_interval", decision_interval, "budget", budget)
     _divides("eval_interval", eval_interval, "budget", budget)
     longer = max(decision_interval, eval_interval)

@@ -548,3 +548,12 @@ def test_to_action_is_refused() -> None:
     for mode in ("discrete", "multidiscrete"):
         with pytest.raises(ValueError, match=mode):
             make(action_mode=mode).to_action({"epsilon": 0.5})
+
+
+@pytest.mark.parametrize("name", ["budget", "decision_interval", "eval_interval"])
+def test_an_interval_that_cuts_a_rollout_is_refused(name: str) -> None:
+    options = {"budget": 20_480, "decision_interval": 10_240, "eval_interval": 10_240}
+    options[name] = 5_000
+    with pytest.raises(ValueError, match=rf"^{name} 5000 .*one rollout.*\(1024\)") as e:
+        gym.make("dacrl/PPO-CartPole-v0", **options)
+    assert "4096, 5120 would" in one_line(e)

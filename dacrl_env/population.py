@@ -530,7 +530,18 @@ class Population:
         """Continue from a snapshot; changes nothing if it does not fit.
 
         Raises:
-            SnapshotError: see :func:`dacrl_env.snapshot.restore`.
+            SnapshotError: see `check`.
+        """
+        self.check(snap)
+        snapshots.restore(self.state, snap)
+        if not snap.header["exact"]:
+            self.begin_episodes()
+
+    def check(self, snap: snapshots.Snapshot) -> None:
+        """Whether a snapshot fits.
+
+        Raises:
+            SnapshotError: it does not; see :func:`dacrl_env.snapshot.check`.
         """
         snapshots.check(self.state, snap, self._header(exact=True))
         s = self.settings
@@ -540,8 +551,10 @@ class Population:
                 f"the snapshot's runs have {sorted(set(left.tolist()))} steps left, "
                 f"which do not divide by the decision_interval {s.decision_interval}"
             )
-        snapshots.restore(self.state, snap)
-        if not snap.header["exact"] and hasattr(self.state.learner, "envs"):
+
+    def begin_episodes(self) -> None:
+        """Leave the inner episodes that are under way and begin the next ones."""
+        if hasattr(self.state.learner, "envs"):
             self.env.begin_episodes(self.state.learner.envs)
 
     def over(self, snap: snapshots.Snapshot) -> NDArray[np.bool_]:

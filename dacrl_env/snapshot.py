@@ -13,7 +13,7 @@ import copy
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,19 @@ def leaves(state: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from leaves(value, name + ".")
         else:
             yield name, value
+
+
+def replace_leaves(
+    state: Any, replacement: Callable[[str, Any], Any], prefix: str = ""
+) -> None:
+    """Set every array of a state to what a function makes of its name and itself."""
+    for field in fields(state):
+        value = getattr(state, field.name)
+        name = prefix + field.name
+        if is_dataclass(value):
+            replace_leaves(value, replacement, name + ".")
+        else:
+            setattr(state, field.name, replacement(name, value))
 
 
 def copy_rows(
@@ -102,16 +115,8 @@ def capture(
     arrays = {}
     for name, leaf in leaves(state):
         if is_opaque(leaf):
-            if not opaque:
-                continue
-            try:
-                arrays[name] = _copy_objects(leaf[rows])
-            except Exception as error:
-                raise SnapshotNotSupported(
-                    f"the inner environments cannot be copied ({error}); "
-                    "use snapshot(exact=False), which keeps the learner and restarts "
-                    "the environments"
-                ) from error
+            if opaque:
+                arrays[name] = _copied(leaf[rows])
         else:
             part = leaf[rows]
             if isinstance(part, torch.Tensor):
@@ -119,6 +124,26 @@ def capture(
             # a slice is a view; choosing rows by index has made a copy
             arrays[name] = part.copy() if isinstance(rows, slice) else part
     return arrays
+
+
+def objects(state: Any) -> dict[str, NDArray[Any]]:
+    """Copies of the environment objects alone.
+
+    Raises:
+        SnapshotNotSupported: one cannot be copied.
+    """
+    return {name: _copied(leaf) for name, leaf in leaves(state) if is_opaque(leaf)}
+
+
+def _copied(array: NDArray[Any]) -> NDArray[Any]:
+    try:
+        return _copy_objects(array)
+    except Exception as error:
+        raise SnapshotNotSupported(
+            f"the inner environments cannot be copied ({error}); "
+            "use snapshot(exact=False), which keeps the learner and restarts "
+            "the environments"
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from dacrl_env.env import check_options, instance_index
 from dacrl_env.learners import streams
 from dacrl_env.population import Population
 from dacrl_env.settings import Settings, resolve
+from dacrl_env.sharding import Shards
 from dacrl_env.snapshot import Snapshot, SnapshotError
 from dacrl_env.tasks import Task
 
@@ -33,7 +34,16 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
         task: id or task.
         num_envs: members, P.
         render_mode: not supported.
+        num_workers: processes that the members are divided among, of one torch thread
+            each; results do not depend on it. With 1 all is done in this process. A
+            script that starts workers needs ``if __name__ == "__main__":``, as always
+            with :mod:`multiprocessing`.
         **options: see :func:`dacrl_env.settings.resolve`.
+
+    Raises:
+        ValueError: an unknown option, a value out of range, or more workers than
+            members.
+        MemoryError: too little shared memory for the workers.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012 - as Gymnasium has it
@@ -46,16 +56,23 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
         task: str | Task,
         num_envs: int = 1,
         render_mode: str | None = None,
+        num_workers: int = 1,
         **options: Any,
     ) -> None:
         if render_mode is not None:
             raise ValueError(f"render_mode {render_mode!r} is not supported")
         if not isinstance(num_envs, int | np.integer) or num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs!r}")
+        if not isinstance(num_workers, int | np.integer) or num_workers < 1:
+            raise ValueError(f"num_workers must be at least 1, got {num_workers!r}")
         self.render_mode = None
         self.num_envs = int(num_envs)
         self.settings: Settings = resolve(task, **options)
         self.population = Population(self.settings, self.num_envs)
+        # what trains it: itself, or workers that share its state
+        self._engine: Population | Shards = self.population
+        if num_workers > 1:
+            self._engine = Shards(self.population, int(num_workers))
         self.observation_names = self.population.observation_names
         self.single_observation_space = spaces.Box(
             -1.0, 1.0, (len(self.observation_names),), np.float32
@@ -99,7 +116,7 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
             same = np.array([i == instance for i in instances]) & mask
             members = np.flatnonzero(same)
             if len(members):
-                self.population.start(
+                self._engine.start(
                     members,
                     seeds[members],
                     numbers[members],
@@ -181,7 +198,7 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
             raise error.ResetNeeded("call reset() before step(): no run is under way")
         population = self.population
         requested = population.actions.to_values(actions, population.state.requested)
-        outcome = population.advance(requested)
+        outcome = self._engine.advance(requested)
         infos: dict[str, Any] = {}
         if outcome.ended.any():
             final = population.observation()
@@ -203,7 +220,7 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
 
     def _next_episodes(self, members: NDArray[np.int64]) -> None:
         state = self.population.state
-        self.population.start(
+        self._engine.start(
             members,
             state.seeds[members],
             state.seed_members[members],
@@ -255,7 +272,7 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
         """
         if not self._started:
             raise error.ResetNeeded("call reset() before snapshot()")
-        return self.population.snapshot(exact)
+        return self._engine.snapshot(exact)
 
     def restore(self, snap: Snapshot) -> None:
         """Continue from a snapshot of as many members.
@@ -270,7 +287,7 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
                 f"members {np.flatnonzero(over).tolist()} of the snapshot are over; "
                 "use snapshot.select for the others"
             )
-        self.population.restore(snap)
+        self._engine.restore(snap)
         self._started = True
 
     def fork(self, parents: Any, shared_streams: bool = False) -> None:
@@ -282,7 +299,12 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
         """
         if not self._started:
             raise error.ResetNeeded("call reset() before fork()")
-        self.population.fork(parents, shared_streams)
+        self._engine.fork(parents, shared_streams)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """End the workers, if there are any."""
+        if isinstance(self._engine, Shards):
+            self._engine.close()
 
 
 def _is_seed(seed: Any) -> bool:

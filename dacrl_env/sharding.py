@@ -1,0 +1,449 @@
+"""A population in several processes, each of which trains some of the members.
+
+The state is shared memory: a worker holds views of its members' rows and trains them in
+place, while snapshot, restore, fork and everything that is shown work on all rows in
+the process of the environment. Members do not depend on their company, so neither do
+they on the number of workers.
+
+Before a worker changes anything it copies its rows, which takes about a hundredth of
+the time of a step. If it dies, its members are put back to the last outer step, another
+worker takes its place and does the step again. So the memory needed is twice that of
+one process.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+import shutil
+import signal
+import warnings
+import weakref
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing import connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch.multiprocessing  # tensors in shared memory are passed by handle
+from gymnasium import error
+from numpy.typing import NDArray
+
+from dacrl_env import snapshot as snapshots
+from dacrl_env.population import Floats, Ints, Outcome, Population
+from dacrl_env.settings import Settings
+
+ATTEMPTS = 3  # at one outer step, before a worker that dies again is given up
+_LINE = 64  # bytes of a cache line, where arrays start
+_SHARED_MEMORY = Path("/dev/shm")
+
+
+class Shards:
+    """The operations of a `Population`, done by workers.
+
+    Args:
+        population: whose state moves to shared memory.
+        num_workers: processes, of one torch thread each.
+
+    Raises:
+        ValueError: more workers than members, another device than the processor, or
+            options that cannot be passed to another process.
+        MemoryError: the system has less shared memory than is needed.
+    """
+
+    def __init__(self, population: Population, num_workers: int) -> None:
+        settings, size = population.settings, population.size
+        if num_workers > size:
+            raise ValueError(f"num_workers {num_workers} exceeds the {size} members")
+        if settings.device != "cpu":
+            raise ValueError(
+                f"num_workers shares the processor's cores; device is "
+                f"{settings.device!r}, which takes num_workers=1"
+            )
+        try:
+            pickle.dumps(settings)
+        except (pickle.PicklingError, AttributeError, TypeError) as failure:
+            raise ValueError(
+                "with num_workers, options are passed to other processes, which these "
+                f"do not allow ({failure}); a reward must be a function of a module"
+            ) from failure
+        self.population = population
+        memory = _Memory.of(population.state)
+        self._views = _adopt(population.state, memory.state())
+        self._kept = memory.kept()
+        places = np.array_split(np.arange(size), num_workers)
+        self._shares = [
+            _Share(settings, memory, k, slice(int(p[0]), int(p[-1]) + 1))
+            for k, p in enumerate(places)
+        ]
+        self._begun = memory.begun.numpy()
+        self._opaque = any(
+            snapshots.is_opaque(leaf) for _, leaf in snapshots.leaves(population.state)
+        )
+        self._workers: list[_Worker | None] = [None] * num_workers
+        self._end = weakref.finalize(self, _stop, self._workers)
+        self._start_missing()
+
+    # -- operations of a population --------------------------------------------
+
+    def start(
+        self,
+        members: Ints,
+        seeds: Ints,
+        seed_members: Ints,
+        episodes: Ints,
+        instance: int | None = None,
+    ) -> None:
+        """See :meth:`Population.start`."""
+        jobs = {}
+        for number, share in enumerate(self._shares):
+            rows = share.rows
+            mine = (members >= rows.start) & (members < rows.stop)
+            if mine.any():
+                named = (members[mine] - rows.start, seeds[mine], seed_members[mine])
+                jobs[number] = ("start", (*named, episodes[mine], instance))
+        self._run(jobs)
+
+    def advance(self, requested: Floats) -> Outcome:
+        """See :meth:`Population.advance`."""
+        outcomes = self._run_all("advance", lambda rows: (requested[rows],))
+        return Outcome(
+            rewards=np.concatenate([o.rewards for o in outcomes]),
+            ended=np.concatenate([o.ended for o in outcomes]),
+        )
+
+    def snapshot(self, exact: bool = True) -> snapshots.Snapshot:
+        """See :meth:`Population.snapshot`."""
+        if exact and self._opaque:
+            self._fetch_objects()
+        return self.population.snapshot(exact)
+
+    def restore(self, snap: snapshots.Snapshot) -> None:
+        """See :meth:`Population.restore`."""
+        self.population.check(snap)
+        snapshots.restore(self.population.state, snap)
+        if not snap.header["exact"]:
+            self._run_all("begin_episodes", lambda _: ())
+        elif self._opaque:
+            self._hand_out_objects()
+
+    def fork(self, parents: Any, shared_streams: bool = False) -> None:
+        """See :meth:`Population.fork`."""
+        if self._opaque:
+            self._fetch_objects()
+        self.population.fork(parents, shared_streams)
+        if self._opaque:
+            self._hand_out_objects()
+
+    def close(self) -> None:
+        """End the workers."""
+        self._end()
+
+    # -- environment objects, which cannot be shared ---------------------------
+
+    def _fetch_objects(self) -> None:
+        """Copy the workers' environment objects to this process.
+
+        Raises:
+            SnapshotNotSupported: they cannot be copied.
+        """
+        parts = self._run_all("objects", lambda _: ())
+        for name, leaf in snapshots.leaves(self.population.state):
+            if snapshots.is_opaque(leaf):
+                leaf[...] = np.concatenate([part[name] for part in parts])
+
+    def _hand_out_objects(self) -> None:
+        objects = {
+            name: leaf
+            for name, leaf in snapshots.leaves(self.population.state)
+            if snapshots.is_opaque(leaf)
+        }
+        self._run_all(
+            "take_objects", lambda rows: ({k: v[rows] for k, v in objects.items()},)
+        )
+
+    # -- workers ----------------------------------------------------------------
+
+    def _run_all(
+        self, name: str, arguments: Callable[[slice], tuple[Any, ...]]
+    ) -> list[Any]:
+        jobs = {k: (name, arguments(s.rows)) for k, s in enumerate(self._shares)}
+        results = self._run(jobs)
+        return [results[number] for number in jobs]
+
+    def _run(self, jobs: dict[int, tuple[str, tuple[Any, ...]]]) -> dict[int, Any]:
+        """Have workers do their jobs, and return their results.
+
+        If one of the jobs fails, or is interrupted, all members are as before.
+        """
+        if not self._end.alive:
+            raise error.ClosedEnvironmentError("the environment is closed")
+        self._start_missing()
+        self._begun[:] = False
+        attempts = dict.fromkeys(jobs, 1)
+        results: dict[int, Any] = {}
+        try:
+            for number in jobs:
+                self._send(number, jobs[number])
+            while len(results) < len(jobs):
+                for number in self._ready(jobs.keys() - results.keys()):
+                    try:
+                        failure, result = self._worker(number).pipe.recv()
+                    except (EOFError, OSError):
+                        self._replace(number, attempts[number])
+                        attempts[number] += 1
+                        self._send(number, jobs[number])
+                        continue
+                    if failure is not None:
+                        raise failure
+                    results[number] = result
+        except BaseException:
+            _stop(self._workers)
+            for number in jobs:
+                self._put_back(number)
+            raise
+        return results
+
+    def _send(self, number: int, job: tuple[str, tuple[Any, ...]]) -> None:
+        with suppress(BrokenPipeError):  # it has died, which `_ready` finds out
+            self._worker(number).pipe.send(job)
+
+    def _ready(self, numbers: Iterable[int]) -> list[int]:
+        """Workers that have something to say, or have died."""
+        pipes = {self._worker(number).pipe: number for number in numbers}
+        return [pipes[pipe] for pipe in connection.wait(list(pipes))]  # type: ignore[index]
+
+    def _worker(self, number: int) -> _Worker:
+        worker = self._workers[number]
+        assert worker is not None
+        return worker
+
+    def _replace(self, number: int, attempt: int) -> None:
+        """Put another worker in the place of one that has died."""
+        rows, process = self._shares[number].rows, self._worker(number).process
+        process.join()
+        what = (
+            f"worker {number} with members {rows.start} to {rows.stop - 1} died with "
+            f"exit code {process.exitcode}"
+        )
+        if attempt == ATTEMPTS:
+            raise RuntimeError(f"{what}, {attempt} times in the same outer step")
+        lost = "; its inner episodes begin anew" if self._opaque else ""
+        warnings.warn(
+            f"{what}; it is started again from the last outer step{lost}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        self._put_back(number)
+        self._begun[number] = False
+        self._workers[number] = None
+        self._start_missing()
+
+    def _put_back(self, number: int) -> None:
+        """The members of a worker as they were before its job, if it had begun."""
+        if self._begun[number]:
+            rows = self._shares[number].rows
+            for name, view in self._views.items():
+                view[rows] = self._kept[name][rows]
+
+    def _start_missing(self) -> None:
+        for number, share in enumerate(self._shares):
+            if self._workers[number] is None:
+                self._workers[number] = _start(share)
+
+
+# -- shared memory ----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """The arrays of a state, twice: as it is, and as it was before the last job."""
+
+    places: dict[str, tuple[int, str, tuple[int, ...]]]  # name -> offset, type, shape
+    length: int  # bytes of one copy
+    data: torch.Tensor  # (2 × length,) bytes, shared
+    begun: torch.Tensor  # (workers,) whether a worker has begun to change its rows
+
+    @classmethod
+    def of(cls, state: Any) -> _Memory:
+        """Memory for a state, and a copy of it.
+
+        Raises:
+            MemoryError: there is not enough of it.
+        """
+        places: dict[str, tuple[int, str, tuple[int, ...]]] = {}
+        length = 0
+        arrays = snapshots.capture(state, opaque=False)
+        for name, a in arrays.items():
+            places[name] = (length, a.dtype.str, a.shape)
+            length += -(-a.nbytes // _LINE) * _LINE
+        _check_room(2 * length)
+        data = torch.zeros(2 * length, dtype=torch.uint8).share_memory_()
+        size = len(next(iter(arrays.values())))
+        begun = torch.zeros(size, dtype=torch.bool).share_memory_()
+        memory = cls(places, length, data, begun)
+        for name, view in memory.state().items():
+            view[...] = arrays[name]
+        return memory
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Views of the arrays by name."""
+        return self._copy(0)
+
+    def kept(self) -> dict[str, NDArray[Any]]:
+        """The same of the second copy."""
+        return self._copy(self.length)
+
+    def _copy(self, base: int) -> dict[str, NDArray[Any]]:
+        flat, views = self.data.numpy(), {}
+        for name, (offset, dtype, shape) in self.places.items():
+            size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+            part = flat[base + offset : base + offset + size]
+            views[name] = part.view(dtype).reshape(shape)
+        return views
+
+
+def _check_room(needed: int) -> None:
+    """Without room the process would be killed when it first writes there."""
+    if not _SHARED_MEMORY.is_dir():
+        return  # the system keeps shared memory elsewhere
+    free = shutil.disk_usage(_SHARED_MEMORY).free
+    if needed > free:
+        raise MemoryError(
+            f"{needed / 1e6:,.0f} MB of shared memory are needed, {_SHARED_MEMORY} has "
+            f"{free / 1e6:,.0f} MB left; give a container more (--shm-size), or take "
+            "fewer members, a smaller replay_capacity, or num_workers=1"
+        )
+
+
+def _adopt(state: Any, views: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Let the arrays of a state be these views, whatever it holds now."""
+
+    def adopted(name: str, leaf: Any) -> Any:
+        if name not in views:
+            return leaf
+        view = views[name]
+        return torch.from_numpy(view) if isinstance(leaf, torch.Tensor) else view
+
+    snapshots.replace_leaves(state, adopted)
+    return views
+
+
+# -- in a worker ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What a worker is told."""
+
+    settings: Settings
+    memory: _Memory
+    number: int
+    rows: slice
+
+
+@dataclass(frozen=True)
+class _Worker:
+    """A worker, seen from the process of the environment."""
+
+    process: multiprocessing.process.BaseProcess
+    pipe: connection.Connection[Any, Any]
+
+
+def _start(share: _Share) -> _Worker:
+    # spawn: a forked child would inherit torch's threads in an unknown state
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_serve, args=(there, share), daemon=True)
+    process.start()
+    there.close()  # so that the pipe ends when the worker does
+    return _Worker(process, here)
+
+
+def _stop(workers: list[_Worker | None]) -> None:
+    for number, worker in enumerate(workers):
+        if worker is not None:
+            worker.process.kill()
+            worker.process.join()
+            worker.pipe.close()
+            workers[number] = None
+
+
+def _serve(pipe: connection.Connection[Any, Any], share: _Share) -> None:
+    """Do jobs until the other end is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the environment's process decides
+    shard = _Shard(share)
+    while True:
+        try:
+            name, arguments = pipe.recv()
+        except EOFError:
+            return
+        shard.keep()
+        answer: tuple[Exception | None, Any]
+        try:
+            answer = None, getattr(shard, name)(*arguments)
+        except Exception as failure:
+            answer = failure, None
+        try:
+            pipe.send(answer)
+        except BrokenPipeError:
+            return
+        except (pickle.PicklingError, AttributeError, TypeError):
+            pipe.send((RuntimeError(f"in a worker: {answer[0]!r}"), None))
+
+
+class _Shard:
+    """A worker's members: a population on views of their rows."""
+
+    def __init__(self, share: _Share) -> None:
+        rows, self._share = share.rows, share
+        self._population = Population(share.settings, rows.stop - rows.start)
+        self._views = {k: v[rows] for k, v in share.memory.state().items()}
+        self._kept = {k: v[rows] for k, v in share.memory.kept().items()}
+        state = self._population.state
+        _adopt(state, self._views)
+        self._leaves = dict(snapshots.leaves(state))
+        opaque = any(map(snapshots.is_opaque, self._leaves.values()))
+        if opaque and state.learner.env_steps.any():
+            self.begin_episodes()  # this worker takes the place of another
+
+    def keep(self) -> None:
+        """Copy the rows before they change."""
+        for name, view in self._views.items():
+            self._kept[name][...] = view
+        self._share.memory.begun[self._share.number] = True
+
+    def _settle(self) -> None:
+        """Put into shared memory what has replaced an array of the state."""
+
+        def settled(name: str, leaf: Any) -> Any:
+            mine = self._leaves[name]
+            if leaf is not mine:
+                mine[...] = leaf
+            return mine
+
+        snapshots.replace_leaves(self._population.state, settled)
+
+    def start(self, *arguments: Any) -> None:
+        self._population.start(*arguments)
+        self._settle()
+
+    def advance(self, requested: Floats) -> Outcome:
+        outcome = self._population.advance(requested)
+        self._settle()
+        return outcome
+
+    def begin_episodes(self) -> None:
+        self._population.begin_episodes()
+        self._settle()
+
+    def objects(self) -> dict[str, NDArray[Any]]:
+        """Copies of the environment objects."""
+        return snapshots.objects(self._population.state)
+
+    def take_objects(self, objects: dict[str, NDArray[Any]]) -> None:
+        """Use these environment objects, which nobody else has."""
+        for name, array in objects.items():
+            self._leaves[name][...] = array

@@ -12,14 +12,16 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from dacrl_env.inner_envs.batched import BatchedEnv
 from dacrl_env.inner_envs.cartpole import CartPole
@@ -32,6 +34,7 @@ LEARNING_STARTS = 100
 BUDGET = 50_000
 # PPO settings of the Stable-Baselines3 zoo for CartPole
 PPO_ENVS, PPO_STEPS, PPO_BATCH, PPO_EPOCHS = 8, 32, 256, 20
+SIZES = (4, 64, 64, 2)
 PEER = "Stable-Baselines3"
 LIMIT = "matrix products alone"
 
@@ -39,7 +42,7 @@ LIMIT = "matrix products alone"
 Program = Callable[[], int]  # does some work and returns how many member-steps
 
 
-def _workloads(populations: list[int]) -> dict[str, dict[str, Program]]:
+def _workloads(populations: Sequence[int]) -> dict[str, dict[str, Program]]:
     """Programs that do the same work, by workload and name."""
     workloads: dict[str, dict[str, Program]] = {}
     for frequency in (1, 4):
@@ -47,20 +50,28 @@ def _workloads(populations: list[int]) -> dict[str, dict[str, Program]]:
         workloads[name] = {
             PEER: _stable_baselines3_dqn(frequency),
             **{f"P = {P}": _dqn(P, frequency) for P in populations},
-            LIMIT: _matrix_products(64, 1, 2, frequency),
+            LIMIT: matrix_products(SIZES, 64, 1, 2, frequency),
         }
+    mixed = _random_batch_sizes(64)
+    workloads["DQN, random batch sizes, a gradient step per 4 steps"] = {
+        PEER: _stable_baselines3_dqn(4, mixed),
+        **{
+            f"P = {P}": _dqn(P, 4, batch_size=_random_batch_sizes(P))
+            for P in populations
+        },
+    }
     # actor and critic; one minibatch an epoch, so this many steps a gradient step
     per_update = PPO_ENVS * PPO_STEPS / PPO_EPOCHS
     workloads["PPO, 8 × 32 steps, batch 256, 20 epochs"] = {
         PEER: _stable_baselines3_ppo(),
         **{f"P = {P}": _ppo(P) for P in populations},
-        LIMIT: _matrix_products(PPO_BATCH, 2, 1, per_update),
+        LIMIT: matrix_products(SIZES, PPO_BATCH, 2, 1, per_update),
     }
     return workloads
 
 
 def measure(
-    populations: list[int], repeats: int = 5, seconds: float = 1.0
+    populations: Sequence[int] = (1, 8, 32, 64), repeats: int = 5, seconds: float = 1.0
 ) -> dict[str, Any]:
     """Throughput on CartPole with 64 × 64 networks.
 
@@ -86,13 +97,11 @@ def measure(
             rates: dict[str, list[float]] = {name: [] for name in programs}
             for turn in range(repeats + 1):
                 for name, program in programs.items():
-                    rate = _rate(program, seconds)
+                    speed = rate(program, seconds)
                     if turn:  # the first turn warms up
-                        rates[name].append(rate)
-            limits = rates.pop(LIMIT)
+                        rates[name].append(speed)
+            limits = rates.pop(LIMIT, None)
             for name, values in rates.items():
-                ratios = [a / b for a, b in zip(values, rates[PEER], strict=True)]
-                shares = [a / b for a, b in zip(values, limits, strict=True)]
                 rows.append(
                     {
                         "workload": workload,
@@ -100,8 +109,8 @@ def measure(
                         "steps_per_second": median(values),
                         "lowest": min(values),
                         "highest": max(values),
-                        "ratio": median(ratios),
-                        "share_of_limit": median(shares),
+                        "ratio": relative(values, rates[PEER]),
+                        "share_of_limit": relative(values, limits),
                     }
                 )
     return {
@@ -112,6 +121,18 @@ def measure(
         "versions": versions(),
         "rows": rows,
     }
+
+
+def relative(values: Sequence[float], others: Sequence[float] | None) -> float | None:
+    """Median of ratios turn by turn; None: there is nothing to compare with."""
+    if others is None:
+        return None
+    return median(a / b for a, b in zip(values, others, strict=True))
+
+
+def share(value: float | None) -> str:
+    """A share as tables show it."""
+    return "–" if value is None else f"{value:.0%}"
 
 
 def render(result: dict[str, Any]) -> str:
@@ -127,7 +148,7 @@ def render(result: dict[str, Any]) -> str:
     lines += [
         f"| {row['workload']} | {row['program']} | {row['steps_per_second']:,.0f} | "
         f"{row['lowest']:,.0f} – {row['highest']:,.0f} | {row['ratio']:.1f} | "
-        f"{row['share_of_limit']:.0%} |"
+        f"{share(row['share_of_limit'])} |"
         for row in result["rows"]
     ]
     lines += ["", f"Limit: {LIMIT}, at the shapes of an update of 32 members."]
@@ -154,7 +175,7 @@ def one_core() -> Iterator[int | None]:
         os.sched_setaffinity(0, before)
 
 
-def _rate(program: Callable[[], int], seconds: float) -> float:
+def rate(program: Program, seconds: float) -> float:
     """Steps per second; ``program`` does some and returns how many."""
     done, began = 0, time.perf_counter()
     while (spent := time.perf_counter() - began) < seconds:
@@ -162,7 +183,19 @@ def _rate(program: Callable[[], int], seconds: float) -> float:
     return done / spent
 
 
-def _train(learner_class: Any, config: Any, P: int, **changed: float) -> Any:
+def _random_batch_sizes(P: int) -> NDArray[np.float64]:
+    """Log-uniform over the whole range, the same each time ``(P,)``."""
+    h = next(h for h in dqn.HYPERPARAMETERS if h.name == "batch_size")
+    exponents = np.random.default_rng(0).uniform(np.log(h.low), np.log(h.high), P)
+    return np.rint(np.exp(exponents))
+
+
+def _train(
+    learner_class: Any,
+    config: Any,
+    P: int,
+    **changed: float | NDArray[np.float64],
+) -> Any:
     """A population in the middle of training, and a function that goes on.
 
     Returns ``run(steps) -> member-steps``.
@@ -183,9 +216,9 @@ def _train(learner_class: Any, config: Any, P: int, **changed: float) -> Any:
     return run
 
 
-def _dqn(P: int, frequency: int) -> Program:
+def _dqn(P: int, frequency: int, **changed: float | NDArray[np.float64]) -> Program:
     config = dqn.DQNConfig(learning_starts=LEARNING_STARTS)
-    run = _train(dqn.DQN, config, P, train_freq=frequency)
+    run = _train(dqn.DQN, config, P, train_freq=frequency, **changed)
     run(LEARNING_STARTS)
     steps = max(20, 400 // P) * frequency
     return lambda: run(steps)
@@ -207,19 +240,34 @@ def _ppo(P: int) -> Program:
     return lambda: run(steps)
 
 
-def _learn(model: Any, steps: int) -> Program:
+def learn(model: Any, steps: int, callback: Any = None) -> Program:
+    """A program that goes on training a model of Stable-Baselines3's interface."""
+
     def run() -> int:
         before = model.num_timesteps
         with torch.enable_grad():
-            model.learn(steps, reset_num_timesteps=False)
+            model.learn(steps, callback, reset_num_timesteps=False)
         return int(model.num_timesteps - before)
 
     return run
 
 
-def _stable_baselines3_dqn(frequency: int) -> Program:
+def _stable_baselines3_dqn(
+    frequency: int, batch_sizes: NDArray[np.float64] | None = None
+) -> Program:
+    """DQN; with batch sizes, the time that all of them would take one by one."""
     import gymnasium as gym
     from stable_baselines3 import DQN
+    from stable_baselines3.common.callbacks import BaseCallback
+
+    class Takes(BaseCallback):  # the next of the batch sizes for each gradient step
+        model: DQN
+
+        def _on_step(self) -> bool:
+            if batch_sizes is not None:
+                turn = self.num_timesteps // frequency % len(batch_sizes)
+                self.model.batch_size = int(batch_sizes[turn])
+            return True
 
     model = DQN(
         "MlpPolicy",
@@ -240,7 +288,8 @@ def _stable_baselines3_dqn(frequency: int) -> Program:
     )
     with torch.enable_grad():
         model.learn(LEARNING_STARTS)
-    return _learn(model, 200)
+    steps = 200 if batch_sizes is None else frequency * len(batch_sizes)
+    return learn(model, steps, Takes())
 
 
 def _stable_baselines3_ppo() -> Program:
@@ -260,26 +309,25 @@ def _stable_baselines3_ppo() -> Program:
         seed=0,
         device="cpu",
     )
-    return _learn(model, PPO_ENVS * PPO_STEPS)
+    return learn(model, PPO_ENVS * PPO_STEPS)
 
 
-def _matrix_products(
-    batch: int, networks: int, forwards: int, steps: float, hidden: int = 64
+def matrix_products(
+    sizes: Sequence[int], batch: int, networks: int, forwards: int, steps: float
 ) -> Program:
     """The products of one gradient step, operands in the order that is fastest.
 
     Args:
+        sizes: features of the input, of each hidden layer and of the output.
         batch: samples.
         networks: that are trained, of equal shapes.
         forwards: passes through each before the backward pass, targets included.
         steps: environment steps that a gradient step stands for.
-        hidden: width of both hidden layers.
 
     Returns a program that counts the member-steps its gradient steps stand for.
     """
-    inputs, outputs, block = 4, 2, 32
-    shapes = [(inputs, hidden), (hidden, hidden), (hidden, outputs)]
-    activations = [torch.rand(block, batch, n) for n in (inputs, hidden, hidden)]
+    block, shapes = 32, list(pairwise(sizes))
+    activations = [torch.rand(block, batch, n) for n, _ in shapes]
     gradients = [torch.rand(block, batch, n) for _, n in shapes]
     # narrow outputs: stored transposed, as the learners do
     weights = [

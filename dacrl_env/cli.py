@@ -132,7 +132,23 @@ def _parser() -> argparse.ArgumentParser:
         help="instead: shares of the time by phase, of default runs",
     )
     bench.add_argument(
-        "--tasks", nargs="+", metavar="TASK", help="for --phases; default: the batched"
+        "--all",
+        action="store_true",
+        help="instead: every task at several sizes and numbers of workers",
+    )
+    bench.add_argument(
+        "--scaling",
+        action="store_true",
+        help="instead: how time and memory grow with the population",
+    )
+    bench.add_argument(
+        "--tasks",
+        nargs="+",
+        metavar="TASK",
+        help="for --phases, --all and, one task, --scaling",
+    )
+    bench.add_argument(
+        "--workers", nargs="+", type=int, metavar="W", help="for --all, default 1 2"
     )
     bench.add_argument(
         "--populations",
@@ -140,11 +156,11 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         type=int,
         metavar="P",
-        help="default 1 8 32 64; with --phases 64",
+        help="default 1 8 32 64; --phases 64, --all 1 8 64 256, --scaling 64 … 1024",
     )
-    bench.add_argument("--repeats", type=int, help="default 5; not with --phases")
+    bench.add_argument("--repeats", type=int, help="default 5, others 3, no --phases")
     bench.add_argument(
-        "--seconds", type=float, default=1.0, help="of each measurement, at least"
+        "--seconds", type=float, help="of each measurement, at least, default 1 or 0.5"
     )
     bench.add_argument("--json", type=Path, help="also write the figures to a file")
     bench.set_defaults(command=_bench)
@@ -368,22 +384,36 @@ def _defaults(options: argparse.Namespace) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
-    from dacrl_env.benchmarks import phases, throughput
+    from dacrl_env.benchmarks import phases, scaling, suite, throughput
 
-    if options.phases:
-        if options.repeats is not None:
-            raise ValueError("--repeats cannot be given with --phases")
-        sizes = [64] if options.populations is None else options.populations
-        result = phases.measure(options.tasks, sizes, options.seconds)
-        print(phases.render(result))
-    else:
-        if options.tasks is not None:
-            raise ValueError("--tasks can be given with --phases only")
-        sizes = options.populations
-        sizes = [1, 8, 32, 64] if sizes is None else sizes
-        repeats = 5 if options.repeats is None else options.repeats
-        result = throughput.measure(sizes, repeats, options.seconds)
-        print(throughput.render(result))
+    # what each kind of measurement takes, and where it is made
+    kinds: dict[str, tuple[Any, tuple[str, ...]]] = {
+        "phases": (phases, ("tasks", "populations", "seconds")),
+        "all": (suite, ("tasks", "populations", "workers", "repeats", "seconds")),
+        "scaling": (scaling, ("tasks", "populations", "repeats", "seconds")),
+        "": (throughput, ("populations", "repeats", "seconds")),
+    }
+    chosen = [name for name in kinds if name and getattr(options, name)]
+    if len(chosen) > 1:
+        raise ValueError(f"--{' and --'.join(chosen)} exclude each other")
+    module, takes = kinds[chosen[0] if chosen else ""]
+    given = {}
+    for name in ("tasks", "populations", "workers", "repeats", "seconds"):
+        value = getattr(options, name)
+        if value is not None and name not in takes:
+            able = [f"--{k}" for k, (_, names) in kinds.items() if k and name in names]
+            raise ValueError(
+                f"--{name} cannot be given here"
+                + (f"; it can with {', '.join(able)}" if able else "")
+            )
+        if value is not None:
+            given[name] = value
+    if options.scaling and "tasks" in given:
+        if len(given["tasks"]) > 1:
+            raise ValueError(f"--scaling takes one task, got {given['tasks']}")
+        (given["task"],) = given.pop("tasks")
+    result = module.measure(**given)
+    print(module.render(result))
     if options.json is not None:
         throughput.save(result, options.json)
 

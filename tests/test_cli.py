@@ -96,7 +96,12 @@ def test_bench_compares_with_stable_baselines3(tmp_path, capsys):
     arguments = ["bench", "--populations", "2", "--repeats", "1", "--seconds", "0.05"]
     assert main([*arguments, "--json", str(file)]) == 0
     out = capsys.readouterr().out
-    for workload in ("DQN, a gradient step per 1", "DQN, a gradient step per 4", "PPO"):
+    for workload in (
+        "DQN, a gradient step per 1",
+        "DQN, a gradient step per 4",
+        "DQN, random batch sizes",
+        "PPO",
+    ):
         for program in ("Stable-Baselines3", "P = 2"):
             assert re.search(rf"\| {workload}.* \| {program} \|", out)
     assert '"share_of_limit"' in file.read_text()
@@ -121,7 +126,11 @@ def test_bench_shows_the_phases(tmp_path, capsys):
         (["--phases", "--tasks", "dacrl/None-v0"], "valid: dacrl/DQN"),
         (["--phases", "--repeats", "2"], "--repeats"),
         (["--phases", "--populations", "0"], "positive"),
-        (["--tasks", TASK], "with --phases only"),
+        (["--tasks", TASK], "it can with --phases, --all, --scaling"),
+        (["--scaling", "--workers", "2"], "it can with --all"),
+        (["--all", "--phases"], "--phases and --all exclude each other"),
+        (["--all", "--workers", "0"], "positive"),
+        (["--scaling", "--tasks", TASK, TASK], "takes one task"),
     ],
 )
 def test_mistakes_of_bench(capsys, arguments, message):

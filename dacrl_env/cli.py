@@ -142,10 +142,15 @@ def _parser() -> argparse.ArgumentParser:
         help="instead: how time and memory grow with the population",
     )
     bench.add_argument(
+        "--fork",
+        action="store_true",
+        help="instead: what a fork costs beside an outer step",
+    )
+    bench.add_argument(
         "--tasks",
         nargs="+",
         metavar="TASK",
-        help="for --phases, --all and, one task, --scaling",
+        help="for --phases and --all; one task for --scaling and --fork",
     )
     bench.add_argument(
         "--workers", nargs="+", type=int, metavar="W", help="for --all, default 1 2"
@@ -156,7 +161,8 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         type=int,
         metavar="P",
-        help="default 1 8 32 64; --phases 64, --all 1 8 64 256, --scaling 64 … 1024",
+        help="default 1 8 32 64; --phases 64, --all 1 8 64 256, --fork 64, "
+        "--scaling 64 … 1024",
     )
     bench.add_argument("--repeats", type=int, help="default 5, others 3, no --phases")
     bench.add_argument(
@@ -384,13 +390,14 @@ def _defaults(options: argparse.Namespace) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
-    from dacrl_env.benchmarks import phases, scaling, suite, throughput
+    from dacrl_env.benchmarks import forking, phases, scaling, suite, throughput
 
     # what each kind of measurement takes, and where it is made
     kinds: dict[str, tuple[Any, tuple[str, ...]]] = {
         "phases": (phases, ("tasks", "populations", "seconds")),
         "all": (suite, ("tasks", "populations", "workers", "repeats", "seconds")),
         "scaling": (scaling, ("tasks", "populations", "repeats", "seconds")),
+        "fork": (forking, ("tasks", "populations", "repeats")),
         "": (throughput, ("populations", "repeats", "seconds")),
     }
     chosen = [name for name in kinds if name and getattr(options, name)]
@@ -408,9 +415,9 @@ def _bench(options: argparse.Namespace) -> None:
             )
         if value is not None:
             given[name] = value
-    if options.scaling and "tasks" in given:
+    if (options.scaling or options.fork) and "tasks" in given:
         if len(given["tasks"]) > 1:
-            raise ValueError(f"--scaling takes one task, got {given['tasks']}")
+            raise ValueError(f"--{chosen[0]} takes one task, got {given['tasks']}")
         (given["task"],) = given.pop("tasks")
     result = module.measure(**given)
     print(module.render(result))

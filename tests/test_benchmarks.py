@@ -100,6 +100,18 @@ def test_the_peer_takes_every_batch_size_once(monkeypatch):
     assert sorted(taken) == [(1, 4), (1, 9), (1, 33)]
 
 
+def test_fork_measures_shares_of_an_outer_step(capsys, tmp_path):
+    file = tmp_path / "fork.json"
+    arguments = ["bench", "--fork", "--tasks", "dacrl/PPO-CartPole-v0"]
+    timing = ["--populations", "2", "--repeats", "1"]
+    assert main([*arguments, *timing, "--json", str(file)]) == 0
+    quarter, everyone = json.loads(file.read_text())["rows"]
+    assert quarter["step_milliseconds"] == everyone["step_milliseconds"]
+    share = everyone["milliseconds"] / everyone["step_milliseconds"]
+    assert everyone["share_of_step"] == pytest.approx(share)
+    assert "| 100% of the members forked |" in capsys.readouterr().out
+
+
 # -- two files --------------------------------------------------------------------
 
 

@@ -126,10 +126,11 @@ def test_bench_shows_the_phases(tmp_path, capsys):
         (["--phases", "--tasks", "dacrl/None-v0"], "valid: dacrl/DQN"),
         (["--phases", "--repeats", "2"], "--repeats"),
         (["--phases", "--populations", "0"], "positive"),
-        (["--tasks", TASK], "it can with --phases, --all, --scaling"),
+        (["--tasks", TASK], "it can with --phases, --all, --scaling, --fork"),
         (["--scaling", "--workers", "2"], "it can with --all"),
         (["--all", "--phases"], "--phases and --all exclude each other"),
         (["--all", "--workers", "0"], "positive"),
+        (["--fork", "--populations", "1"], "at least 2"),
         (["--scaling", "--tasks", TASK, TASK], "takes one task"),
     ],
 )

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from dacrl_env.inner_envs import InnerEnv
 from dacrl_env.learners import streams
-from dacrl_env.learners.rollout import play
+from dacrl_env.learners.rollout import Act, play
 from dacrl_env.population import Population, inner_context
 from dacrl_env.registration import TASKS, get_task, make_inner_env
 from dacrl_env.settings import resolve
@@ -41,8 +41,9 @@ from dacrl_env.version import __version__
 
 Floats = NDArray[np.float64]
 Say = Callable[[str], None]  # is told of progress
-# actions (m, E) or (m, E, A) for observations (m, E, …) at a numbered step
-Agent = Callable[[NDArray[Any], int], NDArray[Any]]
+# actions (m, E) or (m, E, A) for observations (m, E, …) at a numbered step, and the
+# rows (m,) of the constants that they are of
+Agent = Callable[[NDArray[Any], int, NDArray[np.int64]], NDArray[Any]]
 
 _TOGETHER = 1_000  # episodes
 _CHOOSING, _JUDGING = 100, 1_000  # episodes, of each agent and of the best one
@@ -142,7 +143,7 @@ class Recipe:
     scripted: Agent | None = None
 
 
-def pump(observations: NDArray[Any], step: int) -> NDArray[np.int64]:
+def pump(observations: NDArray[Any], *_: Any) -> NDArray[np.int64]:
     """MountainCar: push in the direction of the velocity, which adds energy."""
     return np.where(observations[..., 1] >= 0, 2, 0)
 
@@ -484,10 +485,10 @@ def _returns(env: InnerEnv, physics: Floats, count: int, agent: Agent) -> Floats
         keys = streams.bits(env_keys, np.full(len(physics), block), width)
         steps = itertools.count(block * 2**32)
 
-        def act(observations: NDArray[Any], steps: Any = steps) -> NDArray[Any]:
-            return agent(observations, next(steps))
+        def policy(rows: NDArray[np.int64], steps: Any = steps) -> Act:
+            return lambda observations: agent(observations, next(steps), rows)
 
-        returns.append(play(act, env, keys, physics)[0])
+        returns.append(play(policy, env, keys, physics)[0])
     return np.concatenate(returns, 1)
 
 
@@ -495,14 +496,16 @@ def _random_returns(env: InnerEnv, physics: Floats, count: int) -> Floats:
     """Returns ``(m, count)`` of uniformly random actions."""
     act_keys = streams.of(_keys(len(physics)), "act")
 
-    def agent(observations: NDArray[Any], step: int) -> NDArray[Any]:
+    def agent(
+        observations: NDArray[Any], step: int, rows: NDArray[np.int64]
+    ) -> NDArray[Any]:
         m, E = observations.shape[:2]
-        counters = np.full(m, step)
+        counters, keys = np.full(m, step), act_keys[rows]
         if env.num_actions:
             high = np.full(m, env.num_actions)
-            return streams.integers(act_keys, counters, E, high)
+            return streams.integers(keys, counters, E, high)
         A = len(env.action_low)
-        u = streams.uniforms(act_keys, counters, E * A).reshape(m, E, A)
+        u = streams.uniforms(keys, counters, E * A).reshape(m, E, A)
         return env.action_low + (env.action_high - env.action_low) * u
 
     return _returns(env, physics, count, agent)
@@ -516,7 +519,7 @@ def _constant_returns(env: InnerEnv, physics: Floats, count: int) -> list[Floats
         actions = [env.action_low, middle, env.action_high]
 
     def agent_of(action: Any) -> Agent:
-        return lambda observations, _: np.broadcast_to(
+        return lambda observations, *_: np.broadcast_to(
             action, (*observations.shape[:2], *np.shape(action))
         )
 

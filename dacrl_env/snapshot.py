@@ -70,6 +70,16 @@ def copy_rows(
         into[rows] = from_[source_rows]
 
 
+def take_rows(state: Any, rows: Any) -> Any:
+    """A state of some rows, by indices or a mask; environment objects are the same."""
+    parts = {}
+    for field in fields(state):
+        value = getattr(state, field.name)
+        deeper = is_dataclass(value)
+        parts[field.name] = take_rows(value, rows) if deeper else value[rows]
+    return type(state)(**parts)
+
+
 def is_opaque(leaf: Any) -> bool:
     """Whether a leaf holds Python objects, which no file can take."""
     return isinstance(leaf, np.ndarray) and leaf.dtype == object

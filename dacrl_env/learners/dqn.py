@@ -12,7 +12,7 @@ features, A actions.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from torch import Tensor
 from dacrl_env.inner_envs import InnerEnv
 from dacrl_env.learners import adam, blocks, networks, replay, streams
 from dacrl_env.learners.interval import Interval, begin, finished_episodes
-from dacrl_env.learners.rollout import play
+from dacrl_env.learners.rollout import Act, play
 from dacrl_env.tasks import Hyperparameter
 
 HYPERPARAMETERS = (
@@ -291,12 +291,13 @@ class DQN:
             physics: ``(m, K)``.
         """
         lifetime = state.env_steps[members] // self.config.num_inner_envs
-        act = self.policy(state, members)
-        return play(act, self.eval_env, keys, physics, lifetime)
 
-    def policy(
-        self, state: DQNState, members: NDArray[np.int64]
-    ) -> Callable[[NDArray[Any]], NDArray[np.int64]]:
+        def policy(rows: NDArray[np.int64]) -> Act:
+            return self.policy(state, members[rows])
+
+        return play(policy, self.eval_env, keys, physics, lifetime)
+
+    def policy(self, state: DQNState, members: NDArray[np.int64]) -> Act:
         """Best actions ``(m, E)`` for observations ``(m, E, …)`` of members."""
         index = torch.from_numpy(members).to(self.device)
         parameters = state.parameters.index_select(0, index)

@@ -12,7 +12,7 @@ D observation features, A actions or action components.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ from dacrl_env.inner_envs import InnerEnv
 from dacrl_env.learners import adam, blocks, networks, streams
 from dacrl_env.learners.interval import Interval, begin, finished_episodes
 from dacrl_env.learners.normalisation import RunningMoments
-from dacrl_env.learners.rollout import play
+from dacrl_env.learners.rollout import Act, play
 from dacrl_env.tasks import Hyperparameter
 
 HYPERPARAMETERS = (
@@ -308,12 +308,13 @@ class PPO:
             physics: ``(m, K)``.
         """
         lifetime = state.env_steps[members] // self.config.num_inner_envs
-        act = self.policy(state, members)
-        return play(act, self.eval_env, keys, physics, lifetime)
 
-    def policy(
-        self, state: PPOState, members: NDArray[np.int64]
-    ) -> Callable[[NDArray[Any]], NDArray[Any]]:
+        def policy(rows: NDArray[np.int64]) -> Act:
+            return self.policy(state, members[rows])
+
+        return play(policy, self.eval_env, keys, physics, lifetime)
+
+    def policy(self, state: PPOState, members: NDArray[np.int64]) -> Act:
         """Most likely actions ``(m, E)`` for observations ``(m, E, …)`` of members."""
         index = torch.from_numpy(members).to(self.device)
         parameters, _ = self._split(state.parameters.index_select(0, index))

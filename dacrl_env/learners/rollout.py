@@ -9,10 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dacrl_env.inner_envs import InnerEnv
+from dacrl_env.snapshot import take_rows
+
+Act = Callable[[NDArray[Any]], NDArray[Any]]
+_WORTH_IT = 0.75  # members are left out once no more than this share of them goes on
 
 
 def play(
-    act: Callable[[NDArray[Any]], NDArray[Any]],
+    policy: Callable[[NDArray[np.int64]], Act],
     env: InnerEnv,
     keys: NDArray[np.uint64],
     physics: NDArray[np.float64],
@@ -20,8 +24,12 @@ def play(
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Returns ``(m, E)`` of one episode per environment, and steps ``(m,)``.
 
+    Members whose episodes are all over are left out of the rest. Single episodes are
+    not: how many observations a member's network is asked about decides its last bit.
+
     Args:
-        act: actions ``(m, E)`` or ``(m, E, A)`` for observations ``(m, E, …)``.
+        policy: gives, for rows of the members, what gives their actions ``(r, E)`` or
+            ``(r, E, A)`` for observations ``(r, E, …)``.
         env: makes the environments; they belong to this call.
         keys: ``(m, E)``.
         physics: ``(m, K)``.
@@ -29,14 +37,22 @@ def play(
             change in the course of training.
     """
     state = env.init(keys, physics, lifetime)
-    returns = np.zeros(keys.shape)
-    running = np.ones(keys.shape, bool)
-    steps = np.zeros(len(keys), np.int64)
-    while running.any():
+    returns, steps = np.zeros(keys.shape), np.zeros(len(keys), np.int64)
+    rows, running = np.arange(len(keys)), np.ones(keys.shape, bool)
+    act = policy(rows)
+    while True:
         step = env.step(state, act(state.observations))
-        steps += running.sum(1)
+        steps[rows] += running.sum(1)
         over = running & step.done
-        if over.any():
-            returns[over] = step.returns[over]
-            running &= ~step.done
+        if not over.any():
+            continue
+        members, episodes = np.nonzero(over)
+        returns[rows[members], episodes] = step.returns[over]
+        running &= ~step.done
+        on = running.any(1)
+        if not on.any():
+            break
+        if on.sum() <= _WORTH_IT * len(rows):
+            rows, running, state = rows[on], running[on], take_rows(state, on)
+            act = policy(rows)
     return returns, steps

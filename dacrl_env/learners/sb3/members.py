@@ -29,11 +29,10 @@ from dacrl_env.learners.sb3.rows import (
     OptimizerLayout,
     OptimizerState,
     from_row,
-    one_member,
     to_row,
 )
 from dacrl_env.learners.sb3.updates import DivergedError, Updates
-from dacrl_env.snapshot import copy_rows
+from dacrl_env.snapshot import copy_rows, take_rows
 
 
 class State(Protocol):
@@ -199,7 +198,11 @@ class Members:
             one = slice(k, k + 1)
             with self.loaded(state, i):
                 returns[one], steps[one] = play(
-                    self._greedy, self.eval_env, keys[one], physics[one], lifetime[one]
+                    lambda _: self._greedy,
+                    self.eval_env,
+                    keys[one],
+                    physics[one],
+                    lifetime[one],
                 )
         return returns, steps
 
@@ -232,7 +235,7 @@ class Members:
             advance: collects and learns up to the given environment step of the run.
         """
         model, venv = self.model, self.venv
-        venv.state, venv.episodes = one_member(state.envs, i), []
+        venv.state, venv.episodes = take_rows(state.envs, [i]), []
         model._last_obs = model.env.reset()
         end = model.num_timesteps + steps
         try:

@@ -32,7 +32,8 @@ from dacrl_env.learners.sb3.members import (
     one_observation,
     signals,
 )
-from dacrl_env.learners.sb3.rows import OptimizerState, one_member
+from dacrl_env.learners.sb3.rows import OptimizerState
+from dacrl_env.snapshot import take_rows
 
 _SUMS = ("loss", "grad_norm", "kl", "entropy")
 _OURS = {
@@ -285,7 +286,7 @@ class SB3PPO:
         """Values of a member's current observations."""
         with self.members.loaded(state, i) as model, torch.no_grad():
             model.policy.set_training_mode(False)
-            self.venv.state = one_member(state.envs, i)
+            self.venv.state = take_rows(state.envs, [i])
             inputs, _ = model.policy.obs_to_tensor(model.env.reset())
             value = model.policy.predict_values(inputs)
             return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,17 +26,6 @@ def from_row(tensors: Iterable[Tensor], row: Tensor) -> None:
             part = row[start : start + tensor.numel()]
             tensor.copy_(part.view(tensor.shape))
             start += tensor.numel()
-
-
-def one_member(state: Any, i: int) -> Any:
-    """Copies of the rows of member ``i`` of a dataclass, as a population of one."""
-    parts = {}
-    for f in fields(state):
-        value = getattr(state, f.name)
-        parts[f.name] = (
-            one_member(value, i) if is_dataclass(value) else value[i : i + 1].copy()
-        )
-    return type(state)(**parts)
 
 
 @dataclass

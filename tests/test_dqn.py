@@ -463,25 +463,34 @@ def test_every_gradient_step_draws_a_batch_of_its_own(
     make_runs: MakeRuns, monkeypatch: pytest.MonkeyPatch
 ):
     runs = make_runs(6, **mixed(6))
-    drawn: dict[int, list[int]] = {p: [] for p in range(6)}
+    draws = np.zeros(6, np.int64)  # of each member so far
     sample = replay.Replay.sample
+    keys = streams.of(runs.keys, "replay")
 
-    def record(
-        self: Any, members: Any, written: Any, keys: Any, draws: Any, *rest: Any
-    ):
-        for k, p in enumerate(members):
-            drawn[int(p)].append(int(draws[k]))
+    def record(self: Any, members: Any, written: Any, words: Any, *rest: Any):
         np.testing.assert_array_equal(written, runs.state.env_steps[members])
-        purpose = streams.PURPOSES.index("replay")
-        np.testing.assert_array_equal(keys, runs.keys[members, purpose])
-        return sample(self, members, written, keys, draws, *rest)
+        own = streams.bits(keys[members], draws[members], words.shape[1])
+        np.testing.assert_array_equal(words, own)
+        draws[members] += 1
+        return sample(self, members, written, words, *rest)
 
     monkeypatch.setattr(replay.Replay, "sample", record)
     for _ in range(3):
         runs.train(40)
-    for p, draws in drawn.items():
-        assert draws == list(range(runs.state.gradient_steps[p]))
-        assert len(draws) > 10
+    np.testing.assert_array_equal(draws, runs.state.gradient_steps)
+    assert draws.min() > 10
+
+
+@pytest.mark.parametrize("at_once", [1, 64, 10**6])
+def test_draws_do_not_depend_on_how_many_are_made_at_once(
+    make_runs: MakeRuns, monkeypatch: pytest.MonkeyPatch, at_once: int
+):
+    expected, runs = make_runs(6, **mixed(6)), make_runs(6, **mixed(6))
+    expected.train(120)
+    monkeypatch.setattr(dqn, "_WORDS", at_once)
+    runs.train(120)
+    for i in range(6):
+        assert runs.differences(expected, i) == []
 
 
 def test_members_have_runs_of_their_own(make_runs: MakeRuns):
@@ -841,8 +850,7 @@ def test_truncation_bootstraps_and_termination_does_not(
         batch = runs.state.replay.sample(
             np.arange(3),
             runs.state.env_steps // N,
-            runs.keys[:, 2],
-            np.zeros(3, np.int64),
+            streams.bits(runs.keys[:, 2], np.zeros(3, np.int64), 64),
             torch.ones(3, 64, 1),
             torch.full((3, 1, 1), 0.9),
             runs.learner.config.n_step,

@@ -18,7 +18,7 @@ import torch
 import dacrl_env
 from dacrl_env import population
 from dacrl_env.inner_envs.gymnasium_adapter import needs_box2d
-from dacrl_env.learners import replay
+from dacrl_env.learners import replay, streams
 from dacrl_env.registration import LEARNERS, load
 from dacrl_env.snapshot import Snapshot, is_opaque, leaves
 
@@ -621,8 +621,7 @@ def test_truncation_is_not_termination(line: str, N: int) -> None:
     batch = memory.sample(
         np.zeros(1, np.int64),
         np.full(1, 80 // N),
-        np.zeros(1, np.uint64),
-        np.zeros(1, np.int64),
+        streams.bits(np.zeros(1, np.uint64), np.zeros(1, np.int64), 200),
         torch.full((1, 200, 1), 1 / 200),
         torch.full((1, 1, 1), 0.9),
         1,

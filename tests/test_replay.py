@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from dacrl_env import snapshot
-from dacrl_env.learners import replay
+from dacrl_env.learners import replay, streams
 
 if TYPE_CHECKING:
     from conftest import MakeRuns
@@ -58,11 +58,9 @@ class Filled:
                     step["done"],
                 )
                 past.append(step)
-            dtype = self.memory.observations.dtype
+            dtype = torch.empty(0, dtype=self.memory.observations.dtype).numpy().dtype
             self.memory.add(
-                self.written,
-                torch.from_numpy(observations).to(dtype),
-                torch.from_numpy(rows).float(),
+                self.written, observations.astype(dtype), rows.astype(np.float32)
             )
             self.written += 1
 
@@ -78,11 +76,9 @@ class Filled:
         who = np.arange(P) if members is None else np.array(members)
         discount = torch.tensor([gamma - 0.1 * int(p) for p in who]).view(-1, 1, 1)
         weights = torch.full((len(who), B, 1), 1 / B)
-        draws = np.full(len(who), draw)
+        words = streams.bits(KEYS[who], np.full(len(who), draw), B)
         written = self.written[who]
-        return self.memory.sample(
-            who, written, KEYS[who], draws, weights, discount, n_step
-        )
+        return self.memory.sample(who, written, words, weights, discount, n_step)
 
 
 def fill(
@@ -136,7 +132,8 @@ def test_the_newest_transitions_are_kept(N, times):
 
 def test_members_write_at_their_own_positions():
     memory = replay.Replay.allocate(3, 2, 8, 1, torch.float32, CPU)
-    observations, rows = torch.ones(3, 2, 2, 1), torch.ones(3, 2, 4)
+    observations = np.ones((3, 2, 2, 1), np.float32)
+    rows = np.ones((3, 2, 4), np.float32)
     memory.add(np.array([0, 5, 2]), observations, rows)
     places = memory.transitions[..., 0].nonzero().tolist()
     assert places == [[0, 0, 0], [0, 1, 0], [1, 0, 1], [1, 1, 1], [2, 0, 2], [2, 1, 2]]

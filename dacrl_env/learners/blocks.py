@@ -32,6 +32,11 @@ class Block:
     sizes: Ints  # (m,) batch sizes
     updates: Ints  # (m,) falling
 
+    @property
+    def at(self) -> slice | Ints:
+        """The members, as what reads and writes them in arrays fastest."""
+        return self.members if self.where is None else self.where
+
     def take(self, rows: Tensor) -> Tensor:
         """The members' rows: a view if they are a slice, else a copy."""
         if self.where is None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,7 @@ ADAM_EPSILON = 1e-8
 SIGNALS = ("loss", "td_error", "grad_norm", "update_ratio", "value_mean", "value_std")
 
 _CHUNK = 128  # iterations whose exploration draws are made at once
+_WORDS = 2**13  # random numbers of replay draws made at once
 _PROBE_BATCH = 256  # transitions the signals of an interval are computed from
 _PROBE_DRAWS = 2**40  # their draws lie beyond those of any gradient step
 
@@ -134,6 +135,9 @@ class _Plan:
     gamma: Tensor  # (m, 1, 1)
     learning_rate: NDArray[np.float64]  # (m,)
     max_grad_norm: Tensor  # (m, 1)
+    # random bits of coming gradient steps (steps, m, B), and the first of them (m,)
+    words: streams.UInts | None = None
+    words_from: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
 
 class DQN:
@@ -398,7 +402,7 @@ class DQN:
         outputs = self.network.buffers(P, N, self._memory)
         pairs = np.empty((P, N, 2, self.features), self.env.observation_dtype)
         rows = np.empty((P, N, 4), np.float32)
-        pairs_tensor, rows_tensor = torch.from_numpy(pairs), torch.from_numpy(rows)
+        seen, inputs = networks.input_memory(P, N, self.features)
         plans: dict[bytes, list[_Plan]] = {}
         iterations = steps // N
         for i in range(iterations):
@@ -407,7 +411,8 @@ class DQN:
                 coming = min(_CHUNK, iterations - i)
                 explore, random_actions = self._exploration(state, epsilon, coming)
             observations = state.envs.observations.reshape(P, N, self.features)
-            greedy = self._act(layers, observations, outputs)
+            seen[...] = observations
+            greedy = self._act(layers, inputs, outputs)
             actions = np.where(explore[now], random_actions[now], greedy)
             pairs[:, :, 0] = observations
             step = self.env.step(state.envs, actions)
@@ -416,11 +421,7 @@ class DQN:
             rows[..., replay.REWARD] = step.rewards
             rows[..., replay.CONTINUES] = ~step.terminated
             rows[..., replay.DONE] = step.done
-            state.replay.add(
-                state.env_steps // N,
-                pairs_tensor.to(self.device),
-                rows_tensor.to(self.device),
-            )
+            state.replay.add(state.env_steps // N, pairs, rows)
             if step.done.any():
                 finished_episodes(interval, step)
             state.env_steps += N
@@ -460,12 +461,11 @@ class DQN:
     def _act(
         self,
         layers: list[networks.Layer],
-        observations: NDArray[Any],
+        inputs: Tensor,
         outputs: list[Tensor],
     ) -> NDArray[np.int64]:
         """`greedy` with layers and memory at hand: ``(P, N)``, from ``(P, N, D)``."""
-        inputs = networks.inputs(observations, self.device)
-        q = self.network.forward(layers, inputs, outputs)
+        q = self.network.forward(layers, inputs.to(self.device), outputs)
         actions: NDArray[np.int64] = q.argmax(-1).cpu().numpy()
         return actions
 
@@ -503,11 +503,10 @@ class DQN:
     def _update(self, state: DQNState, plan: _Plan, interval: Interval) -> None:
         """All gradient steps of one training event, for the members of a block."""
         block = plan.block
-        who = block.members
+        who, at = block.members, block.at
         rows = self._rows(state, block)
-        written = state.env_steps[who] // self.config.num_inner_envs
-        keys = streams.of(state.keys, "replay")[who]
-        done = state.gradient_steps[who]
+        written = state.env_steps[at] // self.config.num_inner_envs
+        done = state.gradient_steps[at].copy()
         for k in range(int(block.updates[0])):
             m = block.active(k)
             part = rows if m == len(who) else self._first(rows, m)
@@ -515,8 +514,7 @@ class DQN:
             batch = state.replay.sample(
                 who[:m],
                 written[:m],
-                keys[:m],
-                done[:m] + k,
+                self._words(state, plan, done, k)[:m],
                 plan.weights[:m],
                 plan.gamma[:m],
                 self.config.n_step,
@@ -533,13 +531,34 @@ class DQN:
                 ADAM_EPSILON,
                 work.scratch,
             )
-            interval.add(block.index[:m], (loss, norms))
+            interval.add(block, (loss, norms))
         block.put(state.parameters, rows.parameters)
         block.put(state.adam.mean, rows.adam.mean)
         block.put(state.adam.square, rows.adam.square)
-        state.gradient_steps[who] += block.updates
-        interval.updates[who] += block.updates
-        interval.samples[who] += block.updates * block.sizes
+        state.gradient_steps[at] += block.updates
+        interval.updates[at] += block.updates
+        interval.samples[at] += block.updates * block.sizes
+
+    def _words(
+        self, state: DQNState, plan: _Plan, done: NDArray[np.int64], k: int
+    ) -> streams.UInts:
+        """Random bits ``(m, B)`` for gradient step ``done + k`` of each member.
+
+        They are drawn for several steps at once, which takes little longer than one.
+        """
+        number = done + k
+        if plan.words is not None:
+            ahead = number - plan.words_from
+            first = int(ahead[0])
+            if 0 <= first < len(plan.words) and (ahead == first).all():
+                return plan.words[first]
+        m, width = len(number), plan.block.width
+        steps = max(1, min(_CHUNK, _WORDS // (m * width)))
+        keys = streams.of(state.keys, "replay")[plan.block.at]
+        counters = number[:, None] + np.arange(steps)
+        words = streams.bits(keys[:, None], counters, width)  # (m, steps, B)
+        plan.words, plan.words_from = words.swapaxes(0, 1).copy(), number
+        return plan.words[0]
 
     def _rows(self, state: DQNState, block: blocks.Block) -> _Rows:
         """The block's rows; views of a slice are kept, since making them takes time."""
@@ -606,8 +625,11 @@ class DQN:
         batch = state.replay.sample(
             np.arange(P),
             state.env_steps // self.config.num_inner_envs,
-            streams.of(state.keys, "replay"),
-            state.env_steps + _PROBE_DRAWS,
+            streams.bits(
+                streams.of(state.keys, "replay"),
+                state.env_steps + _PROBE_DRAWS,
+                _PROBE_BATCH,
+            ),
             weights,
             blocks.column(values["gamma"], self.device)[..., None],
             self.config.n_step,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dacrl_env.inner_envs.batched import Transition
+from dacrl_env.learners.blocks import Block
 
 
 @dataclass
@@ -26,9 +27,14 @@ class Interval:
     returns: NDArray[np.float64]  # (P,) sum over finished episodes
     lengths: NDArray[np.int64]  # (P,) sum over finished episodes
 
-    def add(self, index: Tensor, values: Sequence[Tensor]) -> None:
-        """Add the values ``(m, 1)`` of one gradient step of some members."""
-        self.sums.index_add_(0, index, torch.cat(list(values), 1))
+    def add(self, block: Block, values: Sequence[Tensor]) -> None:
+        """Add the values ``(m, 1)`` of one gradient step of a block's first members."""
+        table, m = torch.cat(list(values), 1), len(values[0])
+        if block.where is None:
+            self.sums.index_add_(0, block.index[:m], table)
+        else:
+            first = block.where.start
+            self.sums[first : first + m].add_(table)
 
     def means(self) -> dict[str, NDArray[np.float64]]:
         """Means over gradient steps ``(P,)`` by name."""

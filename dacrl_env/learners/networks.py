@@ -44,10 +44,15 @@ def inputs(observations: NDArray[Any], device: torch.device) -> Tensor:
     Every row starts a cache line: where a row lies decides the last bit of a product,
     and should not depend on the member's place.
     """
-    m, E, D = observations.shape
-    wide = torch.empty(m, E, padded(D), dtype=torch.float32)
-    wide[..., :D] = torch.from_numpy(observations)
-    return wide.to(device)[..., :D]
+    into, values = input_memory(*observations.shape)
+    into[...] = observations
+    return values.to(device)
+
+
+def input_memory(m: int, E: int, D: int) -> tuple[NDArray[np.float32], Tensor]:
+    """Memory on the host for `inputs`: as an array to write to, and as a tensor."""
+    wide = torch.zeros(m, E, padded(D), dtype=torch.float32)
+    return wide.numpy()[..., :D], wide[..., :D]
 
 
 class Memory:

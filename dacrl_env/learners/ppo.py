@@ -721,16 +721,16 @@ class PPO:
                 ADAM_EPSILON,
                 work.scratch,
             )
-            interval.add(block.index[:m], (loss, norms, kl, entropy))
+            interval.add(block, (loss, norms, kl, entropy))
         for whole, part in (
             (state.parameters, parameters),
             (state.adam.mean, mean),
             (state.adam.square, square),
         ):
             block.put(whole, part)
-        state.gradient_steps[who] += block.updates
-        interval.updates[who] += block.updates
-        interval.samples[who] += epochs * S
+        state.gradient_steps[block.at] += block.updates
+        interval.updates[block.at] += block.updates
+        interval.samples[block.at] += epochs * S
 
     def _batch(self, flat: Tensor, minibatches: _Minibatches, k: int, m: int) -> Batch:
         """Update k of the first m members, from the rows ``(P · N·T, F)``."""

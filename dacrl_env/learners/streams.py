@@ -100,7 +100,12 @@ def integers(
     ``high`` has the shape of ``counters``. The bias of the multiply-and-shift method
     is below ``high / 2**32``.
     """
-    words = bits(keys, counters, lanes) >> _S32
+    return below(bits(keys, counters, lanes), high)
+
+
+def below(words: UInts, high: NDArray[np.integer]) -> NDArray[np.int64]:
+    """`integers`, from bits ``(…, lanes)`` that were drawn before; ``high`` ``(…)``."""
+    words = words >> _S32
     words *= high.astype(np.uint64)[..., None]
     words >>= _S32
     return words.view(np.int64)

@@ -55,6 +55,17 @@ def input_memory(m: int, E: int, D: int) -> tuple[NDArray[np.float32], Tensor]:
     return wide.numpy()[..., :D], wide[..., :D]
 
 
+def one_row(a: Tensor, b: Tensor) -> Tensor:
+    """Products ``(P, 1, k)`` of one row ``(P, 1, n)`` and a matrix ``(P, n, k)`` each.
+
+    For a lone member such a product takes another path, whose last bit differs. It is
+    computed twice.
+    """
+    if len(a) == 1:
+        return torch.bmm(a.expand(2, -1, -1), b.expand(2, -1, -1))[:1]
+    return torch.bmm(a, b)
+
+
 class Memory:
     """Scratch memory by name, kept between uses; holds nothing that matters.
 
@@ -167,7 +178,7 @@ class StackedMLP:
         for layer in hidden:
             x = activation(torch.baddbmm(layer.bias, x, layer.weight))
         if self.sizes[-1] == 1:
-            return (x * last.weight.mT).sum(-1, keepdim=True) + last.bias
+            return (one_row(last.weight.mT, x.mT) + last.bias).mT
         return torch.baddbmm(last.bias.mT, last.weight.mT, x.mT).mT
 
     def buffers(self, P: int, B: int, memory: Memory) -> list[Tensor]:
@@ -194,9 +205,7 @@ class StackedMLP:
             x = self._hidden_layer(layer, x, y)
         y = out[-1]
         if self.sizes[-1] == 1:
-            # a product with one column takes another path for a lone member, whose
-            # last bit differs
-            torch.sum(x * last.weight.mT, -1, keepdim=True, out=y).add_(last.bias)
+            torch.add(one_row(last.weight.mT, x.mT), last.bias, out=y.mT)
         else:
             torch.baddbmm(last.bias.mT, last.weight.mT, x.mT, out=y.mT)
         return y
@@ -224,8 +233,9 @@ class StackedMLP:
             inputs = out[k - 1] if k else x
             # a product goes to memory of its own first: written into strided rows, it
             # would be computed member by member
-            if gradient.shape[2] == 1:  # as in `forward`
-                torch.sum(inputs * gradient, 1, keepdim=True, out=into[k].weight.mT)
+            if gradient.shape[2] == 1:
+                row = gradient.reshape(len(gradient), 1, -1)
+                into[k].weight.mT.copy_(one_row(row, inputs))
             elif layers[k].weight.stride(2) == 1:
                 into[k].weight.copy_(torch.bmm(inputs.mT, gradient))
             else:

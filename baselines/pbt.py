@@ -256,8 +256,8 @@ def evolve(
         objective: name.
 
     Raises:
-        ValueError: the budget is below the population's runs, or the interval leaves
-            no exploit.
+        ValueError: the budget is below the population's runs, the interval leaves no
+            exploit, or the inner environments cannot be copied.
     """
     P = _size(trials, population, quantile)
     if interval >= trials.decisions:
@@ -267,6 +267,7 @@ def evolve(
         )
     columns, course = searched(space), Course()
     trials.begin(trials.tuning_seeds(P))
+    trials.check_fork()
     values = space.values(space.sample(generator, P), 1)[0]
     left = trials.decisions
     while True:

@@ -370,10 +370,14 @@ def anytime(course: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
         look: dict[str, Any] = {
             "color": _COLOURS[i % len(_COLOURS)], "linestyle": _STYLES[i % len(_STYLES)]
         }  # fmt: skip
-        mark = "o" if len(steps) == 1 else None  # a method that ends in one policy
-        axis.step(
-            steps, values.mean(0), where="post", label=str(method), marker=mark, **look
-        )
+        mean = values.mean(0)
+        if len(steps) == 1:  # a method that ends in one policy
+            about = np.stack([mean - low, high - mean])
+            axis.errorbar(
+                steps, mean, about, label=str(method), marker="o", capsize=3, **look
+            )
+            continue
+        axis.step(steps, mean, where="post", label=str(method), **look)
         axis.fill_between(
             steps, low, high, step="post", alpha=0.12, color=look["color"], linewidth=0
         )

@@ -28,7 +28,12 @@ from dacrl_env.policies import Cost, Fitted, Policy
 from dacrl_env.population import Population
 from dacrl_env.registration import get_task
 from dacrl_env.settings import resolve
-from dacrl_env.snapshot import Snapshot, SnapshotError, SnapshotNotSupported
+from dacrl_env.snapshot import (
+    Snapshot,
+    SnapshotError,
+    SnapshotNotSupported,
+    capture,
+)
 from dacrl_env.store import Store, StoreError, canonical
 from dacrl_env.tasks import Task
 from dacrl_env.version import __version__
@@ -202,6 +207,22 @@ class Trials:
         self._operation("fork", parents, lambda: self._live().fork(parents))
         self._parents = self._parents[parents]
 
+    def check_fork(self) -> None:
+        """Say before any training that `fork` will not be possible.
+
+        Raises:
+            ValueError: the inner environments cannot be copied.
+        """
+        if self._runs is None:
+            return  # answered from the journal: it was possible before
+        try:
+            capture(self._runs.state, rows=slice(0, 1))
+        except SnapshotNotSupported as error:
+            raise ValueError(
+                f"the method lets runs continue from copies of others, but those of "
+                f"{self.task.id} cannot be copied: {error}"
+            ) from error
+
     def select(self, members: Ints) -> None:
         """Go on with some of the runs, in the given order."""
         members = np.asarray(members)
@@ -328,7 +349,9 @@ class Trials:
                     f"{journal.path} records another course of this fit (operation "
                     f"{number} is {record['name']}); delete that directory to fit anew"
                 )
-            self.cost = Cost(**record["cost"])
+            before, self.cost = self.cost, Cost(**record["cost"])
+            if self._progress is not None:
+                self._progress(self.cost.env_steps - before.env_steps)
             return record["result"]
         if self._runs is None and journal.state is not None and name != "begin":
             self._runs = self._continued(journal.state)

@@ -574,14 +574,45 @@ def test_an_interrupted_fit_goes_on_where_it_was(method, task, tmp_path, monkeyp
             fit(method, task=task, store=Store(tmp_path), progress=progress, **options)
         if task == CARTPOLE:
             break
-    done = []
+    done, trained, advance = [], [], Trials._advance
+
+    def counted(trials, values):
+        trained.append(len(values))
+        return advance(trials, values)
+
+    monkeypatch.setattr(Trials, "_advance", counted)
     again = fit(
         method, task=task, store=Store(tmp_path), progress=done.append, **options
     )
     assert again.policy.values == whole.policy.values
     assert again.cost == whole.cost
     assert again.online == whole.online
-    assert 0 < sum(done) < whole.cost.env_steps  # what is in the journal is not redone
+    # what is in the journal is not done again, but shown
+    assert 0 < sum(trained) < (10 if task == CARTPOLE else 50)
+    assert sum(done) == whole.cost.env_steps
+
+
+@both
+def test_environments_that_cannot_be_copied_are_refused_before_training(method):
+    pytest.importorskip("gymnasium.envs.box2d.lunar_lander")
+    done = []
+    with pytest.raises(ValueError, match=r"copies of others.*LunarLander"):
+        method.fit(
+            "dacrl/DQN-LunarLander-v0", 8 * 2_000, 0, progress=done.append, **TINY
+        )
+    assert done == []
+
+
+def test_members_may_be_models_of_stable_baselines3():
+    fitted = PBT(population=4).fit(CARTPOLE, 4 * 2_000, 0, learner="sb3", **TINY)
+    assert fitted.cost.env_steps == 8_000
+    assert (fitted.trace["parent"] != fitted.trace["member"]).any()
+    envs = dacrl_env.vector_env.PopulationEnv(CARTPOLE, 1, learner="sb3", **TINY)
+    observations, infos = envs.reset(seed=0)
+    fitted.reset(envs, 0)
+    for _ in range(10):
+        observations, *_, infos = envs.step(fitted.act(observations, infos))
+    assert infos["final_info"]["env_steps"][0] == 2_000
 
 
 def test_arguments_survive_json():

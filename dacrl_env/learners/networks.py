@@ -23,7 +23,6 @@ from dacrl_env.learners import streams
 
 ACTIVATIONS = ("relu", "tanh")
 _LINE = 16  # floats in a cache line
-_MINUS_ONE = torch.tensor(-1.0)
 
 
 class Layer(NamedTuple):
@@ -199,15 +198,28 @@ class StackedMLP:
         return list(enumerate(self.sizes[1:-1]))
 
     def forward(self, layers: list[Layer], x: Tensor, out: list[Tensor]) -> Tensor:
-        """As `apply`, into ``out``; no gradient is recorded."""
+        """As `apply`, into ``out``; no gradient is recorded.
+
+        Of tanh(y) = 2 σ(2y) − 1, whose logistic function costs less where MKL's tanh is
+        slow, ``out`` holds σ(2y) alone: factor and shift go into the next layer.
+        """
         *hidden, last = layers
-        for layer, y in zip(hidden, out, strict=False):
-            x = self._hidden_layer(layer, x, y)
-        y = out[-1]
+        factor, bias = 1, hidden[0].bias if hidden else last.bias
+        for k, (layer, y) in enumerate(zip(hidden, out, strict=False)):
+            if self.activation == "relu":
+                torch.baddbmm(bias, x, layer.weight, out=y).relu_()
+                bias = layers[k + 1].bias
+            else:
+                torch.baddbmm(bias, x, layer.weight, beta=2, alpha=2 * factor, out=y)
+                y.sigmoid_()
+                following = layers[k + 1]
+                bias, factor = following.bias - following.weight.sum(1, True), 2
+            x = y
+        y, weight = out[-1], last.weight.mT
         if self.sizes[-1] == 1:
-            torch.add(one_row(last.weight.mT, x.mT), last.bias, out=y.mT)
+            torch.add(bias, one_row(weight, x.mT), alpha=factor, out=y.mT)
         else:
-            torch.baddbmm(last.bias.mT, last.weight.mT, x.mT, out=y.mT)
+            torch.baddbmm(bias.mT, weight, x.mT, alpha=factor, out=y.mT)
         return y
 
     def backward(
@@ -231,34 +243,36 @@ class StackedMLP:
         """
         for k in range(len(layers) - 1, -1, -1):
             inputs = out[k - 1] if k else x
+            torch.sum(gradient, 1, keepdim=True, out=into[k].bias)
             # a product goes to memory of its own first: written into strided rows, it
             # would be computed member by member
+            weight, bias = into[k].weight, into[k].bias
             if gradient.shape[2] == 1:
                 row = gradient.reshape(len(gradient), 1, -1)
-                into[k].weight.mT.copy_(one_row(row, inputs))
+                weight, bias = weight.mT, bias.mT
+                product = one_row(row, inputs)
             elif layers[k].weight.stride(2) == 1:
-                into[k].weight.copy_(torch.bmm(inputs.mT, gradient))
+                product = torch.bmm(inputs.mT, gradient)
             else:
-                into[k].weight.mT.copy_(torch.bmm(gradient.mT, inputs))
-            torch.sum(gradient, 1, keepdim=True, out=into[k].bias)
+                weight, bias = weight.mT, bias.mT
+                product = torch.bmm(gradient.mT, inputs)
+            if self.activation == "relu" or not k:
+                weight.copy_(product)
+            else:  # inputs are σ, of which the layer takes 2 σ − 1
+                torch.sub(product.mul_(2), bias, out=weight)
             if k:
-                weight = layers[k].weight.mT
-                gradient = torch.bmm(gradient, weight, out=scratch[k - 1])
-                self._activation_backward(gradient, inputs)
+                onwards = layers[k].weight.mT
+                gradient = self._through(gradient, onwards, inputs, scratch[k - 1])
 
-    def _hidden_layer(self, layer: Layer, x: Tensor, out: Tensor) -> Tensor:
+    def _through(
+        self, gradient: Tensor, weight: Tensor, output: Tensor, out: Tensor
+    ) -> Tensor:
+        """Gradient of a layer's inputs, and of what the activation before it takes."""
         if self.activation == "relu":
-            return torch.baddbmm(layer.bias, x, layer.weight, out=out).relu_()
-        # tanh(y) = 2·sigmoid(2y) − 1; where MKL's tanh is slow, at a third of its cost
-        torch.baddbmm(layer.bias, x, layer.weight, beta=2, alpha=2, out=out).sigmoid_()
-        return torch.add(_MINUS_ONE.to(out.device), out, alpha=2, out=out)
-
-    def _activation_backward(self, gradient: Tensor, output: Tensor) -> None:
-        if self.activation == "relu":
-            torch.ops.aten.threshold_backward.grad_input(
-                gradient, output, 0, grad_input=gradient
+            torch.bmm(gradient, weight, out=out)
+            return torch.ops.aten.threshold_backward.grad_input(
+                out, output, 0, grad_input=out
             )
-        else:
-            torch.ops.aten.tanh_backward.grad_input(
-                gradient, output, grad_input=gradient
-            )
+        # the derivative of 2 σ(2y) − 1 is 4 σ (1 − σ)
+        torch.baddbmm(out, gradient, weight, beta=0, alpha=4, out=out)
+        return torch.ops.aten.sigmoid_backward.grad_input(out, output, grad_input=out)

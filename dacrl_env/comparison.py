@@ -159,6 +159,8 @@ def anytime(
             for fit, cost, policy in subjects
             for part in batches(plan.seeds)
         ]
+        tested = sum(len(unit.seeds) for unit in units)
+        bar.total = plan.fitting_steps + tested * plan.steps
         frames = _evaluate_all(plan, units, workers, bar)
     columns = ["policy", "run", "seed"]
     ends = []
@@ -289,6 +291,11 @@ class _Plan:
         """Inner environment steps of one run."""
         return int(self.options.get("budget") or self.task.budget)
 
+    @property
+    def fitting_steps(self) -> int:
+        """Inner environment steps of all runs of all methods."""
+        return self.tuning_budget * len(self.methods) * self.runs
+
 
 @dataclass(frozen=True)
 class _Fit:
@@ -388,8 +395,7 @@ def _check_workers(workers: int, batch: int) -> None:
 def _bar(plan: _Plan, shown: bool) -> Any:
     tested = len(plan.policies) + len(plan.methods) * plan.runs
     return tqdm(
-        total=plan.tuning_budget * len(plan.methods) * plan.runs
-        + tested * len(plan.seeds) * plan.steps,
+        total=plan.fitting_steps + tested * len(plan.seeds) * plan.steps,
         unit=" steps",
         unit_scale=True,
         desc=plan.task.id,

@@ -596,16 +596,12 @@ class Population:
         children = np.flatnonzero(index != np.arange(self.size))
         if len(children) == 0:
             return
-        copied = snapshots.capture(self.state, rows=index[children])
+        copies = snapshots.objects(self.state, index[children])
         for name, leaf in snapshots.leaves(self.state):
-            if name in _IDENTITY:
-                continue
-            rows = copied[name]
-            if isinstance(leaf, torch.Tensor):
-                at = torch.from_numpy(children).to(leaf.device)
-                leaf[at] = torch.from_numpy(rows).to(leaf.device)
-            else:
-                leaf[children] = rows
+            if name in copies:
+                leaf[children] = copies[name]
+            elif name not in _IDENTITY:
+                snapshots.move_rows(leaf, children, index[children])
         if not shared_streams:
             self._new_streams(children)
 

@@ -28,6 +28,7 @@ from dacrl_env.version import __version__
 
 FORMAT = 1
 _HEADER = "dacrl_env"
+_PART = 2**18  # bytes that are moved at once
 
 
 class SnapshotError(ValueError):
@@ -136,13 +137,34 @@ def capture(
     return arrays
 
 
-def objects(state: Any) -> dict[str, NDArray[Any]]:
-    """Copies of the environment objects alone.
+def objects(state: Any, rows: Any = slice(None)) -> dict[str, NDArray[Any]]:
+    """Copies of the environment objects of some rows, alone.
 
     Raises:
         SnapshotNotSupported: one cannot be copied.
     """
-    return {name: _copied(leaf) for name, leaf in leaves(state) if is_opaque(leaf)}
+    return {n: _copied(leaf[rows]) for n, leaf in leaves(state) if is_opaque(leaf)}
+
+
+def move_rows(leaf: Any, rows: NDArray[np.int64], source: NDArray[np.int64]) -> None:
+    """Set rows of an array from other rows of it, all as they were before.
+
+    Done in parts that stay in the cache: a copy of a whole replay would be written to
+    memory that the system has to provide first.
+    """
+    if isinstance(leaf, torch.Tensor):
+        if leaf.device.type != "cpu":
+            leaf[torch.from_numpy(rows)] = leaf[torch.from_numpy(source)]
+            return
+        leaf = leaf.numpy()
+    if leaf.nbytes < _PART or not leaf.flags.c_contiguous:
+        leaf[rows] = leaf[source]
+        return
+    table = leaf.reshape(len(leaf), -1)  # a view
+    width = max(1, _PART // (len(rows) * table.itemsize))
+    for start in range(0, table.shape[1], width):
+        part = table[:, start : start + width]
+        part[rows] = part[source]
 
 
 def _copied(array: NDArray[Any]) -> NDArray[Any]:

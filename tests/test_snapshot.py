@@ -12,6 +12,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 
 import dacrl_env
 from dacrl_env import snapshot as module
@@ -520,3 +521,23 @@ def test_environments_that_cannot_be_copied(entry_point: type) -> None:
         assert env.step([0, 0, 0])[4]["env_steps"] == 200
     finally:
         del dacrl_env.TASKS[outer], gym.registry[inner], gym.registry[outer]
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch", "strided", "empty", "numbers"])
+@pytest.mark.parametrize("size", [3, 50_001])
+def test_rows_move_as_they_were_before(kind: str, size: int) -> None:
+    array = np.random.default_rng(0).integers(0, 99, (5, 2, size)).astype(np.float32)
+    leaf: Any = array.copy()
+    if kind == "torch":
+        leaf = torch.from_numpy(leaf)
+    elif kind == "strided":
+        leaf = np.ascontiguousarray(leaf.T).T
+    elif kind == "empty":
+        array, leaf = array[..., :0], leaf[..., :0].copy()
+    elif kind == "numbers":
+        array, leaf = array[:, 0, 0], leaf[:, 0, 0].copy()
+    # a cycle of three, and one that is copied twice
+    rows, source = np.array([0, 1, 2, 4]), np.array([1, 2, 0, 1])
+    module.move_rows(leaf, rows, source)
+    expected = array[[1, 2, 0, 3, 1]]
+    np.testing.assert_array_equal(np.asarray(leaf), expected)

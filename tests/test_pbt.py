@@ -121,6 +121,9 @@ class Scripted:
         nothing = np.isneginf(scores)
         return Observed(scores[None], values.copy(), scores, scores, nothing)
 
+    def check_fork(self):
+        assert self.asked == []  # before any training
+
     def fork(self, parents):
         self.forks.append(parents.tolist())
 
@@ -574,22 +577,14 @@ def test_an_interrupted_fit_goes_on_where_it_was(method, task, tmp_path, monkeyp
             fit(method, task=task, store=Store(tmp_path), progress=progress, **options)
         if task == CARTPOLE:
             break
-    done, trained, advance = [], [], Trials._advance
-
-    def counted(trials, values):
-        trained.append(len(values))
-        return advance(trials, values)
-
-    monkeypatch.setattr(Trials, "_advance", counted)
+    done = []
     again = fit(
         method, task=task, store=Store(tmp_path), progress=done.append, **options
     )
     assert again.policy.values == whole.policy.values
     assert again.cost == whole.cost
     assert again.online == whole.online
-    # what is in the journal is not done again, but shown
-    assert 0 < sum(trained) < (10 if task == CARTPOLE else 50)
-    assert sum(done) == whole.cost.env_steps
+    assert 0 < sum(done) < whole.cost.env_steps  # what is in the journal is not redone
 
 
 @both

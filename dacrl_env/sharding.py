@@ -176,7 +176,8 @@ class Shards:
     def _run(self, jobs: dict[int, tuple[str, tuple[Any, ...]]]) -> dict[int, Any]:
         """Have workers do their jobs, and return their results.
 
-        If one of the jobs fails, or is interrupted, all members are as before.
+        If one of the jobs fails, or is interrupted, all members are as before, but for
+        environment objects, which cannot be shared: their inner episodes begin anew.
         """
         if not self._end.alive:
             raise error.ClosedEnvironmentError("the environment is closed")
@@ -264,7 +265,7 @@ class _Memory:
     places: dict[str, tuple[int, str, tuple[int, ...]]]  # name -> offset, type, shape
     length: int  # bytes of one copy
     data: torch.Tensor  # (2 × length,) bytes, shared
-    begun: torch.Tensor  # (workers,) whether a worker has begun to change its rows
+    begun: torch.Tensor  # by number of the worker: it has begun to change its rows
 
     @classmethod
     def of(cls, state: Any) -> _Memory:

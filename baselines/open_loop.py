@@ -39,6 +39,10 @@ class OpenLoop:
         self.hyperparameters = tuple(self.values)
         self.decisions = next(iter(lengths.values()))
 
+    def arguments(self) -> dict[str, Any]:
+        """What makes it again, as JSON values."""
+        return {"values": self.values}
+
     def reset(self, envs: PopulationEnv, seed: int) -> None:
         """Check the table against the environment."""
         self.envs = envs

@@ -28,6 +28,10 @@ class Static:
         self.config = config
         self.hyperparameters = tuple(config)
 
+    def arguments(self) -> dict[str, Any]:
+        """What makes it again, as JSON values."""
+        return self.config
+
     def reset(self, envs: PopulationEnv, seed: int) -> None:
         """Translate the configuration into actions."""
         self.actions = envs.to_actions(self.config)

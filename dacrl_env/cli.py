@@ -102,8 +102,15 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.set_defaults(command=_evaluate)
 
     fit = commands.add_parser("fit", help="tune a policy with a method")
-    fit.add_argument("task")
-    fit.add_argument("method", help="as `dacrl tasks` lists them, with arguments")
+    fit.add_argument("place_task", nargs="?", metavar="task")
+    fit.add_argument(
+        "place_method",
+        nargs="?",
+        metavar="method",
+        help="as `dacrl tasks` lists them, with arguments",
+    )
+    fit.add_argument("--task", help="instead of the first place")
+    fit.add_argument("--method", help="instead of the second place")
     fit.add_argument("--budget", type=_count, required=True, metavar="STEPS")
     fit.add_argument("--seed", type=int, default=0, help="of the method run")
     _run_arguments(fit)
@@ -288,20 +295,21 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _fit(options: argparse.Namespace) -> None:
     from dacrl_env.comparison import fit
-    from dacrl_env.policies import save_fitted
+    from dacrl_env.policies import policy_suffix, save_fitted
 
+    task, method = _fit_what(options)
     fitted = fit(
-        options.method,
-        options.task,
+        method,
+        task,
         options.budget,
         options.seed,
         store=options.out / "results",
         show_progress=True,
         **_task_options(options),
     )
-    fitted.task = options.task
-    path = options.out / "policy.json"
-    about = {name: getattr(options, name) for name in ("method", "budget", "seed")}
+    fitted.task = task
+    path = options.out / f"policy{policy_suffix(fitted.policy)}"
+    about = {"method": method, "budget": options.budget, "seed": options.seed}
     save_fitted(fitted, path, about)
     cost = fitted.cost
     print(
@@ -309,6 +317,19 @@ def _fit(options: argparse.Namespace) -> None:
         f"{cost.gradient_steps:,} gradient steps"
     )
     print(f"policy: {path}")
+
+
+def _fit_what(options: argparse.Namespace) -> tuple[str, str]:
+    """Task and method of a fit, by place or by name, each once."""
+    found = []
+    for name, place, value in (
+        ("task", options.place_task, options.task),
+        ("method", options.place_method, options.method),
+    ):
+        if (place is None) == (value is None):
+            raise ValueError(f"one {name} is needed: by place, or as --{name}")
+        found.append(place if value is None else value)
+    return found[0], found[1]
 
 
 def _task_options(options: argparse.Namespace) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from tqdm import tqdm
 from dacrl_env.evaluation import (
     BATCH,
     batches,
+    check_made_for,
     checked_seeds,
     evaluate,
     suitable_options,
@@ -37,6 +38,7 @@ from dacrl_env.policies import (
     from_json,
     get_method,
     get_policy,
+    identity,
     to_json,
 )
 from dacrl_env.registration import get_task
@@ -254,7 +256,7 @@ def unit_key(
     made = None
     if fitted is not None:
         cost, online = asdict(fitted.cost), fitted.online
-        made = {"policy": to_json(fitted.policy), "cost": cost, "online": online}
+        made = {"policy": identity(fitted.policy), "cost": cost, "online": online}
     return {
         "kind": kind,
         "version": __version__,
@@ -357,6 +359,7 @@ def _plan(
         )
     for name in policies:
         policy = get_policy(name)
+        check_made_for(policy, task, name)
         suitable = suitable_options(policy, task, options)
         policy.reset(PopulationEnv(task, 1, **suitable), 0)
     spend = 0

@@ -85,15 +85,23 @@ def evaluate(
         name = policy if name is None else name
         policy = get_policy(policy)
     name = type(policy).__name__ if name is None else name
-    made_for = getattr(policy, "task", None)
-    if made_for not in (None, task.id):
-        raise ValueError(f"{name} was made for {made_for}, not for {task.id}")
+    check_made_for(policy, task, name)
     options = suitable_options(policy, task, task_kwargs)
     frames = [
         _evaluate_batch(policy, task, batch, split, name, run, progress, options)
         for batch in batches(seeds)
     ]
     return pd.concat(frames, ignore_index=True)
+
+
+def check_made_for(policy: Policy, task: Task, name: str) -> None:
+    """Raise a ValueError if a policy says that it was made for another task."""
+    made_for = getattr(policy, "task", None)
+    if made_for not in (None, task.id):
+        raise ValueError(
+            f"{name} was made for {made_for}, not for {task.id}; a policy file can be "
+            "tried on any task with '<file>,any_task=True'"
+        )
 
 
 def checked_seeds(seeds: Sequence[int]) -> list[int]:
@@ -131,6 +139,9 @@ def suitable_options(
         options["decision_interval"] = wanted
         # feedback as for every other policy, so that all are charged alike
         options.setdefault("eval_interval", budget // task.decisions)
+    history = getattr(policy, "history", None)
+    if history is not None:
+        options.setdefault("history", history)
     needed = getattr(policy, "hyperparameters", ())
     chosen = options.get("hyperparameters")
     if chosen is None:

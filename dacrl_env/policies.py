@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import base64
+import hashlib
 import inspect
 import json
 import os
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 
 FORMAT = 1  # of policy files
+NETWORK = "network"  # the kind of policies that have weights
+_HEADER = "dacrl_env.policy"  # in files of weights
 
 
 class Policy(Protocol):
@@ -33,7 +37,8 @@ class Policy(Protocol):
 
     Beside ``action_mode`` a policy may have these attributes, which `evaluate` heeds:
     ``decisions`` (outer steps a run) or ``decision_interval`` (inner environment
-    steps), and ``hyperparameters`` (names it needs to control beside the task's).
+    steps), ``history`` (decisions stacked in the observation) and ``hyperparameters``
+    (names it needs to control beside the task's).
     """
 
     action_mode: str
@@ -90,6 +95,10 @@ class Cost:
     def __add__(self, other: Cost) -> Cost:
         return Cost(**{k: v + getattr(other, k) for k, v in asdict(self).items()})
 
+    def less(self, other: Cost) -> Cost:
+        """What this one has beyond another."""
+        return Cost(**{k: v - getattr(other, k) for k, v in asdict(self).items()})
+
     def towards(self, other: Cost, share: float) -> Cost:
         """The cost at a share of the way from here to another."""
         return Cost(
@@ -136,6 +145,7 @@ class Fitted:
         self.hyperparameters = getattr(policy, "hyperparameters", ())
         self.decisions = getattr(policy, "decisions", None)
         self.decision_interval = getattr(policy, "decision_interval", None)
+        self.history = getattr(policy, "history", None)
 
     def reset(self, envs: PopulationEnv, seed: int) -> None:
         """As the policy."""
@@ -188,12 +198,20 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "smac": ("dacrl_env.baselines.smac:SMAC", {}),
     "pbt": ("dacrl_env.baselines.pbt:PBT", {}),
     "pb2": ("dacrl_env.baselines.pb2:PB2", {}),
+    "controller-ppo": ("dacrl_env.agents.train_ppo:ControllerPPO", {}),
+    "controller-sac": ("dacrl_env.agents.train_sac:ControllerSAC", {}),
+    "controller-dqn": ("dacrl_env.agents.train_dqn:ControllerDQN", {}),
+    "controller-recurrent-ppo": (
+        "dacrl_env.agents.train_recurrent_ppo:ControllerRecurrentPPO",
+        {},
+    ),
 }
 
-# kinds of policies that are written out as JSON: what a file may name
+# kinds of policies that can be written out: what a file may name
 WRITTEN = {
     "static": "dacrl_env.baselines.static:Static",
     "open-loop": "dacrl_env.baselines.open_loop:OpenLoop",
+    NETWORK: "dacrl_env.agents.controller:Controller",
 }
 
 
@@ -205,15 +223,18 @@ def to_json(policy: Any) -> dict[str, Any]:
     """
     for kind, entry in WRITTEN.items():
         if type(policy) is load(entry):
-            arguments = policy.config if kind == "static" else {"values": policy.values}
-            return {"kind": kind, "arguments": arguments}
+            return {"kind": kind, "arguments": policy.arguments()}
     raise ValueError(
         f"a {type(policy).__name__} cannot be written out; valid: {', '.join(WRITTEN)}"
     )
 
 
-def from_json(content: Mapping[str, Any]) -> Policy:
+def from_json(content: Mapping[str, Any], **more: Any) -> Policy:
     """The policy that `to_json` wrote.
+
+    Args:
+        content: of `to_json`.
+        **more: further arguments of the policy.
 
     Raises:
         ValueError: an unknown kind, or arguments that it does not take.
@@ -224,47 +245,113 @@ def from_json(content: Mapping[str, Any]) -> Policy:
     if not isinstance(arguments, Mapping):
         raise ValueError(f"arguments of a {kind} policy must be a dict")
     try:
-        policy: Policy = load(WRITTEN[kind])(**arguments)
+        policy: Policy = load(WRITTEN[kind])(**{**arguments, **more})
     except TypeError as error:
         raise ValueError(f"arguments of a {kind} policy: {error}") from error
     return policy
 
 
+def identity(policy: Any) -> dict[str, Any]:
+    """What tells a written policy from all others: `to_json`, weights by their hash."""
+    content = to_json(policy)
+    if content["kind"] == NETWORK:
+        weights = content["arguments"]["weights"]
+        digest = hashlib.sha256(weights.encode()).hexdigest()
+        content["arguments"] = {**content["arguments"], "weights": digest}
+    return content
+
+
+def policy_suffix(policy: Any) -> str:
+    """How the name of a policy's file ends."""
+    return ".safetensors" if to_json(policy)["kind"] == NETWORK else ".json"
+
+
 def save_fitted(
     fitted: Fitted, path: str | os.PathLike[str], about: Mapping[str, Any]
 ) -> None:
-    """Write a policy file: JSON, whole or not at all.
+    """Write a policy file, whole or not at all: JSON, or safetensors with a header.
 
     Args:
         fitted: a policy of a kind that can be written out.
-        path: ends in ``.json``, by which `get_policy` knows it.
+        path: ends in ``.safetensors`` for a network, else in ``.json``; by this
+            `get_policy` knows it.
         about: JSON values for the reader: method, seed, ….
 
     Raises:
         ValueError: another suffix, or a policy of another kind.
     """
-    path = Path(path)
-    if path.suffix != ".json":
-        raise ValueError(f"a policy file ends in .json, got {path.name!r}")
+    path, policy = Path(path), to_json(fitted.policy)
+    suffix = policy_suffix(fitted.policy)
+    if path.suffix != suffix:
+        raise ValueError(f"this policy's file ends in {suffix}, got {path.name!r}")
     content = {
         "format": FORMAT,
         "dacrl_env": __version__,
         "task": fitted.task,
-        "policy": to_json(fitted.policy),
+        "policy": policy,
         "cost": asdict(fitted.cost),
         "online": fitted.online,
         "about": dict(about),
     }
+    if policy["kind"] == NETWORK:
+        data = _with_weights(content)
+    else:
+        data = json.dumps(content, indent=2).encode()
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    with open(temporary, "w") as file:
-        json.dump(content, file, indent=2)
+    with open(temporary, "wb") as file:
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
 
 
-def load_fitted(path: str | os.PathLike[str]) -> Fitted:
+def _with_weights(content: dict[str, Any]) -> bytes:
+    """A safetensors file of a network's weights, the rest in its header."""
+    from safetensors.numpy import load, save
+
+    arguments = dict(content["policy"]["arguments"])
+    weights = base64.b64decode(arguments.pop("weights"))
+    header = {**content, "policy": {"kind": NETWORK, "arguments": arguments}}
+    header["checksum"] = hashlib.sha256(weights).hexdigest()
+    return bytes(save(load(weights), {_HEADER: json.dumps(header, sort_keys=True)}))
+
+
+def _read_weights(path: Path) -> dict[str, Any]:
+    """What `_with_weights` wrote."""
+    from safetensors import SafetensorError, safe_open
+    from safetensors.numpy import save
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            content = json.loads((file.metadata() or {})[_HEADER])
+            weights = save({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+    _check_format(content)
+    if hashlib.sha256(weights).hexdigest() != content["checksum"]:
+        raise ValueError("damaged: its checksum does not match")
+    content["policy"]["arguments"]["weights"] = base64.b64encode(weights).decode()
+    return dict(content)
+
+
+def _check_format(content: Mapping[str, Any]) -> None:
+    written = content["format"]
+    if written > FORMAT:
+        raise ValueError(
+            f"format {written}, written by dacrl-env {content['dacrl_env']}; this "
+            f"version reads up to {FORMAT}"
+        )
+
+
+def load_fitted(
+    path: str | os.PathLike[str], any_task: bool = False, **more: Any
+) -> Fitted:
     """The policy in a file; loading executes nothing.
+
+    Args:
+        path: of a file that `save_fitted` wrote.
+        any_task: let it run on other tasks than the one it was made for.
+        **more: further arguments of the policy.
 
     Raises:
         FileNotFoundError: no such file.
@@ -274,18 +361,16 @@ def load_fitted(path: str | os.PathLike[str]) -> Fitted:
     if not path.is_file():
         raise FileNotFoundError(f"no policy file {path}")
     try:
-        content = json.loads(path.read_text())
-        written = content["format"]
-        if written > FORMAT:
-            raise ValueError(
-                f"format {written}, written by dacrl-env {content['dacrl_env']}; this "
-                f"version reads up to {FORMAT}"
-            )
+        if path.suffix == ".safetensors":
+            content = _read_weights(path)
+        else:
+            content = json.loads(path.read_text())
+            _check_format(content)
         return Fitted(
-            from_json(content["policy"]),
+            from_json(content["policy"], **more),
             Cost(**content["cost"]),
             online=content["online"],
-            task=content["task"],
+            task=None if any_task else content["task"],
         )
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no policy file: {error}") from error
@@ -305,17 +390,21 @@ def get_method(spec: str) -> Method:
 def get_policy(spec: str) -> Policy:
     """A policy by name, ``"module:Class"`` or file, with arguments after commas.
 
-    A file is one that `save_fitted` (and so ``dacrl fit``) wrote.
+    A file is one that `save_fitted` (and so ``dacrl fit``) wrote; ``any_task=True``
+    lets it run on other tasks than the one it was made for. Policies that come with the
+    package go by the names of their files.
 
     Examples: ``"default"``, ``"static,learning_rate=3e-4"``,
-    ``"linear-epsilon,fraction=0.5"``, ``"my_package.policies:Mine,depth=2"``.
+    ``"linear-epsilon,fraction=0.5"``, ``"my_package.policies:Mine,depth=2"``,
+    ``"tuned/policy.safetensors,any_task=True"``.
 
     Raises:
         ValueError: an unknown name, class or argument; the message lists the valid
             ones.
     """
-    if spec.endswith(".json"):
-        return load_fitted(spec)
+    name, kwargs = _read_spec(spec, "policy")
+    if name.endswith((".json", ".safetensors")):
+        return load_fitted(name, **kwargs)
     policy: Policy = _by_name(spec, POLICIES, "policy")
     return policy
 
@@ -323,16 +412,7 @@ def get_policy(spec: str) -> Policy:
 def _by_name(
     spec: str, table: Mapping[str, tuple[str, dict[str, Any]]], what: str
 ) -> Any:
-    name, *rest = _parts(spec)
-    kwargs: dict[str, Any] = {}
-    for part in rest:
-        key, equals, value = part.partition("=")
-        if not equals:
-            raise ValueError(
-                f"cannot read {part!r} in {what} {spec!r}; arguments look like "
-                "name,key=value,key=value"
-            )
-        kwargs[key] = _literal(value)
+    name, kwargs = _read_spec(spec, what)
     if ":" in name:
         try:
             factory = load(name)
@@ -351,6 +431,21 @@ def _by_name(
         valid = ", ".join(inspect.signature(factory).parameters)
         raise ValueError(f"{what} {spec!r}: {error}; arguments: {valid}") from error
     return factory(**kwargs)
+
+
+def _read_spec(spec: str, what: str) -> tuple[str, dict[str, Any]]:
+    """Name and arguments."""
+    name, *rest = _parts(spec)
+    kwargs: dict[str, Any] = {}
+    for part in rest:
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise ValueError(
+                f"cannot read {part!r} in {what} {spec!r}; arguments look like "
+                "name,key=value,key=value"
+            )
+        kwargs[key] = _literal(value)
+    return name, kwargs
 
 
 def _parts(spec: str) -> list[str]:

@@ -436,7 +436,8 @@ def fit_key(
         "definition": asdict(replace(task, description="")),
         "settings": settings,
         "method": f"{type(method).__module__}:{type(method).__qualname__}",
-        "arguments": asdict(method),
+        # how many processes do the work changes no result
+        "arguments": {k: v for k, v in asdict(method).items() if k != "num_workers"},
         "budget": budget,
         "seed": seed,
     }

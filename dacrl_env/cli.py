@@ -250,6 +250,8 @@ def _tasks(options: argparse.Namespace) -> None:
         print(f"  controlled         {', '.join(controlled)}")
         others = [h.name for h in learner.hyperparameters if h.name not in controlled]
         print(f"  can be controlled  {', '.join(others)}")
+        if task.tags:
+            print(f"  tags               {', '.join(task.tags)}")
     print(f"policies: {', '.join(POLICIES)}, module:Class, or a policy file")
     print(f"methods: {', '.join(METHODS)}, or module:Class")
 

@@ -378,7 +378,8 @@ def markdown() -> str:
         "",
         "| id | inner environment | learner | budget | decisions | random | reference "
         "| floor | instances | seconds a run | own settings | tags |",
-        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- | --- |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- "
+        "| --- |",
     ]
     seconds = measured.seconds()
     for task in TASKS.values():

@@ -10,7 +10,8 @@ configurations to the end. One of them is the incumbent's, *continuing*. The gai
 switching over continuing is read in two ways:
 
 - *pooled*: one configuration a branching point, chosen by its mean over three quarters
-  of the runs and valued on the others, each quarter in turn. A schedule could do that.
+  of the runs (less one standard error, see `choose_pooled`) and valued on the others,
+  each quarter in turn. A schedule could do that.
 - *per run*: every run chooses the branch that does best from its own state, over
   several random streams, valued on further streams of the same state. That needs the
   state. It is no upper bound: with few streams the choice is often wrong.
@@ -86,7 +87,9 @@ Ints = NDArray[np.int64]
 def choose_pooled(scores: Floats) -> Ints:
     """For every run the configuration that is best on the runs of the other folds.
 
-    Run r is of fold r modulo `FOLDS`.
+    Run r is of fold r modulo `FOLDS`. Best is the greatest gain over continuing less
+    one standard error over the runs: of a few noisy means the greatest is often one
+    that fails on some other run, and to continue is always possible.
 
     Args:
         scores: ``(R, K, S)`` of R runs, K configurations and S streams; R at least 2.
@@ -95,7 +98,13 @@ def choose_pooled(scores: Floats) -> Ints:
         ``(R,)``; of equal configurations the first, which is continuing.
     """
     fold = np.arange(len(scores)) % FOLDS
-    best = [scores[fold != f].mean((0, 2)).argmax() for f in fold]
+    gain = scores.mean(2) - scores[:, :1].mean(2)  # (R, K)
+    best = []
+    for f in fold:
+        others = gain[fold != f]
+        n = len(others)
+        error = others.std(0, ddof=1) / np.sqrt(n) if n > 1 else 0.0
+        best.append((others.mean(0) - error).argmax())
     return np.array(best)
 
 
@@ -296,7 +305,7 @@ def oracle(
     task: str | Task,
     *,
     store: Store | str | os.PathLike[str],
-    budget: int | None = None,
+    tuning_budget: int | None = None,
     seeds: Sequence[int] = range(TEST_SEEDS),
     runs: int = RUNS,
     configurations: int = CONFIGURATIONS,
@@ -310,7 +319,7 @@ def oracle(
     Args:
         task: id or task.
         store: a store or its directory.
-        budget: inner environment steps of training for the search of each family;
+        tuning_budget: inner environment steps of training, for each family's search;
             None: `SEARCH_RUNS` complete runs.
         seeds: of the test runs.
         runs: of the incumbent, the tuned static configuration.
@@ -331,9 +340,9 @@ def oracle(
     """
     task = get_task(task)
     store = store if isinstance(store, Store) else Store(store)
-    _check_numbers(runs, configurations, streams)
+    _check(runs, configurations, streams, task_kwargs)
     steps = task_kwargs.get("budget") or task.budget
-    spend = SEARCH_RUNS * steps if budget is None else int(budget)
+    spend = SEARCH_RUNS * steps if tuning_budget is None else int(tuning_budget)
     note = _why_not(task, task_kwargs)
     frame = compare(
         task,
@@ -412,7 +421,12 @@ def _costs(frame: pd.DataFrame) -> dict[str, Cost]:
     }
 
 
-def _check_numbers(runs: int, configurations: int, streams: int) -> None:
+def _check(
+    runs: int, configurations: int, streams: int, options: Mapping[str, Any]
+) -> None:
+    for name in ("split", "action_mode", "report"):
+        if name in options:
+            raise ValueError(f"{name!r} cannot be given: it is part of the measurement")
     if runs < 2:
         raise ValueError(
             f"runs must be at least 2, so that one can choose for another; got {runs}"
@@ -486,7 +500,7 @@ def branching(
         StoreError: a damaged file in the store.
     """
     task = get_task(task)
-    _check_numbers(runs, configurations, streams)
+    _check(runs, configurations, streams, task_kwargs)
     why_not = _why_not(task, task_kwargs)
     if why_not:
         raise SnapshotNotSupported(why_not)
@@ -625,7 +639,8 @@ def _planned(
     for name, value in incumbent.items():
         check_range(known[name], value)
     whole = settings.budget // settings.decision_interval
-    at = sorted({round(share * whole) for share in points})
+    # halves up, unlike round()
+    at = sorted({int(share * whole + 0.5) for share in points})
     if not at or at[0] < 1 or at[-1] >= whole:
         raise ValueError(
             f"branching points {list(points)} of a run of {whole} decisions must lie "

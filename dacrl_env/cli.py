@@ -442,7 +442,7 @@ def _oracle(options: argparse.Namespace) -> None:
         found = oracle.oracle(
             name,
             store=options.out / "results",
-            budget=options.budget,
+            tuning_budget=options.budget,
             seeds=range(options.seeds),
             runs=options.runs,
             configurations=options.configurations,

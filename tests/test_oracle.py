@@ -57,10 +57,9 @@ def test_a_pooled_choice_is_that_of_the_other_runs():
     gain = np.array([[0, 9, 0], [0, -1, 3], [0, -1, 4], [0, -1, 5]], float)
     scores = gain[:, :, None] + np.array([10, 20, 30, 40])[:, None, None]
     assert oracle.choose_pooled(scores).tolist() == [2, 2, 2, 2]
-    # without the first run 1 loses; with it, it would win
-    gain = np.array([[0, 9], [0, -1], [0, -1], [0, -1]], float)
-    picks = oracle.choose_pooled(gain[:, :, None])
-    assert picks.tolist() == [0, 0, 0, 0]
+    # without the first run 1 just loses (0.47 less an error of 0.53); with it, it wins
+    gain = np.array([[0, 1.5], [0, 1], [0, -0.6], [0, 1]])
+    assert oracle.choose_pooled(gain[:, :, None])[0] == 0
 
 
 def test_a_pooled_choice_has_to_exceed_its_standard_error():
@@ -72,7 +71,8 @@ def test_a_pooled_choice_has_to_exceed_its_standard_error():
 
 def test_runs_of_one_fold_do_not_choose_for_each_other():
     gain = np.zeros((8, 2))
-    gain[:, 1] = [9, -1, -1, -1, 9, -1, -1, -1]  # runs 0 and 4 are one fold
+    # runs 0 and 4 are one fold; with either the others, 0.3 ± 0.32, would take 1
+    gain[:, 1] = [1, 1, 1, -0.6, 1, 1, -0.6, 0]
     picks = oracle.choose_pooled(gain[:, :, None])
     assert picks[[0, 4]].tolist() == [0, 0]
 
@@ -198,11 +198,43 @@ def test_branches_begin_where_the_incumbent_stood(monkeypatch):
 
 
 def test_continuing_is_the_incumbent_and_the_others_are_drawn_once():
-    found = oracle.branching(QUADRATIC, RATE, **SMALL, **SHORT)
-    assert found.configurations[0] == RATE
+    rate = {"learning_rate": 0.15 + 2**-50}  # more than twelve digits
+    found = oracle.branching(QUADRATIC, rate, **SMALL, **SHORT)
+    assert found.configurations[0] == rate
     assert len({c["learning_rate"] for c in found.configurations}) == 3
-    again = oracle.branching(QUADRATIC, RATE, **SMALL, **SHORT)
+    again = oracle.branching(QUADRATIC, rate, **SMALL, **SHORT)
     pd.testing.assert_frame_equal(found.rows, again.rows)
+
+
+@pytest.mark.parametrize(
+    "other", [{"incumbent": {"learning_rate": 0.05}}, {"seed": 1}, {"dimensions": 8}]
+)
+def test_other_branchings_are_other_units_of_work(tmp_path, other):
+    first: dict[str, Any] = {"incumbent": RATE, **SMALL, **SHORT}
+    oracle.branching(QUADRATIC, **first, store=tmp_path)
+    second = first | other
+    found = oracle.branching(QUADRATIC, **second, store=tmp_path)
+    again = oracle.branching(QUADRATIC, **second)
+    pd.testing.assert_frame_equal(found.rows, again.rows)
+
+
+def test_more_runs_keep_those_that_were_made(tmp_path, monkeypatch):
+    counted = []
+    honest = Population.advance
+
+    def count(self, requested):
+        counted.append(self.size * bool(self.settings.feedback == "eval"))
+        return honest(self, requested)
+
+    monkeypatch.setattr(Population, "advance", count)
+    more = SMALL | {"runs": 8}
+    whole = oracle.branching(QUADRATIC, RATE, **more, **SHORT)
+    alone = sum(counted)
+    oracle.branching(QUADRATIC, RATE, **SMALL, **SHORT, store=tmp_path)
+    counted.clear()
+    found = oracle.branching(QUADRATIC, RATE, **more, **SHORT, store=tmp_path)
+    assert sum(counted) == alone / 2
+    pd.testing.assert_frame_equal(found.rows, whole.rows)
 
 
 def test_what_branching_costs():

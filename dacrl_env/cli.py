@@ -130,6 +130,42 @@ def _parser() -> argparse.ArgumentParser:
     defaults.add_argument("--tasks", nargs="+", metavar="TASK")
     defaults.set_defaults(command=_defaults)
 
+    dynamics = commands.add_parser(
+        "oracle",
+        help="what dynamics are worth: tuned schedule beside tuned static "
+        "configuration, and switching in the middle of runs",
+    )
+    dynamics.add_argument("task", nargs="?", help="or --tasks; default: all")
+    dynamics.add_argument("--tasks", nargs="+", metavar="TASK")
+    dynamics.add_argument(
+        "--budget",
+        type=_count,
+        metavar="STEPS",
+        help="training steps of the search, for each of the two; default: 24 runs",
+    )
+    dynamics.add_argument("--seeds", type=int, default=32, help="number of test runs")
+    dynamics.add_argument(
+        "--runs", type=int, default=8, help="runs of the incumbent that are branched"
+    )
+    dynamics.add_argument(
+        "--configurations", type=int, default=6, metavar="K", help="branches of each"
+    )
+    dynamics.add_argument(
+        "--streams",
+        type=int,
+        default=2,
+        metavar="S",
+        help="forks of each run and branch that choose, and as many that are valued",
+    )
+    dynamics.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="processes"
+    )
+    dynamics.add_argument(
+        "--markdown", action="store_true", help="as the table in docs/dynamics.md"
+    )
+    _run_arguments(dynamics)
+    dynamics.set_defaults(command=_oracle)
+
     bench = commands.add_parser(
         "bench", help="measure throughput beside Stable-Baselines3"
     )
@@ -257,6 +293,8 @@ def _tasks(options: argparse.Namespace) -> None:
         print(f"  controlled         {', '.join(controlled)}")
         others = [h.name for h in learner.hyperparameters if h.name not in controlled]
         print(f"  can be controlled  {', '.join(others)}")
+        if task.tags:
+            print(f"  tags               {', '.join(task.tags)}")
     print(f"policies: {', '.join(POLICIES)}, module:Class, or a policy file")
     print(f"methods: {', '.join(METHODS)}, or module:Class")
 
@@ -408,6 +446,43 @@ def _defaults(options: argparse.Namespace) -> None:
         print(f"\n{task}")
         print(report.render(report.table(report.summarize(frame))))
     print(f"\nfigure: {report.gallery(frames, options.out / 'defaults.png')}")
+
+
+def _oracle(options: argparse.Namespace) -> None:
+    from dacrl_env.baselines import oracle
+    from dacrl_env.registration import TASKS, get_task
+
+    if options.seeds < 2:
+        raise ValueError(f"--seeds must be at least 2, got {options.seeds}")
+    single = [] if options.task is None else [options.task]
+    names = [*single, *(options.tasks or [])] or list(TASKS)
+    for name in names:  # a wrong one must not come to light after hours
+        get_task(name)
+    results = []
+    for name in dict.fromkeys(names):
+        found = oracle.oracle(
+            name,
+            store=options.out / "results",
+            tuning_budget=options.budget,
+            seeds=range(options.seeds),
+            runs=options.runs,
+            configurations=options.configurations,
+            streams=options.streams,
+            workers=options.workers,
+            show_progress=True,
+            **_task_options(options),
+        )
+        results.append(found)
+        path = oracle.write(results, options.out)
+    if options.markdown:
+        print(oracle.markdown(results))
+        return
+    for found in results:
+        print(
+            f"\n{found.task}{' (' + ', '.join(found.tags) + ')' if found.tags else ''}"
+        )
+        print(oracle.render(found))
+    print(f"\ntable: {path}")
 
 
 def _bench(options: argparse.Namespace) -> None:

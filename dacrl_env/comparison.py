@@ -15,7 +15,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -262,7 +262,7 @@ def unit_key(
         "version": __version__,
         "task": task.id,
         # a user's task may change under the same id
-        "definition": asdict(replace(task, description="")),
+        "definition": task.definition(),
         "settings": settings,
         "policy": policy,
         "run": run,
@@ -434,7 +434,7 @@ def _fit_all(plan: _Plan, workers: int, bar: Any, first: int = 0) -> list[_Fit]:
         for name, run in units
     ]
     sizes = [plan.tuning_budget] * len(units)
-    frames = _run_units(plan.store, keys, jobs, sizes, workers, bar)
+    frames = run_units(plan.store, keys, jobs, sizes, workers, bar)
     if directory is not None:
         for key in keys:
             shutil.rmtree(journal_path(directory, key), ignore_errors=True)
@@ -450,7 +450,7 @@ def _evaluate_all(
     keys = [unit.key(plan) for unit in units]
     jobs = [(_evaluate_unit, (unit, plan.task, plan.options)) for unit in units]
     sizes = [plan.steps * len(unit.seeds) for unit in units]
-    return _run_units(plan.store, keys, jobs, sizes, workers, bar)
+    return run_units(plan.store, keys, jobs, sizes, workers, bar)
 
 
 def _fit_unit(
@@ -524,13 +524,13 @@ def fitted_of(frame: pd.DataFrame) -> Fitted:
     return Fitted(policy, cost, course, online_score, trace=trace)
 
 
-_Job = tuple[Callable[..., pd.DataFrame], tuple[Any, ...]]
+Job = tuple[Callable[..., pd.DataFrame], tuple[Any, ...]]
 
 
-def _run_units(
+def run_units(
     store: Store | None,
     keys: list[dict[str, Any]],
-    jobs: list[_Job],
+    jobs: list[Job],
     sizes: list[int],
     workers: int,
     bar: Any,
@@ -546,7 +546,7 @@ def _run_units(
         bar: the progress bar.
     """
     frames: dict[int, pd.DataFrame] = {}
-    todo: dict[int, _Job] = {}
+    todo: dict[int, Job] = {}
     for number, key in enumerate(keys):
         if store is not None and key in store:
             frames[number] = store.read(key)
@@ -582,13 +582,13 @@ def _count(steps: int) -> None:
         _counter.value += steps
 
 
-def _work(job: _Job) -> pd.DataFrame:
+def _work(job: Job) -> pd.DataFrame:
     function, arguments = job
     return function(*arguments, progress=_count)
 
 
 def _run(
-    jobs: dict[int, _Job], workers: int, progress: Callable[[int], Any]
+    jobs: dict[int, Job], workers: int, progress: Callable[[int], Any]
 ) -> Iterator[tuple[int, pd.DataFrame]]:
     """Results in the order they are ready."""
     if workers == 1 or len(jobs) < 2:

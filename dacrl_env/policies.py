@@ -192,6 +192,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
         "dacrl_env.baselines.random_search:RandomSearch",
         {"family": "schedule"},
     ),
+    "race": ("dacrl_env.baselines.race:Race", {}),
     "successive-halving": ("dacrl_env.baselines.hyperband:SuccessiveHalving", {}),
     "hyperband": ("dacrl_env.baselines.hyperband:Hyperband", {}),
     "tpe": ("dacrl_env.baselines.tpe:TPE", {}),

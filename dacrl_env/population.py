@@ -603,12 +603,18 @@ class Population:
             elif name not in _IDENTITY:
                 snapshots.move_rows(leaf, children, index[children])
         if not shared_streams:
-            self._new_streams(children)
+            steps = self.state.learner.env_steps[children]
+            self.new_streams(children, steps * self.size + children)
 
-    def _new_streams(self, members: Ints) -> None:
-        """Give forked members streams that no other run draws from."""
+    def new_streams(self, members: Ints, marks: Ints) -> None:
+        """Give members streams that no other run draws from.
+
+        Args:
+            members: ``(m,)`` places.
+            marks: ``(m,)`` numbers, not negative. Copies of one run draw the same
+                where their marks are the same, in whatever population they are.
+        """
         learner = self.state.learner
-        marks = learner.env_steps[members] * self.size + members
         for purpose in range(learner.keys.shape[1]):
             keys = learner.keys[members, purpose]
             learner.keys[members, purpose] = streams.bits(keys, marks, 1)[:, 0]

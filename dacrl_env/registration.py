@@ -373,9 +373,13 @@ def markdown() -> str:
         "",
         *textwrap.wrap(_about_seconds(), 80, break_on_hyphens=False),
         "",
+        "Tags: smoke – what its dynamics are worth was measured, and it is little",
+        "([dynamics.md](dynamics.md)).",
+        "",
         "| id | inner environment | learner | budget | decisions | random | reference "
-        "| floor | instances | seconds a run | own settings |",
-        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
+        "| floor | instances | seconds a run | own settings | tags |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- "
+        "| --- |",
     ]
     seconds = measured.seconds()
     for task in TASKS.values():
@@ -387,7 +391,8 @@ def markdown() -> str:
             f"| {task.id} | {task.inner_env or 'none'} | {task.learner} "
             f"| {task.budget:,} | {task.decisions} | {task.random_return:g} "
             f"| {task.reference_return:g} | {task.floor_return:g} | {counts} | {spent} "
-            f"| {', '.join(f'{k} {v}' for k, v in own.items()) or '–'} |"
+            f"| {', '.join(f'{k} {v}' for k, v in own.items()) or '–'} "
+            f"| {', '.join(task.tags) or '–'} |"
         )
     for name, entry in LEARNERS.items():
         learner = load(entry)

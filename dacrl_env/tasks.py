@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -174,6 +174,8 @@ class Task:
             "train" set and runs of the test split of the "test" set; otherwise all
             take the inner environment as it is.
         description: one line for lists.
+        tags: words for lists; "smoke": configuring it leaves little to gain,
+            see docs/dynamics.md.
     """
 
     id: str
@@ -193,6 +195,7 @@ class Task:
     test_instances: tuple[Instance, ...] = (DEFAULT_INSTANCE,)
     always_varied: bool = False
     description: str = ""
+    tags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_order(
@@ -205,6 +208,12 @@ class Task:
                 f"budget {self.budget} of {self.id} does not divide into "
                 f"{self.decisions} decisions"
             )
+
+    def definition(self) -> dict[str, Any]:
+        """All that results depend on, for the keys of a store."""
+        fields = asdict(self) | {"description": ""}
+        del fields["tags"]
+        return fields
 
     def references(self, instances: Sequence[Instance]) -> References:
         """What returns on each instance are normalised by."""

@@ -16,7 +16,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -433,7 +433,7 @@ def fit_key(
         "version": __version__,
         "task": task.id,
         # a user's task may change under the same id
-        "definition": asdict(replace(task, description="")),
+        "definition": task.definition(),
         "settings": settings,
         "method": f"{type(method).__module__}:{type(method).__qualname__}",
         # how many processes do the work changes no result

@@ -172,6 +172,8 @@ POLICIES: dict[str, tuple[str, dict[str, Any]]] = {
     "random": ("dacrl_env.baselines.dynamic_random:DynamicRandom", {}),
     "freeze-when-good": ("dacrl_env.baselines.freeze_when_good:FreezeWhenGood", {}),
     "reduce-on-plateau": ("dacrl_env.baselines.reduce_on_plateau:ReduceOnPlateau", {}),
+    "vdbe": ("dacrl_env.baselines.vdbe:VDBE", {}),
+    "lr-bandit": ("dacrl_env.baselines.lr_bandit:LearningRateBandit", {}),
 }
 
 

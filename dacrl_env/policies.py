@@ -173,6 +173,7 @@ POLICIES: dict[str, tuple[str, dict[str, Any]]] = {
     "freeze-when-good": ("dacrl_env.baselines.freeze_when_good:FreezeWhenGood", {}),
     "reduce-on-plateau": ("dacrl_env.baselines.reduce_on_plateau:ReduceOnPlateau", {}),
     "vdbe": ("dacrl_env.baselines.vdbe:VDBE", {}),
+    "noise-scale": ("dacrl_env.baselines.noise_scale:NoiseScale", {}),
     "lr-bandit": ("dacrl_env.baselines.lr_bandit:LearningRateBandit", {}),
 }
 

@@ -797,6 +797,10 @@ class PPO:
         """Members ``(P,)`` with a loss, gradient or parameter that is not finite."""
         return interval.not_finite(state.parameters)
 
+    def probe(self, state: PPOState, values: Values) -> Rollout:
+        """A rollout that nothing is learned from; the state goes on from its end."""
+        return self._collect(state, values, self.begin_interval(state))
+
     def signals(
         self, state: PPOState, values: Values, interval: Interval
     ) -> dict[str, NDArray[np.float64]]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dacrl_env.policies import Cost, Policy, get_policy
+from dacrl_env.policies import Cost, Policy, get_policy, needs
 from dacrl_env.registration import LEARNERS, get_task, load
 from dacrl_env.tasks import Task
 from dacrl_env.vector_env import PopulationEnv, vector_info
@@ -142,12 +142,11 @@ def suitable_options(
     history = getattr(policy, "history", None)
     if history is not None:
         options.setdefault("history", history)
-    needed = getattr(policy, "hyperparameters", ())
     chosen = options.get("hyperparameters")
     if chosen is None:
         chosen = task.controlled or load(LEARNERS[task.learner]).controlled
     names = [getattr(h, "name", h) for h in chosen]
-    missing = [name for name in needed if name not in names]
+    missing = [name for name in needs(policy, task.learner) if name not in names]
     options["hyperparameters"] = (*chosen, *missing)
     return options
 

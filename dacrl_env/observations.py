@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
@@ -80,3 +80,11 @@ def squash(name: str, x: Floats) -> Floats:
     if name in _SIGNED:
         return np.sign(x) * np.log10(1 + np.abs(x)) / _DECADES
     return np.log10(np.maximum(x, 10.0**-_DECADES)) / _DECADES
+
+
+def unsquash(name: str, row: ArrayLike) -> Floats:
+    """The signal that `squash` made a row of; rows at a bound mean that or more."""
+    x = np.asarray(row, np.float64)
+    if name in _SIGNED:
+        return np.asarray(np.sign(x) * (10.0 ** (_DECADES * np.abs(x)) - 1))
+    return np.asarray(10.0 ** (_DECADES * x))

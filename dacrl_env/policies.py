@@ -38,7 +38,7 @@ class Policy(Protocol):
     Beside ``action_mode`` a policy may have these attributes, which `evaluate` heeds:
     ``decisions`` (outer steps a run) or ``decision_interval`` (inner environment
     steps), ``history`` (decisions stacked in the observation) and ``hyperparameters``
-    (names it needs to control beside the task's).
+    (names it needs to control beside the task's, or these by learner, see `needs`).
     """
 
     action_mode: str
@@ -158,6 +158,23 @@ class Fitted:
         return self.policy.act(observations, infos)
 
 
+def needs(policy: Policy, learner: str) -> tuple[str, ...]:
+    """Hyperparameters that a policy needs to control.
+
+    Raises:
+        ValueError: a policy that names learners, and not this one.
+    """
+    names = getattr(policy, "hyperparameters", ())
+    if not isinstance(names, Mapping):
+        return tuple(names)
+    if learner not in names:
+        raise ValueError(
+            f"{type(policy).__name__} does not know the learner {learner!r}; valid: "
+            f"{', '.join(names)}"
+        )
+    return tuple(names[learner])
+
+
 # name -> class and the arguments that the name stands for
 POLICIES: dict[str, tuple[str, dict[str, Any]]] = {
     "default": ("dacrl_env.baselines.static:Static", {}),
@@ -182,6 +199,10 @@ POLICIES: dict[str, tuple[str, dict[str, Any]]] = {
     "random": ("dacrl_env.baselines.dynamic_random:DynamicRandom", {}),
     "freeze-when-good": ("dacrl_env.baselines.freeze_when_good:FreezeWhenGood", {}),
     "reduce-on-plateau": ("dacrl_env.baselines.reduce_on_plateau:ReduceOnPlateau", {}),
+    "vdbe": ("dacrl_env.baselines.vdbe:VDBE", {}),
+    "noise-scale": ("dacrl_env.baselines.noise_scale:NoiseScale", {}),
+    "lr-bandit": ("dacrl_env.baselines.lr_bandit:LearningRateBandit", {}),
+    "meta-gradients": ("dacrl_env.baselines.meta_gradients:MetaGradients", {}),
 }
 
 

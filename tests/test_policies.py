@@ -8,7 +8,7 @@ import pytest
 from dacrl_env.baselines.schedules import SHAPES, Schedule
 
 import dacrl_env
-from dacrl_env.policies import POLICIES, get_method, get_policy
+from dacrl_env.policies import POLICIES, get_method, get_policy, needs
 
 TASK = "dacrl/DQN-CartPole-v0"
 NEEDS = {name: f"{name},hyperparameter=gamma,start=0.9,end=0.99" for name in SHAPES}
@@ -17,7 +17,7 @@ SPECS = [NEEDS.get(name, name) for name in POLICIES]
 
 def make(policy, num_envs=3, **options):
     names = ("learning_rate", "epsilon", "batch_size")
-    needed = tuple(n for n in getattr(policy, "hyperparameters", ()) if n not in names)
+    needed = tuple(n for n in needs(policy, "dqn") if n not in names)
     options = {"budget": 2_000, "eval_episodes": 2, **options}
     return gym.make_vec(
         TASK,

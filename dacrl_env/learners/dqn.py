@@ -609,6 +609,26 @@ class DQN:
         """Members ``(P,)`` with a loss, gradient or parameter that is not finite."""
         return interval.not_finite(state.parameters)
 
+    def probe(
+        self, state: DQNState, values: Values, words: streams.UInts
+    ) -> replay.Batch:
+        """A batch of every member from its replay, which it leaves as it is.
+
+        Args:
+            state: of the population; not changed.
+            values: applied hyperparameters.
+            words: ``(P, B)`` random bits.
+        """
+        P, B = words.shape
+        return state.replay.sample(
+            np.arange(P),
+            state.env_steps // self.config.num_inner_envs,
+            words,
+            torch.full((P, B, 1), 1 / B, device=self.device, dtype=torch.float32),
+            blocks.column(values["gamma"], self.device)[..., None],
+            self.config.n_step,
+        )
+
     def signals(
         self, state: DQNState, values: Values, interval: Interval
     ) -> dict[str, NDArray[np.float64]]:
@@ -617,23 +637,12 @@ class DQN:
         Temporal-difference error and values come from one larger probe batch drawn
         from a part of the replay stream that training does not use.
         """
-        P = len(state.env_steps)
-        shape = (P, _PROBE_BATCH, 1)
-        weights = torch.full(
-            shape, 1 / _PROBE_BATCH, device=self.device, dtype=torch.float32
+        words = streams.bits(
+            streams.of(state.keys, "replay"),
+            state.env_steps + _PROBE_DRAWS,
+            _PROBE_BATCH,
         )
-        batch = state.replay.sample(
-            np.arange(P),
-            state.env_steps // self.config.num_inner_envs,
-            streams.bits(
-                streams.of(state.keys, "replay"),
-                state.env_steps + _PROBE_DRAWS,
-                _PROBE_BATCH,
-            ),
-            weights,
-            blocks.column(values["gamma"], self.device)[..., None],
-            self.config.n_step,
-        )
+        batch = self.probe(state, values, words)
         errors, taken = self.td_errors(state.parameters, state.target, batch)
         probe = {
             "td_error": errors.abs().mean((1, 2)),

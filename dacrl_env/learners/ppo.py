@@ -117,6 +117,19 @@ class Batch(NamedTuple):
     weights: Tensor  # (P, B, 1) share in the mean; 0 for padding
 
 
+@dataclass
+class Rollout:
+    """What T steps of the P × N inner environments gave."""
+
+    observations: Tensor  # (P, N, T, D) as the policy saw them
+    actions: Tensor  # (P, N, T, 1) float32 numbers of actions, or (P, N, T, A)
+    log_probs: Tensor  # (P, N, T) when acting
+    values: Tensor  # (P, N, T) when acting
+    last: Tensor  # (P, N) values after the rollout
+    rewards: NDArray[np.float32]  # (T, P, N) with the bootstrap of truncated episodes
+    going_on: NDArray[np.float32]  # (T, P, N) 0 where an episode ended
+
+
 class Coefficients(NamedTuple):
     """Hyperparameters of the loss, ``(P, 1, 1)`` each."""
 
@@ -496,26 +509,40 @@ class PPO:
             Table ``(P, N·T, D + actions + 4)`` of observation, action, log probability,
             advantage, return and value.
         """
+        r = self._collect(state, values, interval)
+        advantages, returns = self._advantages(
+            r.rewards, r.going_on, r.values, r.last, values
+        )
+        columns = torch.stack([r.log_probs, advantages, returns, r.values], -1)
+        table = torch.cat([r.observations, r.actions, columns], -1)
+        return table.flatten(1, 2)
+
+    def _collect(self, state: PPOState, values: Values, interval: Interval) -> Rollout:
+        """Act for T steps in all environments, which go on from where they are."""
         P, N, T = len(state.env_steps), *self._rollout_shape()
-        D, A = self.features, self.num_outputs if self.continuous else 1
+        A = self.num_outputs if self.continuous else 1
         net = self._net(state.parameters)
         # in the same memory: what one gives is used before the other writes (`_act`)
         actor = self.actor.buffers(P, N, self._memory)
         critic = self.critic.buffers(P, N, self._memory)
-        shape = (P, N, T, D + A + 4)
-        table = torch.empty(shape, device=self.device, dtype=torch.float32)
-        rewards = np.empty((T, P, N), np.float32)
-        going_on = np.empty((T, P, N), np.float32)
+        rollout = Rollout(
+            observations=self._empty(P, N, T, self.features),
+            actions=self._empty(P, N, T, A),
+            log_probs=self._empty(P, N, T),
+            values=self._empty(P, N, T),
+            last=self._empty(P, N),
+            rewards=np.empty((T, P, N), np.float32),
+            going_on=np.empty((T, P, N), np.float32),
+        )
         gamma = values["gamma"][:, None]
         draws = self._draws(state)
         for t in range(T):
             inputs = self._observe(state)
             actions, log_probs, value = self._act(net, inputs, draws[t], actor, critic)
-            row = table[:, :, t]
-            row[..., :D] = inputs
-            row[..., D : D + A] = actions
-            row[..., D + A] = log_probs.squeeze(-1)
-            row[..., D + A + 3] = value.squeeze(-1)
+            rollout.observations[:, :, t] = inputs
+            rollout.actions[:, :, t] = actions
+            rollout.log_probs[:, :, t] = log_probs.squeeze(-1)
+            rollout.values[:, :, t] = value.squeeze(-1)
             taken = actions.cpu().numpy()
             taken = self._clip(taken) if self.continuous else taken[..., 0]
             step = self.env.step(state.envs, taken)
@@ -526,20 +553,21 @@ class PPO:
                 reward = state.return_moments.scale(reward)
             truncated = step.done & ~step.terminated
             if truncated.any():
-                last = self._inputs(state, step.observations)
-                beyond = self.critic.forward(net.critic, last, critic).squeeze(-1)
-                reward = reward + truncated * gamma * beyond.cpu().numpy()
-            rewards[t], going_on[t] = reward, ~step.done
+                beyond = self._inputs(state, step.observations)
+                value = self.critic.forward(net.critic, beyond, critic).squeeze(-1)
+                reward = reward + truncated * gamma * value.cpu().numpy()
+            rollout.rewards[t], rollout.going_on[t] = reward, ~step.done
             if step.done.any():
                 finished_episodes(interval, step)
                 state.discounted[step.done] = 0.0
             state.env_steps += N
-        last = self._observe(state, update=False)
-        value = self.critic.forward(net.critic, last, critic).squeeze(-1)
-        table[..., D + A + 1], table[..., D + A + 2] = self._advantages(
-            rewards, going_on, table[..., D + A + 3], value, values
-        )
-        return table.view(P, N * T, -1)
+        inputs = self._observe(state, update=False)
+        value = self.critic.forward(net.critic, inputs, critic)
+        rollout.last.copy_(value.squeeze(-1))
+        return rollout
+
+    def _empty(self, *shape: int) -> Tensor:
+        return torch.empty(shape, device=self.device, dtype=torch.float32)
 
     def _act(
         self,

@@ -78,6 +78,20 @@ def one_row(a: Tensor, b: Tensor) -> Tensor:
     return torch.bmm(a, b)
 
 
+def _product(a: Tensor, b: Tensor, into: Tensor) -> None:
+    """Products ``(P, i, o)`` of two matrices each, to where they lie in rows.
+
+    They are made in memory of their own and copied: a product into strided memory is
+    computed member by member. That is done where the products are not whole cache
+    lines, since the last bits of some depend on where in a line they are written.
+    """
+    if prod(into.shape[1:]) % _LINE:
+        for x, y, product in zip(a, b, into, strict=True):
+            torch.mm(x, y, out=product)
+    else:
+        into.copy_(one_row(a, b) if a.shape[1] == 1 else torch.bmm(a, b))
+
+
 class Memory:
     """Scratch memory by name, kept between uses; holds nothing that matters.
 
@@ -245,16 +259,11 @@ class StackedMLP:
         for k in range(len(layers) - 1, -1, -1):
             inputs = out[k - 1] if k else x
             torch.sum(gradient, 1, keepdim=True, out=into[k].bias)
-            # a product goes to memory of its own first: written into strided rows, it
-            # would be computed member by member
-            weight = into[k].weight
-            if gradient.shape[2] == 1:
-                row = gradient.reshape(len(gradient), 1, -1)
-                weight.mT.copy_(one_row(row, inputs))
-            elif layers[k].weight.stride(2) == 1:
-                weight.copy_(torch.bmm(inputs.mT, gradient))
+            # stored as the product with the longer rows gives it
+            if gradient.shape[2] == 1 or layers[k].weight.stride(2) != 1:
+                _product(gradient.mT, inputs, into[k].weight.mT)
             else:
-                weight.mT.copy_(torch.bmm(gradient.mT, inputs))
+                _product(inputs.mT, gradient, into[k].weight)
             if k:
                 onwards = layers[k].weight.mT
                 gradient = self._through(gradient, onwards, inputs, scratch[k - 1])

@@ -333,7 +333,8 @@ class PPO:
         parameters, _ = self._split(state.parameters.index_select(0, index))
 
         def act(observations: NDArray[Any]) -> NDArray[Any]:
-            inputs = self._inputs(state, observations, members)
+            features = self._features(state, observations, members)
+            inputs = networks.inputs(features, self.device)
             outputs = self.actor.apply(parameters, inputs)
             if self.continuous:
                 return self._clip(outputs.cpu().numpy())
@@ -342,22 +343,26 @@ class PPO:
 
         return act
 
-    def _inputs(
+    def _features(
         self, state: PPOState, observations: NDArray[Any], members: Any = slice(None)
-    ) -> Tensor:
+    ) -> NDArray[Any]:
+        """What the networks of members see ``(m, E, D)`` of observations."""
         flat = observations.reshape(*observations.shape[:2], self.features)
         if self.config.normalize_observations:
-            flat = state.observation_moments.normalise(flat, members)
-        return networks.inputs(flat, self.device)
+            return state.observation_moments.normalise(flat, members)
+        return flat
 
     def _clip(self, actions: NDArray[Any]) -> NDArray[np.float64]:
         wide = actions.astype(np.float64)
         return np.clip(wide, self.env.action_low, self.env.action_high)
 
     def _sample(
-        self, outputs: Tensor, log_std: Tensor, draws: NDArray[np.float64]
-    ) -> tuple[Tensor, Tensor]:
-        """Actions and their log probabilities ``(P, N, 1)``.
+        self,
+        outputs: NDArray[np.float32],
+        log_std: NDArray[np.float32],
+        draws: NDArray[np.float64],
+    ) -> NDArray[Any]:
+        """Actions ``(P, N)``, or continuous ``(P, N, A)`` before they are clipped.
 
         Args:
             outputs: of the actor, ``(P, N, A)``.
@@ -365,14 +370,14 @@ class PPO:
             draws: uniform ``(P, N)`` for discrete, normal ``(P, N, A)`` for continuous
                 actions.
         """
-        chance = torch.from_numpy(draws).to(self.device, torch.float32)
         if self.continuous:
-            actions = outputs + log_std.exp() * chance
-        else:
-            below = outputs.mT.softmax(1).cumsum(1).mT < chance[..., None]
-            # rounding can leave the last cumulated probability below the draw
-            actions = below[..., :-1].sum(-1, keepdim=True)
-        return actions, self.log_prob(outputs, log_std, actions)
+            return outputs + np.exp(log_std) * draws.astype(np.float32)
+        odds = np.exp(outputs - outputs.max(-1, keepdims=True)).cumsum(-1)
+        # rounding cannot lead beyond the last action
+        actions: NDArray[np.int64] = (
+            odds[..., :-1] < draws[..., None] * odds[..., -1:]
+        ).sum(-1)
+        return actions
 
     def log_prob(self, outputs: Tensor, log_std: Tensor, actions: Tensor) -> Tensor:
         """Log probability (density) ``(P, B, 1)`` of actions."""
@@ -518,88 +523,135 @@ class PPO:
         return table.flatten(1, 2)
 
     def _collect(self, state: PPOState, values: Values, interval: Interval) -> Rollout:
-        """Act for T steps in all environments, which go on from where they are."""
+        """Act for T steps in all environments, which go on from where they are.
+
+        Values and log probabilities are computed for all steps at once.
+        """
         P, N, T = len(state.env_steps), *self._rollout_shape()
-        A = self.num_outputs if self.continuous else 1
+        D, A = self.features, self.num_outputs
         net = self._net(state.parameters)
-        # in the same memory: what one gives is used before the other writes (`_act`)
-        actor = self.actor.buffers(P, N, self._memory)
-        critic = self.critic.buffers(P, N, self._memory)
-        rollout = Rollout(
-            observations=self._empty(P, N, T, self.features),
-            actions=self._empty(P, N, T, A),
-            log_probs=self._empty(P, N, T),
-            values=self._empty(P, N, T),
-            last=self._empty(P, N),
-            rewards=np.empty((T, P, N), np.float32),
-            going_on=np.empty((T, P, N), np.float32),
-        )
+        log_std = net.log_std.cpu().numpy()
+        memory = self.actor.buffers(P, N, self._memory)
+        now, inputs = networks.input_memory(P, N, D)
+        seen, observations = self._input_table(P, T + 1)  # one more: after the rollout
+        beyond: NDArray[Any] | None = None  # where an episode was truncated
+        outputs = np.empty((P, N, T, A), np.float32)
+        actions = np.empty((P, N, T, A if self.continuous else 1), np.float32)
+        rewards = np.empty((T, P, N), np.float32)
+        going_on = np.empty((T, P, N), np.float32)
+        truncated = np.zeros((T, P, N), bool)
         gamma = values["gamma"][:, None]
         draws = self._draws(state)
         for t in range(T):
-            inputs = self._observe(state)
-            actions, log_probs, value = self._act(net, inputs, draws[t], actor, critic)
-            rollout.observations[:, :, t] = inputs
-            rollout.actions[:, :, t] = actions
-            rollout.log_probs[:, :, t] = log_probs.squeeze(-1)
-            rollout.values[:, :, t] = value.squeeze(-1)
-            taken = actions.cpu().numpy()
-            taken = self._clip(taken) if self.continuous else taken[..., 0]
+            now[...] = observations[:, :, t] = self._observe(state)
+            outputs[:, :, t], taken = self._act(net, inputs, log_std, draws[t], memory)
+            if self.continuous:
+                actions[:, :, t], taken = taken, self._clip(taken)
+            else:
+                actions[:, :, t, 0] = taken
             step = self.env.step(state.envs, taken)
             reward = step.rewards
             if self.config.normalize_rewards:
                 state.discounted = state.discounted * gamma + reward
                 state.return_moments.update(state.discounted[..., None])
                 reward = state.return_moments.scale(reward)
-            truncated = step.done & ~step.terminated
-            if truncated.any():
-                beyond = self._inputs(state, step.observations)
-                value = self.critic.forward(net.critic, beyond, critic).squeeze(-1)
-                reward = reward + truncated * gamma * value.cpu().numpy()
-            rollout.rewards[t], rollout.going_on[t] = reward, ~step.done
+            rewards[t], going_on[t] = reward, ~step.done
             if step.done.any():
                 finished_episodes(interval, step)
                 state.discounted[step.done] = 0.0
+                truncated[t] = cut = step.done & ~step.terminated
+                if cut.any():
+                    if beyond is None:
+                        ahead, beyond = self._input_table(P, T)
+                    features = self._features(state, step.observations)
+                    beyond[:, :, t][cut] = features[cut]
             state.env_steps += N
-        inputs = self._observe(state, update=False)
-        value = self.critic.forward(net.critic, inputs, critic)
-        rollout.last.copy_(value.squeeze(-1))
-        return rollout
-
-    def _empty(self, *shape: int) -> Tensor:
-        return torch.empty(shape, device=self.device, dtype=torch.float32)
+        observations[:, :, T] = self._observe(state, update=False)
+        if beyond is not None:
+            who = np.flatnonzero(truncated.any((0, 2)))
+            bootstrap = self._values(state.parameters, ahead, who, T).cpu().numpy()
+            bootstrap = gamma[who] * bootstrap.transpose(2, 0, 1)
+            rewards[:, who] += truncated[:, who] * bootstrap
+        value = self._values(state.parameters, seen, np.arange(P), T + 1)
+        chosen = torch.from_numpy(actions).to(self.device)
+        log_probs = self.log_prob(
+            torch.from_numpy(outputs).to(self.device).flatten(1, 2),
+            net.log_std,
+            (chosen if self.continuous else chosen.long()).flatten(1, 2),
+        )
+        return Rollout(
+            observations=torch.from_numpy(observations).to(self.device)[:, :, :T],
+            actions=chosen,
+            log_probs=log_probs.view(P, N, T),
+            values=value[..., :T],
+            last=value[..., T],
+            rewards=rewards,
+            going_on=going_on,
+        )
 
     def _act(
         self,
         net: _Net,
         inputs: Tensor,
+        log_std: NDArray[np.float32],
         draws: NDArray[np.float64],
-        actor: list[Tensor],
-        critic: list[Tensor],
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Sampled actions, their log probabilities, and values ``(P, N, 1)``.
+        memory: list[Tensor],
+    ) -> tuple[NDArray[np.float32], NDArray[Any]]:
+        """Outputs of the actor ``(P, N, A)``, and what `_sample` makes of them.
 
         Args:
             net: of all members.
             inputs: ``(P, N, D)``.
+            log_std: of the net, ``(P, 1, A)``.
             draws: as `_sample` takes them.
-            actor: memory of a forward pass.
-            critic: the same.
+            memory: of a forward pass.
         """
-        outputs = self.actor.forward(net.actor, inputs, actor)
-        actions, log_probs = self._sample(outputs, net.log_std, draws)
-        return actions, log_probs, self.critic.forward(net.critic, inputs, critic)
+        outputs = self.actor.forward(net.actor, inputs.to(self.device), memory)
+        array = outputs.cpu().numpy()
+        return array, self._sample(array, log_std, draws)
+
+    def _input_table(self, P: int, steps: int) -> tuple[Tensor, NDArray[Any]]:
+        """Memory on the host for network inputs of some steps.
+
+        Returns:
+            Inputs ``(P, W, D)`` of one forward pass, whose rest is zeros: W is so large
+            that the outputs of every member start a cache line, on which their last
+            bits depend; and where to write them, ``(P, N, steps, D)``.
+        """
+        rows = self.config.num_inner_envs * steps
+        shape = (P, networks.padded(rows), self.features)
+        inputs = torch.zeros(shape, dtype=torch.float32)
+        at = inputs[:, :rows].unflatten(1, (self.config.num_inner_envs, steps))
+        return inputs, at.numpy()
+
+    def _values(
+        self, parameters: Tensor, inputs: Tensor, who: NDArray[np.int64], steps: int
+    ) -> Tensor:
+        """Values ``(m, N, steps)`` of some members' inputs, as `_input_table` has them.
+
+        They are computed in parts whose activations stay in the cache.
+        """
+        N, width = self.config.num_inner_envs, inputs.shape[1]
+        values = parameters.new_empty(len(who), width)
+        for start in range(0, len(who), blocks.most_members(width)):
+            part = slice(start, start + blocks.most_members(width))
+            index = torch.from_numpy(who[part])
+            net = self._net(parameters.index_select(0, index.to(self.device)))
+            x = inputs.index_select(0, index).to(self.device)
+            out = self.critic.buffers(len(index), width, self._memory)
+            values[part] = self.critic.forward(net.critic, x, out).squeeze(-1)
+        return values[:, : N * steps].unflatten(1, (N, steps))
 
     def _rollout_shape(self) -> tuple[int, int]:
         return self.config.num_inner_envs, self.config.rollout_length
 
-    def _observe(self, state: PPOState, update: bool = True) -> Tensor:
+    def _observe(self, state: PPOState, update: bool = True) -> NDArray[Any]:
         """Network inputs ``(P, N, D)``; running moments take note of them first."""
         observations = state.envs.observations
         if update and self.config.normalize_observations:
             P, N = observations.shape[:2]
             state.observation_moments.update(observations.reshape(P, N, self.features))
-        return self._inputs(state, observations)
+        return self._features(state, observations)
 
     def _draws(self, state: PPOState) -> NDArray[np.float64]:
         """Random numbers of a rollout, ``(T, P, N)`` or ``(T, P, N, A)``."""
@@ -805,7 +857,8 @@ class PPO:
         Values are those of the current observations of the inner environments.
         """
         _, critic = self._split(state.parameters)
-        value = self.critic.apply(critic, self._observe(state, update=False))
+        inputs = networks.inputs(self._observe(state, update=False), self.device)
+        value = self.critic.apply(critic, inputs)
         return {
             **interval.means(),
             "update_ratio": interval.update_ratio(state.parameters),

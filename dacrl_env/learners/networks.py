@@ -272,7 +272,10 @@ class StackedMLP:
         self, gradient: Tensor, weight: Tensor, output: Tensor, out: Tensor
     ) -> Tensor:
         """Gradient of a layer's inputs, and of what the activation before it takes."""
-        torch.bmm(gradient, weight, out=out)
+        if gradient.shape[2] == 1:  # a third of the time of a product
+            torch.mul(gradient, weight, out=out)
+        else:
+            torch.bmm(gradient, weight, out=out)
         if self.activation == "relu":
             return torch.ops.aten.threshold_backward.grad_input(
                 out, output, 0, grad_input=out

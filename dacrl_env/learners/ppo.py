@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -157,15 +158,6 @@ class _Work:
     gradients: Tensor
     into: _Net
     scratch: Tensor
-
-
-@dataclass
-class _Minibatches:
-    """Of U updates of the m members of a block."""
-
-    rows: Tensor  # (U, m, B) int64, of the table (P · N·T, …)
-    weights: Tensor  # (U, m, B, 1) share in the mean; 0 for padding
-    advantages: Tensor  # (U, m, B, 1), normalised if they are to be
 
 
 class PPO:
@@ -447,7 +439,7 @@ class PPO:
         self, net: _Net, batch: Batch, c: Coefficients, work: _Work
     ) -> tuple[Tensor, Tensor, Tensor]:
         outputs = self.actor.forward(net.actor, batch.observations, work.actor)
-        weights, advantages = batch.weights, batch.advantages
+        weights, advantages = batch.weights, batch.advantages * batch.weights
         if self.continuous:
             deviation = net.log_std.exp()
             z = (batch.actions - outputs).div_(deviation)
@@ -462,12 +454,13 @@ class PPO:
         log_ratio = log_probs.sub_(batch.log_probs)
         ratio = log_ratio.exp()
         gain = advantages * ratio
-        limited = advantages * ratio.clamp(1 - c.clip_range, 1 + c.clip_range)
+        limited = ratio.clamp(1 - c.clip_range, 1 + c.clip_range).mul_(advantages)
+        objective = torch.minimum(gain, limited).sum(1)
         # the gradient vanishes where clipping makes the objective the smaller one
-        slope = (gain <= limited) * gain * weights  # of the policy gain, per log prob
-        kl = (ratio.sub_(1).sub_(log_ratio) * weights).sum(1)
-        objective = torch.minimum(gain, limited).add_(c.ent_coef * entropy)
-        loss = (objective * weights).sum(1).neg_()
+        slope = gain.mul_(gain <= limited)  # of the policy gain, per log probability
+        kl = ratio.sub_(1).sub_(log_ratio).mul_(weights).sum(1)
+        mean_entropy = (entropy * weights).sum(1)
+        loss = torch.addcmul(objective, c.ent_coef[:, 0], mean_entropy).neg_()
         if self.continuous:
             d_outputs = -slope * z / deviation
             d_log_std = (-slope * (z.square() - 1)).sum(1, keepdim=True)
@@ -484,7 +477,7 @@ class PPO:
             work.layer_gradients,
             work.into.actor,
         )
-        return loss, kl, (entropy * weights).sum(1)
+        return loss, kl, mean_entropy
 
     # -- train ------------------------------------------------------------------
 
@@ -741,19 +734,38 @@ class PPO:
         block: blocks.Block,
         epochs: NDArray[np.int64],
         table: Tensor,
-    ) -> _Minibatches:
+    ) -> tuple[Tensor, Batch]:
+        """Rows of the table ``(U, m, B)`` for each of U updates, and minibatches.
+
+        Of these, all has an axis U before the others but the observations, which are
+        the whole table's ``(P · N·T, D)``: they are larger than the rest, and taken
+        when an update is due.
+        """
         _, S, F = table.shape
         rows, counts = self._shuffles(state, block, epochs, S)
         taken = counts.sum(-1, keepdims=True)  # (U, m, 1)
         share = (counts / np.maximum(taken, 1)).astype(np.float32)
         weights = torch.from_numpy(share).to(self.device)
         index = torch.from_numpy(rows + block.members[:, None] * S).to(self.device)
-        column = table[..., F - 3].reshape(-1)
-        advantages = column.index_select(0, index.view(-1)).view(index.shape)
+        D = self.features
+        # columns side by side in memory take longer to work on than each by itself
+        actions, log_probs, advantages, returns, acted = (
+            table[..., start:stop].flatten(0, 1).index_select(0, index.view(-1))
+            for start, stop in pairwise((D, F - 4, F - 3, F - 2, F - 1, F))
+        )
+        shape = (*index.shape, -1)
         if self.config.normalize_advantages:
             n = torch.from_numpy(taken.astype(np.float32)).to(self.device)
-            advantages = normalised(advantages, weights, n)
-        return _Minibatches(index, weights[..., None], advantages[..., None])
+            advantages = normalised(advantages.view(index.shape), weights, n)
+        return index, Batch(
+            observations=table[..., :D].flatten(0, 1),
+            actions=(actions if self.continuous else actions.long()).view(shape),
+            log_probs=log_probs.view(shape),
+            advantages=advantages.view(shape),
+            returns=returns.view(shape),
+            values=acted.view(shape),
+            weights=weights.view(shape),
+        )
 
     def _update(
         self,
@@ -764,10 +776,10 @@ class PPO:
         interval: Interval,
     ) -> None:
         """All updates of the members of a block."""
-        P, S, F = table.shape
+        S = table.shape[1]
         who = block.members
         epochs = values["n_epochs"][who].astype(np.int64)
-        minibatches = self._minibatches(state, block, epochs, table)
+        index, minibatches = self._minibatches(state, block, epochs, table)
         parameters = block.take(state.parameters)
         mean, square = block.take(state.adam.mean), block.take(state.adam.square)
         coefficients = Coefficients(
@@ -779,7 +791,6 @@ class PPO:
         max_norm = blocks.column(values["max_grad_norm"][who], self.device)
         rate = values["learning_rate"][who]
         done = state.gradient_steps[who]
-        flat = table.view(P * S, F)
         net, m = None, 0
         for k in range(int(block.updates[0])):
             if net is None or m != block.active(k):
@@ -788,7 +799,7 @@ class PPO:
                 work = self._workspace(m, block.width)
                 c = Coefficients(*(x[:m] for x in coefficients))
                 moments = adam.AdamState(mean[:m], square[:m])
-            batch = self._batch(flat, minibatches, k, m)
+            batch = self._batch(index, minibatches, k, m)
             loss, kl, entropy = self._loss_and_gradient(net, batch, c, work)
             real = work.gradients[:, : self.num_parameters]
             norms = adam.clip_norm(real, max_norm[:m])
@@ -812,21 +823,12 @@ class PPO:
         interval.updates[block.at] += block.updates
         interval.samples[block.at] += epochs * S
 
-    def _batch(self, flat: Tensor, minibatches: _Minibatches, k: int, m: int) -> Batch:
-        """Update k of the first m members, from the rows ``(P · N·T, F)``."""
-        D, A = self.features, self.num_outputs if self.continuous else 1
-        index = minibatches.rows[k, :m]
-        rows = flat.index_select(0, index.view(-1)).view(*index.shape, -1)
-        actions = rows[..., D : D + A]
-        return Batch(
-            observations=rows[..., :D],
-            actions=actions if self.continuous else actions.long(),
-            log_probs=rows[..., D + A : D + A + 1],
-            advantages=minibatches.advantages[k, :m],
-            returns=rows[..., D + A + 2 : D + A + 3],
-            values=rows[..., D + A + 3 : D + A + 4],
-            weights=minibatches.weights[k, :m],
-        )
+    def _batch(self, index: Tensor, minibatches: Batch, k: int, m: int) -> Batch:
+        """Update k of the first m members, of `_minibatches`."""
+        observations, *others = minibatches
+        rows = observations.index_select(0, index[k, :m].view(-1))
+        inputs = rows.view(m, -1, self.features)
+        return Batch(inputs, *(column[k, :m] for column in others))
 
     def _workspace(self, m: int, width: int) -> _Work:
         """Scratch memory, and views of it, which take time to make."""

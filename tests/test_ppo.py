@@ -502,9 +502,11 @@ def test_a_member_alone_agrees_with_itself_in_a_population():
     np.testing.assert_array_equal(state.env_steps[:1], alone.env_steps)
 
 
-def test_a_member_that_diverges_does_so_alone():
-    learner, state, values = make(3)
-    state.parameters[1] = float("nan")
+@pytest.mark.parametrize("dynamics", [CartPole, Endless, Reach])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
+def test_a_member_that_diverges_does_so_alone(value, dynamics):
+    learner, state, values = make(3, dynamics())
+    state.parameters[1] = value
     interval = train(learner, state, values, 1)
     assert learner.diverged(state, interval).tolist() == [False, True, False]
 

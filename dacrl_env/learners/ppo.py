@@ -348,6 +348,7 @@ class PPO:
         wide = actions.astype(np.float64)
         return np.clip(wide, self.env.action_low, self.env.action_high)
 
+    @np.errstate(over="ignore", invalid="ignore")  # a member may have diverged
     def _sample(
         self,
         outputs: NDArray[np.float32],
@@ -564,7 +565,8 @@ class PPO:
             who = np.flatnonzero(truncated.any((0, 2)))
             bootstrap = self._values(state.parameters, ahead, who, T).cpu().numpy()
             bootstrap = gamma[who] * bootstrap.transpose(2, 0, 1)
-            rewards[:, who] += truncated[:, who] * bootstrap
+            # nothing of a diverged member's where no episode was truncated
+            rewards[:, who] += np.where(truncated[:, who], bootstrap, 0.0)
         value = self._values(state.parameters, seen, np.arange(P), T + 1)
         chosen = torch.from_numpy(actions).to(self.device)
         log_probs = self.log_prob(
@@ -657,6 +659,7 @@ class PPO:
         normal = streams.normals(key, counters, N * A)
         return normal.reshape(-1, T, N, A).swapaxes(0, 1).copy()
 
+    @np.errstate(over="ignore", invalid="ignore")  # a member may have diverged
     def _advantages(
         self,
         rewards: NDArray[np.float32],

@@ -46,6 +46,7 @@ _METHODS = {
     "_draws": ACT,
     "_observe": ACT,
     "_act": ACT,
+    "_values": ACT,
     "_minibatches": SAMPLE,
     "_batch": SAMPLE,
     "_loss_and_gradient": GRADIENT,

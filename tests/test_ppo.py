@@ -332,14 +332,19 @@ def test_initial_weights_are_orthogonal_with_the_usual_gains():
 
 def test_sampling_follows_the_probabilities():
     learner, _, _ = make(1, hidden_sizes=(4,))
-    outputs = torch.log(torch.tensor([0.2, 0.8])).expand(1, 20_000, 2)
+    outputs = np.log(np.float32([0.2, 0.8])) + np.zeros((1, 20_000, 1), np.float32)
     key = np.array([1], np.uint64)
     draws = streams.uniforms(key, np.array([0]), 20_000)
-    log_std = torch.zeros(1, 1, 0)
-    actions, log_probs = learner._sample(outputs, log_std, draws)
-    assert actions.float().mean().item() == pytest.approx(0.8, abs=0.01)
-    expected = torch.where(actions == 1, np.log(0.8), np.log(0.2)).float()
-    torch.testing.assert_close(log_probs, expected)
+    log_std = np.zeros((1, 1, 0), np.float32)
+    actions = learner._sample(outputs, log_std, draws)
+    assert actions.mean() == pytest.approx(0.8, abs=0.01)
+    log_probs = learner.log_prob(
+        torch.from_numpy(outputs),
+        torch.from_numpy(log_std),
+        torch.from_numpy(actions)[..., None],
+    )
+    expected = np.log(np.where(actions == 1, 0.8, 0.2))
+    np.testing.assert_allclose(log_probs[..., 0], expected, rtol=1e-6)
 
 
 def test_minibatches_cover_the_rollout_once_an_epoch():
@@ -497,9 +502,11 @@ def test_a_member_alone_agrees_with_itself_in_a_population():
     np.testing.assert_array_equal(state.env_steps[:1], alone.env_steps)
 
 
-def test_a_member_that_diverges_does_so_alone():
-    learner, state, values = make(3)
-    state.parameters[1] = float("nan")
+@pytest.mark.parametrize("dynamics", [CartPole, Endless, Reach])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
+def test_a_member_that_diverges_does_so_alone(value, dynamics):
+    learner, state, values = make(3, dynamics())
+    state.parameters[1] = value
     interval = train(learner, state, values, 1)
     assert learner.diverged(state, interval).tolist() == [False, True, False]
 

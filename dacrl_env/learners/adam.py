@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 BETA_1, BETA_2 = 0.9, 0.999
-# square roots of zeros and denormals take ten times as long; far below any epsilon²
-_TINY = 1e-30
 
 
 @dataclass
@@ -72,10 +70,17 @@ def step(
     size = _column(-learning_rate * root / (1 - BETA_1**steps), parameters)
     state.mean.lerp_(gradients, 1 - BETA_1)
     state.square.mul_(BETA_2).addcmul_(gradients, gradients, value=1 - BETA_2)
-    torch.add(state.square, _TINY, out=scratch)
-    scratch.sqrt_().add_(_column(epsilon * root, parameters))
+    _sqrt(state.square, scratch).add_(_column(epsilon * root, parameters))
     torch.div(state.mean, scratch, out=scratch)
     parameters.addcmul_(scratch, size)
+
+
+def _sqrt(values: Tensor, out: Tensor) -> Tensor:
+    """Square roots; numpy's, since MKL's take up to ten times as long for zeros."""
+    if values.device.type == "cpu":
+        np.sqrt(values.numpy(), out=out.numpy())
+        return out
+    return torch.sqrt(values, out=out)
 
 
 def _column(values: NDArray[np.float64], like: Tensor) -> Tensor:

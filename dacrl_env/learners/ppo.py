@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -157,15 +158,6 @@ class _Work:
     gradients: Tensor
     into: _Net
     scratch: Tensor
-
-
-@dataclass
-class _Minibatches:
-    """Of U updates of the m members of a block."""
-
-    rows: Tensor  # (U, m, B) int64, of the table (P · N·T, …)
-    weights: Tensor  # (U, m, B, 1) share in the mean; 0 for padding
-    advantages: Tensor  # (U, m, B, 1), normalised if they are to be
 
 
 class PPO:
@@ -333,7 +325,8 @@ class PPO:
         parameters, _ = self._split(state.parameters.index_select(0, index))
 
         def act(observations: NDArray[Any]) -> NDArray[Any]:
-            inputs = self._inputs(state, observations, members)
+            features = self._features(state, observations, members)
+            inputs = networks.inputs(features, self.device)
             outputs = self.actor.apply(parameters, inputs)
             if self.continuous:
                 return self._clip(outputs.cpu().numpy())
@@ -342,22 +335,27 @@ class PPO:
 
         return act
 
-    def _inputs(
+    def _features(
         self, state: PPOState, observations: NDArray[Any], members: Any = slice(None)
-    ) -> Tensor:
+    ) -> NDArray[Any]:
+        """What the networks of members see ``(m, E, D)`` of observations."""
         flat = observations.reshape(*observations.shape[:2], self.features)
         if self.config.normalize_observations:
-            flat = state.observation_moments.normalise(flat, members)
-        return networks.inputs(flat, self.device)
+            return state.observation_moments.normalise(flat, members)
+        return flat
 
     def _clip(self, actions: NDArray[Any]) -> NDArray[np.float64]:
         wide = actions.astype(np.float64)
         return np.clip(wide, self.env.action_low, self.env.action_high)
 
+    @np.errstate(over="ignore", invalid="ignore")  # a member may have diverged
     def _sample(
-        self, outputs: Tensor, log_std: Tensor, draws: NDArray[np.float64]
-    ) -> tuple[Tensor, Tensor]:
-        """Actions and their log probabilities ``(P, N, 1)``.
+        self,
+        outputs: NDArray[np.float32],
+        log_std: NDArray[np.float32],
+        draws: NDArray[np.float64],
+    ) -> NDArray[Any]:
+        """Actions ``(P, N)``, or continuous ``(P, N, A)`` before they are clipped.
 
         Args:
             outputs: of the actor, ``(P, N, A)``.
@@ -365,14 +363,14 @@ class PPO:
             draws: uniform ``(P, N)`` for discrete, normal ``(P, N, A)`` for continuous
                 actions.
         """
-        chance = torch.from_numpy(draws).to(self.device, torch.float32)
         if self.continuous:
-            actions = outputs + log_std.exp() * chance
-        else:
-            below = outputs.mT.softmax(1).cumsum(1).mT < chance[..., None]
-            # rounding can leave the last cumulated probability below the draw
-            actions = below[..., :-1].sum(-1, keepdim=True)
-        return actions, self.log_prob(outputs, log_std, actions)
+            return outputs + np.exp(log_std) * draws.astype(np.float32)
+        odds = np.exp(outputs - outputs.max(-1, keepdims=True)).cumsum(-1)
+        # rounding cannot lead beyond the last action
+        actions: NDArray[np.int64] = (
+            odds[..., :-1] < draws[..., None] * odds[..., -1:]
+        ).sum(-1)
+        return actions
 
     def log_prob(self, outputs: Tensor, log_std: Tensor, actions: Tensor) -> Tensor:
         """Log probability (density) ``(P, B, 1)`` of actions."""
@@ -442,7 +440,7 @@ class PPO:
         self, net: _Net, batch: Batch, c: Coefficients, work: _Work
     ) -> tuple[Tensor, Tensor, Tensor]:
         outputs = self.actor.forward(net.actor, batch.observations, work.actor)
-        weights, advantages = batch.weights, batch.advantages
+        weights, advantages = batch.weights, batch.advantages * batch.weights
         if self.continuous:
             deviation = net.log_std.exp()
             z = (batch.actions - outputs).div_(deviation)
@@ -457,12 +455,13 @@ class PPO:
         log_ratio = log_probs.sub_(batch.log_probs)
         ratio = log_ratio.exp()
         gain = advantages * ratio
-        limited = advantages * ratio.clamp(1 - c.clip_range, 1 + c.clip_range)
+        limited = ratio.clamp(1 - c.clip_range, 1 + c.clip_range).mul_(advantages)
+        objective = torch.minimum(gain, limited).sum(1)
         # the gradient vanishes where clipping makes the objective the smaller one
-        slope = (gain <= limited) * gain * weights  # of the policy gain, per log prob
-        kl = (ratio.sub_(1).sub_(log_ratio) * weights).sum(1)
-        objective = torch.minimum(gain, limited).add_(c.ent_coef * entropy)
-        loss = (objective * weights).sum(1).neg_()
+        slope = gain.mul_(gain <= limited)  # of the policy gain, per log probability
+        kl = ratio.sub_(1).sub_(log_ratio).mul_(weights).sum(1)
+        mean_entropy = (entropy * weights).sum(1)
+        loss = torch.addcmul(objective, c.ent_coef[:, 0], mean_entropy).neg_()
         if self.continuous:
             d_outputs = -slope * z / deviation
             d_log_std = (-slope * (z.square() - 1)).sum(1, keepdim=True)
@@ -479,7 +478,7 @@ class PPO:
             work.layer_gradients,
             work.into.actor,
         )
-        return loss, kl, (entropy * weights).sum(1)
+        return loss, kl, mean_entropy
 
     # -- train ------------------------------------------------------------------
 
@@ -518,88 +517,136 @@ class PPO:
         return table.flatten(1, 2)
 
     def _collect(self, state: PPOState, values: Values, interval: Interval) -> Rollout:
-        """Act for T steps in all environments, which go on from where they are."""
+        """Act for T steps in all environments, which go on from where they are.
+
+        Values and log probabilities are computed for all steps at once.
+        """
         P, N, T = len(state.env_steps), *self._rollout_shape()
-        A = self.num_outputs if self.continuous else 1
+        D, A = self.features, self.num_outputs
         net = self._net(state.parameters)
-        # in the same memory: what one gives is used before the other writes (`_act`)
-        actor = self.actor.buffers(P, N, self._memory)
-        critic = self.critic.buffers(P, N, self._memory)
-        rollout = Rollout(
-            observations=self._empty(P, N, T, self.features),
-            actions=self._empty(P, N, T, A),
-            log_probs=self._empty(P, N, T),
-            values=self._empty(P, N, T),
-            last=self._empty(P, N),
-            rewards=np.empty((T, P, N), np.float32),
-            going_on=np.empty((T, P, N), np.float32),
-        )
+        log_std = net.log_std.cpu().numpy()
+        memory = self.actor.buffers(P, N, self._memory)
+        now, inputs = networks.input_memory(P, N, D)
+        seen, observations = self._input_table(P, T + 1)  # one more: after the rollout
+        beyond: NDArray[Any] | None = None  # where an episode was truncated
+        outputs = np.empty((P, N, T, A), np.float32)
+        actions = np.empty((P, N, T, A if self.continuous else 1), np.float32)
+        rewards = np.empty((T, P, N), np.float32)
+        going_on = np.empty((T, P, N), np.float32)
+        truncated = np.zeros((T, P, N), bool)
         gamma = values["gamma"][:, None]
         draws = self._draws(state)
         for t in range(T):
-            inputs = self._observe(state)
-            actions, log_probs, value = self._act(net, inputs, draws[t], actor, critic)
-            rollout.observations[:, :, t] = inputs
-            rollout.actions[:, :, t] = actions
-            rollout.log_probs[:, :, t] = log_probs.squeeze(-1)
-            rollout.values[:, :, t] = value.squeeze(-1)
-            taken = actions.cpu().numpy()
-            taken = self._clip(taken) if self.continuous else taken[..., 0]
+            now[...] = observations[:, :, t] = self._observe(state)
+            outputs[:, :, t], taken = self._act(net, inputs, log_std, draws[t], memory)
+            if self.continuous:
+                actions[:, :, t], taken = taken, self._clip(taken)
+            else:
+                actions[:, :, t, 0] = taken
             step = self.env.step(state.envs, taken)
             reward = step.rewards
             if self.config.normalize_rewards:
                 state.discounted = state.discounted * gamma + reward
                 state.return_moments.update(state.discounted[..., None])
                 reward = state.return_moments.scale(reward)
-            truncated = step.done & ~step.terminated
-            if truncated.any():
-                beyond = self._inputs(state, step.observations)
-                value = self.critic.forward(net.critic, beyond, critic).squeeze(-1)
-                reward = reward + truncated * gamma * value.cpu().numpy()
-            rollout.rewards[t], rollout.going_on[t] = reward, ~step.done
+            rewards[t], going_on[t] = reward, ~step.done
             if step.done.any():
                 finished_episodes(interval, step)
                 state.discounted[step.done] = 0.0
+                truncated[t] = cut = step.done & ~step.terminated
+                if cut.any():
+                    if beyond is None:
+                        ahead, beyond = self._input_table(P, T)
+                    features = self._features(state, step.observations)
+                    beyond[:, :, t][cut] = features[cut]
             state.env_steps += N
-        inputs = self._observe(state, update=False)
-        value = self.critic.forward(net.critic, inputs, critic)
-        rollout.last.copy_(value.squeeze(-1))
-        return rollout
-
-    def _empty(self, *shape: int) -> Tensor:
-        return torch.empty(shape, device=self.device, dtype=torch.float32)
+        observations[:, :, T] = self._observe(state, update=False)
+        if beyond is not None:
+            who = np.flatnonzero(truncated.any((0, 2)))
+            bootstrap = self._values(state.parameters, ahead, who, T).cpu().numpy()
+            bootstrap = gamma[who] * bootstrap.transpose(2, 0, 1)
+            # nothing of a diverged member's where no episode was truncated
+            rewards[:, who] += np.where(truncated[:, who], bootstrap, 0.0)
+        value = self._values(state.parameters, seen, np.arange(P), T + 1)
+        chosen = torch.from_numpy(actions).to(self.device)
+        log_probs = self.log_prob(
+            torch.from_numpy(outputs).to(self.device).flatten(1, 2),
+            net.log_std,
+            (chosen if self.continuous else chosen.long()).flatten(1, 2),
+        )
+        return Rollout(
+            observations=torch.from_numpy(observations).to(self.device)[:, :, :T],
+            actions=chosen,
+            log_probs=log_probs.view(P, N, T),
+            values=value[..., :T],
+            last=value[..., T],
+            rewards=rewards,
+            going_on=going_on,
+        )
 
     def _act(
         self,
         net: _Net,
         inputs: Tensor,
+        log_std: NDArray[np.float32],
         draws: NDArray[np.float64],
-        actor: list[Tensor],
-        critic: list[Tensor],
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Sampled actions, their log probabilities, and values ``(P, N, 1)``.
+        memory: list[Tensor],
+    ) -> tuple[NDArray[np.float32], NDArray[Any]]:
+        """Outputs of the actor ``(P, N, A)``, and what `_sample` makes of them.
 
         Args:
             net: of all members.
             inputs: ``(P, N, D)``.
+            log_std: of the net, ``(P, 1, A)``.
             draws: as `_sample` takes them.
-            actor: memory of a forward pass.
-            critic: the same.
+            memory: of a forward pass.
         """
-        outputs = self.actor.forward(net.actor, inputs, actor)
-        actions, log_probs = self._sample(outputs, net.log_std, draws)
-        return actions, log_probs, self.critic.forward(net.critic, inputs, critic)
+        outputs = self.actor.forward(net.actor, inputs.to(self.device), memory)
+        array = outputs.cpu().numpy()
+        return array, self._sample(array, log_std, draws)
+
+    def _input_table(self, P: int, steps: int) -> tuple[Tensor, NDArray[Any]]:
+        """Memory on the host for network inputs of some steps.
+
+        Returns:
+            Inputs ``(P, W, D)`` of one forward pass, whose rest is zeros: W is so large
+            that the outputs of every member start a cache line, on which their last
+            bits depend; and where to write them, ``(P, N, steps, D)``.
+        """
+        rows = self.config.num_inner_envs * steps
+        shape = (P, networks.padded(rows), self.features)
+        inputs = torch.zeros(shape, dtype=torch.float32)
+        at = inputs[:, :rows].unflatten(1, (self.config.num_inner_envs, steps))
+        return inputs, at.numpy()
+
+    def _values(
+        self, parameters: Tensor, inputs: Tensor, who: NDArray[np.int64], steps: int
+    ) -> Tensor:
+        """Values ``(m, N, steps)`` of some members' inputs, as `_input_table` has them.
+
+        They are computed in parts whose activations stay in the cache.
+        """
+        N, width = self.config.num_inner_envs, inputs.shape[1]
+        values = parameters.new_empty(len(who), width)
+        for start in range(0, len(who), blocks.most_members(width)):
+            part = slice(start, start + blocks.most_members(width))
+            index = torch.from_numpy(who[part])
+            net = self._net(parameters.index_select(0, index.to(self.device)))
+            x = inputs.index_select(0, index).to(self.device)
+            out = self.critic.buffers(len(index), width, self._memory)
+            values[part] = self.critic.forward(net.critic, x, out).squeeze(-1)
+        return values[:, : N * steps].unflatten(1, (N, steps))
 
     def _rollout_shape(self) -> tuple[int, int]:
         return self.config.num_inner_envs, self.config.rollout_length
 
-    def _observe(self, state: PPOState, update: bool = True) -> Tensor:
+    def _observe(self, state: PPOState, update: bool = True) -> NDArray[Any]:
         """Network inputs ``(P, N, D)``; running moments take note of them first."""
         observations = state.envs.observations
         if update and self.config.normalize_observations:
             P, N = observations.shape[:2]
             state.observation_moments.update(observations.reshape(P, N, self.features))
-        return self._inputs(state, observations)
+        return self._features(state, observations)
 
     def _draws(self, state: PPOState) -> NDArray[np.float64]:
         """Random numbers of a rollout, ``(T, P, N)`` or ``(T, P, N, A)``."""
@@ -612,6 +659,7 @@ class PPO:
         normal = streams.normals(key, counters, N * A)
         return normal.reshape(-1, T, N, A).swapaxes(0, 1).copy()
 
+    @np.errstate(over="ignore", invalid="ignore")  # a member may have diverged
     def _advantages(
         self,
         rewards: NDArray[np.float32],
@@ -689,19 +737,42 @@ class PPO:
         block: blocks.Block,
         epochs: NDArray[np.int64],
         table: Tensor,
-    ) -> _Minibatches:
+    ) -> tuple[Tensor, Batch]:
+        """Rows of the table ``(U, m, B)`` for each of U updates, and minibatches.
+
+        Of these, all has an axis U before the others but the observations, which are
+        the whole table's ``(P · N·T, D)``: they are larger than the rest, and taken
+        when an update is due.
+        """
         _, S, F = table.shape
         rows, counts = self._shuffles(state, block, epochs, S)
         taken = counts.sum(-1, keepdims=True)  # (U, m, 1)
         share = (counts / np.maximum(taken, 1)).astype(np.float32)
         weights = torch.from_numpy(share).to(self.device)
         index = torch.from_numpy(rows + block.members[:, None] * S).to(self.device)
-        column = table[..., F - 3].reshape(-1)
-        advantages = column.index_select(0, index.view(-1)).view(index.shape)
+        D = self.features
+        # columns side by side in memory take longer to work on than each by itself;
+        # numbers are taken in a fifth of the time of rows of one number
+        actions, log_probs, advantages, returns, acted = (
+            table[..., start:stop]
+            .flatten(0, 1)
+            .squeeze(-1)
+            .index_select(0, index.view(-1))
+            for start, stop in pairwise((D, F - 4, F - 3, F - 2, F - 1, F))
+        )
+        shape = (*index.shape, -1)
         if self.config.normalize_advantages:
             n = torch.from_numpy(taken.astype(np.float32)).to(self.device)
-            advantages = normalised(advantages, weights, n)
-        return _Minibatches(index, weights[..., None], advantages[..., None])
+            advantages = normalised(advantages.view(index.shape), weights, n)
+        return index, Batch(
+            observations=table[..., :D].flatten(0, 1),
+            actions=(actions if self.continuous else actions.long()).view(shape),
+            log_probs=log_probs.view(shape),
+            advantages=advantages.view(shape),
+            returns=returns.view(shape),
+            values=acted.view(shape),
+            weights=weights.view(shape),
+        )
 
     def _update(
         self,
@@ -712,10 +783,10 @@ class PPO:
         interval: Interval,
     ) -> None:
         """All updates of the members of a block."""
-        P, S, F = table.shape
+        S = table.shape[1]
         who = block.members
         epochs = values["n_epochs"][who].astype(np.int64)
-        minibatches = self._minibatches(state, block, epochs, table)
+        index, minibatches = self._minibatches(state, block, epochs, table)
         parameters = block.take(state.parameters)
         mean, square = block.take(state.adam.mean), block.take(state.adam.square)
         coefficients = Coefficients(
@@ -727,7 +798,6 @@ class PPO:
         max_norm = blocks.column(values["max_grad_norm"][who], self.device)
         rate = values["learning_rate"][who]
         done = state.gradient_steps[who]
-        flat = table.view(P * S, F)
         net, m = None, 0
         for k in range(int(block.updates[0])):
             if net is None or m != block.active(k):
@@ -736,7 +806,7 @@ class PPO:
                 work = self._workspace(m, block.width)
                 c = Coefficients(*(x[:m] for x in coefficients))
                 moments = adam.AdamState(mean[:m], square[:m])
-            batch = self._batch(flat, minibatches, k, m)
+            batch = self._batch(index, minibatches, k, m)
             loss, kl, entropy = self._loss_and_gradient(net, batch, c, work)
             real = work.gradients[:, : self.num_parameters]
             norms = adam.clip_norm(real, max_norm[:m])
@@ -760,21 +830,12 @@ class PPO:
         interval.updates[block.at] += block.updates
         interval.samples[block.at] += epochs * S
 
-    def _batch(self, flat: Tensor, minibatches: _Minibatches, k: int, m: int) -> Batch:
-        """Update k of the first m members, from the rows ``(P · N·T, F)``."""
-        D, A = self.features, self.num_outputs if self.continuous else 1
-        index = minibatches.rows[k, :m]
-        rows = flat.index_select(0, index.view(-1)).view(*index.shape, -1)
-        actions = rows[..., D : D + A]
-        return Batch(
-            observations=rows[..., :D],
-            actions=actions if self.continuous else actions.long(),
-            log_probs=rows[..., D + A : D + A + 1],
-            advantages=minibatches.advantages[k, :m],
-            returns=rows[..., D + A + 2 : D + A + 3],
-            values=rows[..., D + A + 3 : D + A + 4],
-            weights=minibatches.weights[k, :m],
-        )
+    def _batch(self, index: Tensor, minibatches: Batch, k: int, m: int) -> Batch:
+        """Update k of the first m members, of `_minibatches`."""
+        observations, *others = minibatches
+        rows = observations.index_select(0, index[k, :m].view(-1))
+        inputs = rows.view(m, -1, self.features)
+        return Batch(inputs, *(column[k, :m] for column in others))
 
     def _workspace(self, m: int, width: int) -> _Work:
         """Scratch memory, and views of it, which take time to make."""
@@ -809,7 +870,8 @@ class PPO:
         Values are those of the current observations of the inner environments.
         """
         _, critic = self._split(state.parameters)
-        value = self.critic.apply(critic, self._observe(state, update=False))
+        inputs = networks.inputs(self._observe(state, update=False), self.device)
+        value = self.critic.apply(critic, inputs)
         return {
             **interval.means(),
             "update_ratio": interval.update_ratio(state.parameters),

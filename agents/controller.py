@@ -147,10 +147,13 @@ class Controller:
 
     def arguments(self) -> dict[str, Any]:
         """What makes it again, as JSON values."""
-        return {
-            "about": self.header(),
-            "weights": base64.b64encode(save(self.weights)).decode(),
-        }
+        weights = base64.b64encode(save(self.weights)).decode()
+        arguments = {"about": self.header(), "weights": weights}
+        return {**arguments, "shuffle": True} if self.shuffle else arguments
+
+    def shuffled(self) -> Controller:
+        """The same network shown what others observe: a control."""
+        return Controller(self.about, self.weights, shuffle=True)
 
     def header(self) -> dict[str, Any]:
         """Its `About` as JSON values."""

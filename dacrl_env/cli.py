@@ -81,6 +81,11 @@ def _parser() -> argparse.ArgumentParser:
         "training episodes, which cost nothing more",
     )
     compare.add_argument(
+        "--shuffled",
+        action="store_true",
+        help="also run trained controllers with shuffled observations, as a control",
+    )
+    compare.add_argument(
         "--anytime",
         type=int,
         default=0,
@@ -309,7 +314,8 @@ def _compare(options: argparse.Namespace) -> None:
         "runs": options.runs,
         "total": options.total,
     }
-    _run(options, options.policies, options.reference, options.methods, tuning)
+    shown = {**tuning, "shuffled": options.shuffled}
+    _run(options, options.policies, options.reference, options.methods, shown)
     if options.methods and options.anytime:
         from dacrl_env import report
 

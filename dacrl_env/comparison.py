@@ -60,6 +60,7 @@ def compare(
     tuning_budget: int | None = None,
     runs: int = 5,
     total: bool = False,
+    shuffled: bool = False,
     store: Store | str | os.PathLike[str] | None = None,
     workers: int = 1,
     split: str = "test",
@@ -80,6 +81,9 @@ def compare(
         total: count the run of the final policy, too, so that ``tuning_budget`` is all
             that a method uses; feedback is then that of training episodes, which cost
             nothing more.
+        shuffled: also run each trained controller with its observations shuffled
+            among the runs, under the name ``"<method> shuffled"``: what is lost is what
+            the observation was worth.
         store: a store or its directory; None: nothing is kept.
         workers: processes, of one torch thread each.
         split: "test" or "tuning".
@@ -99,10 +103,19 @@ def compare(
         task, policies, methods, seeds, tuning_budget, runs, total, store, task_kwargs
     )
     _check_workers(workers, batch)
+    names = [*policies, *(name for name in methods for _ in range(runs))]
     with _bar(plan, show_progress) as bar:
         fits = _fit_all(plan, workers, bar)
+        subjects: list[tuple[str, int, Policy]]
         subjects = [(name, 0, get_policy(name)) for name in policies]
         subjects += [(fit.method, fit.run, fit.fitted) for fit in fits]
+        if shuffled:
+            subjects += [
+                (f"{fit.method} shuffled", fit.run, _shuffled(fit.fitted))
+                for fit in fits
+                if hasattr(fit.fitted.policy, "shuffled")
+            ]
+            bar.total += (len(subjects) - len(names)) * len(plan.seeds) * plan.steps
         units = [
             _Unit(name, run, policy, part, split)
             for name, run, policy in subjects
@@ -416,6 +429,12 @@ def _spread(fitted: Fitted) -> list[tuple[Cost, Policy]]:
     # the incumbent that stands at each of the points
     at = np.searchsorted(spent, wanted + 1e-9, side="right") - 1
     return [course[k] for k in np.unique(at)]
+
+
+def _shuffled(fitted: Fitted) -> Fitted:
+    """A trained controller with the same account, that sees what others observe."""
+    policy: Any = fitted.policy
+    return Fitted(policy.shuffled(), fitted.cost, task=fitted.task)
 
 
 # -- doing it -------------------------------------------------------------------

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 FORMAT = 1  # of policy files
 NETWORK = "network"  # the kind of policies that have weights
 _HEADER = "dacrl_env.policy"  # in files of weights
+PRETRAINED = "pretrained/"  # how names of policies that come with the package begin
 
 
 class Policy(Protocol):
@@ -414,7 +416,7 @@ def get_policy(spec: str) -> Policy:
 
     A file is one that `save_fitted` (and so ``dacrl fit``) wrote; ``any_task=True``
     lets it run on other tasks than the one it was made for. Policies that come with the
-    package go by the names of their files.
+    package begin with ``pretrained/``; see `pretrained`.
 
     Examples: ``"default"``, ``"static,learning_rate=3e-4"``,
     ``"linear-epsilon,fraction=0.5"``, ``"my_package.policies:Mine,depth=2"``,
@@ -425,10 +427,25 @@ def get_policy(spec: str) -> Policy:
             ones.
     """
     name, kwargs = _read_spec(spec, "policy")
+    if name.startswith(PRETRAINED):
+        return load_fitted(_pretrained(name), **kwargs)
     if name.endswith((".json", ".safetensors")):
         return load_fitted(name, **kwargs)
     policy: Policy = _by_name(spec, POLICIES, "policy")
     return policy
+
+
+def pretrained() -> dict[str, Path]:
+    """Policies that come with the package: files by name."""
+    folder = Path(str(files("dacrl_env.agents"))) / PRETRAINED
+    return {f"{PRETRAINED}{p.stem}": p for p in sorted(folder.glob("*.safetensors"))}
+
+
+def _pretrained(name: str) -> Path:
+    known = pretrained()
+    if name not in known:
+        raise ValueError(f"unknown policy {name!r}; valid: {', '.join(known)}")
+    return known[name]
 
 
 def _by_name(

@@ -34,6 +34,7 @@ from dacrl_env.policies import (
     get_policy,
     identity,
     load_fitted,
+    pretrained,
     save_fitted,
     to_json,
 )
@@ -656,3 +657,66 @@ def test_methods_are_compared_by_name(tmp_path: Path) -> None:
         store=tmp_path,
     )
     assert again.equals(frame)
+
+
+def test_controls_with_shuffled_observations(tmp_path: Path) -> None:
+    spec = spec_of("controller-ppo")
+
+    def compare(shuffled: bool) -> Any:
+        return dacrl_env.compare(
+            QUADRATIC,
+            ["default"],
+            range(4),
+            methods=[spec, "random-search"],
+            tuning_budget=BUDGET,
+            runs=2,
+            store=tmp_path,
+            shuffled=shuffled,
+        )
+
+    plain, both = compare(False), compare(True)
+    control = both[both["policy"] == f"{spec} shuffled"]
+    rest = both[both["policy"] != f"{spec} shuffled"]
+    assert rest.reset_index(drop=True).equals(plain)  # found in the store
+    own = both[both["policy"] == spec]
+    pairs = own.merge(control, on=["run", "seed", "step"])
+    assert len(pairs) > 200  # some may have diverged
+    later = pairs[pairs["step"] > 1]
+    moved = later["hp/learning_rate_x"] != later["hp/learning_rate_y"]
+    assert moved.mean() > 0.9
+    assert set(control["tuning_env_steps"]) == set(own["tuning_env_steps"])
+    assert both.equals(compare(True))
+
+
+def test_task_and_method_of_a_fit_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    method = ["--method", spec_of("controller-ppo"), "--budget", "1600"]
+    out = ["--out", str(tmp_path)]
+    assert main(["fit", "--task", QUADRATIC, *method, *out]) == 0
+    assert (tmp_path / "policy.safetensors").exists()
+    assert main(["fit", *method, *out]) == 2
+    assert "one task is needed" in capsys.readouterr().err
+    twice = ["fit", QUADRATIC, "random-search", *method, *out]
+    assert main(twice) == 2
+    assert "one method is needed" in capsys.readouterr().err
+
+
+# -- controllers that come with the package ------------------------------------------
+
+
+@pytest.mark.parametrize("name", pretrained())
+def test_pretrained_controllers_run_on_their_tasks(name: str) -> None:
+    fitted = get_policy(name)
+    assert isinstance(fitted, Fitted)
+    assert isinstance(fitted.policy, Controller)
+    assert fitted.cost.env_steps > 0
+    task = get_task(str(fitted.task))
+    short = {"budget": task.budget // 10, "eval_episodes": 1}
+    frame = dacrl_env.evaluate(fitted, task, [0, 1], **short)
+    assert set(frame["task"]) == {task.id}
+
+
+def test_unknown_pretrained_controllers() -> None:
+    with pytest.raises(ValueError, match="unknown policy 'pretrained/nothing'"):
+        get_policy("pretrained/nothing")

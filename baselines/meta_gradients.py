@@ -75,7 +75,8 @@ class MetaGradients:
     Args:
         meta_step: of Adam on the logarithmic axes, at most about so much a decision.
         tune: hyperparameters that move; None: all that the learner has of `TUNED`.
-        decisions: outer steps a run, a meta-step each but for the first.
+        decisions: outer steps a run, a meta-step each but for the first. With PPO each
+            costs the steps of one rollout.
         reference_gamma: γ' of PPO's objective; None: where γ starts.
         reference_lambda: λ'; None: where λ starts.
         **initial: where tuned hyperparameters start; else at their defaults.

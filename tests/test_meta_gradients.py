@@ -1,6 +1,7 @@
 """Meta-gradients against finite differences, and the policy on runs."""
 
 from dataclasses import fields, replace
+from operator import attrgetter
 
 import numpy as np
 import pytest
@@ -245,10 +246,11 @@ def test_values_stay_in_range():
     for sign in (1, -1):
         policy._move(np.ones(3, bool), np.full((3, 3), 1.0 * sign))
         policy._move(np.ones(3, bool), np.full((3, 3), 100.0 * sign))
-        actions = policy.act(None, {"env_steps": np.full(3, 1)})
-        assert np.isfinite(actions).all()
-        config = envs.to_config(actions[0])
         bounds = ["low", "high"][sign < 0]
+        # not beyond: the way back would be lost time
+        limits = np.array([h.to_unit(getattr(h, bounds)) for h in policy.tuned])
+        np.testing.assert_array_equal(policy.units, np.tile(limits, (3, 1)))
+        config = envs.to_config(policy.act(None, {"env_steps": np.full(3, 1)})[0])
         for h in policy.tuned:
             assert config[h.name] == pytest.approx(getattr(h, bounds), rel=1e-6)
         policy.reset(envs, 0)
@@ -313,21 +315,40 @@ def test_copies_go_on_from_where_the_environments_are():
     assert (r.actions != other.actions).any()
 
 
-def test_a_copy_does_not_learn_of_a_coming_shift():
-    envs = make("dacrl/PPO-PendulumShift-v0")
-    hold(envs)
-    lived = envs.population.state.learner.envs.lifetime.copy()
+def copies(envs, monkeypatch):
+    """States that probe rollouts are played in, as these leave them."""
     seen = []
-    learner = envs.population.learner
+    original = type(envs.population.learner).probe
 
-    def watch(state, values):
-        result = type(learner).probe(learner, state, values)
-        seen.append(state.envs.lifetime.copy())
+    def watched(learner, state, values):
+        result = original(learner, state, values)
+        seen.append(state)
         return result
 
-    learner.probe = watch
+    monkeypatch.setattr(type(envs.population.learner), "probe", watched)
+    return seen
+
+
+def test_copies_have_streams_of_their_own(monkeypatch):
+    envs = make(PPO)
+    seen = copies(envs, monkeypatch)
+    for _ in range(2):
+        hold(envs)
+        probe.rollout(envs, np.ones(3, bool))
+    training = envs.population.state.learner
+    for keys in ("keys", "envs.keys"):
+        name = attrgetter(keys)
+        all_keys = np.concatenate([name(s).ravel() for s in (*seen, training)])
+        assert len(np.unique(all_keys)) == len(all_keys), keys
+
+
+def test_a_copy_does_not_learn_of_a_coming_shift(monkeypatch):
+    envs = make("dacrl/PPO-PendulumShift-v0")
+    hold(envs)
+    seen = copies(envs, monkeypatch)
     probe.rollout(envs, np.ones(3, bool))
-    np.testing.assert_array_equal(seen[0], lived)
+    lived = envs.population.state.learner.envs.lifetime
+    np.testing.assert_array_equal(seen[0].envs.lifetime, lived)
 
 
 def test_workers_give_the_same_actions():

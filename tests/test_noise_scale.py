@@ -103,6 +103,27 @@ def test_parts_keep_the_samples_of_a_member_together():
     assert (cut.weights == 0.5).all()
 
 
+def test_neighbours_of_a_rollout_go_to_different_parts():
+    envs, everyone = make(PPO), np.ones(3, bool)
+    hold(envs)
+    batch = noise_scale._rollout_batch(envs, everyone)
+    shuffled = noise_scale._shuffled(envs, batch)
+    for k in range(3):
+        table = torch.cat([batch.observations[k], batch.actions[k]], 1).numpy()
+        mixed = torch.cat([shuffled.observations[k], shuffled.actions[k]], 1).numpy()
+        assert (table != mixed).any(1).mean() > 0.9
+        np.testing.assert_array_equal(
+            np.unique(table, axis=0), np.unique(mixed, axis=0)
+        )
+    learner, state = envs.population.learner, envs.population.state.learner
+    own = probe.coefficients(learner, probe.applied(envs))
+    c = type(own)(*(x.repeat_interleave(PARTS, 0) for x in own))
+    cut = parts(shuffled)
+    expected = noise(lambda rows: learner.loss(rows, cut, c), state.parameters, 16)
+    found = noise_scale.estimates(envs, everyone)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("task", [DQN, PPO])
 def test_looking_changes_nothing(task):
     looked, left = make(task), make(task)

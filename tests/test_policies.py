@@ -8,6 +8,8 @@ import pytest
 from dacrl_env.baselines.schedules import SHAPES, Schedule
 
 import dacrl_env
+from dacrl_env import TASKS, get_task
+from dacrl_env.evaluation import suitable_options
 from dacrl_env.policies import POLICIES, get_method, get_policy, needs
 
 TASK = "dacrl/DQN-CartPole-v0"
@@ -54,6 +56,38 @@ def test_every_policy_gives_actions_within_the_space(spec):
         actions = policy.act(observations, infos)
         assert actions.shape == envs.action_space.shape
         assert (np.abs(actions) <= 1).all()
+        observations, _, _, _, infos = envs.step(actions)
+
+
+WHITE_BOX = ("noise-scale", "meta-gradients")
+UNFIT = {  # what a policy cannot do, and how it says so
+    **{("vdbe", "ppo"): "epsilon", ("vdbe", "sgd"): "epsilon"},
+    ("noise-scale", "sgd"): "batch_size",
+    ("meta-gradients", "sgd"): "'sgd'; valid: dqn, ppo",
+    **{(name, "dacrl/PPO-LunarLander-v0"): "cannot be copied" for name in WHITE_BOX},
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("spec", ["vdbe", "lr-bandit", *WHITE_BOX])
+def test_reference_policies_know_every_task_or_say_why_not(spec, task):
+    policy, learner = get_policy(spec), get_task(task).learner
+    unfit = UNFIT.get((spec, task), UNFIT.get((spec, learner)))
+    if unfit is not None:
+        with pytest.raises(ValueError, match=unfit):
+            dacrl_env.evaluate(policy, task, seeds=[0])
+        return
+    options = {
+        "dqn": {"budget": 1_200, "decision_interval": 300, "learning_starts": 100},
+        "ppo": {"budget": 1_024, "decision_interval": 256, "rollout_length": 16},
+        "sgd": {"decision_interval": 10},
+    }[learner]
+    options = suitable_options(policy, get_task(task), options | {"feedback": "train"})
+    envs = dacrl_env.PopulationEnv(task, 2, **options)
+    observations, infos = envs.reset(seed=0)
+    policy.reset(envs, 0)
+    for _ in range(5):  # past the end of the runs
+        actions = policy.act(observations, infos)
         observations, _, _, _, infos = envs.step(actions)
 
 

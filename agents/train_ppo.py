@@ -24,7 +24,7 @@ class ControllerPPO(Outer):
     """PPO on a population of inner runs.
 
     Args:
-        learning_rate: of Adam.
+        learning_rate: of Adam, falling linearly to 0 over all rounds.
         n_epochs: passes over a rollout.
         batch_size: of a minibatch; the largest divisor of the rollout up to it.
         gamma: discount.
@@ -65,6 +65,11 @@ class ControllerPPO(Outer):
             },
             device="cpu",
         )
+
+    def begin_round(self, model: Any, share: float) -> None:
+        """Set the learning rate."""
+        rate = self.learning_rate * (1 - share)
+        model.lr_schedule = lambda _: rate
 
     def network(self, model: Any) -> Network:
         """The mean of the actor's distribution, cut off at −1 and 1."""

@@ -23,7 +23,7 @@ class ControllerRecurrentPPO(Outer):
     """Recurrent PPO on a population of inner runs.
 
     Args:
-        learning_rate: of Adam.
+        learning_rate: of Adam, falling linearly to 0 over all rounds.
         n_epochs: passes over a rollout.
         batch_size: of a minibatch; the largest divisor of the rollout up to it.
         gamma: discount.
@@ -77,6 +77,11 @@ class ControllerRecurrentPPO(Outer):
             },
             device="cpu",
         )
+
+    def begin_round(self, model: Any, share: float) -> None:
+        """Set the learning rate."""
+        rate = self.learning_rate * (1 - share)
+        model.lr_schedule = lambda _: rate
 
     def network(self, model: Any) -> Network:
         """Memory, hidden layers and mean of the actor, cut off at −1 and 1."""

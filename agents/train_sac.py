@@ -30,6 +30,7 @@ class ControllerSAC(Outer):
         buffer_size: transitions kept.
         gamma: discount.
         tau: of the target networks' moving average.
+        ent_coef: temperature: a number, or ``"auto_x"`` to adapt it from x on.
         hidden_sizes: of actor and critics each.
     """
 
@@ -40,6 +41,7 @@ class ControllerSAC(Outer):
     buffer_size: int = 100_000
     gamma: float = 1.0
     tau: float = 0.005
+    ent_coef: float | str = "auto_0.1"
     hidden_sizes: Sequence[int] = (64, 64)
 
     def build(self, venv: VecEnv, round_steps: int) -> SAC:
@@ -53,6 +55,7 @@ class ControllerSAC(Outer):
             batch_size=self.batch_size,
             tau=self.tau,
             gamma=self.gamma,
+            ent_coef=self.ent_coef,
             train_freq=1,
             gradient_steps=self.gradient_steps,
             policy_kwargs={"net_arch": list(self.hidden_sizes)},

@@ -7,7 +7,6 @@ the model, and ``checkpoint.json``, which names both and counts once it is in pl
 from __future__ import annotations
 
 import json
-import os
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 
+from dacrl_env.files import write_whole
 from dacrl_env.learners.sb3 import random_state
 from dacrl_env.snapshot import Snapshot, SnapshotError, SnapshotNotSupported
 from dacrl_env.store import StoreError
@@ -136,8 +136,8 @@ def save(
         envs.snapshot(exact=False).save(_population(path, number))
     arrays: dict[str, NDArray[Any]] = {}
     skeleton = json.dumps({"about": about, "trained": _flat(trained, arrays)})
-    _replace(_model(path, number), to_bytes(arrays, {_HEADER: skeleton}))
-    _replace(path / _INDEX, json.dumps({"number": number}).encode())
+    write_whole(_model(path, number), to_bytes(arrays, {_HEADER: skeleton}))
+    write_whole(path / _INDEX, json.dumps({"number": number}).encode())
     if before is not None:
         for old in (_population(path, number - 1), _model(path, number - 1)):
             old.unlink(missing_ok=True)
@@ -193,16 +193,6 @@ def _population(path: Path, number: int) -> Path:
 
 def _model(path: Path, number: int) -> Path:
     return path / f"model-{number}.safetensors"
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file, whole or not at all."""
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def _flat(tree: Any, arrays: dict[str, NDArray[Any]]) -> Any:

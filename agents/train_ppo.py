@@ -48,23 +48,7 @@ class ControllerPPO(Outer):
 
     def build(self, venv: VecEnv, round_steps: int) -> PPO:
         """A model whose rollout is one round."""
-        return PPO(
-            "MlpPolicy",
-            venv,
-            learning_rate=self.learning_rate,
-            n_steps=round_steps,
-            batch_size=divisor(round_steps * venv.num_envs, self.batch_size),
-            n_epochs=self.n_epochs,
-            gamma=self.gamma,
-            gae_lambda=self.gae_lambda,
-            clip_range=self.clip_range,
-            ent_coef=self.ent_coef,
-            policy_kwargs={
-                "net_arch": list(self.hidden_sizes),
-                "log_std_init": self.log_std_init,
-            },
-            device="cpu",
-        )
+        return PPO("MlpPolicy", venv, **arguments(self, venv, round_steps))
 
     def begin_round(self, model: Any, share: float) -> None:
         """Set the learning rate."""
@@ -76,6 +60,25 @@ class ControllerPPO(Outer):
         policy = model.policy
         weights = layers_of(policy.mlp_extractor.policy_net, policy.action_net)
         return "tanh", "clip", weights
+
+
+def arguments(method: Any, venv: VecEnv, round_steps: int) -> dict[str, Any]:
+    """What a method with these fields asks of Stable-Baselines3's PPO."""
+    return {
+        "learning_rate": method.learning_rate,
+        "n_steps": round_steps,
+        "batch_size": divisor(round_steps * venv.num_envs, method.batch_size),
+        "n_epochs": method.n_epochs,
+        "gamma": method.gamma,
+        "gae_lambda": method.gae_lambda,
+        "clip_range": method.clip_range,
+        "ent_coef": method.ent_coef,
+        "policy_kwargs": {
+            "net_arch": list(method.hidden_sizes),
+            "log_std_init": method.log_std_init,
+        },
+        "device": "cpu",
+    }
 
 
 if __name__ == "__main__":

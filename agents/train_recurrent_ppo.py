@@ -15,7 +15,8 @@ from typing import Any
 
 from stable_baselines3.common.vec_env import VecEnv
 
-from .training import Network, Outer, divisor, layers_of, main
+from .train_ppo import arguments
+from .training import Network, Outer, layers_of, main
 
 
 @dataclass(frozen=True)
@@ -59,24 +60,9 @@ class ControllerRecurrentPPO(Outer):
                 "pip install 'dacrl-env[recurrent]'",
                 name="sb3_contrib",
             ) from error
-        return RecurrentPPO(
-            "MlpLstmPolicy",
-            venv,
-            learning_rate=self.learning_rate,
-            n_steps=round_steps,
-            batch_size=divisor(round_steps * venv.num_envs, self.batch_size),
-            n_epochs=self.n_epochs,
-            gamma=self.gamma,
-            gae_lambda=self.gae_lambda,
-            clip_range=self.clip_range,
-            ent_coef=self.ent_coef,
-            policy_kwargs={
-                "net_arch": list(self.hidden_sizes),
-                "lstm_hidden_size": self.lstm_size,
-                "log_std_init": self.log_std_init,
-            },
-            device="cpu",
-        )
+        given = arguments(self, venv, round_steps)
+        given["policy_kwargs"]["lstm_hidden_size"] = self.lstm_size
+        return RecurrentPPO("MlpLstmPolicy", venv, **given)
 
     def begin_round(self, model: Any, share: float) -> None:
         """Set the learning rate."""

@@ -87,7 +87,7 @@ class Outer:
 
     population: int = 32
     action_mode: str = "relative"
-    history: int = 1
+    history: int = 3
     rows: Sequence[str] | None = None
     decisions: int | None = None
     reward: str = "progress"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dacrl_env.files import write_whole
 from dacrl_env.registration import load
 from dacrl_env.version import __version__
 
@@ -321,12 +322,7 @@ def save_fitted(
         data = _with_weights(content)
     else:
         data = json.dumps(content, indent=2).encode()
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    write_whole(path, data)
 
 
 def _with_weights(content: dict[str, Any]) -> bytes:

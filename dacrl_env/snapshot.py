@@ -24,6 +24,7 @@ import torch
 from gymnasium.utils import EzPickle
 from numpy.typing import NDArray
 
+from dacrl_env.files import write_whole
 from dacrl_env.version import __version__
 
 FORMAT = 1
@@ -236,16 +237,7 @@ class Snapshot:
         header = {**self.header, "format": FORMAT}
         header["checksum"] = _checksum(header, arrays)
         data = save(arrays, metadata={_HEADER: json.dumps(header, sort_keys=True)})
-        path = Path(path)
-        temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-        try:
-            with open(temporary, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(Path(path), data)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Snapshot:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -24,6 +23,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dacrl_env.files import write_whole
 from dacrl_env.policies import Cost, Fitted, Policy
 from dacrl_env.population import Population
 from dacrl_env.registration import get_task
@@ -405,13 +405,8 @@ class _Journal:
             name = f"state-{len(self.records)}.safetensors"
             snap.save(self.path / name)
         content = {"key": self.key, "state": name, "records": self.records}
-        file = self.path / "journal.json"
-        temporary = file.with_name(f"journal.tmp-{os.getpid()}")
-        with open(temporary, "w") as stream:
-            json.dump(content, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, file)  # from here on the new state counts
+        # from here on the new state counts
+        write_whole(self.path / "journal.json", json.dumps(content).encode())
         self.state = None if name is None else self.path / name
         if old is not None and old != self.state:
             old.unlink(missing_ok=True)

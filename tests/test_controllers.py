@@ -151,7 +151,7 @@ def test_shuffled_runs_see_others() -> None:
 def test_memory_begins_anew_with_a_run() -> None:
     spec = spec_of("controller-recurrent-ppo")
     policy = get_method(spec).fit(QUADRATIC, BUDGET, 0).policy
-    envs = PopulationEnv(QUADRATIC, 2, action_mode="relative")
+    envs = PopulationEnv(QUADRATIC, 2, action_mode="relative", history=policy.history)
     policy.reset(envs, 0)
     D = len(envs.observation_names)
     seen = np.random.default_rng(0).uniform(-1, 1, (2, D)).astype(np.float32)
@@ -183,15 +183,16 @@ def test_training_gives_a_controller_that_acts_as_its_model(
     monkeypatch.setattr(training._Training, "_try", watched)
     fitted = get_method(spec_of(name)).fit(QUADRATIC, BUDGET, 0)
     model, policy = kept["model"], kept["controller"]
-    envs = PopulationEnv(QUADRATIC, 5, action_mode=policy.action_mode)
+    seen = {"action_mode": policy.action_mode, "history": policy.history}
+    envs = PopulationEnv(QUADRATIC, 5, **seen)
     observations, infos = envs.reset(seed=1)
     policy.reset(envs, 0)
     state: Any = None
     for _ in range(3):
         actions = policy.act(observations, infos)
-        seen = kept["venv"].normalize_obs(observations)
+        shown = kept["venv"].normalize_obs(observations)
         start = infos["env_steps"] == 0
-        expected, state = model.predict(seen, state, start, deterministic=True)
+        expected, state = model.predict(shown, state, start, deterministic=True)
         np.testing.assert_allclose(actions, expected, atol=1e-5)
         observations, _, _, _, infos = envs.step(actions)
     assert fitted.cost.env_steps <= BUDGET
@@ -297,9 +298,11 @@ def test_time_only_controller_sees_progress_alone() -> None:
 
 
 def test_history_is_stacked_in_training_and_in_use() -> None:
-    spec = spec_of("controller-ppo", ",history=3")
-    policy = get_method(spec).fit(QUADRATIC, BUDGET, 0).policy
-    assert sum(row.endswith("@-2") for row in policy.about.rows) > 3
+    for history in (1, 4):
+        spec = spec_of("controller-ppo", f",history={history}")
+        policy = get_method(spec).fit(QUADRATIC, BUDGET, 0).policy
+        oldest = [row for row in policy.about.rows if row.endswith("@-3")]
+        assert len(oldest) * 4 == (len(policy.about.rows) if history == 4 else 0)
     assert len(dacrl_env.evaluate(policy, QUADRATIC, range(2))) == 2 * 51
 
 

@@ -14,11 +14,14 @@ the inner environments can be copied.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import importlib.util
+import inspect
+import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +42,7 @@ from dacrl_env.actions import check_names
 from dacrl_env.evaluation import evaluate, suitable_options
 from dacrl_env.integrations.sb3 import to_sb3
 from dacrl_env.learners.sb3 import random_state
-from dacrl_env.policies import Cost, Fitted, from_json, to_json
+from dacrl_env.policies import METHODS, Cost, Fitted, from_json, to_json
 from dacrl_env.registration import get_task
 from dacrl_env.settings import resolve
 from dacrl_env.store import Store, canonical
@@ -497,33 +500,32 @@ def main(method: type[Outer]) -> None:
     """The command line of a training program: ``dacrl fit`` with its method.
 
     Args:
-        method: whose fields are options.
+        method: whose fields are options; others go to ``dacrl fit``.
     """
-    import argparse
-    from dataclasses import fields
-
     from dacrl_env.cli import main as dacrl
-    from dacrl_env.policies import METHODS
 
-    entry = f"dacrl_env.agents.{method.__module__.rpartition('.')[2]}:{method.__name__}"
-    if method.__module__ == "__main__":
-        import sys
-
-        stem = Path(sys.argv[0]).stem
-        entry = f"dacrl_env.agents.{stem}:{method.__name__}"
+    # the module is called __main__ where it is run as a program
+    module = Path(sys.argv[0]).stem
+    entry = f"dacrl_env.agents.{module}:{method.__name__}"
     (name,) = (name for name, (where, _) in METHODS.items() if where == entry)
-    parser = argparse.ArgumentParser(description=method.__doc__)
-    parser.add_argument("task")
-    parser.add_argument("--budget", required=True)
-    parser.add_argument("--seed", default="0")
-    parser.add_argument("--out", required=True)
+    about = [inspect.cleandoc(str(c.__doc__)) for c in (method, Outer)]
+    parser = argparse.ArgumentParser(
+        description=f"The same as: dacrl fit TASK {name},option=value,… --budget STEPS "
+        "--out DIR",
+        epilog="\n\n".join(about),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("task", help="id, as `dacrl tasks` lists them")
     for f in fields(method):
-        parser.add_argument(f"--{f.name.replace('_', '-')}", dest=f.name)
-    given = vars(parser.parse_args())
+        option = f"--{f.name.replace('_', '-')}"
+        parser.add_argument(
+            option, dest=f.name, metavar="VALUE", help=f"default {f.default!r}"
+        )
+    given, others = parser.parse_known_args()
     chosen = [
-        f"{f.name}={given[f.name]}" for f in fields(method) if given[f.name] is not None
+        f"{f.name}={getattr(given, f.name)}"
+        for f in fields(method)
+        if getattr(given, f.name) is not None
     ]
-    arguments = ["fit", given["task"], ",".join([name, *chosen])]
-    for option in ("budget", "seed", "out"):
-        arguments += [f"--{option}", given[option]]
-    raise SystemExit(dacrl(arguments))
+    raise SystemExit(dacrl(["fit", given.task, ",".join([name, *chosen]), *others]))

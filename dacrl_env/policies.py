@@ -440,7 +440,8 @@ def pretrained() -> dict[str, Path]:
 def _pretrained(name: str) -> Path:
     known = pretrained()
     if name not in known:
-        raise ValueError(f"unknown policy {name!r}; valid: {', '.join(known)}")
+        valid = ", ".join(known) or "none come with this version"
+        raise ValueError(f"unknown policy {name!r}; valid: {valid}")
     return known[name]
 
 

@@ -629,10 +629,11 @@ def test_minibatches_divide_a_rollout() -> None:
 def test_a_program_of_its_own(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "dacrl_env.agents.train_ppo", QUADRATIC]
     command += ["--budget", "1600", "--out", str(tmp_path), "--population", "4"]
-    command += ["--trial-runs", "4", "--hidden-sizes", "(8,)"]
+    command += ["--trial-runs", "4", "--hidden-sizes", "(8,)", "--seed", "3"]
+    command += ["--action-mode", "continuous", "--run-budget", "100"]
     subprocess.run(command, check=True, capture_output=True)
     fitted = load_fitted(tmp_path / "policy.safetensors")
-    assert fitted.task == QUADRATIC
+    assert (fitted.task, fitted.action_mode) == (QUADRATIC, "continuous")
     assert fitted.policy.weights["weight/0"].shape[1] == 8
 
 

@@ -14,17 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from dacrl_env.agents import checkpoints
 from dacrl_env.agents.controller import About, Controller
-from dacrl_env.agents.training import divisor
+from dacrl_env.agents.training import Seen, divisor
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
 import dacrl_env
 from dacrl_env.cli import main
 from dacrl_env.evaluation import suitable_options
+from dacrl_env.integrations.sb3 import to_sb3
 from dacrl_env.policies import (
     METHODS,
     Cost,
@@ -260,6 +262,31 @@ def test_everything_is_charged() -> None:
     assert fitted.incumbents[0][0].env_steps == 3 * 1_200 + 800
 
 
+def test_the_account_follows_the_population_step_by_step() -> None:
+    tiny = {"budget": 400, "decision_interval": 100, "eval_episodes": 2}
+    plain, envs = PopulationEnv(TASK, 2, **tiny), PopulationEnv(TASK, 2, **tiny)
+    told: list[int] = []
+    seen = Seen(to_sb3(envs, monitored=False), np.array([3, 0]), told.append)
+    seen.seed(5)
+    observations, infos = plain.reset(seed=5)
+    np.testing.assert_array_equal(seen.reset(), observations[:, [3, 0]])
+    assert seen.cost.eval_steps == infos["eval_steps"].sum()
+    over = np.zeros(2, np.int64)  # evaluation steps of runs that have ended
+    for step in range(1, 10):
+        actions = plain.action_space.sample()
+        observations, _, ended, _, infos = plain.step(actions)
+        shown, _, dones, members = seen.step(actions)
+        np.testing.assert_array_equal(shown, observations[:, [3, 0]])
+        if ended.all():
+            over += infos["final_info"]["eval_steps"]
+            for i, member in enumerate(members):
+                last = infos["final_obs"][i][[3, 0]]
+                np.testing.assert_array_equal(member["terminal_observation"], last)
+        assert dones.tolist() == ended.tolist()
+        assert seen.cost.env_steps == step * 200 == sum(told)
+        assert seen.cost.eval_steps == (over + infos["eval_steps"]).sum()
+
+
 def test_runs_that_diverge_are_charged_what_they_used() -> None:
     options = {"population": 3, "action_mode": "continuous", "log_std_init": 3.0}
     more = ",".join(f"{k}={v!r}" for k, v in options.items())
@@ -285,6 +312,42 @@ def test_best_trial_comes_out(monkeypatch: pytest.MonkeyPatch) -> None:
     costs = [cost.env_steps for cost, _ in fitted.incumbents]
     assert costs == [400, 800, 1_600]  # found first and second, then kept
     assert fitted.policy is fitted.incumbents[1][1]
+
+
+@pytest.mark.parametrize(
+    ("objective", "expected"),
+    # of 50 decisions; the second run diverged after two, and stays at the floor
+    [("final", (0.6 - 2.0) / 2), ("auc", (0.5 + (0.4 - 2.0 * 49) / 50) / 2)],
+)
+def test_what_a_trial_is_worth(
+    objective: str, expected: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dacrl_env.agents import training
+
+    def run(seed: int, scores: list[float]) -> pd.DataFrame:
+        steps = np.arange(len(scores) + 1)
+        score = [9.0, *scores]  # before training: counts for nothing
+        spent = dict.fromkeys(("env_steps", "eval_steps", "gradient_steps"), steps)
+        return pd.DataFrame(
+            {"seed": seed, "step": steps, "score": score, "flops": 0.0, **spent}
+        )
+
+    frame = pd.concat([run(0, [0.4, 0.6] * 25), run(1, [0.4, -2.0])], ignore_index=True)
+    # a report between two decisions has no score
+    between = frame.tail(1).assign(score=np.nan, eval_steps=np.nan)
+    frame = pd.concat([frame, between], ignore_index=True)
+    monkeypatch.setattr(training, "evaluate", lambda *_, **__: frame)
+    trials = []
+    log = training._Training._log
+
+    def watched(self: Any, trial: Any) -> None:
+        trials.append(trial)
+        log(self, trial)
+
+    monkeypatch.setattr(training._Training, "_log", watched)
+    spec = f"controller-ppo,{SMALL},objective={objective!r}"
+    get_method(spec).fit(QUADRATIC, BUDGET, 0)
+    assert [t for t in trials if t is not None] == pytest.approx([expected] * 2)
 
 
 def test_time_only_controller_sees_progress_alone() -> None:

@@ -42,6 +42,7 @@ from dacrl_env.policies import (
 )
 from dacrl_env.registration import get_task
 from dacrl_env.store import Store, StoreError
+from dacrl_env.trials import fit_key
 from dacrl_env.vector_env import PopulationEnv
 
 TASK = "dacrl/DQN-CartPole-v0"
@@ -244,6 +245,12 @@ def test_workers_change_nothing() -> None:
     two = get_method(f"{spec},num_workers=2").fit(TASK, 2_000, 0, **tiny)
     assert to_json(one.policy) == to_json(two.policy)
     assert one.cost == two.cost
+    # an interrupted training can go on with another number of them
+    keys = [
+        fit_key(get_task(TASK), get_method(name), 2_000, 0, tiny)
+        for name in (spec, f"{spec},num_workers=2", f"{spec},history=2")
+    ]
+    assert keys[0] == keys[1] != keys[2]
 
 
 def test_everything_is_charged() -> None:
@@ -312,6 +319,34 @@ def test_best_trial_comes_out(monkeypatch: pytest.MonkeyPatch) -> None:
     costs = [cost.env_steps for cost, _ in fitted.incumbents]
     assert costs == [400, 800, 1_600]  # found first and second, then kept
     assert fitted.policy is fitted.incumbents[1][1]
+
+
+@pytest.mark.parametrize(
+    ("name", "read", "expected"),
+    [
+        (
+            "controller-ppo",
+            lambda model: model.policy.optimizer.param_groups[0]["lr"],
+            [1e-3 * (1 - k / 4) for k in range(4)],
+        ),
+        ("controller-dqn", lambda model: model.exploration_rate, [1, 0.55, 0.1, 0.1]),
+    ],
+)
+def test_what_falls_over_the_rounds(
+    name: str, read: Any, expected: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dacrl_env.agents import training
+
+    values = []
+    log = training._Training._log
+
+    def watched(self: Any, trial: Any) -> None:
+        values.append(read(self.model))
+        log(self, trial)
+
+    monkeypatch.setattr(training._Training, "_log", watched)
+    get_method(spec_of(name, ",trial_share=0")).fit(QUADRATIC, 4 * 200, 0)
+    assert values == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -393,7 +428,9 @@ def test_a_stopped_training_goes_on_to_the_same_result(
     from dacrl_env.agents import training
 
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
-    method = get_method(spec_of(name))
+    # without trials it is the last network that comes out
+    more = "" if name == "controller-ppo" else ",trial_share=0"
+    method = get_method(spec_of(name, more))
     expected = method.fit(QUADRATIC, BUDGET, 0)
     log = training._Training._log
 
@@ -406,7 +443,7 @@ def test_a_stopped_training_goes_on_to_the_same_result(
         monkeypatch.setattr(training._Training, "_log", stopping)
 
     store = Store(tmp_path)
-    for rounds in (1, 4):  # a trial is in between
+    for rounds in (1, 4):  # with trials, one is in between
         stop_after(rounds)
         with pytest.raises(StopError):
             method.fit(QUADRATIC, BUDGET, 0, store)

@@ -6,6 +6,7 @@ from pathlib import Path
 import gymnasium as gym
 
 import dacrl_env
+from dacrl_env.policies import pretrained
 
 checkout = Path(sys.argv[1]).resolve()
 installed = Path(dacrl_env.__file__).resolve()
@@ -13,6 +14,8 @@ if checkout in installed.parents:
     sys.exit(f"tested the checkout, not the wheel: {installed}")
 if not (installed.parent / "py.typed").is_file():
     sys.exit("py.typed is not in the wheel")
+if not pretrained():
+    sys.exit("the trained controllers are not in the wheel")
 
 env = gym.make("dacrl/DQN-CartPole-v0", budget=2_000)
 observation, info = env.reset(seed=0)

@@ -98,7 +98,7 @@ class Controller:
         self.weights = {name: np.asarray(a, np.float32) for name, a in arrays.items()}
         self.shuffle = shuffle
         self.action_mode = self.about.action_mode
-        self.hyperparameters = self.about.hyperparameters
+        self.controls = self.about.hyperparameters
         self.history = self.about.history
         self.decisions = self.about.decisions
         self._layers, self._lstm = self._checked()

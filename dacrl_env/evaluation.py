@@ -144,7 +144,8 @@ def suitable_options(
         options.setdefault("history", history)
     chosen = options.get("hyperparameters")
     if chosen is None:
-        chosen = task.controlled or load(LEARNERS[task.learner]).controlled
+        chosen = getattr(policy, "controls", None) or task.controlled
+        chosen = chosen or load(LEARNERS[task.learner]).controlled
     names = [getattr(h, "name", h) for h in chosen]
     missing = [name for name in needs(policy, task.learner) if name not in names]
     options["hyperparameters"] = (*chosen, *missing)

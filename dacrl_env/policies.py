@@ -40,8 +40,9 @@ class Policy(Protocol):
 
     Beside ``action_mode`` a policy may have these attributes, which `evaluate` heeds:
     ``decisions`` (outer steps a run) or ``decision_interval`` (inner environment
-    steps), ``history`` (decisions stacked in the observation) and ``hyperparameters``
-    (names it needs to control beside the task's, or these by learner, see `needs`).
+    steps), ``history`` (decisions stacked in the observation), ``hyperparameters``
+    (names it needs to control beside the task's, or these by learner, see `needs`) or
+    ``controls`` (names of all it sets, in order, instead of the task's).
     """
 
     action_mode: str
@@ -149,6 +150,7 @@ class Fitted:
         self.decisions = getattr(policy, "decisions", None)
         self.decision_interval = getattr(policy, "decision_interval", None)
         self.history = getattr(policy, "history", None)
+        self.controls = getattr(policy, "controls", None)
 
     def reset(self, envs: PopulationEnv, seed: int) -> None:
         """As the policy."""

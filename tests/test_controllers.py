@@ -598,6 +598,17 @@ def test_files_of_another_task_say_so(tmp_path: Path) -> None:
     assert len(frame) == 21
 
 
+def test_the_environment_controls_what_the_network_sets() -> None:
+    plain = controller()
+    weights = {**plain.weights, "weight/1": plain.weights["weight/1"][:, :2]}
+    weights["bias/1"] = plain.weights["bias/1"][:2]
+    fields = {**plain.header(), "hyperparameters": ["gamma", "learning_rate"]}
+    frame = dacrl_env.evaluate(Controller(fields, weights), TASK, [0], budget=2_000)
+    set_by_it = [column for column in frame if column.startswith("hp/")]
+    assert set_by_it == ["hp/gamma", "hp/learning_rate"]
+    assert frame["hp/gamma"].nunique() > 2
+
+
 def test_tasks_without_the_rows_say_so() -> None:
     policy = controller(rows=("progress", "signal/kl"))
     with pytest.raises(ValueError, match=r"does not have: signal/kl; it has progress"):

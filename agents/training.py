@@ -157,14 +157,14 @@ class Outer:
             venv: vectorised environments.
             round_steps: outer steps of a round, for each of them.
         """
-        raise NotImplementedError
+        raise NotImplementedError("a training program builds its own model")
 
     def begin_round(self, model: Any, share: float) -> None:
         """Set what depends on the share of all rounds that is done."""
 
     def network(self, model: Any) -> Network:
         """Activation, output and weights of the model's policy."""
-        raise NotImplementedError
+        raise NotImplementedError("a training program knows its own network")
 
 
 class Seen(VecEnvWrapper):

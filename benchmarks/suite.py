@@ -264,7 +264,8 @@ def _defaults(settings: Settings) -> dict[str, Any]:
 def _dqn(library: Any, settings: Settings) -> Program:
     values, config = _defaults(settings), settings.config
     epsilon = values.pop("epsilon")
-    del values["max_grad_norm"]  # SBX does not clip
+    # SBX does not clip; by default all of the replay is drawn from
+    del values["max_grad_norm"], values["replay_window"]
     arguments = dict(
         buffer_size=dqn.DQN.replay_capacity(config, settings.budget),
         learning_starts=LEARNING_STARTS,

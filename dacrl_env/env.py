@@ -39,8 +39,8 @@ class DynamicConfigEnv(gym.Env[NDArray[np.float32], Any]):
     | ``discrete`` | ``Discrete(3**d)`` | the same in base 3, first name most significant |
 
     Components outside of the box are clipped. Wrong shapes, NaN and infinities raise
-    ``ValueError`` and leave the run untouched. Integers are rounded, ``batch_size`` is
-    at most the replay capacity and ``gradient_steps`` at most 4 × ``train_freq`` when
+    ``ValueError`` and leave the run untouched. Integers are rounded, ``batch_size`` and
+    ``replay_window`` are at most the replay capacity and ``gradient_steps`` at most 4 × ``train_freq`` when
     applied. In relative modes the position is kept unrounded between steps, so that
     small moves add up.
 
@@ -56,6 +56,7 @@ class DynamicConfigEnv(gym.Env[NDArray[np.float32], Any]):
     | train_freq (environment steps) | 1 to 256 | log, integer | 4 |
     | gradient_steps (per training event) | 1 to 256 | log, integer | 1 |
     | max_grad_norm | 0.1 to 100 | log | 10 |
+    | replay_window (newest transitions that are replayed) | 1,000 to 100,000 | log, integer | all |
 
     ## Observation Space
     ``Box(-1, 1, (D,), float32)``; ``observation_names`` names every row.

@@ -28,6 +28,7 @@ NAMES = (
     "train_freq",
     "gradient_steps",
     "max_grad_norm",
+    "replay_window",
 )
 
 

@@ -31,6 +31,7 @@ CHANGED = {
     "train_freq": 1,
     "gradient_steps": 3,
     "max_grad_norm": 0.1,
+    "replay_window": 10,
 }
 
 # members that differ in everything, in the order of how many gradient steps they take
@@ -44,6 +45,7 @@ MIXED = {
     "epsilon": [0.1, 0.0, 1.0, 0.5, 0.05, 0.2],
     "gamma": [0.99, 0.9, 0.8, 0.999, 0.95, 0.99],
     "max_grad_norm": [10, 0.1, 1, 100, 0.5, 10],
+    "replay_window": [100_000, 50, 120, 100_000, 7, 64],
 }
 
 
@@ -631,6 +633,7 @@ def test_values_are_capped_together():
     expected = {name: v.copy() for name, v in values.items()}
     expected["batch_size"] = np.array([4.0, 50, 50])
     expected["gradient_steps"] = np.array([4.0, 3, 256])
+    expected["replay_window"] = np.array([50.0, 50, 50])
     dqn.DQN.constrain(values, dqn.DQNConfig(replay_capacity=50), 10_000)
     for name in NAMES:
         np.testing.assert_array_equal(values[name], expected[name], err_msg=name)
@@ -646,6 +649,7 @@ def test_defaults_are_those_of_the_specification():
         "train_freq": (1, 256, 4),
         "gradient_steps": (1, 256, 1),
         "max_grad_norm": (0.1, 100, 10),
+        "replay_window": (1_000, 100_000, 100_000),
     }
 
 

@@ -408,6 +408,7 @@ ALL = (
     "train_freq",
     "gradient_steps",
     "max_grad_norm",
+    "replay_window",
 )
 UNIT = st.floats(-1, 1)
 
@@ -442,10 +443,11 @@ def test_the_default_action_is_the_default_configuration(continuous: Any) -> Non
         "train_freq": 4,
         "gradient_steps": 1,
         "max_grad_norm": 10.0,
+        "replay_window": 2_000,
     }
     types = [type(v) for v in config.values()]
-    assert types == [float, float, int, float, int, int, int, float]
-    halfway = continuous.to_config([-0.5, 0.5, 0.5, 0.5, -1, -0.5, 0, 0.5])
+    assert types == [float, float, int, float, int, int, int, float, int]
+    halfway = continuous.to_config([-0.5, 0.5, 0.5, 0.5, -1, -0.5, 0, 0.5, 0])
     assert halfway["learning_rate"] == pytest.approx(1e-3 * 1e-3**0.5)  # of 1e-6…1e-3
     assert halfway["epsilon"] == pytest.approx(0.55)
     assert halfway["batch_size"] == 128

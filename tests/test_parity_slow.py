@@ -6,6 +6,7 @@ as JSON: ``python tests/test_parity_slow.py``.
 
 from __future__ import annotations
 
+import functools
 import json
 import multiprocessing
 import time
@@ -21,7 +22,7 @@ from dacrl_env import stats
 from dacrl_env.inner_envs.batched import BatchedEnv
 from dacrl_env.inner_envs.cartpole import CartPole
 from dacrl_env.learners import dqn, streams
-from dacrl_env.learners.rollout import play
+from dacrl_env.learners.rollout import Act, play
 from dacrl_env.population import inner_context
 from dacrl_env.registration import get_task
 
@@ -40,6 +41,7 @@ VALUES = {
     "train_freq": 4,
     "gradient_steps": 1,
     "max_grad_norm": 10,
+    "replay_window": 100_000,
 }
 CONFIG = dqn.DQNConfig(
     hidden_sizes=(64, 64), replay_capacity=50_000, learning_starts=1_000
@@ -61,7 +63,11 @@ def evaluate(
     episodes = streams.bits(base, np.full(len(keys), point), EPISODES)
     physics = np.tile([*CartPole.physics.values()], (len(keys), 1))
     env = BatchedEnv(CartPole())
-    returns, _ = play(lambda seen: learner.greedy(rows, seen), env, episodes, physics)
+
+    def policy(members: NDArray[np.int64]) -> Act:
+        return functools.partial(learner.greedy, rows[torch.from_numpy(members)])
+
+    returns, _ = play(policy, env, episodes, physics)
     return get_task("dacrl/DQN-CartPole-v0").score(returns.mean(1))
 
 

@@ -148,6 +148,7 @@ CHANGES = {
         "train_freq": 8,
         "gradient_steps": 3,
         "max_grad_norm": 0.1,
+        "replay_window": 10,
     },
     "ppo": {
         "learning_rate": 1e-4,
@@ -205,6 +206,7 @@ def effective(model: Any) -> dict[str, float]:
             "target_update_interval": model.target_update_interval,
             "train_freq": model.train_freq.frequency,
             "gradient_steps": model.gradient_steps,
+            "replay_window": model.replay_buffer.window * model.n_envs,
         }
     assert model.rollout_buffer.gamma == model.gamma
     return result | {

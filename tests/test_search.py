@@ -66,6 +66,7 @@ DQN_NAMES = (
     "train_freq",
     "gradient_steps",
     "max_grad_norm",
+    "replay_window",
 )
 
 

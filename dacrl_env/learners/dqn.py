@@ -3,7 +3,10 @@
 Mnih et al. 2015, "Human-level control through deep reinforcement learning" (Nature
 518), with the choices of Stable-Baselines3: Huber loss, hard target updates, uniform
 replay, gradient norm clipping, Adam. Optional: double Q-learning (van Hasselt, Guez
-and Silver 2016) and n-step returns (Sutton 1988).
+and Silver 2016) and n-step returns (Sutton 1988). Batches are drawn from the newest
+``replay_window`` transitions, so that the age of what is replayed can be set while a
+run goes on (Liu and Zou 2018, "The effects of memory replay in reinforcement learning";
+Fedus et al. 2020, "Revisiting fundamentals of experience replay").
 
 Letters: P members, N inner environments a member, B batch size, D observation
 features, A actions.
@@ -36,6 +39,7 @@ HYPERPARAMETERS = (
     Hyperparameter("train_freq", 1, 256, 4, "log", integer=True),
     Hyperparameter("gradient_steps", 1, 256, 1, "log", integer=True),
     Hyperparameter("max_grad_norm", 0.1, 100, 10, "log"),
+    Hyperparameter("replay_window", 1_000, 100_000, 100_000, "log", integer=True),
 )
 CONTROLLED = ("learning_rate", "epsilon", "batch_size")
 MAX_UPDATE_RATIO = 4  # gradient steps per environment step, at most
@@ -135,6 +139,7 @@ class _Plan:
     gamma: Tensor  # (m, 1, 1)
     learning_rate: NDArray[np.float64]  # (m,)
     max_grad_norm: Tensor  # (m, 1)
+    window: NDArray[np.int64]  # (m,)
     # random bits of coming gradient steps (steps, m, B), and the first of them (m,)
     words: streams.UInts | None = None
     words_from: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
@@ -199,7 +204,8 @@ class DQN:
     ) -> None:
         """Cap requested values in place to what can be applied together."""
         capacity = cls.replay_capacity(config, budget)
-        values["batch_size"] = np.minimum(values["batch_size"], capacity)
+        for name in ("batch_size", "replay_window"):
+            values[name] = np.minimum(values[name], capacity)
         most = MAX_UPDATE_RATIO * values["train_freq"]
         values["gradient_steps"] = np.minimum(values["gradient_steps"], most)
 
@@ -496,6 +502,7 @@ class DQN:
                     max_grad_norm=blocks.column(
                         values["max_grad_norm"][who], self.device
                     ),
+                    window=values["replay_window"][who].astype(np.int64),
                 )
             )
         return plans
@@ -518,6 +525,7 @@ class DQN:
                 plan.weights[:m],
                 plan.gamma[:m],
                 self.config.n_step,
+                plan.window[:m],
             )
             loss = self._loss_and_gradient(part, batch, work)
             real = work.gradients[:, : self.network.num_parameters]
@@ -627,6 +635,7 @@ class DQN:
             torch.full((P, B, 1), 1 / B, device=self.device, dtype=torch.float32),
             blocks.column(values["gamma"], self.device)[..., None],
             self.config.n_step,
+            values["replay_window"].astype(np.int64),
         )
 
     def signals(

@@ -91,6 +91,7 @@ class Replay:
         weights: Tensor,
         gamma: Tensor,
         n_step: int,
+        window: NDArray[np.int64] | None = None,
     ) -> Batch:
         """Draw minibatches with replacement, each member from its own rings.
 
@@ -104,15 +105,21 @@ class Replay:
             weights: ``(m, B, 1)`` as :attr:`Batch.weights`.
             gamma: ``(m, 1, 1)`` discount.
             n_step: rewards summed before bootstrapping.
+            window: ``(m,)`` newest transitions to draw from, of all environments;
+                None: all that are kept.
         """
         _, N, C = self.transitions.shape[:3]
         m, B = weights.shape[:2]
-        size = np.minimum(written, C)
+        kept = np.minimum(written, C)
+        size = kept if window is None else np.minimum(kept, np.maximum(window // N, 1))
         slot = streams.below(words, size * N)  # (m, B)
         ring = members[:, None] * N
         if N > 1:
             ring = ring + slot // size[:, None]
             slot = slot % size[:, None]
+        recent = size < kept
+        if recent.any():
+            slot = (slot + np.where(recent, written - size, 0)[:, None]) % C
         rows = torch.from_numpy(ring * C + slot).to(self.transitions.device).view(-1)
         features = self.observations.shape[-1]
         pairs = self.observations.view(-1, 2 * features)

@@ -7,7 +7,7 @@ Mnih et al. 2015, "Human-level control through deep reinforcement learning" (Nat
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -289,6 +289,7 @@ class SB3DQN:
         calls = -(-int(row["train_freq"]) // self.N)
         model.train_freq = TrainFreq(calls, TrainFrequencyUnit.STEP)
         model.gradient_steps = int(row["gradient_steps"])
+        model.replay_buffer.window = max(int(row["replay_window"]) // self.N, 1)
         if self.config.n_step > 1:
             model.replay_buffer.gamma = row["gamma"]
 
@@ -346,21 +347,23 @@ class SB3DQN:
         self, state: SB3DQNState, values: Values, interval: Interval
     ) -> dict[str, NDArray[np.float64]]:
         """What the interval tells of each member ``(P,)``, by ``signal_names``."""
-        gammas = values["gamma"].tolist()
-        probes = [self._probe(state, i, gamma) for i, gamma in enumerate(gammas)]
+        rows = [hyperparameters_of(values, i) for i in range(len(state.env_steps))]
+        probes = [self._probe(state, i, row) for i, row in enumerate(rows)]
         return signals(state, interval, probes)
 
-    def _probe(self, state: SB3DQNState, i: int, gamma: float) -> dict[str, Tensor]:
+    def _probe(
+        self, state: SB3DQNState, i: int, row: Mapping[str, float]
+    ) -> dict[str, Tensor]:
         """Temporal-difference error and values of a sample of a member's replay."""
         with self._member(state, i) as model, torch.no_grad():
             model.policy.set_training_mode(False)
-            model.replay_buffer.gamma = gamma
+            self._apply(model, row)
             # the member's generators are loaded but not stored: nothing is used up
             batch = model.replay_buffer.sample(_PROBE_BATCH)
             following = model.q_net_target(batch.next_observations)
             following = following.amax(1, keepdim=True)
             discounts = getattr(batch, "discounts", None)
-            discounts = gamma if discounts is None else discounts
+            discounts = row["gamma"] if discounts is None else discounts
             goal = batch.rewards + (1 - batch.dones) * discounts * following
             taken = model.q_net(batch.observations).gather(1, batch.actions.long())
             return {
@@ -375,7 +378,7 @@ def _build(config: SB3DQNConfig, venv: MemberEnvs) -> Any:
     given = arguments.of(config)
     if config.n_step > 1:
         given["n_steps"] = config.n_step
-    return stable_baselines3.DQN(
+    model = stable_baselines3.DQN(
         env=venv,
         buffer_size=config.num_inner_envs,
         learning_starts=config.learning_starts,
@@ -383,6 +386,27 @@ def _build(config: SB3DQNConfig, venv: MemberEnvs) -> Any:
         target_update_interval=max(config.num_inner_envs, 10_000),
         **given,
     )
+    buffer = model.replay_buffer
+    buffer.sample = functools.partial(_sample_newest, buffer, buffer.sample)
+    return model
+
+
+def _sample_newest(
+    buffer: Any, sample: Callable[..., Any], batch_size: int, env: Any = None
+) -> Any:
+    """A batch from the newest ``buffer.window`` rows of a replay buffer.
+
+    Args:
+        buffer: of Stable-Baselines3.
+        sample: its own method, for a window that leaves nothing out.
+        batch_size: transitions.
+        env: normalises them, or None.
+    """
+    filled = buffer.buffer_size if buffer.full else buffer.pos
+    if buffer.window >= filled:
+        return sample(batch_size, env)
+    rows = buffer.pos - 1 - np.random.randint(0, buffer.window, size=batch_size)
+    return buffer._get_samples(rows % buffer.buffer_size, env)
 
 
 def _count_flops(model: Any) -> tuple[int, int]:

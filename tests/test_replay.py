@@ -71,6 +71,7 @@ class Filled:
         gamma: float = 0.9,
         members: list[int] | None = None,
         draw: int = 0,
+        window: list[int] | None = None,
     ) -> replay.Batch:
         P = len(self.written)
         who = np.arange(P) if members is None else np.array(members)
@@ -78,7 +79,10 @@ class Filled:
         weights = torch.full((len(who), B, 1), 1 / B)
         words = streams.bits(KEYS[who], np.full(len(who), draw), B)
         written = self.written[who]
-        return self.memory.sample(who, written, words, weights, discount, n_step)
+        newest = None if window is None else np.array(window)
+        return self.memory.sample(
+            who, written, words, weights, discount, n_step, newest
+        )
 
 
 def fill(
@@ -159,10 +163,12 @@ def test_bytes_stay_bytes():
 @pytest.mark.parametrize("N", [1, 3])
 @pytest.mark.parametrize("times", [1, 4, 10, 23])
 @pytest.mark.parametrize("n_step", [1, 2, 3, 7])
-def test_returns_equal_a_slow_reference(N, times, n_step):
+@pytest.mark.parametrize("window", [None, 4])
+def test_returns_equal_a_slow_reference(N, times, n_step, window):
     filled = fill(P=3, N=N, capacity=10 * N, times=times)
     gamma, B = 0.9, 128
-    batch = filled.sample(B, n_step, gamma)
+    newest = None if window is None else [window * N] * 3
+    batch = filled.sample(B, n_step, gamma, window=newest)
     assert batch.actions.dtype == torch.int64
     assert batch.weights.shape == (3, B, 1)
     numbers, kinds = sampled(batch), set()
@@ -171,7 +177,7 @@ def test_returns_equal_a_slow_reference(N, times, n_step):
         past = filled.history[p, ring]
         start, own_gamma = int(numbers[p, b]), gamma - 0.1 * p
         total, last, bootstrap = slow_n_step(past, start, n_step, own_gamma)
-        assert start >= times - 10
+        assert start >= times - (window or 10)
         assert batch.actions[p, b] == past[start]["action"]
         assert batch.returns[p, b].item() == pytest.approx(total, abs=1e-5)
         # what follows is what followed the last transition of the window
@@ -184,7 +190,7 @@ def test_returns_equal_a_slow_reference(N, times, n_step):
         cut = last - start + 1 < n_step
         done, over = past[last]["done"], past[last]["terminated"]
         kinds.add("terminated" if over else "truncated" if done else "newest" * cut)
-    if times == 23 and n_step > 1:  # all of them were there to be tested
+    if times == 23 and n_step > 1 and not window:  # all of them were there to be tested
         assert kinds == {"terminated", "truncated", "newest", ""}
 
 
@@ -203,6 +209,33 @@ def test_only_filled_rows_are_sampled_and_each_equally_often(N):
             freedom = counts.size - 1
             statistic = ((counts - 400) ** 2 / 400).sum()
             assert abs(statistic - freedom) <= 5 * np.sqrt(2 * freedom)
+
+
+@pytest.mark.parametrize("N", [1, 3])
+@pytest.mark.parametrize("times", [5, 40, 53])
+def test_the_newest_of_a_window_are_sampled_each_equally_often(N, times):
+    filled = fill(P=3, N=N, capacity=40 * N, times=times)
+    windows = [7 * N + N - 1, 2, 40 * N]  # what is left over is dropped; one at least
+    batch = filled.sample(4_000, window=windows)
+    for p, window in enumerate(windows):
+        rows = min(max(window // N, 1), times, 40)
+        ring = batch.observations[p, :, 1].long().numpy() - p * N
+        number = sampled(batch)[p] - (times - rows)
+        assert number.min() == 0
+        counts = np.bincount(ring * rows + number, minlength=N * rows)
+        assert len(counts) == N * rows
+        expected, freedom = 4_000 / counts.size, counts.size - 1
+        statistic = ((counts - expected) ** 2 / expected).sum()
+        assert abs(statistic - freedom) <= 5 * np.sqrt(2 * max(freedom, 1))
+
+
+def test_a_window_that_leaves_nothing_out_changes_nothing():
+    for times in (5, 23):
+        filled = fill(P=2, N=2, capacity=20, times=times)
+        for mine, theirs in zip(
+            filled.sample(32, window=[20, 1_000]), filled.sample(32), strict=True
+        ):
+            assert torch.equal(mine, theirs)
 
 
 def test_members_at_different_positions_sample_their_own():

@@ -381,6 +381,20 @@ def test_truncated_transitions_are_stored_as_such() -> None:
         assert not model.replay_buffer.sample(100).dones.any()
 
 
+@pytest.mark.parametrize("n_step", [1, 3])
+def test_the_newest_transitions_are_sampled(n_step: int) -> None:
+    runs = make("dqn", epsilon=1.0, n_step=n_step, replay_window=10)
+    runs.train(40)
+    newest = runs.state.replay.observations[0, 30:40, 0]
+    with runs.learner._member(runs.state, 0) as model:
+        assert model.replay_buffer.window == 10
+        drawn = model.replay_buffer.sample(400).observations.numpy()
+        model.replay_buffer.window = 10**6
+        wide = model.replay_buffer.sample(400).observations.numpy()
+    assert {row.tobytes() for row in drawn} == {row.tobytes() for row in newest}
+    assert len({row.tobytes() for row in wide}) == 40
+
+
 def test_terminated_transitions_are_stored_as_such() -> None:
     runs = make("dqn", epsilon=1.0)
     runs.train(200)

@@ -1,7 +1,7 @@
 """The outer observation: one named row per feature, every value in [-1, 1].
 
 Returns are normalised by the run's own history, never by the task's references, which
-an unseen task would not offer.
+an unseen task would not offer; one row has their order of magnitude.
 """
 
 from __future__ import annotations
@@ -13,7 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
-RETURN_ROWS = ("return/now", "return/best", "return/slope", "return/since_best")
+RETURN_ROWS = (
+    "return/now",
+    "return/best",
+    "return/slope",
+    "return/since_best",
+    "return/level",
+)
 _DECADES = 8.0  # magnitudes from 1e-8 to 1e8 span the range of a signal
 _LONGEST = 5.0  # decades of episode length
 _SIGNED = ("value_mean",)
@@ -66,6 +72,7 @@ def features(
         2 * (returns["high"] - returns["initial"]) / span - 1,
         (returns["now"] - returns["previous"]) / span,
         2 * since_best - 1,
+        signed_decades(returns["now"]),
         *(squash(name, x) for name, x in signals.items()),
         2 * np.log10(1 + episode_length) / _LONGEST - 1,
         *np.log2(np.maximum(instance, 1e-8)).T / 2,
@@ -78,8 +85,13 @@ def features(
 def squash(name: str, x: Floats) -> Floats:
     """A signal on a logarithmic scale; zero gives the lowest value."""
     if name in _SIGNED:
-        return np.sign(x) * np.log10(1 + np.abs(x)) / _DECADES
+        return signed_decades(x)
     return np.log10(np.maximum(x, 10.0**-_DECADES)) / _DECADES
+
+
+def signed_decades(x: Floats) -> Floats:
+    """Sign times log10 of one plus the magnitude, as a share of the range."""
+    return np.sign(x) * np.log10(1 + np.abs(x)) / _DECADES
 
 
 def unsquash(name: str, row: ArrayLike) -> Floats:

@@ -158,6 +158,10 @@ _TABLE = (
         random_return=22.2,
         reference_return=500.0,
         floor_return=0.0,
+        controlled=("learning_rate", "epsilon", "replay_window"),
+        # with all that came before the shift in the replay, no learning rate and no
+        # epsilon makes up for it
+        defaults={"replay_window": 5_000},
         backend="batched",
         always_varied=True,
         **_sets("CartPoleShift", _CARTPOLE_SHIFT),

@@ -190,6 +190,8 @@ def test_rows_say_what_their_names_promise() -> None:
         assert observation[row["hp/learning_rate"]] == -1
         assert observation[row["hp/epsilon"]] == 1
         assert observation[row["hp/batch_size"]] == 1
+        level = math.copysign(math.log10(1 + abs(returns[-1])) / 8, returns[-1])
+        assert observation[row["return/level"]] == pytest.approx(level)
         change = observation[row["return/slope"]]
         assert np.sign(change) == np.sign(returns[-1] - returns[-2])
     assert observation[row["signal/loss"]] > -1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,14 +56,16 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="POLICY",
         help="names, module:Class or files, with arguments: "
-        "linear-epsilon,fraction=0.5",
+        "linear-epsilon,fraction=0.5; a label before an equals sign is shown instead: "
+        "slow=linear-epsilon,fraction=0.5",
     )
     compare.add_argument(
         "--methods",
         nargs="+",
         default=[],
         metavar="METHOD",
-        help="what tunes a policy first: random-search hyperband pbt …",
+        help="what tunes a policy first: random-search hyperband pbt …; with labels as "
+        "policies",
     )
     compare.add_argument(
         "--budget",
@@ -315,7 +317,8 @@ def _compare(options: argparse.Namespace) -> None:
         "total": options.total,
     }
     shown = {**tuning, "shuffled": options.shuffled}
-    _run(options, options.policies, options.reference, options.methods, shown)
+    labels = _take_labels(options.policies) | _take_labels(options.methods)
+    _run(options, options.policies, options.reference, options.methods, shown, labels)
     if options.methods and options.anytime:
         from dacrl_env import report
 
@@ -329,8 +332,22 @@ def _compare(options: argparse.Namespace) -> None:
             **tuning,
             **_task_options(options),
         )
+        course = course.replace({"policy": labels})
         course.to_csv(options.out / "anytime.csv", index=False)
         print(f"anytime: {report.anytime(course, options.out / 'anytime.png')}")
+
+
+def _take_labels(specs: list[str]) -> dict[str, str]:
+    """Cut the labels off policies or methods; they come back by what is left."""
+    labels = {}
+    for k, spec in enumerate(specs):
+        label, equals, rest = spec.partition("=")
+        # the equals signs of arguments come after a comma, those of files after a name
+        if equals and not set(label) & set(",:/."):
+            if not label.strip() or not rest:
+                raise ValueError(f"{spec!r} should read LABEL=POLICY")
+            specs[k], labels[rest] = rest, label
+    return labels
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -390,13 +407,17 @@ def _run(
     reference: str | None,
     methods: Sequence[str] = (),
     tuning: dict[str, Any] | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> None:
     from dacrl_env import report
     from dacrl_env.comparison import compare
 
     if options.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, got {options.seeds}")
-    names = [*policies, *methods]
+    labels = labels or {}
+    names = [labels.get(name, name) for name in (*policies, *methods)]
+    if labels and len(set(names)) < len(names):
+        raise ValueError(f"labels and names must differ, got {', '.join(names)}")
     if reference is not None and reference not in names:
         raise ValueError(f"unknown reference {reference!r}; valid: {', '.join(names)}")
     frame = compare(
@@ -410,6 +431,10 @@ def _run(
         **(tuning or {}),
         **_task_options(options),
     )
+    shuffled = {
+        f"{name} shuffled": f"{label} shuffled" for name, label in labels.items()
+    }
+    frame = frame.replace({"policy": {**labels, **shuffled}})
     path = report.write_report(frame, options.out, reference)
     summary = report.summarize(frame)
     print(report.render(report.table(summary)))

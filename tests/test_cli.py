@@ -58,6 +58,26 @@ def test_compare_prints_table_differences_and_where_the_report_is(comparison, ca
     assert set(paired["reference"]) == {"freeze-when-good"}
 
 
+def test_labels_are_shown_instead_of_long_names(tmp_path):
+    first, second = POLICIES
+    arguments = _compare(tmp_path, "--reference", "mine", "--methods")
+    arguments += ["race=random-search,seeds=1", "--budget", "8e3", "--runs", "1"]
+    arguments[arguments.index(second)] = f"mine={second}"
+    assert main(arguments) == 0
+    names = [first, "mine", "race"]
+    assert pd.read_csv(tmp_path / "table.csv")["policy"].tolist() == names
+    assert set(pd.read_csv(tmp_path / "paired.csv")["reference"]) == {"mine"}
+    # what is kept is found again by another label
+    kept = {
+        path: path.stat().st_mtime_ns for path in tmp_path.glob("results/*.parquet")
+    }
+    arguments[arguments.index("mine")] = "yours"
+    arguments[arguments.index(f"mine={second}")] = f"yours={second}"
+    assert main(arguments) == 0
+    now = {path: path.stat().st_mtime_ns for path in tmp_path.glob("results/*.parquet")}
+    assert kept == now
+
+
 def test_report_from_the_store_alone(comparison, capsys):
     (comparison / "report.md").unlink()
     assert main(["report", str(comparison)]) == 0
@@ -156,6 +176,10 @@ def test_mistakes_of_bench(capsys, arguments, message):
             ["compare", TASK, "--policies", "default", "--hyperparameters", "lr"],
             "valid: learning_rate",
         ),
+        (["compare", TASK, "--policies", "a=default", "a=random"], "must differ"),
+        (["compare", TASK, "--policies", "random=default", "random"], "must differ"),
+        (["compare", TASK, "--policies", "=default"], "LABEL=POLICY"),
+        (["compare", TASK, "--policies", "a=nobody"], "unknown policy 'nobody'"),
     ],
 )
 def test_mistakes_are_one_line_and_status_2(tmp_path, capsys, arguments, message):

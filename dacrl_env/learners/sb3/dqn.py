@@ -386,7 +386,7 @@ def _build(config: SB3DQNConfig, venv: MemberEnvs) -> Any:
         target_update_interval=max(config.num_inner_envs, 10_000),
         **given,
     )
-    buffer = model.replay_buffer
+    buffer: Any = model.replay_buffer
     buffer.sample = functools.partial(_sample_newest, buffer, buffer.sample)
     return model
 
@@ -405,8 +405,9 @@ def _sample_newest(
     filled = buffer.buffer_size if buffer.full else buffer.pos
     if buffer.window >= filled:
         return sample(batch_size, env)
-    rows = buffer.pos - 1 - np.random.randint(0, buffer.window, size=batch_size)
-    return buffer._get_samples(rows % buffer.buffer_size, env)
+    # drawn as Stable-Baselines3 draws, from the generators that the member has loaded
+    age = np.random.randint(0, buffer.window, size=batch_size)  # noqa: NPY002
+    return buffer._get_samples((buffer.pos - 1 - age) % buffer.buffer_size, env)
 
 
 def _count_flops(model: Any) -> tuple[int, int]:

@@ -139,10 +139,8 @@ class Replay:
         slots = slot[..., None] + np.arange(n_step)
         newest = (written - 1) % C
         behind = (newest[:, None] - slot) % C  # steps from the start to the newest row
-        following_rows = torch.from_numpy(ring[..., None] * C + slots % C).to(
-            table.device
-        )
-        steps = table.index_select(0, following_rows.view(-1)).view(m, B, n_step, 4)
+        chain = torch.from_numpy(ring[..., None] * C + slots % C).to(table.device)
+        steps = table.index_select(0, chain.view(-1)).view(m, B, n_step, 4)
         open_ = 1 - steps[..., DONE]
         reached = np.arange(n_step)[None, None] < behind[..., None]
         open_ *= torch.from_numpy(reached).to(table.device)
@@ -152,7 +150,7 @@ class Replay:
         returns = (steps[..., REWARD] * powers * inside).sum(-1, keepdim=True)
         length = inside.sum(-1, keepdim=True)
         last = length.long() - 1
-        end = following_rows.gather(-1, last)
+        end = chain.gather(-1, last)
         following = pairs.index_select(0, end.view(-1)).view(m, B, 2 * features)
         continues = steps[..., CONTINUES].gather(-1, last)
         return Batch(

@@ -25,7 +25,7 @@ from dacrl_env.store import Store
 from dacrl_env.tasks import Task
 from dacrl_env.trials import Trials, check_objective
 
-from .search import Incumbent, check_candidates
+from .search import Incumbent, check_candidates, go_on
 from .search_space import SearchSpace
 
 Floats = NDArray[np.float64]
@@ -110,7 +110,6 @@ def race(
         Mean scores of the last rung.
     """
     trials = best.trials
-    values = best.space.values(candidates, trials.decisions)
     alive, done, scores = np.arange(len(candidates)), 0, np.empty(0)
     trials.begin(trials.tuning_seeds(seeds) * len(candidates))
     for n, fidelity in rungs:
@@ -121,8 +120,9 @@ def race(
             alive = alive[kept]
         if fidelity == trials.decisions:
             best.settle()  # the rungs before were needed for any of the last
-        part = values[done:fidelity, alive].repeat(seeds, axis=1)
-        seen = trials.advance(part).objective(objective)
+        part = candidates[alive]
+        observed = go_on(trials, best.space, part, seeds, done, fidelity)
+        seen = observed.objective(objective)
         scores, done = seen.reshape(-1, seeds).mean(1), fidelity
     best.offer(candidates[alive], scores, trials.judge().reshape(-1, seeds).mean(1))
     return scores
@@ -149,7 +149,7 @@ class SuccessiveHalving:
     Args:
         eta: one in eta candidates is promoted, to eta times the fidelity.
         space: name to lowest and highest value; None: all that are controlled.
-        family: "static" configurations or a "schedule" each.
+        family: of `SearchSpace`: "static", "schedule" or "switch".
         seeds: tuning runs a candidate.
         objective: of a run: "final", "best" or "auc" of the observed score so far.
 

@@ -25,7 +25,7 @@ from dacrl_env.tasks import Task
 from dacrl_env.trials import Trials, check_objective
 
 from .hyperband import promote
-from .search import Incumbent, check_candidates
+from .search import Incumbent, check_candidates, go_on
 from .search_space import SearchSpace
 
 NEAR = 0.15  # standard deviation of what lies near, as a share of a range
@@ -61,6 +61,9 @@ def default_candidate(space: SearchSpace) -> Floats:
     for h in space.searched:
         if space.family == "static":
             parameters[h.name] = h.default
+        elif space.family == "switch":
+            sides = {f"{h.name}/{side}": h.default for side in ("below", "above")}
+            parameters |= sides | {"threshold": 0.5}
         else:
             ends = {"start": h.default, "end": h.default, "shape": 0, "fraction": 1}
             parameters |= {f"{h.name}/{part}": v for part, v in ends.items()}
@@ -73,7 +76,7 @@ class Race:
 
     Args:
         space: name to lowest and highest value; None: all that are controlled.
-        family: "static" configurations or a "schedule" each.
+        family: of `SearchSpace`: "static", "schedule" or "switch".
         seeds: tuning runs a candidate in the screening.
         finalists: candidates in the final.
         fresh: tuning runs of a finalist, on seeds that nobody has run on.
@@ -152,11 +155,10 @@ class Race:
         affordable = trials.left // trials.settings.decision_interval
         n, kept, early = self.rungs(whole, affordable)
         candidates = around(space, default_candidate(space), generator, n)
-        values = space.values(candidates, whole)  # (decisions, n, d)
 
         def screened(alive: NDArray[np.int64], start: int, end: int) -> Floats:
-            part = values[start:end, alive].repeat(S, axis=1)
-            return trials.advance(part).objective(self.objective).reshape(-1, S)
+            seen = go_on(trials, space, candidates[alive], S, start, end)
+            return seen.objective(self.objective).reshape(-1, S)
 
         trials.begin(trials.tuning_seeds(S) * n)
         alive = np.arange(n)
@@ -169,7 +171,7 @@ class Race:
         finalists = candidates[alive[best]]
 
         trials.begin(trials.tuning_seeds(self.fresh, first=S) * len(best))
-        final = trials.advance(values[:, alive[best]].repeat(self.fresh, axis=1))
+        final = go_on(trials, space, finalists, self.fresh, 0, whole)
         again = final.objective(self.objective).reshape(-1, self.fresh)
         judged = trials.judge().reshape(-1, self.fresh).mean(1)
         result = Incumbent(space, trials)

@@ -27,7 +27,7 @@ class RandomSearch:
 
     Args:
         space: name to lowest and highest value; None: all that are controlled.
-        family: "static" configurations or a "schedule" each.
+        family: of `SearchSpace`: "static", "schedule" or "switch".
         seeds: tuning runs a candidate.
         objective: of a run: "final", "best" or "auc" of the observed score.
         population: runs trained side by side.

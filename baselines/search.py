@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dacrl_env.policies import Cost, Fitted, Policy
-from dacrl_env.trials import Trials
+from dacrl_env.trials import Observed, Trials
 
 from .search_space import SearchSpace
 
@@ -101,10 +101,37 @@ def train(
     """
     n = len(candidates)
     trials.begin(trials.tuning_seeds(seeds) * n)
-    values = space.values(candidates, trials.decisions).repeat(seeds, axis=1)
-    scores = trials.advance(values).objective(objective)
+    seen = go_on(trials, space, candidates, seeds, 0, trials.decisions)
+    scores = seen.objective(objective)
     judged = trials.judge()
     return scores.reshape(n, seeds).mean(1), judged.reshape(n, seeds).mean(1)
+
+
+def go_on(
+    trials: Trials,
+    space: SearchSpace,
+    candidates: Floats,
+    seeds: int,
+    start: int,
+    end: int,
+) -> Observed:
+    """Train the runs under way from one decision to another.
+
+    Args:
+        trials: whose runs are those of the candidates, one after the other.
+        space: of the candidates.
+        candidates: ``(n, k)``.
+        seeds: runs of each.
+        start: decisions that the runs have had.
+        end: decisions that they are to have.
+    """
+    if not space.reactive:
+        values = space.values(candidates, trials.decisions)[start:end]
+        return trials.advance(values.repeat(seeds, axis=1))
+    each = candidates.repeat(seeds, axis=0)
+    for _ in range(start, end):
+        seen = trials.advance(space.reaction(each, trials.scores)[None])
+    return seen
 
 
 # -- searchers of other packages ------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What tuning searches: configurations, or the parameters of a family of schedules.
+"""What tuning searches: configurations, or parameters of schedules or of a rule.
 
 A candidate is a row of the unit cube. Equal distances in it are equal factors (or
 sums) of a hyperparameter, so that every searcher sees the scales of the task.
@@ -18,8 +18,10 @@ from dacrl_env.tasks import Hyperparameter
 from .open_loop import OpenLoop
 from .schedules import SHAPES
 from .static import Static
+from .switch import Switch
 
-FAMILIES = ("static", "schedule")
+FAMILIES = ("static", "schedule", "switch")
+_SIDES = ("below", "above")
 _SHAPES = ("linear", "cosine", "step")
 _STAIRS = 4
 
@@ -32,13 +34,15 @@ class SearchSpace:
     The family "static" has one dimension a hyperparameter. The family "schedule" has
     four: ``<name>/start`` and ``<name>/end``, the ``<name>/shape`` of the curve between
     them (linear, cosine or in four steps, on the hyperparameter's own scale) and the
-    ``<name>/fraction`` of the run after which the end holds.
+    ``<name>/fraction`` of the run after which the end holds. The family "switch" has
+    ``<name>/below`` and ``<name>/above``, and the ``threshold`` of the score between
+    them (`Switch`).
 
     Args:
         controlled: hyperparameters of the environment.
         bounds: name to lowest and highest value, of the hyperparameters to search;
             None: all that are controlled, over their whole range.
-        family: "static" or "schedule".
+        family: "static", "schedule" or "switch".
 
     Raises:
         ValueError: an unknown name or family, or bounds that are inverted or wider than
@@ -63,8 +67,10 @@ class SearchSpace:
         self.family = family
         self.controlled = tuple(controlled)
         self.searched = tuple(_narrowed(known[n], b) for n, b in bounds.items())
+        self.reactive = family == "switch"  # what is set depends on how a run goes
+        threshold = [Hyperparameter("threshold", 0.0, 1.0, 0.5)] * self.reactive
         self.dimensions = tuple(
-            dimension for h in self.searched for dimension in self._dimensions(h)
+            threshold + [d for h in self.searched for d in self._dimensions(h)]
         )
         self.names = tuple(d.name for d in self.dimensions)
         # those without an order: name to the number of equal shares of the unit axis
@@ -73,6 +79,8 @@ class SearchSpace:
     def _dimensions(self, h: Hyperparameter) -> list[Hyperparameter]:
         if self.family == "static":
             return [h]
+        if self.family == "switch":
+            return [_renamed(h, f"{h.name}/{side}") for side in _SIDES]
         ends = [_renamed(h, f"{h.name}/{end}") for end in ("start", "end")]
         last = len(_SHAPES) - 1
         shape = Hyperparameter(f"{h.name}/shape", 0, last, 0, integer=True)
@@ -120,16 +128,42 @@ class SearchSpace:
     def values(self, candidates: ArrayLike, decisions: int) -> Floats:
         """Values ``(decisions, n, d)`` of the controlled hyperparameters.
 
-        Those that are not searched have their default.
+        Those that are not searched have their default. Not for the family "switch",
+        see `reaction`.
         """
         each = [self._table(p, decisions) for p in self.decode(candidates)]
         return np.stack(each, 1)
 
-    def policy(self, candidate: ArrayLike, decisions: int) -> Static | OpenLoop:
+    def reaction(self, candidates: ArrayLike, scores: Floats) -> Floats:
+        """Values ``(n, d)`` that candidates of the family "switch" set next.
+
+        Args:
+            candidates: ``(n, k)``.
+            scores: ``(n,)`` of a run each; NaN: not known yet.
+        """
+        values = np.tile([float(h.default) for h in self.controlled], (len(scores), 1))
+        names = [h.name for h in self.controlled]
+        for row, given, score in zip(
+            values, self.decode(candidates), scores, strict=True
+        ):
+            side = _SIDES[int(score >= given["threshold"])]
+            for h in self.searched:
+                row[names.index(h.name)] = given[f"{h.name}/{side}"]
+        return values
+
+    def policy(
+        self, candidate: ArrayLike, decisions: int
+    ) -> Static | OpenLoop | Switch:
         """The policy that one candidate ``(k,)`` stands for."""
         (parameters,) = self.decode(candidate)
         if self.family == "static":
             return Static(**parameters)
+        if self.family == "switch":
+            below, above = (
+                {h.name: parameters[f"{h.name}/{side}"] for h in self.searched}
+                for side in _SIDES
+            )
+            return Switch(parameters["threshold"], below, above)
         table = self._table(parameters, decisions)
         searched = [h.name for h in self.searched]
         return OpenLoop(

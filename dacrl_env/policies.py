@@ -238,6 +238,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
 WRITTEN = {
     "static": "dacrl_env.baselines.static:Static",
     "open-loop": "dacrl_env.baselines.open_loop:OpenLoop",
+    "switch": "dacrl_env.baselines.switch:Switch",
     NETWORK: "dacrl_env.agents.controller:Controller",
 }
 

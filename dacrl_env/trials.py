@@ -125,6 +125,7 @@ class Trials:
         self._size = 0
         self._generation = -1  # fresh starts so far, the first is 0
         self._step = 0  # decisions of the present runs
+        self.scores = np.zeros(0)  # (P,) observed last; NaN before the first decision
         self._parents = np.zeros(0, np.int64)  # (P,) of the next decision
         self._trace: list[dict[str, Any]] = []
         self._done = 0  # operations so far
@@ -161,6 +162,7 @@ class Trials:
         seeds = [int(seed) for seed in seeds]
         self._operation("begin", seeds, lambda: self._begin(seeds))
         self._size, self._step = len(seeds), 0
+        self.scores = np.full(self._size, np.nan)
         self._generation += 1
         self._parents = np.arange(self._size)
 
@@ -199,6 +201,7 @@ class Trials:
                 }
             )
             self._parents = np.arange(self._size)
+        self.scores = seen.scores[-1]
         return seen
 
     def fork(self, parents: Ints) -> None:
@@ -206,6 +209,7 @@ class Trials:
         parents = np.asarray(parents)
         self._operation("fork", parents, lambda: self._live().fork(parents))
         self._parents = self._parents[parents]
+        self.scores = self.scores[parents]
 
     def check_fork(self) -> None:
         """Say before any training that `fork` will not be possible.
@@ -229,6 +233,7 @@ class Trials:
         self._operation("select", members, lambda: self._select(members))
         self._size = len(members)
         self._parents = self._parents[members]
+        self.scores = self.scores[members]
 
     def judge(self) -> Floats:
         """Scores ``(P,)`` of runs that are over by the report stream; not charged.

@@ -70,7 +70,7 @@ DQN_NAMES = (
 )
 
 
-@pytest.mark.parametrize("family", ["static", "schedule"])
+@pytest.mark.parametrize("family", ["static", "schedule", "switch"])
 def test_encode_inverts_decode(family):
     space = SearchSpace(controlled(CARTPOLE, *DQN_NAMES), family=family)
     candidates = space.sample(np.random.default_rng(0), 200)
@@ -743,7 +743,7 @@ def test_a_method_has_a_name_in_the_store(spec):
         ({"space": {"learning_rate": (1e-4, 1e3)}}, {}, "outside its range"),
         ({"space": {"learning_rate": (1e-1, 1e-3)}}, {}, "inverted"),
         ({"space": {"learning_rate": (1e-3,)}}, {}, "low and high"),
-        ({"family": "spline"}, {}, "'spline'; valid: static, schedule"),
+        ({"family": "spline"}, {}, "'spline'; valid: static, schedule, switch"),
         ({"seeds": 0}, {}, "seeds must be at least 1, got 0"),
         ({"seeds": 41}, {}, "takes? (2,050|[0-9,]+)"),
         ({}, {"split": "test"}, "'split'"),

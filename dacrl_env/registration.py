@@ -188,6 +188,7 @@ _TABLE = (
         floor_return=0.0,
         **_sets("CartPole-v1", _CARTPOLE),
         description="PPO on CartPole; solved by default",
+        tags=("smoke",),
     ),
     Task(
         id="dacrl/PPO-Acrobot-v0",

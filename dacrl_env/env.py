@@ -39,10 +39,10 @@ class DynamicConfigEnv(gym.Env[NDArray[np.float32], Any]):
     | ``discrete`` | ``Discrete(3**d)`` | the same in base 3, first name most significant |
 
     Components outside of the box are clipped. Wrong shapes, NaN and infinities raise
-    ``ValueError`` and leave the run untouched. Integers are rounded, ``batch_size`` and
-    ``replay_window`` are at most the replay capacity and ``gradient_steps`` at most 4 × ``train_freq`` when
-    applied. In relative modes the position is kept unrounded between steps, so that
-    small moves add up.
+    ``ValueError`` and leave the run untouched. Integers are rounded; when applied,
+    ``batch_size`` and ``replay_window`` are at most the replay capacity, and
+    ``gradient_steps`` at most 4 × ``train_freq``. In relative modes the position is kept
+    unrounded between steps, so that small moves add up.
 
     DQN: the first three are controlled by default.
 

@@ -69,7 +69,7 @@ class DynamicConfigEnv(gym.Env[NDArray[np.float32], Any]):
     | ``return/best`` | gain of the highest over the first observed return, in units of that span |
     | ``return/slope`` | change since the decision before, in units of that span |
     | ``return/since_best`` | share of the budget since the highest return, −1 to 1 |
-    | ``return/level`` | latest observed return; signed log10 of 1 + magnitude |
+    | ``return/level`` | latest observed return, 0 before there is one; signed log10 of 1 + magnitude |
     | ``signal/loss`` | mean over gradient steps since the last decision; log10, 1e±8 at ± 1 |
     | ``signal/td_error`` | mean absolute temporal-difference error of a probe batch; log10 |
     | ``signal/grad_norm`` | mean gradient norm before clipping; log10 |

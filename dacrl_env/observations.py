@@ -58,7 +58,8 @@ def features(
     Args:
         progress: ``(P,)`` share of the budget spent.
         hyperparameters: ``(P, d)`` positions between the bounds, in [-1, 1].
-        returns: ``now``, ``previous``, ``initial``, ``low``, ``high`` ``(P,)``.
+        returns: ``now``, ``previous``, ``initial``, ``low``, ``high`` ``(P,)``, and
+            ``level``: as ``now``, but 0 where nothing was observed yet.
         since_best: ``(P,)`` share of the budget since the best return.
         signals: by name ``(P,)``, in their own units.
         episode_length: ``(P,)`` mean steps of the latest training episodes.
@@ -72,7 +73,7 @@ def features(
         2 * (returns["high"] - returns["initial"]) / span - 1,
         (returns["now"] - returns["previous"]) / span,
         2 * since_best - 1,
-        signed_decades(returns["now"]),
+        signed_decades(returns["level"]),
         *(squash(name, x) for name, x in signals.items()),
         2 * np.log10(1 + episode_length) / _LONGEST - 1,
         *np.log2(np.maximum(instance, 1e-8)).T / 2,

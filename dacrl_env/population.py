@@ -436,14 +436,14 @@ class Population:
     # -- what is seen -----------------------------------------------------------
 
     def _observed_return(self) -> Floats:
-        state = self.state
-        if self.settings.feedback == "eval":
-            return state.eval_return.copy()
-        return np.where(
-            np.isnan(state.train_return),
-            self.references().random,
-            state.train_return,
-        )
+        """The latest ``(P,)``; where there is none yet, that of a random policy."""
+        known = self._known_return()
+        return np.where(np.isnan(known), self.references().random, known)
+
+    def _known_return(self) -> Floats:
+        """The latest ``(P,)``; NaN where there is none yet."""
+        feedback = self.settings.feedback == "eval"
+        return self.state.eval_return if feedback else self.state.train_return
 
     def _features(
         self, previous_return: Floats, signals: dict[str, Floats]
@@ -459,6 +459,7 @@ class Population:
                 hyperparameters=self.actions.scaled(state.applied[:, columns]),
                 returns={
                     "now": self._observed_return(),
+                    "level": np.nan_to_num(self._known_return()),
                     "previous": previous_return,
                     "initial": state.initial_return,
                     "low": state.low_return,

@@ -581,14 +581,15 @@ def logged(dac: Any, tmp_path: Path) -> Any:
 def test_plots(logged: Any) -> None:
     from dacbench import plotting
 
-    env, frames = logged(action_mode="relative")
+    names = ("learning_rate", "epsilon")
+    env, frames = logged(action_mode="relative", hyperparameters=names)
     rows = env.observation_space.shape[0]
     for plot, wrapper, panels in (
         ("plot_performance", "PerformanceTracking", 1),
         ("plot_performance_per_instance", "PerformanceTracking", 1),
         ("plot_step_time", "EpisodeTime", 1),
         ("plot_episode_time", "EpisodeTime", 1),
-        ("plot_action", "ActionFrequency", 3),
+        ("plot_action", "ActionFrequency", 2),
         ("plot_state", "StateTracking", rows),
     ):
         grid = getattr(plotting, plot)(frames[f"{wrapper}Wrapper"])

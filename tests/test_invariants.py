@@ -86,6 +86,13 @@ def binding(task: str, name: str) -> float:
     return 1.0 if h.default == h.low else -1.0
 
 
+def long_enough(name: str) -> dict[str, Any]:
+    """Options of runs in which a hyperparameter binds from the third decision on."""
+    if name == "replay_window":  # its smallest value is 1,000 transitions
+        return {"budget": 2_400, "decision_interval": 600}
+    return {}
+
+
 def rhythms(task: str) -> dict[str, float]:
     """Values that no decision interval is a multiple of: counters are then not 0."""
     if dacrl_env.TASKS[task].learner == "dqn":
@@ -103,7 +110,7 @@ def test_actions_bite(task: str, name: str) -> None:
     names = [h.name for h in hyperparameters(task)]
     histories = []
     for changed in (False, True):
-        env = make(task, hyperparameters=names)
+        env = make(task, hyperparameters=names, **long_enough(name))
         env.reset(seed=1)
         history = []
         for k in range(4):
@@ -127,7 +134,7 @@ def test_fixed_values_bite(task: str, name: str) -> None:
     value = h.high if binding(task, name) > 0 else h.low
     parameters = []
     for fixed in ({}, {name: value}):
-        env = make(task, hyperparameters=others, fixed=fixed)
+        env = make(task, hyperparameters=others, fixed=fixed, **long_enough(name))
         env.reset(seed=1)
         for _ in range(3):
             env.step([0])

@@ -21,6 +21,7 @@ from dacrl_env.baselines.hyperband import brackets, decisions, promote, shrink
 from dacrl_env.baselines.open_loop import OpenLoop
 from dacrl_env.baselines.search_space import SearchSpace
 from dacrl_env.baselines.static import Static
+from dacrl_env.baselines.switch import Switch
 
 import dacrl_env
 from dacrl_env import Hyperparameter, snapshot, trials
@@ -553,6 +554,16 @@ def test_schedules_can_be_searched(name):
     ends = frame[frame["env_steps"].isin(range(10, 51, 10))]
     applied = ends["hp/learning_rate"].to_numpy()
     np.testing.assert_array_equal(applied, fitted.policy.values["learning_rate"])
+
+
+@pytest.mark.parametrize("name", ["random-search", "hyperband", "tpe", "smac"])
+def test_switches_can_be_searched(name):
+    method = get_method(f"{name},family='switch'")
+    fitted = method.fit(QUADRATIC, 1_000, 0, **SHORT)
+    assert isinstance(fitted.policy, Switch)
+    frame = dacrl_env.evaluate(fitted, QUADRATIC, seeds=[0, 1], **SHORT)
+    sides = {fitted.policy.below["learning_rate"], fitted.policy.above["learning_rate"]}
+    assert set(frame.loc[frame["step"] > 0, "hp/learning_rate"].dropna()) <= sides
 
 
 @pytest.mark.parametrize("spec", METHODS)

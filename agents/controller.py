@@ -192,12 +192,24 @@ class Controller:
         self, observations: NDArray[np.float32], infos: Mapping[str, Any]
     ) -> NDArray[Any]:
         """Actions ``(P, d)``, or ``(P,)`` in discrete mode."""
-        x = observations[:, self._columns].astype(np.float64)
+        x = observations[:, self._columns]
         if self.shuffle:
             x = x[self._others(len(x), infos["env_steps"])]
-        x = np.clip((x - self._mean) / self._scale, -CLIP, CLIP)
+        return self.decide(x, infos["env_steps"] == 0)
+
+    def decide(
+        self, seen: NDArray[np.float32], fresh: NDArray[np.bool_] | None = None
+    ) -> NDArray[Any]:
+        """Actions ``(P, d)``, or ``(P,)`` in discrete mode.
+
+        Args:
+            seen: its observation rows ``(P, D)``.
+            fresh: runs that begin ``(P,)``; needed by a recurrent network alone.
+        """
+        x = np.clip((seen.astype(np.float64) - self._mean) / self._scale, -CLIP, CLIP)
         if self._lstm:
-            x = self._recur(x, infos["env_steps"] == 0)
+            assert fresh is not None
+            x = self._recur(x, fresh)
         activation = ACTIVATIONS[self.about.activation]
         *hidden, (weight, bias) = self._layers
         for w, b in hidden:

@@ -18,7 +18,7 @@ from dacrl_env.store import Store
 from dacrl_env.tasks import Task
 from dacrl_env.trials import Trials, check_objective
 
-from .search import Incumbent, check_candidates, train
+from .search import Incumbent, check_candidates, search_space, train
 from .search_space import SearchSpace
 
 
@@ -46,7 +46,7 @@ class GridSearch:
     Args:
         points: on each axis; None: the most that the budget pays for, at least 2.
         space: name to lowest and highest value; None: all that are controlled.
-        family: of `SearchSpace`: "static", "schedule" or "switch".
+        family: of `SearchSpace`: "static", "schedule", "switch" or "linear".
         seeds: tuning runs a candidate.
         objective: of a run: "final", "best" or "auc" of the observed score.
         population: runs trained side by side.
@@ -81,7 +81,7 @@ class GridSearch:
             ValueError: the budget does not pay for the grid.
         """
         trials = Trials(task, budget, seed, self, store, progress, **task_kwargs)
-        space = SearchSpace(trials.controlled, self.space, self.family)
+        space = search_space(trials, self.space, self.family)
         check_candidates(trials, self.seeds)
         dimensions = len(space.dimensions)
         points = self.points

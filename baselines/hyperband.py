@@ -25,8 +25,7 @@ from dacrl_env.store import Store
 from dacrl_env.tasks import Task
 from dacrl_env.trials import Trials, check_objective
 
-from .search import Incumbent, check_candidates, go_on
-from .search_space import SearchSpace
+from .search import Incumbent, check_candidates, go_on, search_space
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -149,7 +148,7 @@ class SuccessiveHalving:
     Args:
         eta: one in eta candidates is promoted, to eta times the fidelity.
         space: name to lowest and highest value; None: all that are controlled.
-        family: of `SearchSpace`: "static", "schedule" or "switch".
+        family: of `SearchSpace`: "static", "schedule", "switch" or "linear".
         seeds: tuning runs a candidate.
         objective: of a run: "final", "best" or "auc" of the observed score so far.
 
@@ -187,7 +186,7 @@ class SuccessiveHalving:
             ValueError: the budget is below the first bracket.
         """
         trials = Trials(task, budget, seed, self, store, progress, **task_kwargs)
-        space = SearchSpace(trials.controlled, self.space, self.family)
+        space = search_space(trials, self.space, self.family)
         generator = np.random.default_rng((seed, 0))
         table = self.brackets(trials.decisions)
         check_bracket(trials, table[0], self.seeds)

@@ -25,7 +25,7 @@ from dacrl_env.tasks import Task
 from dacrl_env.trials import Trials, check_objective
 
 from .hyperband import promote
-from .search import Incumbent, check_candidates, go_on
+from .search import Incumbent, check_candidates, go_on, search_space
 from .search_space import SearchSpace
 
 NEAR = 0.15  # standard deviation of what lies near, as a share of a range
@@ -64,6 +64,8 @@ def default_candidate(space: SearchSpace) -> Floats:
         elif space.family == "switch":
             sides = {f"{h.name}/{side}": h.default for side in ("below", "above")}
             parameters |= sides | {"threshold": 0.5}
+        elif space.family == "linear":
+            parameters |= {f"{h.name}/{part}": 0 for part in ("centre", *space.rows)}
         else:
             ends = {"start": h.default, "end": h.default, "shape": 0, "fraction": 1}
             parameters |= {f"{h.name}/{part}": v for part, v in ends.items()}
@@ -76,7 +78,7 @@ class Race:
 
     Args:
         space: name to lowest and highest value; None: all that are controlled.
-        family: of `SearchSpace`: "static", "schedule" or "switch".
+        family: of `SearchSpace`: "static", "schedule", "switch" or "linear".
         seeds: tuning runs a candidate in the screening.
         finalists: candidates in the final.
         fresh: tuning runs of a finalist, on seeds that nobody has run on.
@@ -148,7 +150,7 @@ class Race:
             ValueError: the budget is below the runs of the finalists.
         """
         trials = Trials(task, budget, seed, self, store, progress, **task_kwargs)
-        space = SearchSpace(trials.controlled, self.space, self.family)
+        space = search_space(trials, self.space, self.family)
         generator = np.random.default_rng((seed, 0))
         check_candidates(trials, self.seeds + self.fresh, self.finalists)
         whole, S = trials.decisions, self.seeds

@@ -17,8 +17,13 @@ from dacrl_env.store import Store
 from dacrl_env.tasks import Task
 from dacrl_env.trials import Trials, check_objective
 
-from .search import Incumbent, affordable, check_candidates, train
-from .search_space import SearchSpace
+from .search import (
+    Incumbent,
+    affordable,
+    check_candidates,
+    search_space,
+    train,
+)
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class RandomSearch:
 
     Args:
         space: name to lowest and highest value; None: all that are controlled.
-        family: of `SearchSpace`: "static", "schedule" or "switch".
+        family: of `SearchSpace`: "static", "schedule", "switch" or "linear".
         seeds: tuning runs a candidate.
         objective: of a run: "final", "best" or "auc" of the observed score.
         population: runs trained side by side.
@@ -61,7 +66,7 @@ class RandomSearch:
             ValueError: the budget is below one candidate.
         """
         trials = Trials(task, budget, seed, self, store, progress, **task_kwargs)
-        space = SearchSpace(trials.controlled, self.space, self.family)
+        space = search_space(trials, self.space, self.family)
         generator = np.random.default_rng((seed, 0))
         check_candidates(trials, self.seeds)
         best = Incumbent(space, trials)

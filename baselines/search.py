@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dacrl_env.policies import Cost, Fitted, Policy
 from dacrl_env.trials import Observed, Trials
 
-from .search_space import SearchSpace
+from .search_space import ROWS, SearchSpace
 
 Floats = NDArray[np.float64]
 
@@ -93,14 +93,20 @@ def affordable(trials: Trials, seeds: int, population: int) -> int:
 
 
 def train(
-    trials: Trials, space: SearchSpace, candidates: Floats, seeds: int, objective: str
+    trials: Trials,
+    space: SearchSpace,
+    candidates: Floats,
+    seeds: int,
+    objective: str,
+    first: int = 0,
 ) -> tuple[Floats, Floats]:
     """Mean objective and mean report score ``(n,)`` of candidates trained to the end.
 
-    Every candidate is trained on the same ``seeds`` tuning seeds, which pairs them.
+    Every candidate is trained on the same ``seeds`` tuning seeds, which pairs them; the
+    ``first`` seeds of the method run are left out.
     """
     n = len(candidates)
-    trials.begin(trials.tuning_seeds(seeds) * n)
+    trials.begin(trials.tuning_seeds(seeds, first) * n)
     seen = go_on(trials, space, candidates, seeds, 0, trials.decisions)
     scores = seen.objective(objective)
     judged = trials.judge()
@@ -129,9 +135,22 @@ def go_on(
         values = space.values(candidates, trials.decisions)[start:end]
         return trials.advance(values.repeat(seeds, axis=1))
     each = candidates.repeat(seeds, axis=0)
+    rule = space.rule(each, trials.decisions)
     for _ in range(start, end):
-        seen = trials.advance(space.reaction(each, trials.scores)[None])
+        seen = trials.steer(rule, each)
     return seen
+
+
+def search_space(
+    trials: Trials,
+    bounds: Mapping[str, Sequence[float]] | None,
+    family: str,
+    rows: Sequence[str] = ROWS,
+) -> SearchSpace:
+    """The space of a family for the task of `trials`; see `SearchSpace`."""
+    task = trials.task
+    returns = (task.random_return, task.reference_return)
+    return SearchSpace(trials.controlled, bounds, family, rows, returns)
 
 
 # -- searchers of other packages ------------------------------------------------------

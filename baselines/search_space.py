@@ -10,17 +10,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from dacrl_env.agents.controller import About, Controller
 from numpy.typing import ArrayLike, NDArray
 
-from dacrl_env.actions import check_names, check_range, twelve_digits
+from dacrl_env.actions import ActionMap, check_names, check_range, twelve_digits
+from dacrl_env.observations import signed_decades
 from dacrl_env.tasks import Hyperparameter
+from dacrl_env.trials import Rule
+from dacrl_env.version import __version__
 
 from .open_loop import OpenLoop
 from .schedules import SHAPES
 from .static import Static
 from .switch import Switch
 
-FAMILIES = ("static", "schedule", "switch")
+FAMILIES = ("static", "schedule", "switch", "linear")
+ROWS = ("progress", "return/level")  # observation rows of the family "linear"
 _SIDES = ("below", "above")
 _SHAPES = ("linear", "cosine", "step")
 _STAIRS = 4
@@ -36,17 +41,23 @@ class SearchSpace:
     them (linear, cosine or in four steps, on the hyperparameter's own scale) and the
     ``<name>/fraction`` of the run after which the end holds. The family "switch" has
     ``<name>/below`` and ``<name>/above``, and the ``threshold`` of the score between
-    them (`Switch`).
+    them (`Switch`). The family "linear" is a `Controller` without hidden layers, in
+    continuous actions: ``<name>/centre`` and a slope ``<name>/<row>`` for each
+    observation row, all in [-1, 1]. Rows lie in [-1, 1] too, the level of returns
+    because it is shown between those of the scores 0 and 1.
 
     Args:
         controlled: hyperparameters of the environment.
         bounds: name to lowest and highest value, of the hyperparameters to search;
             None: all that are controlled, over their whole range.
-        family: "static", "schedule" or "switch".
+        family: one of `FAMILIES`.
+        rows: observation rows of the family "linear"; with ``("progress",)`` alone it
+            is a schedule.
+        returns: of the scores 0 and 1, for the family "linear".
 
     Raises:
         ValueError: an unknown name or family, or bounds that are inverted or wider than
-            the task's.
+            the task's, or, for the family "linear", narrower.
     """
 
     def __init__(
@@ -54,6 +65,8 @@ class SearchSpace:
         controlled: Sequence[Hyperparameter],
         bounds: Mapping[str, Sequence[float]] | None = None,
         family: str = "static",
+        rows: Sequence[str] = ROWS,
+        returns: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         if family not in FAMILIES:
             raise ValueError(f"unknown family {family!r}; valid: {', '.join(FAMILIES)}")
@@ -65,10 +78,25 @@ class SearchSpace:
         if not bounds:
             raise ValueError(f"nothing to search; valid: {', '.join(known)}")
         self.family = family
+        self.rows = tuple(rows)
         self.controlled = tuple(controlled)
         self.searched = tuple(_narrowed(known[n], b) for n, b in bounds.items())
-        self.reactive = family == "switch"  # what is set depends on how a run goes
-        threshold = [Hyperparameter("threshold", 0.0, 1.0, 0.5)] * self.reactive
+        # what is set depends on how a run goes
+        self.reactive = family in ("switch", "linear")
+        if family == "linear":
+            narrower = [h.name for h in self.searched if h != known[h.name]]
+            if narrower:
+                raise ValueError(
+                    "the family 'linear' sets the whole range of a hyperparameter; "
+                    f"bounds given of {', '.join(narrower)}"
+                )
+            self._actions = ActionMap(self.controlled, "continuous")
+            low, high = signed_decades(np.array(returns))
+            level = np.array([row == "return/level" for row in self.rows])
+            self._mean = np.where(level, (low + high) / 2, 0.0)
+            self._scale = np.where(level, (high - low) / 2, 1.0)
+        only_switch = family == "switch"
+        threshold = [Hyperparameter("threshold", 0.0, 1.0, 0.5)] * only_switch
         self.dimensions = tuple(
             threshold + [d for h in self.searched for d in self._dimensions(h)]
         )
@@ -81,6 +109,9 @@ class SearchSpace:
             return [h]
         if self.family == "switch":
             return [_renamed(h, f"{h.name}/{side}") for side in _SIDES]
+        if self.family == "linear":
+            parts = ("centre", *self.rows)
+            return [Hyperparameter(f"{h.name}/{p}", -1.0, 1.0, 0.0) for p in parts]
         ends = [_renamed(h, f"{h.name}/{end}") for end in ("start", "end")]
         last = len(_SHAPES) - 1
         shape = Hyperparameter(f"{h.name}/shape", 0, last, 0, integer=True)
@@ -128,32 +159,74 @@ class SearchSpace:
     def values(self, candidates: ArrayLike, decisions: int) -> Floats:
         """Values ``(decisions, n, d)`` of the controlled hyperparameters.
 
-        Those that are not searched have their default. Not for the family "switch",
-        see `reaction`.
+        Those that are not searched have their default. Not for reactive families, see
+        `rule`.
         """
         each = [self._table(p, decisions) for p in self.decode(candidates)]
         return np.stack(each, 1)
 
-    def reaction(self, candidates: ArrayLike, scores: Floats) -> Floats:
-        """Values ``(n, d)`` that candidates of the family "switch" set next.
+    def rule(self, candidates: ArrayLike, decisions: int) -> Rule:
+        """What candidates ``(P, k)`` of a reactive family set next, see `Trials.steer`.
 
         Args:
-            candidates: ``(n, k)``.
-            scores: ``(n,)`` of a run each; NaN: not known yet.
+            candidates: of a run each.
+            decisions: of a run.
         """
+        given = self.decode(candidates)
+        if self.family == "switch":
+            return lambda scores, rows: self._switched(given, scores)
+        each = [self._network(parameters, decisions) for parameters in given]
+
+        def reaction(scores: Floats, rows: Mapping[str, NDArray[np.float32]]) -> Floats:
+            check_names(self.rows, list(rows), "observation row")
+            seen = np.stack([rows[name] for name in self.rows], -1)[:, None]
+            actions = [c.decide(x) for c, x in zip(each, seen, strict=True)]
+            current = self._actions.defaults(len(each))
+            return self._actions.to_values(np.concatenate(actions), current)
+
+        return reaction
+
+    def _switched(self, given: list[dict[str, float]], scores: Floats) -> Floats:
+        """Values ``(n, d)`` of the family "switch"."""
         values = np.tile([float(h.default) for h in self.controlled], (len(scores), 1))
         names = [h.name for h in self.controlled]
-        for row, given, score in zip(
-            values, self.decode(candidates), scores, strict=True
-        ):
-            side = _SIDES[int(score >= given["threshold"])]
+        for row, parameters, score in zip(values, given, scores, strict=True):
+            side = _SIDES[int(score >= parameters["threshold"])]
             for h in self.searched:
-                row[names.index(h.name)] = given[f"{h.name}/{side}"]
+                row[names.index(h.name)] = parameters[f"{h.name}/{side}"]
         return values
+
+    def _network(self, parameters: Mapping[str, float], decisions: int) -> Controller:
+        """The controller of the family "linear"."""
+        searched = [h.name for h in self.searched]
+        bias, *slopes = (
+            [
+                parameters[f"{h.name}/{part}"] if h.name in searched else 0.0
+                for h in self.controlled
+            ]
+            for part in ("centre", *self.rows)
+        )
+        about = About(
+            action_mode="continuous",
+            hyperparameters=self._actions.names,
+            rows=self.rows,
+            history=1,
+            activation="tanh",
+            output="clip",
+            decisions=decisions,
+            version=__version__,
+        )
+        weights = {
+            "mean": self._mean,
+            "variance": self._scale**2,
+            "weight/0": np.array(slopes),
+            "bias/0": np.array(bias),
+        }
+        return Controller(about, weights)
 
     def policy(
         self, candidate: ArrayLike, decisions: int
-    ) -> Static | OpenLoop | Switch:
+    ) -> Static | OpenLoop | Switch | Controller:
         """The policy that one candidate ``(k,)`` stands for."""
         (parameters,) = self.decode(candidate)
         if self.family == "static":
@@ -164,6 +237,8 @@ class SearchSpace:
                 for side in _SIDES
             )
             return Switch(parameters["threshold"], below, above)
+        if self.family == "linear":
+            return self._network(parameters, decisions)
         table = self._table(parameters, decisions)
         searched = [h.name for h in self.searched]
         return OpenLoop(

@@ -32,6 +32,7 @@ from .search import (
     library_seed,
     quiet,
     require,
+    search_space,
     train,
 )
 from .search_space import SearchSpace
@@ -58,7 +59,7 @@ class SMAC:
     Args:
         eta: one in eta candidates is promoted, to eta times the fidelity.
         space: name to lowest and highest value; None: all that are controlled.
-        family: of `SearchSpace`: "static", "schedule" or "switch".
+        family: of `SearchSpace`: "static", "schedule", "switch" or "linear".
         seeds: tuning runs a candidate; SMAC sees their mean.
         objective: of a run: "final", "best" or "auc" of the observed score so far.
 
@@ -94,7 +95,7 @@ class SMAC:
             ValueError: the budget is below the first bracket.
         """
         trials = Trials(task, budget, seed, self, store, progress, **task_kwargs)
-        space = SearchSpace(trials.controlled, self.space, self.family)
+        space = search_space(trials, self.space, self.family)
         table = brackets(trials.decisions, self.eta)
         check_bracket(trials, table[0], self.seeds)
         best = Incumbent(space, trials)

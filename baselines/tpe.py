@@ -30,9 +30,9 @@ from .search import (
     library_seed,
     quiet,
     require,
+    search_space,
     train,
 )
-from .search_space import SearchSpace
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class TPE:
 
     Args:
         space: name to lowest and highest value; None: all that are controlled.
-        family: of `SearchSpace`: "static", "schedule" or "switch".
+        family: of `SearchSpace`: "static", "schedule", "switch" or "linear".
         seeds: tuning runs a candidate.
         objective: of a run: "final", "best" or "auc" of the observed score.
         generation: candidates suggested at once and trained side by side.
@@ -86,7 +86,7 @@ class TPE:
         import optuna
 
         trials = Trials(task, budget, seed, self, store, progress, **task_kwargs)
-        space = SearchSpace(trials.controlled, self.space, self.family)
+        space = search_space(trials, self.space, self.family)
         check_candidates(trials, self.seeds)
         best, tellable = Incumbent(space, trials), Tellable(trials)
         distributions: dict[str, optuna.distributions.BaseDistribution] = {

@@ -223,6 +223,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "hyperband": ("dacrl_env.baselines.hyperband:Hyperband", {}),
     "tpe": ("dacrl_env.baselines.tpe:TPE", {}),
     "smac": ("dacrl_env.baselines.smac:SMAC", {}),
+    "cma-es": ("dacrl_env.baselines.cma_es:CMAES", {}),
     "pbt": ("dacrl_env.baselines.pbt:PBT", {}),
     "pb2": ("dacrl_env.baselines.pb2:PB2", {}),
     "controller-ppo": ("dacrl_env.agents.train_ppo:ControllerPPO", {}),

@@ -44,6 +44,8 @@ OBJECTIVES = ("final", "best", "auc")
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+# values (P, d) by scores (P,) and observation rows (P,)
+Rule = Callable[[Floats, Mapping[str, NDArray[np.float32]]], Floats]
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,6 @@ class Trials:
         self._size = 0
         self._generation = -1  # fresh starts so far, the first is 0
         self._step = 0  # decisions of the present runs
-        self.scores = np.zeros(0)  # (P,) observed last; NaN before the first decision
         self._parents = np.zeros(0, np.int64)  # (P,) of the next decision
         self._trace: list[dict[str, Any]] = []
         self._done = 0  # operations so far
@@ -162,7 +163,6 @@ class Trials:
         seeds = [int(seed) for seed in seeds]
         self._operation("begin", seeds, lambda: self._begin(seeds))
         self._size, self._step = len(seeds), 0
-        self.scores = np.full(self._size, np.nan)
         self._generation += 1
         self._parents = np.arange(self._size)
 
@@ -183,7 +183,26 @@ class Trials:
                 f"values have shape {values.shape}, expected (decisions, "
                 f"{self._size}, {len(self.controlled)})"
             )
-        result = self._operation("advance", values, lambda: self._advance(values))
+        return self._taken("advance", values, [_fixed(v) for v in values])
+
+    def steer(self, rule: Rule, key: Floats) -> Observed:
+        """Train for one decision that depends on what the runs show.
+
+        Args:
+            rule: values ``(P, d)`` of the controlled hyperparameters, by the scores
+                observed last ``(P,)``, NaN before the first decision, and the
+                observation rows by name ``(P,)``.
+            key: what the rule depends on beside them, for the journal.
+
+        Raises:
+            ValueError: values out of range, more than is left of the budget or of the
+                runs.
+        """
+        return self._taken("steer", key, [rule])
+
+    def _taken(self, name: str, key: Floats, rules: list[Rule]) -> Observed:
+        """Train for as many decisions as there are rules, and take note of them."""
+        result = self._operation(name, key, lambda: self._advance(rules))
         seen = Observed(**{name: np.array(value) for name, value in result.items()})
         for scores, applied in zip(seen.scores, seen.applied, strict=True):
             self._step += 1
@@ -201,7 +220,6 @@ class Trials:
                 }
             )
             self._parents = np.arange(self._size)
-        self.scores = seen.scores[-1]
         return seen
 
     def fork(self, parents: Ints) -> None:
@@ -209,7 +227,6 @@ class Trials:
         parents = np.asarray(parents)
         self._operation("fork", parents, lambda: self._live().fork(parents))
         self._parents = self._parents[parents]
-        self.scores = self.scores[parents]
 
     def check_fork(self) -> None:
         """Say before any training that `fork` will not be possible.
@@ -233,7 +250,6 @@ class Trials:
         self._operation("select", members, lambda: self._select(members))
         self._size = len(members)
         self._parents = self._parents[members]
-        self.scores = self.scores[members]
 
     def judge(self) -> Floats:
         """Scores ``(P,)`` of runs that are over by the report stream; not charged.
@@ -275,10 +291,10 @@ class Trials:
         flops = float(info["objectives"]["flops"].sum())
         self.cost += Cost(eval_steps=int(info["eval_steps"].sum()), flops=flops)
 
-    def _advance(self, values: Floats) -> dict[str, Any]:
+    def _advance(self, rules: list[Rule]) -> dict[str, Any]:
         runs = self._live()
         state = runs.state
-        K, P = values.shape[:2]
+        K, P = len(rules), runs.size
         names = [h.name for h in self.controlled]
         every = [runs.names.index(name) for name in names]
         longest = self.settings.decision_interval * K
@@ -292,13 +308,17 @@ class Trials:
                 f"{running.sum()} runs of {longest:,} steps exceed what is left of the "
                 f"tuning budget, {self.left:,}"
             )
-        scores, applied = np.empty((K, P)), np.empty(values.shape)
-        for k in range(K):
+        scores, applied = np.empty((K, P)), np.empty((K, P, len(names)))
+        for k, rule in enumerate(rules):
             running = ~runs.ended()
             before = runs.info()
+            known = state.learner.env_steps > 0
+            observed = np.where(known, state.score, np.nan)
+            rows = dict(zip(runs.observation_names, runs.observation().T, strict=True))
+            values = rule(observed, rows)
             # by way of actions, as when the values are replayed in an environment
             actions = runs.actions.to_actions(
-                dict(zip(names, values[k].T, strict=True)), state.requested
+                dict(zip(names, values.T, strict=True)), state.requested
             )
             runs.advance(runs.actions.to_values(actions, state.requested))
             self.cost += _spent(before, runs.info(), running)
@@ -447,6 +467,11 @@ def journal_path(directory: Path, key: Mapping[str, Any]) -> Path:
     """Where the journal of a fit is kept in a store, until the fit is finished."""
     digest = hashlib.sha256(canonical(key).encode()).hexdigest()[:16]
     return directory / "fits" / digest
+
+
+def _fixed(values: Floats) -> Rule:
+    """The rule that does not look."""
+    return lambda scores, rows: values
 
 
 def _spent(

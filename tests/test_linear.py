@@ -1,0 +1,153 @@
+"""Linear controllers, and their search by covariance matrix adaptation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from dacrl_env.agents.controller import Controller
+from dacrl_env.baselines import search
+from dacrl_env.baselines.cma_es import CMAES
+from dacrl_env.baselines.race import default_candidate
+from dacrl_env.baselines.search_space import SearchSpace
+
+import dacrl_env
+from dacrl_env.observations import signed_decades
+from dacrl_env.policies import get_method, get_policy, save_fitted
+from dacrl_env.registration import get_task
+from dacrl_env.trials import Trials
+
+CARTPOLE = "dacrl/DQN-CartPole-v0"
+QUADRATIC = "dacrl/NoisyQuadratic-v0"
+SHORT: dict[str, Any] = {
+    "budget": 4_000,
+    "decision_interval": 500,
+    "eval_episodes": 2,
+    "learning_starts": 200,
+    "hyperparameters": ("learning_rate", "epsilon"),
+}
+
+
+def linear(trials: Trials, **options: Any) -> SearchSpace:
+    return search.search_space(trials, None, "linear", **options)
+
+
+@pytest.fixture
+def trials() -> Trials:
+    return Trials(CARTPOLE, 40_000, 0, CMAES(), **SHORT)
+
+
+def test_a_candidate_by_hand(trials):
+    space = linear(trials)
+    assert space.names == (
+        "learning_rate/centre",
+        "learning_rate/progress",
+        "learning_rate/return/level",
+        "epsilon/centre",
+        "epsilon/progress",
+        "epsilon/return/level",
+    )
+    task = get_task(CARTPOLE)
+    low, high = signed_decades(np.array([task.random_return, task.reference_return]))
+    parameters = dict.fromkeys(space.names, 0.0)
+    parameters |= {"learning_rate/centre": 0.5, "learning_rate/return/level": -0.5}
+    parameters |= {"epsilon/progress": -1.0}
+    rule = space.rule(space.encode([parameters] * 3), 8)
+    rows = {
+        "return/level": np.array([low, (low + high) / 2, high], np.float32),
+        "progress": np.array([-1.0, 0.0, 1.0], np.float32),
+    }
+    values = rule(np.full(3, np.nan), rows)
+    rates = np.array([1e-1, 1e-2, 1e-3])  # actions 1, 0.5 and 0
+    np.testing.assert_allclose(values[:, 0], rates, rtol=1e-4)
+    np.testing.assert_allclose(values[:, 1], [1.0, 0.1, 0.0], atol=1e-8)
+    with pytest.raises(ValueError, match="unknown observation row 'return/level'"):
+        rule(np.zeros(3), {"progress": np.zeros(3, np.float32)})
+
+
+def test_searching_runs_what_the_policy_does(trials):
+    space = linear(trials)
+    candidates = space.sample(np.random.default_rng(0), 3)
+    seeds = trials.tuning_seeds(2)
+    trials.begin(seeds * 3)
+    search.go_on(trials, space, candidates, 2, 0, 8)
+    trace = trials.fitted(space.policy(candidates[2], 8)).trace
+    assert trace is not None
+    for k, candidate in enumerate(candidates):
+        policy = space.policy(candidate, 8)
+        assert isinstance(policy, Controller)
+        frame = dacrl_env.evaluate(policy, CARTPOLE, seeds, "tuning", **SHORT)
+        for j, seed in enumerate(seeds):
+            mine = trace[trace["member"] == 2 * k + j]
+            theirs = frame[(frame["seed"] == seed) & (frame["step"] > 0)]
+            theirs = theirs[theirs["eval_return"].notna()]
+            for column in ("score", "hp/learning_rate", "hp/epsilon"):
+                np.testing.assert_array_equal(mine[column], theirs[column])
+            assert mine["hp/learning_rate"].nunique() > 1
+
+
+def test_the_default_is_the_first_candidate(trials):
+    space = linear(trials, rows=("progress", "return/now"))
+    centre = default_candidate(space)
+    rule = space.rule(centre[None], 8)
+    seen = np.array([0.7], np.float32)
+    values = rule(np.zeros(1), {"progress": seen, "return/now": -seen})
+    assert values.tolist() == [[1e-3, 0.1]]
+
+
+def test_hyperparameters_that_are_not_searched_keep_their_default(trials):
+    space = search.search_space(
+        trials, {"epsilon": (0, 1)}, "linear", rows=("progress",)
+    )
+    assert space.names == ("epsilon/centre", "epsilon/progress")
+    rule = space.rule([[1.0, 0.5]], 8)
+    values = rule(np.zeros(1), {"progress": np.zeros(1, np.float32)})
+    assert values.tolist() == [[1e-3, 1.0]]
+
+
+def test_narrower_bounds_are_refused(trials):
+    with pytest.raises(ValueError, match=r"whole range.*bounds given of epsilon"):
+        search.search_space(trials, {"epsilon": (0, 0.5)}, "linear")
+
+
+def test_a_controller_is_found_kept_and_shuffled(tmp_path):
+    method = get_method("cma-es,family='linear',generation=8,seeds=1")
+    fitted = method.fit(QUADRATIC, 160 * 50, 0)
+    save_fitted(fitted, tmp_path / "policy.safetensors", {})
+    again = get_policy(str(tmp_path / "policy.safetensors"))
+    frames = {
+        name: dacrl_env.evaluate(policy, QUADRATIC, range(128))
+        for name, policy in {
+            "default": "default",
+            "found": fitted,
+            "kept": again,
+            "shuffled": fitted.policy.shuffled(),
+        }.items()
+    }
+    scores = {k: f.groupby("seed")["score"].last() for k, f in frames.items()}
+    np.testing.assert_array_equal(scores["found"], scores["kept"])
+    gain = scores["found"] - scores["default"]
+    assert gain.mean() > 3 * gain.std() / np.sqrt(len(gain))
+    assert not scores["found"].equals(scores["shuffled"])
+
+
+def test_each_generation_has_seeds_of_its_own(monkeypatch):
+    begun: list[list[int]] = []
+    begin = Trials.begin
+
+    def recorded(self: Trials, seeds: Any) -> None:
+        begun.append(list(seeds))
+        begin(self, seeds)
+
+    monkeypatch.setattr(Trials, "begin", recorded)
+    CMAES(generation=4, seeds=2).fit(QUADRATIC, 3 * 8 * 50, 0, decision_interval=10)
+    assert all(seeds == seeds[:2] * 4 for seeds in begun)
+    assert len({seed for seeds in begun for seed in seeds}) == 2 * len(begun) >= 6
+
+
+def test_what_comes_out_is_no_candidate():
+    fitted = CMAES(generation=4, seeds=1).fit(QUADRATIC, 500, 0, decision_interval=10)
+    rates = fitted.trace["hp/learning_rate"]
+    assert fitted.policy.config["learning_rate"] not in set(rates)
+    assert fitted.online is None

@@ -26,6 +26,7 @@ from .switch import Switch
 
 FAMILIES = ("static", "schedule", "switch", "linear")
 ROWS = ("progress", "return/level")  # observation rows of the family "linear"
+_STEEPEST = 2.0  # slope of the family "linear": from bound to bound over half a row
 _SIDES = ("below", "above")
 _SHAPES = ("linear", "cosine", "step")
 _STAIRS = 4
@@ -42,8 +43,8 @@ class SearchSpace:
     ``<name>/fraction`` of the run after which the end holds. The family "switch" has
     ``<name>/below`` and ``<name>/above``, and the ``threshold`` of the score between
     them (`Switch`). The family "linear" is a `Controller` without hidden layers, in
-    continuous actions: ``<name>/centre`` and a slope ``<name>/<row>`` for each
-    observation row, all in [-1, 1]. Rows lie in [-1, 1] too, the level of returns
+    continuous actions: ``<name>/centre`` in [-1, 1] and a slope ``<name>/<row>`` in
+    [-2, 2] for each observation row. Rows lie in [-1, 1] too, the level of returns
     because it is shown between those of the scores 0 and 1.
 
     Args:
@@ -110,8 +111,11 @@ class SearchSpace:
         if self.family == "switch":
             return [_renamed(h, f"{h.name}/{side}") for side in _SIDES]
         if self.family == "linear":
-            parts = ("centre", *self.rows)
-            return [Hyperparameter(f"{h.name}/{p}", -1.0, 1.0, 0.0) for p in parts]
+            slopes = [
+                Hyperparameter(f"{h.name}/{row}", -_STEEPEST, _STEEPEST, 0.0)
+                for row in self.rows
+            ]
+            return [Hyperparameter(f"{h.name}/centre", -1.0, 1.0, 0.0), *slopes]
         ends = [_renamed(h, f"{h.name}/{end}") for end in ("start", "end")]
         last = len(_SHAPES) - 1
         shape = Hyperparameter(f"{h.name}/shape", 0, last, 0, integer=True)

@@ -6,8 +6,8 @@ better half of every generation and takes its shape. Of noisy scores it averages
 where a choice of the best takes the luckiest: what comes out is the mean of the
 distribution, not a candidate that was tried.
 
-With the family "linear" this is direct policy search for a controller, as in augmented
-random search (Mania et al. 2018, arXiv 1803.07055), which found linear policies to be
+With the family "gate" this is direct policy search for a controller, as in augmented
+random search (Mania et al. 2018, arXiv 1803.07055), where very small policies were
 enough for much harder tasks.
 """
 
@@ -39,8 +39,8 @@ class CMAES:
 
     Args:
         space: name to lowest and highest value; None: all that are controlled.
-        family: of `SearchSpace`: "static", "schedule", "switch" or "linear".
-        rows: observation rows of the family "linear".
+        family: of `SearchSpace`: "static", "schedule", "switch" or "gate".
+        rows: observation rows of the family "gate".
         seeds: tuning runs a candidate.
         objective: of a run: "final", "best" or "auc" of the observed score.
         generation: candidates of one, trained side by side.
@@ -57,7 +57,7 @@ class CMAES:
     seeds: int = 2
     objective: str = "final"
     generation: int = 16
-    sigma: float = 0.15
+    sigma: float = 0.08
 
     def __post_init__(self) -> None:
         check_objective(self.objective)

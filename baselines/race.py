@@ -26,7 +26,7 @@ from dacrl_env.trials import Trials, check_objective
 
 from .hyperband import promote
 from .search import Incumbent, check_candidates, go_on, search_space
-from .search_space import SearchSpace
+from .search_space import ROWS, SearchSpace
 
 NEAR = 0.15  # standard deviation of what lies near, as a share of a range
 
@@ -58,14 +58,15 @@ def around(
 def default_candidate(space: SearchSpace) -> Floats:
     """The candidate ``(k,)`` that keeps every hyperparameter at its default."""
     parameters: dict[str, float] = {}
+    if space.family == "switch":
+        parameters["threshold"] = 0.5
+    elif space.family == "gate":  # it opens with time and success
+        parameters |= {"gate/bias": 0.0, **{f"gate/{row}": 1.0 for row in space.rows}}
     for h in space.searched:
         if space.family == "static":
             parameters[h.name] = h.default
-        elif space.family == "switch":
-            sides = {f"{h.name}/{side}": h.default for side in ("below", "above")}
-            parameters |= sides | {"threshold": 0.5}
-        elif space.family == "linear":
-            parameters |= {f"{h.name}/{part}": 0 for part in ("centre", *space.rows)}
+        elif space.reactive:
+            parameters |= {f"{h.name}/{side}": h.default for side in ("below", "above")}
         else:
             ends = {"start": h.default, "end": h.default, "shape": 0, "fraction": 1}
             parameters |= {f"{h.name}/{part}": v for part, v in ends.items()}
@@ -78,7 +79,8 @@ class Race:
 
     Args:
         space: name to lowest and highest value; None: all that are controlled.
-        family: of `SearchSpace`: "static", "schedule", "switch" or "linear".
+        family: of `SearchSpace`: "static", "schedule", "switch" or "gate".
+        rows: observation rows of the family "gate".
         seeds: tuning runs a candidate in the screening.
         finalists: candidates in the final.
         fresh: tuning runs of a finalist, on seeds that nobody has run on.
@@ -92,6 +94,7 @@ class Race:
 
     space: Mapping[str, Sequence[float]] | None = None
     family: str = "static"
+    rows: Sequence[str] = ROWS
     seeds: int = 2
     finalists: int = 3
     fresh: int = 4
@@ -150,7 +153,7 @@ class Race:
             ValueError: the budget is below the runs of the finalists.
         """
         trials = Trials(task, budget, seed, self, store, progress, **task_kwargs)
-        space = search_space(trials, self.space, self.family)
+        space = search_space(trials, self.space, self.family, self.rows)
         generator = np.random.default_rng((seed, 0))
         check_candidates(trials, self.seeds + self.fresh, self.finalists)
         whole, S = trials.decisions, self.seeds

@@ -24,9 +24,9 @@ from .schedules import SHAPES
 from .static import Static
 from .switch import Switch
 
-FAMILIES = ("static", "schedule", "switch", "linear")
-ROWS = ("progress", "return/level")  # observation rows of the family "linear"
-_STEEPEST = 2.0  # slope of the family "linear": from bound to bound over half a row
+FAMILIES = ("static", "schedule", "switch", "gate")
+ROWS = ("progress", "return/level")  # observation rows of the family "gate"
+_STEEPEST = 4.0  # slope and bias of a gate: nearly shut to nearly open over half a row
 _SIDES = ("below", "above")
 _SHAPES = ("linear", "cosine", "step")
 _STAIRS = 4
@@ -42,23 +42,24 @@ class SearchSpace:
     them (linear, cosine or in four steps, on the hyperparameter's own scale) and the
     ``<name>/fraction`` of the run after which the end holds. The family "switch" has
     ``<name>/below`` and ``<name>/above``, and the ``threshold`` of the score between
-    them (`Switch`). The family "linear" is a `Controller` without hidden layers, in
-    continuous actions: ``<name>/centre`` in [-1, 1] and a slope ``<name>/<row>`` in
-    [-2, 2] for each observation row. Rows lie in [-1, 1] too, the level of returns
-    because it is shown between those of the scores 0 and 1.
+    them (`Switch`). The family "gate" has both sides too, and between them the least
+    network there is: one hidden unit, whose hyperbolic tangent goes from one side (−1)
+    to the other. It has a slope ``gate/<row>`` for each observation row and a
+    ``gate/bias``, all in [-4, 4]; rows lie in [-1, 1], the level of returns because it
+    is shown between those of the scores 0 and 1.
 
     Args:
         controlled: hyperparameters of the environment.
         bounds: name to lowest and highest value, of the hyperparameters to search;
             None: all that are controlled, over their whole range.
         family: one of `FAMILIES`.
-        rows: observation rows of the family "linear"; with ``("progress",)`` alone it
-            is a schedule.
-        returns: of the scores 0 and 1, for the family "linear".
+        rows: observation rows of the family "gate"; with ``("progress",)`` alone it is
+            a schedule.
+        returns: of the scores 0 and 1, for the family "gate".
 
     Raises:
         ValueError: an unknown name or family, or bounds that are inverted or wider than
-            the task's, or, for the family "linear", narrower.
+            the task's.
     """
 
     def __init__(
@@ -83,23 +84,22 @@ class SearchSpace:
         self.controlled = tuple(controlled)
         self.searched = tuple(_narrowed(known[n], b) for n, b in bounds.items())
         # what is set depends on how a run goes
-        self.reactive = family in ("switch", "linear")
-        if family == "linear":
-            narrower = [h.name for h in self.searched if h != known[h.name]]
-            if narrower:
-                raise ValueError(
-                    "the family 'linear' sets the whole range of a hyperparameter; "
-                    f"bounds given of {', '.join(narrower)}"
-                )
+        self.reactive = family in ("switch", "gate")
+        first = []
+        if family == "switch":
+            first = [Hyperparameter("threshold", 0.0, 1.0, 0.5)]
+        elif family == "gate":
+            first = [
+                Hyperparameter(f"gate/{part}", -_STEEPEST, _STEEPEST, 0.0)
+                for part in ("bias", *self.rows)
+            ]
             self._actions = ActionMap(self.controlled, "continuous")
             low, high = signed_decades(np.array(returns))
             level = np.array([row == "return/level" for row in self.rows])
             self._mean = np.where(level, (low + high) / 2, 0.0)
             self._scale = np.where(level, (high - low) / 2, 1.0)
-        only_switch = family == "switch"
-        threshold = [Hyperparameter("threshold", 0.0, 1.0, 0.5)] * only_switch
         self.dimensions = tuple(
-            threshold + [d for h in self.searched for d in self._dimensions(h)]
+            first + [d for h in self.searched for d in self._dimensions(h)]
         )
         self.names = tuple(d.name for d in self.dimensions)
         # those without an order: name to the number of equal shares of the unit axis
@@ -108,14 +108,8 @@ class SearchSpace:
     def _dimensions(self, h: Hyperparameter) -> list[Hyperparameter]:
         if self.family == "static":
             return [h]
-        if self.family == "switch":
+        if self.reactive:
             return [_renamed(h, f"{h.name}/{side}") for side in _SIDES]
-        if self.family == "linear":
-            slopes = [
-                Hyperparameter(f"{h.name}/{row}", -_STEEPEST, _STEEPEST, 0.0)
-                for row in self.rows
-            ]
-            return [Hyperparameter(f"{h.name}/centre", -1.0, 1.0, 0.0), *slopes]
         ends = [_renamed(h, f"{h.name}/{end}") for end in ("start", "end")]
         last = len(_SHAPES) - 1
         shape = Hyperparameter(f"{h.name}/shape", 0, last, 0, integer=True)
@@ -196,19 +190,16 @@ class SearchSpace:
         names = [h.name for h in self.controlled]
         for row, parameters, score in zip(values, given, scores, strict=True):
             side = _SIDES[int(score >= parameters["threshold"])]
-            for h in self.searched:
-                row[names.index(h.name)] = parameters[f"{h.name}/{side}"]
+            for name, value in self._side(parameters, side).items():
+                row[names.index(name)] = value
         return values
 
     def _network(self, parameters: Mapping[str, float], decisions: int) -> Controller:
-        """The controller of the family "linear"."""
-        searched = [h.name for h in self.searched]
-        bias, *slopes = (
-            [
-                parameters[f"{h.name}/{part}"] if h.name in searched else 0.0
-                for h in self.controlled
-            ]
-            for part in ("centre", *self.rows)
+        """The controller of the family "gate"."""
+        current = self._actions.defaults(1)
+        below, above = (
+            self._actions.to_actions(self._side(parameters, side), current)[0]
+            for side in _SIDES
         )
         about = About(
             action_mode="continuous",
@@ -223,10 +214,16 @@ class SearchSpace:
         weights = {
             "mean": self._mean,
             "variance": self._scale**2,
-            "weight/0": np.array(slopes),
-            "bias/0": np.array(bias),
+            "weight/0": np.array([[parameters[f"gate/{row}"]] for row in self.rows]),
+            "bias/0": np.array([parameters["gate/bias"]]),
+            "weight/1": (above - below)[None] / 2,
+            "bias/1": (above + below) / 2,
         }
         return Controller(about, weights)
+
+    def _side(self, parameters: Mapping[str, float], side: str) -> dict[str, float]:
+        """The configuration on one side of a reactive family."""
+        return {h.name: parameters[f"{h.name}/{side}"] for h in self.searched}
 
     def policy(
         self, candidate: ArrayLike, decisions: int
@@ -236,12 +233,9 @@ class SearchSpace:
         if self.family == "static":
             return Static(**parameters)
         if self.family == "switch":
-            below, above = (
-                {h.name: parameters[f"{h.name}/{side}"] for h in self.searched}
-                for side in _SIDES
-            )
+            below, above = (self._side(parameters, side) for side in _SIDES)
             return Switch(parameters["threshold"], below, above)
-        if self.family == "linear":
+        if self.family == "gate":
             return self._network(parameters, decisions)
         table = self._table(parameters, decisions)
         searched = [h.name for h in self.searched]

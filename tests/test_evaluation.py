@@ -1,10 +1,5 @@
 """evaluate and compare: what is run, what is recorded, what is kept."""
 
-import multiprocessing
-import os
-import signal
-import time
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -220,30 +215,6 @@ def test_workers_give_the_same_table(tmp_path):
         TASK, POLICIES, seeds=[0, 1], workers=2, store=tmp_path, **SMALL
     )
     pd.testing.assert_frame_equal(untimed(alone), untimed(shared))
-
-
-def _endless(directory):
-    dacrl_env.compare(TASK, POLICIES, seeds=range(40), store=directory, **SMALL)
-
-
-def test_a_killed_comparison_goes_on_where_it_stopped(tmp_path):
-    process = multiprocessing.get_context("spawn").Process(
-        target=_endless, args=(tmp_path,)
-    )
-    process.start()
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("*.parquet")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
-    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.parquet")}
-    assert 0 < len(kept) < 4
-    resumed = dacrl_env.compare(
-        TASK, POLICIES, seeds=range(40), store=tmp_path, **SMALL
-    )
-    assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
-    straight = dacrl_env.compare(TASK, POLICIES, seeds=range(40), **SMALL)
-    pd.testing.assert_frame_equal(untimed(resumed), untimed(straight))
 
 
 def test_a_damaged_file_is_reported_and_nothing_is_lost(tmp_path):

@@ -75,7 +75,7 @@ DQN_NAMES = (
 )
 
 
-@pytest.mark.parametrize("family", ["static", "schedule", "switch", "linear"])
+@pytest.mark.parametrize("family", ["static", "schedule", "switch", "gate"])
 def test_encode_inverts_decode(family):
     space = SearchSpace(controlled(CARTPOLE, *DQN_NAMES), family=family)
     candidates = space.sample(np.random.default_rng(0), 200)

@@ -1,4 +1,4 @@
-"""Linear controllers, and their search by covariance matrix adaptation."""
+"""Controllers of one hidden unit, and their search by CMA-ES."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import dacrl_env
 from dacrl_env.observations import signed_decades
 from dacrl_env.policies import get_method, get_policy, save_fitted
 from dacrl_env.registration import get_task
+from dacrl_env.tasks import Hyperparameter
 from dacrl_env.trials import Trials
 
 CARTPOLE = "dacrl/DQN-CartPole-v0"
@@ -29,8 +30,8 @@ SHORT: dict[str, Any] = {
 }
 
 
-def linear(trials: Trials, **options: Any) -> SearchSpace:
-    return search.search_space(trials, None, "linear", **options)
+def gate(trials: Trials, **options: Any) -> SearchSpace:
+    return search.search_space(trials, None, "gate", **options)
 
 
 @pytest.fixture
@@ -39,35 +40,46 @@ def trials() -> Trials:
 
 
 def test_a_candidate_by_hand(trials):
-    space = linear(trials)
+    space = gate(trials)
     assert space.names == (
-        "learning_rate/centre",
-        "learning_rate/progress",
-        "learning_rate/return/level",
-        "epsilon/centre",
-        "epsilon/progress",
-        "epsilon/return/level",
+        "gate/bias",
+        "gate/progress",
+        "gate/return/level",
+        "learning_rate/below",
+        "learning_rate/above",
+        "epsilon/below",
+        "epsilon/above",
     )
     task = get_task(CARTPOLE)
     low, high = signed_decades(np.array([task.random_return, task.reference_return]))
-    parameters = dict.fromkeys(space.names, 0.0)
-    parameters |= {"learning_rate/centre": 0.5, "learning_rate/return/level": -0.5}
-    parameters |= {"epsilon/progress": -1.0}
+    parameters = {
+        "gate/bias": -1.0,
+        "gate/progress": 2.0,
+        "gate/return/level": 3.0,
+        "learning_rate/below": 1e-1,
+        "learning_rate/above": 1e-3,
+        "epsilon/below": 1.0,
+        "epsilon/above": 0.0,
+    }
     rule = space.rule(space.encode([parameters] * 3), 8)
+    # at scores 0 and 1 the level is -1 and 1
     rows = {
         "return/level": np.array([low, (low + high) / 2, high], np.float32),
-        "progress": np.array([-1.0, 0.0, 1.0], np.float32),
+        "progress": np.array([-1.0, 0.5, 1.0], np.float32),
     }
     values = rule(np.full(3, np.nan), rows)
-    rates = np.array([1e-1, 1e-2, 1e-3])  # actions 1, 0.5 and 0
-    np.testing.assert_allclose(values[:, 0], rates, rtol=1e-4)
-    np.testing.assert_allclose(values[:, 1], [1.0, 0.1, 0.0], atol=1e-8)
+    share = (1 + np.tanh([-6.0, 0.0, 4.0])) / 2  # of the way from below to above
+    np.testing.assert_allclose(values[:, 0], 10 ** (-1 - 2 * share), rtol=1e-4)
+    # actions 1 and -1, of which 0 is the default, 0.1
+    positions = 1 - 2 * share
+    expected = np.where(positions > 0, 0.1 + 0.9 * positions, 0.1 + 0.1 * positions)
+    np.testing.assert_allclose(values[:, 1], expected, atol=1e-5)
     with pytest.raises(ValueError, match="unknown observation row 'return/level'"):
         rule(np.zeros(3), {"progress": np.zeros(3, np.float32)})
 
 
 def test_searching_runs_what_the_policy_does(trials):
-    space = linear(trials)
+    space = gate(trials)
     candidates = space.sample(np.random.default_rng(0), 3)
     seeds = trials.tuning_seeds(2)
     trials.begin(seeds * 3)
@@ -88,36 +100,40 @@ def test_searching_runs_what_the_policy_does(trials):
 
 
 def test_the_default_is_the_first_candidate(trials):
-    space = linear(trials, rows=("progress", "return/now"))
+    space = gate(trials, rows=("progress", "return/now"))
     centre = default_candidate(space)
     rule = space.rule(centre[None], 8)
     seen = np.array([0.7], np.float32)
     values = rule(np.zeros(1), {"progress": seen, "return/now": -seen})
-    assert values.tolist() == [[1e-3, 0.1]]
+    np.testing.assert_allclose(values, [[1e-3, 0.1]], rtol=1e-6)
 
 
-def test_hyperparameters_that_are_not_searched_keep_their_default(trials):
+def test_bounds_hold_and_others_keep_their_default(trials):
     space = search.search_space(
-        trials, {"epsilon": (0, 1)}, "linear", rows=("progress",)
+        trials, {"epsilon": (0.2, 0.6)}, "gate", rows=("progress",)
     )
-    assert space.names == ("epsilon/centre", "epsilon/progress")
-    rule = space.rule([[1.0, 0.5]], 8)
-    values = rule(np.zeros(1), {"progress": np.zeros(1, np.float32)})
-    assert values.tolist() == [[1e-3, 1.0]]
-
-
-def test_narrower_bounds_are_refused(trials):
-    with pytest.raises(ValueError, match=r"whole range.*bounds given of epsilon"):
-        search.search_space(trials, {"epsilon": (0, 0.5)}, "linear")
+    assert space.names == (
+        "gate/bias",
+        "gate/progress",
+        "epsilon/below",
+        "epsilon/above",
+    )
+    candidates = space.sample(np.random.default_rng(0), 100)
+    rule = space.rule(candidates, 8)
+    values = rule(np.zeros(100), {"progress": np.linspace(-1, 1, 100, dtype="f4")})
+    np.testing.assert_allclose(values[:, 0], 1e-3)
+    assert 0.2 - 1e-6 <= values[:, 1].min() < 0.25
+    assert 0.55 < values[:, 1].max() <= 0.6 + 1e-6
 
 
 def test_a_controller_is_found_kept_and_shuffled(tmp_path):
-    method = get_method("cma-es,family='linear',generation=8,seeds=1")
-    fitted = method.fit(QUADRATIC, 160 * 50, 0)
+    bad = Hyperparameter("learning_rate", 1e-4, 1e2, 1e-3, "log")
+    method = get_method("cma-es,family='gate',generation=8,seeds=4")
+    fitted = method.fit(QUADRATIC, 320 * 50, 0, hyperparameters=(bad,))
     save_fitted(fitted, tmp_path / "policy.safetensors", {})
     again = get_policy(str(tmp_path / "policy.safetensors"))
     frames = {
-        name: dacrl_env.evaluate(policy, QUADRATIC, range(128))
+        name: dacrl_env.evaluate(policy, QUADRATIC, range(128), hyperparameters=(bad,))
         for name, policy in {
             "default": "default",
             "found": fitted,
@@ -129,6 +145,7 @@ def test_a_controller_is_found_kept_and_shuffled(tmp_path):
     np.testing.assert_array_equal(scores["found"], scores["kept"])
     gain = scores["found"] - scores["default"]
     assert gain.mean() > 3 * gain.std() / np.sqrt(len(gain))
+    assert scores["found"].mean() > 0.5
     assert not scores["found"].equals(scores["shuffled"])
 
 

@@ -41,7 +41,8 @@ class CMAES:
         space: name to lowest and highest value; None: all that are controlled.
         family: of `SearchSpace`: "static", "schedule", "switch" or "gate".
         rows: observation rows of the family "gate".
-        seeds: tuning runs a candidate.
+        seeds: tuning runs a candidate; of few, a generation follows what suits just
+            them.
         objective: of a run: "final", "best" or "auc" of the observed score.
         generation: candidates of one, trained side by side.
         sigma: initial standard deviation, as a share of a range.
@@ -54,9 +55,9 @@ class CMAES:
     space: Mapping[str, Sequence[float]] | None = None
     family: str = "static"
     rows: Sequence[str] = ROWS
-    seeds: int = 2
+    seeds: int = 4
     objective: str = "final"
-    generation: int = 16
+    generation: int = 12
     sigma: float = 0.08
 
     def __post_init__(self) -> None:

@@ -538,7 +538,7 @@ def finals():
 def test_the_best_static_rate_is_nearly_found(finals, name):
     """Whose default is bad here; a single run knows little of the best mean."""
     bad = Hyperparameter("learning_rate", 1e-4, 1e2, 1e-3, "log")
-    small = ",generation=5" if name == "cma-es" else ""
+    small = ",generation=5,sigma=0.2" if name == "cma-es" else ""
     method = get_method(f"{name},seeds=16{small}")
     fitted = method.fit(
         QUADRATIC, 16 * 50 * 25, 0, hyperparameters=(bad,), decision_interval=5

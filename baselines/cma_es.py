@@ -31,7 +31,7 @@ from .search_space import ROWS
 
 @dataclass(frozen=True)
 class CMAES:
-    """Candidates from a normal distribution that begins around the default.
+    """Candidates from a normal distribution, which begins around the default.
 
     All candidates of a generation are trained on the same tuning seeds, and each
     generation on fresh ones. A choice without an order (the shape of a schedule) is an
@@ -46,6 +46,8 @@ class CMAES:
         objective: of a run: "final", "best" or "auc" of the observed score.
         generation: candidates of one, trained side by side.
         sigma: initial standard deviation, as a share of a range.
+        start: name to value of parameters of the space (`SearchSpace.names`) around
+            which the distribution begins, instead of what keeps the default.
 
     Raises:
         ValueError: numbers out of range; see `SearchSpace` and `Trials`.
@@ -59,6 +61,7 @@ class CMAES:
     objective: str = "final"
     generation: int = 12
     sigma: float = 0.08
+    start: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
         check_objective(self.objective)
@@ -98,7 +101,9 @@ class CMAES:
             "verbose": -9,
             "verb_log": 0,
         }
-        search = cma.CMAEvolutionStrategy(default_candidate(space), self.sigma, options)
+        search = cma.CMAEvolutionStrategy(
+            default_candidate(space, self.start), self.sigma, options
+        )
         tellable = Tellable(trials)
         course: list[tuple[Cost, Policy]] = []
         one = trials.steps * self.seeds * self.generation

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dacrl_env.actions import check_names, check_range
 from dacrl_env.policies import Fitted
 from dacrl_env.store import Store
 from dacrl_env.tasks import Task
@@ -55,8 +56,18 @@ def around(
     return result
 
 
-def default_candidate(space: SearchSpace) -> Floats:
-    """The candidate ``(k,)`` that keeps every hyperparameter at its default."""
+def default_candidate(
+    space: SearchSpace, others: Mapping[str, float] | None = None
+) -> Floats:
+    """The candidate ``(k,)`` that keeps every hyperparameter at its default.
+
+    Args:
+        space: of the candidate.
+        others: parameters of the space that are to be different, by name.
+
+    Raises:
+        ValueError: an unknown parameter, or a value out of range.
+    """
     parameters: dict[str, float] = {}
     if space.family == "switch":
         parameters["threshold"] = 0.5
@@ -70,7 +81,12 @@ def default_candidate(space: SearchSpace) -> Floats:
         else:
             ends = {"start": h.default, "end": h.default, "shape": 0, "fraction": 1}
             parameters |= {f"{h.name}/{part}": v for part, v in ends.items()}
-    return space.encode([parameters])[0]
+    known = {d.name: d for d in space.dimensions}
+    check_names(others or (), list(known), "parameter")
+    for name, value in (others or {}).items():
+        check_range(known[name], value)
+        parameters[name] = value
+    return np.clip(space.encode([parameters])[0], 0.0, 1.0)
 
 
 @dataclass(frozen=True)

@@ -108,6 +108,36 @@ def test_the_default_is_the_first_candidate(trials):
     np.testing.assert_allclose(values, [[1e-3, 0.1]], rtol=1e-6)
 
 
+def test_another_start(trials):
+    space = gate(trials)
+    start = {"gate/bias": -2.0, "learning_rate/above": 1e-6}
+    (parameters,) = space.decode(default_candidate(space, start))
+    assert parameters == pytest.approx(
+        {
+            "gate/bias": -2.0,
+            "gate/progress": 1.0,
+            "gate/return/level": 1.0,
+            "learning_rate/below": 1e-3,
+            "learning_rate/above": 1e-6,
+            "epsilon/below": 0.1,
+            "epsilon/above": 0.1,
+        }
+    )
+    with pytest.raises(ValueError, match="unknown parameter 'gate/level'"):
+        CMAES(family="gate", start={"gate/level": 1}).fit(QUADRATIC, 10_000, 0)
+    with pytest.raises(ValueError, match="gate/bias = 5.0 lies outside"):
+        default_candidate(space, {"gate/bias": 5})
+
+
+def test_the_distribution_begins_at_the_start():
+    fitted = CMAES(
+        seeds=1, generation=8, sigma=0.01, start={"learning_rate": 1e-2}
+    ).fit(QUADRATIC, 400, 0)
+    rates = np.log10(fitted.trace["hp/learning_rate"])
+    assert abs(rates.mean() + 2) < 0.1
+    assert rates.std() < 0.2
+
+
 def test_bounds_hold_and_others_keep_their_default(trials):
     space = search.search_space(
         trials, {"epsilon": (0.2, 0.6)}, "gate", rows=("progress",)

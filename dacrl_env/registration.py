@@ -105,7 +105,8 @@ _TABLE = (
         defaults={"target_update_interval": 1_000},
         configuration={"double_q": True, "n_step": 3},
         **_sets("Acrobot-v1", _ACROBOT),
-        description="DQN on Acrobot",
+        description="DQN on Acrobot; nearly solved by default",
+        tags=("smoke",),
     ),
     Task(
         id="dacrl/DQN-MountainCar-v0",

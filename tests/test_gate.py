@@ -125,7 +125,7 @@ def test_another_start(trials):
     )
     with pytest.raises(ValueError, match="unknown parameter 'gate/level'"):
         CMAES(family="gate", start={"gate/level": 1}).fit(QUADRATIC, 10_000, 0)
-    with pytest.raises(ValueError, match="gate/bias = 5.0 lies outside"):
+    with pytest.raises(ValueError, match=r"gate/bias = 5\.0 lies outside"):
         default_candidate(space, {"gate/bias": 5})
 
 

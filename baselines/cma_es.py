@@ -25,7 +25,7 @@ from dacrl_env.tasks import Task
 from dacrl_env.trials import Trials, check_objective
 
 from .race import default_candidate
-from .search import Tellable, check_candidates, require, search_space, train
+from .search import Tellable, check_candidates, go_on, require, search_space
 from .search_space import ROWS
 
 
@@ -106,13 +106,12 @@ class CMAES:
         )
         tellable = Tellable(trials)
         course: list[tuple[Cost, Policy]] = []
-        one = trials.steps * self.seeds * self.generation
-        while trials.left >= one:
+        n, S = self.generation, self.seeds
+        while trials.left >= trials.steps * S * n:
             asked = search.ask()
-            first = self.seeds * len(course)
-            scores, _ = train(
-                trials, space, np.array(asked), self.seeds, self.objective, first
-            )
+            trials.begin(trials.tuning_seeds(S, first=S * len(course)) * n)
+            seen = go_on(trials, space, np.array(asked), S, 0, trials.decisions)
+            scores = seen.objective(self.objective).reshape(n, S).mean(1)
             search.tell(asked, [-score for score in tellable(scores)])
             mean = np.clip(search.result.xfavorite, 0, 1)
             course.append((trials.cost, space.policy(mean, trials.decisions)))

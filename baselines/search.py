@@ -93,20 +93,14 @@ def affordable(trials: Trials, seeds: int, population: int) -> int:
 
 
 def train(
-    trials: Trials,
-    space: SearchSpace,
-    candidates: Floats,
-    seeds: int,
-    objective: str,
-    first: int = 0,
+    trials: Trials, space: SearchSpace, candidates: Floats, seeds: int, objective: str
 ) -> tuple[Floats, Floats]:
     """Mean objective and mean report score ``(n,)`` of candidates trained to the end.
 
-    Every candidate is trained on the same ``seeds`` tuning seeds, which pairs them; the
-    ``first`` seeds of the method run are left out.
+    Every candidate is trained on the same ``seeds`` tuning seeds, which pairs them.
     """
     n = len(candidates)
-    trials.begin(trials.tuning_seeds(seeds, first) * n)
+    trials.begin(trials.tuning_seeds(seeds) * n)
     seen = go_on(trials, space, candidates, seeds, 0, trials.decisions)
     scores = seen.objective(objective)
     judged = trials.judge()

@@ -946,7 +946,7 @@ from dacrl_env.policies import get_method, to_json
 for spec in (
     "tpe,family='schedule'",
     "smac,eta=2,family='schedule'",
-    "cma-es,family='schedule',generation=8",
+    "cma-es,family='schedule',generation=8,seeds=1",
 ):
     fitted = get_method(spec).fit({QUADRATIC!r}, 1_500, 0, decision_interval=10)
     print([(cost, to_json(policy)) for cost, policy in fitted.incumbents])

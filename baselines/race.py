@@ -68,24 +68,12 @@ def default_candidate(
     Raises:
         ValueError: an unknown parameter, or a value out of range.
     """
-    parameters: dict[str, float] = {}
-    if space.family == "switch":
-        parameters["threshold"] = 0.5
-    elif space.family == "gate":  # it opens with time and success
-        parameters |= {"gate/bias": 0.0, **{f"gate/{row}": 1.0 for row in space.rows}}
-    for h in space.searched:
-        if space.family == "static":
-            parameters[h.name] = h.default
-        elif space.reactive:
-            parameters |= {f"{h.name}/{side}": h.default for side in ("below", "above")}
-        else:
-            ends = {"start": h.default, "end": h.default, "shape": 0, "fraction": 1}
-            parameters |= {f"{h.name}/{part}": v for part, v in ends.items()}
     known = {d.name: d for d in space.dimensions}
-    check_names(others or (), list(known), "parameter")
-    for name, value in (others or {}).items():
+    others = others or {}
+    check_names(others, list(known), "parameter")
+    for name, value in others.items():
         check_range(known[name], value)
-        parameters[name] = value
+    parameters = {d.name: d.default for d in space.dimensions} | dict(others)
     return np.clip(space.encode([parameters])[0], 0.0, 1.0)
 
 

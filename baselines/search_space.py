@@ -58,8 +58,8 @@ class SearchSpace:
         returns: of the scores 0 and 1, for the family "gate".
 
     Raises:
-        ValueError: an unknown name or family, or bounds that are inverted or wider than
-            the task's.
+        ValueError: an unknown name or family, bounds that are inverted or wider than
+            the task's, or no or repeated rows.
     """
 
     def __init__(
@@ -89,9 +89,15 @@ class SearchSpace:
         if family == "switch":
             first = [Hyperparameter("threshold", 0.0, 1.0, 0.5)]
         elif family == "gate":
+            if not self.rows or len(set(self.rows)) < len(self.rows):
+                raise ValueError(
+                    "a gate needs at least one observation row, and each once; got "
+                    f"{', '.join(self.rows) or 'none'}"
+                )
+            # it begins to open with time and success
             first = [
-                Hyperparameter(f"gate/{part}", -_STEEPEST, _STEEPEST, 0.0)
-                for part in ("bias", *self.rows)
+                Hyperparameter(f"gate/{part}", -_STEEPEST, _STEEPEST, start)
+                for part, start in [("bias", 0.0), *((row, 1.0) for row in self.rows)]
             ]
             self._actions = ActionMap(self.controlled, "continuous")
             low, high = signed_decades(np.array(returns))

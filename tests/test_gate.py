@@ -129,6 +129,14 @@ def test_another_start(trials):
         default_candidate(space, {"gate/bias": 5})
 
 
+@pytest.mark.parametrize(
+    ("rows", "message"), [((), "got none"), (("progress",) * 2, "each once")]
+)
+def test_rows_that_make_no_gate(trials, rows, message):
+    with pytest.raises(ValueError, match=message):
+        gate(trials, rows=rows)
+
+
 def test_the_distribution_begins_at_the_start():
     fitted = CMAES(
         seeds=1, generation=8, sigma=0.01, start={"learning_rate": 1e-2}

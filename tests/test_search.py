@@ -49,6 +49,7 @@ METHODS = (
     "smac,eta=2",
     "cma-es,generation=4,seeds=1",
 )
+STEERED = "cma-es,generation=4,seeds=1,family='gate'"  # by what runs show
 # the others choose one of the candidates they have tried
 CHOOSERS = [spec for spec in METHODS if not spec.startswith("cma-es")]
 SEARCHERS = ("random-search", "hyperband", "tpe", "smac", "cma-es,seeds=1")
@@ -616,7 +617,7 @@ class InterruptedFitError(Exception):
 
 
 @pytest.mark.parametrize("after", [2, 6, 9])
-@pytest.mark.parametrize("spec", METHODS)
+@pytest.mark.parametrize("spec", [*METHODS, STEERED])
 def test_interrupted_fits_go_on(monkeypatch, tmp_path, spec, after):
     monkeypatch.setattr(trials, "CHECKPOINT_SECONDS", 0.0)
     options = {**SHORT, "budget": 50}
@@ -636,13 +637,13 @@ def test_interrupted_fits_go_on(monkeypatch, tmp_path, spec, after):
         get_method(spec).fit(QUADRATIC, 500, 0, store, until, **options)
     files = list(tmp_path.rglob("journal.json"))
     finished = [r for f in files for r in json.loads(f.read_text())["records"]]
-    kept = sum(r["name"] == "advance" for r in finished)
-    lengths = [len(r["result"]["scores"]) for r in finished if r["name"] == "advance"]
+    trained = [r for r in finished if r["name"] in ("advance", "steer")]
+    lengths = [len(r["result"]["scores"]) for r in trained]
 
     rest: list[int] = []
     resumed = get_method(spec).fit(QUADRATIC, 500, 0, store, rest.append, **options)
     assert rest == whole[sum(lengths) :]
-    assert kept > 0 or after == 2
+    assert trained or after == 2
     assert resumed.cost == expected.cost
     assert resumed.online == expected.online
     pd.testing.assert_frame_equal(resumed.trace, expected.trace)
@@ -693,20 +694,22 @@ def test_damaged_states_are_refused(interrupted, damage):
         fit()
 
 
-@pytest.mark.parametrize("operation", ["seeds", "values", "members"])
+@pytest.mark.parametrize("operation", ["seeds", "values", "key", "members"])
 def test_another_course_is_refused(monkeypatch, tmp_path, operation):
     monkeypatch.setattr(trials, "CHECKPOINT_SECONDS", 0.0)
     method = hyperband.Hyperband()
 
-    def course(seeds: Any, values: Any, members: Any) -> None:
+    def course(seeds: Any, values: Any, key: Any, members: Any) -> None:
         runs = Trials(QUADRATIC, 500, 0, method, Store(tmp_path))
         runs.begin(seeds)
         runs.advance(values)
+        runs.steer(lambda scores, rows: values[0], key)
         runs.select(members)
 
     first = {
         "seeds": [0, 1],
         "values": rates(0.1, 0.2, decisions=2),
+        "key": np.array([0.5]),
         "members": np.array([1]),
     }
     course(**first)
@@ -714,6 +717,7 @@ def test_another_course_is_refused(monkeypatch, tmp_path, operation):
     other = {
         "seeds": [0, 2],
         "values": rates(0.1, 0.3, decisions=2),
+        "key": np.array([0.6]),
         "members": np.array([0]),
     }
     with pytest.raises(StoreError, match="another course"):

@@ -219,6 +219,10 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
         {"family": "schedule"},
     ),
     "race": ("dacrl_env.baselines.race:Race", {}),
+    "sequential-halving": (
+        "dacrl_env.baselines.sequential_halving:SequentialHalving",
+        {},
+    ),
     "successive-halving": ("dacrl_env.baselines.hyperband:SuccessiveHalving", {}),
     "hyperband": ("dacrl_env.baselines.hyperband:Hyperband", {}),
     "tpe": ("dacrl_env.baselines.tpe:TPE", {}),

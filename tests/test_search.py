@@ -20,6 +20,7 @@ from dacrl_env.baselines.grid_search import distinct, most_points
 from dacrl_env.baselines.hyperband import brackets, decisions, promote, shrink
 from dacrl_env.baselines.open_loop import OpenLoop
 from dacrl_env.baselines.search_space import SearchSpace
+from dacrl_env.baselines.sequential_halving import SequentialHalving, most_candidates
 from dacrl_env.baselines.static import Static
 from dacrl_env.baselines.switch import Switch
 
@@ -48,11 +49,20 @@ METHODS = (
     "tpe,generation=3,startup=3",
     "smac,eta=2",
     "cma-es,generation=4,seeds=1",
+    "sequential-halving",
 )
 STEERED = "cma-es,generation=4,seeds=1,family='gate'"  # by what runs show
 # the others choose one of the candidates they have tried
 CHOOSERS = [spec for spec in METHODS if not spec.startswith("cma-es")]
-SEARCHERS = ("random-search", "hyperband", "tpe", "smac", "cma-es,seeds=1")
+PAIRED = [spec for spec in CHOOSERS if spec != "sequential-halving"]  # on given seeds
+SEARCHERS = (
+    "random-search",
+    "hyperband",
+    "tpe",
+    "smac",
+    "cma-es,seeds=1",
+    "sequential-halving",
+)
 HALVING = ("successive-halving", "hyperband", "smac")
 STABLE = {"learning_rate": (1e-4, 1e-1)}  # of rates at which no run diverges
 
@@ -483,7 +493,9 @@ def test_the_best_means_are_promoted(trace, name, objective):
 def test_budgets_are_kept_and_costs_are_exact(spec, budget):
     done: list[int] = []
     fitted = get_method(spec).fit(QUADRATIC, budget, 3, None, done.append, **SHORT)
-    least = budget - (200 if "cma" in spec else 100)  # a generation, or two runs
+    # a generation, a part of a round, or two runs
+    spare = {"cma-es": 200, "sequential-halving": 250}
+    least = budget - spare.get(spec.partition(",")[0], 100)
     assert least < fitted.cost.env_steps <= budget or "grid" in spec
     assert fitted.cost.gradient_steps == fitted.cost.env_steps <= budget
     costs = [cost.env_steps for cost, _ in fitted.incumbents]
@@ -494,7 +506,7 @@ def test_budgets_are_kept_and_costs_are_exact(spec, budget):
     assert to_json(fitted.incumbents[-1][1]) == to_json(fitted.policy)
 
 
-@pytest.mark.parametrize("spec", CHOOSERS)
+@pytest.mark.parametrize("spec", PAIRED)
 def test_candidates_share_their_tuning_seeds(trace, spec):
     name, _, arguments = spec.partition(",")
     method = get_method(f"{name},seeds=2{arguments and ',' + arguments}")
@@ -520,7 +532,8 @@ def test_methods_follow_from_their_seed(spec):
     if "grid" not in spec:
         other, others = fit(2)
         assert other != course
-        assert not others & tried
+        default = controlled(QUADRATIC)[0].default  # of which one method makes sure
+        assert others & tried <= {default}
 
 
 @pytest.fixture(scope="module")
@@ -539,8 +552,8 @@ def finals():
 def test_the_best_static_rate_is_nearly_found(finals, name):
     """Whose default is bad here; a single run knows little of the best mean."""
     bad = Hyperparameter("learning_rate", 1e-4, 1e2, 1e-3, "log")
-    small = ",generation=5,sigma=0.2" if name == "cma-es" else ""
-    method = get_method(f"{name},seeds=16{small}")
+    own = {"cma-es": "seeds=16,generation=5,sigma=0.2", "sequential-halving": ""}
+    method = get_method(f"{name},{own.get(name, 'seeds=16')}".rstrip(","))
     fitted = method.fit(
         QUADRATIC, 16 * 50 * 25, 0, hyperparameters=(bad,), decision_interval=5
     )
@@ -766,8 +779,6 @@ def test_a_method_has_a_name_in_the_store(spec):
         ({"space": {"learning_rate": (1e-1, 1e-3)}}, {}, "inverted"),
         ({"space": {"learning_rate": (1e-3,)}}, {}, "low and high"),
         ({"family": "spline"}, {}, "'spline'; valid: static, schedule, switch"),
-        ({"seeds": 0}, {}, "seeds must be at least 1, got 0"),
-        ({"seeds": 41}, {}, "takes? (2,050|[0-9,]+)"),
         ({}, {"split": "test"}, "'split'"),
         ({}, {"action_mode": "relative"}, "'action_mode'"),
         ({}, {"report": True}, "'report'"),
@@ -781,6 +792,17 @@ def test_methods_refuse(spec, arguments, options, message):
     with pytest.raises(ValueError, match=message):
         method.fit(QUADRATIC, 2_000, 0, None, steps.append, **options)
     assert steps == []
+
+
+@pytest.mark.parametrize("spec", [s for s in METHODS if s != "sequential-halving"])
+@pytest.mark.parametrize(
+    ("seeds", "message"),
+    [(0, "seeds must be at least 1, got 0"), (41, "takes? (2,050|[0-9,]+)")],
+)
+def test_numbers_of_seeds_are_checked(spec, seeds, message):
+    method = type(get_method(spec))(seeds=seeds)
+    with pytest.raises(ValueError, match=message):
+        method.fit(QUADRATIC, 2_000, 0)
 
 
 @pytest.mark.parametrize(
@@ -805,6 +827,55 @@ def test_wrong_arguments_come_to_light_at_once(spec, message):
 def test_a_budget_below_a_bracket_names_the_bracket(name):
     with pytest.raises(ValueError, match=r"of 9 candidates .* takes 115,000"):
         get_method(name).fit(CARTPOLE, 114_999, 0)
+
+
+# -- sequential halving ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("runs", "n"), [(1, 2), (9, 4), (15, 5), (383, 63), (384, 64)])
+def test_candidates_that_are_paid_for_by_hand(runs, n):
+    assert most_candidates(runs) == n
+
+
+def test_every_round_has_half_of_the_candidates_on_fresh_seeds(trace):
+    fitted = get_method("sequential-halving,candidates=6").fit(QUADRATIC, 50 * 50, 0)
+    # 50 runs in 3 rounds: 2 for each of 6, 5 for each of 3, 8 for each of 2
+    own = quadratic_trials().tuning_seeds(15)
+    assert trace.begun == [own[:2] * 6, own[2:7] * 3, own[7:] * 2]
+    assert fitted.cost.env_steps <= 50 * 43
+    # by the mean over all rounds
+    runs = [
+        (values[0, ::each, 0], seen.objective("final").reshape(-1, each))
+        for values, seen, each in zip(trace.values, trace.seen, (2, 5, 8), strict=True)
+    ]
+    means = dict(zip(runs[0][0], runs[0][1], strict=True))
+    for rates, scores in runs[1:]:
+        best = sorted(means, key=lambda rate: -means[rate].mean())[: len(rates)]
+        assert rates.tolist() == best
+        means = {
+            rate: np.append(means[rate], more)
+            for rate, more in zip(rates, scores, strict=True)
+        }
+    best = max(means, key=lambda rate: means[rate].mean())
+    assert fitted.policy.config == {"learning_rate": best}
+    assert [p.config["learning_rate"] for _, p in fitted.incumbents][-1] == best
+
+
+def test_sequential_halving_begins_where_it_is_told(trace):
+    method = get_method("sequential-halving,candidates=4,start={'learning_rate':0.01}")
+    method.fit(QUADRATIC, 8 * 50, 0)
+    assert trace.values[0][0, 0, 0] == 0.01
+
+
+@pytest.mark.parametrize("n", [1, 2.5])
+def test_numbers_of_candidates_are_checked(n):
+    with pytest.raises(ValueError, match="candidates must be a whole number"):
+        SequentialHalving(candidates=n)
+
+
+def test_a_budget_below_the_rounds_names_them():
+    with pytest.raises(ValueError, match=r"below 2 rounds of 4 runs, .* take 400,000"):
+        get_method("sequential-halving,candidates=4").fit(CARTPOLE, 399_999, 0)
 
 
 # -- grid search ----------------------------------------------------------------------

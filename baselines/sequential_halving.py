@@ -1,0 +1,120 @@
+"""Sequential halving over seeds (Karnin, Koren and Somekh 2013, ICML).
+
+"Almost optimal exploration in multi-armed bandits": in every round the candidates that
+are left share the same number of runs, and the better half stays. All runs are complete
+ones. Few runs tell bad candidates from good ones; to tell good ones from each other
+takes many, and they get them. Every round is on fresh tuning seeds, the same for all
+candidates; what counts is a candidate's mean over all its runs.
+
+To be told from successive halving, where candidates that stay are trained for longer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dacrl_env.policies import Cost, Fitted, Policy
+from dacrl_env.store import Store
+from dacrl_env.tasks import Task
+from dacrl_env.trials import Trials, check_objective
+
+from .hyperband import promote
+from .race import around, default_candidate
+from .search import go_on, search_space
+from .search_space import ROWS
+
+
+@dataclass(frozen=True)
+class SequentialHalving:
+    """Ever fewer candidates on ever more seeds.
+
+    The default configuration is one of the candidates; half of the others lie near it,
+    half anywhere in the space.
+
+    Args:
+        space: name to lowest and highest value; None: all that are controlled.
+        family: of `SearchSpace`: "static", "schedule", "switch" or "gate".
+        rows: observation rows of the family "gate".
+        candidates: at the beginning, at least 2; None: as many as one run each in the
+            first round pays for.
+        objective: of a run: "final", "best" or "auc" of the observed score.
+        start: name to value of parameters of the space (`SearchSpace.names`), by which
+            the first candidate differs from what keeps the default.
+
+    Raises:
+        ValueError: numbers out of range; see also `SearchSpace` and `Trials`.
+    """
+
+    space: Mapping[str, Sequence[float]] | None = None
+    family: str = "static"
+    rows: Sequence[str] = ROWS
+    candidates: int | None = None
+    objective: str = "final"
+    start: Mapping[str, float] | None = None
+
+    def __post_init__(self) -> None:
+        check_objective(self.objective)
+        n = self.candidates
+        if n is not None and (not isinstance(n, int) or n < 2):
+            raise ValueError(
+                f"candidates must be a whole number of at least 2, or None; got {n!r}"
+            )
+
+    def fit(
+        self,
+        task: str | Task,
+        budget: int,
+        seed: int,
+        /,
+        store: Store | None = None,
+        progress: Callable[[int], Any] | None = None,
+        **task_kwargs: Any,
+    ) -> Fitted:
+        """The one that is left.
+
+        Raises:
+            ValueError: the budget is below one run of each candidate in every round.
+        """
+        trials = Trials(task, budget, seed, self, store, progress, **task_kwargs)
+        space = search_space(trials, self.space, self.family, self.rows)
+        runs = trials.left // trials.steps
+        n = self.candidates or most_candidates(runs)
+        if runs < n * rounds(n):
+            raise ValueError(
+                f"a tuning budget of {trials.left:,} steps is below {rounds(n)} rounds "
+                f"of {n} runs, which take {n * rounds(n) * trials.steps:,}"
+            )
+        generator = np.random.default_rng((seed, 0))
+        left = around(space, default_candidate(space, self.start), generator, n)
+        scores = np.empty((n, 0))
+        course: list[tuple[Cost, Policy]] = []
+        for _ in range(rounds(n)):
+            each = runs // (len(left) * rounds(n))
+            seeds = trials.tuning_seeds(each, first=scores.shape[1])
+            trials.begin(seeds * len(left))
+            seen = go_on(trials, space, left, each, 0, trials.decisions)
+            fresh = seen.objective(self.objective).reshape(-1, each)
+            scores = np.hstack([scores, fresh])
+            better = promote(scores.mean(1), math.ceil(len(left) / 2))
+            left, scores = left[better], scores[better]
+            course.append((trials.cost, space.policy(left[0], trials.decisions)))
+        judged = trials.judge().reshape(-1, each).mean(1)
+        return trials.fitted(course[-1][1], course, float(judged[better[0]]))
+
+
+def rounds(candidates: int) -> int:
+    """Halvings, rounded up, that leave one of `candidates`."""
+    return math.ceil(math.log2(candidates))
+
+
+def most_candidates(runs: int) -> int:
+    """As many as `runs` pay for with one run each in every round; 2 at least."""
+    n = 2
+    while (n + 1) * rounds(n + 1) <= runs:
+        n += 1
+    return n

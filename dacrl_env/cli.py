@@ -96,6 +96,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     _evaluation_arguments(compare)
     compare.add_argument(
+        "--policy-seeds",
+        type=int,
+        metavar="SEEDS",
+        help="number of test runs of --policies, where it is to be another",
+    )
+    compare.add_argument(
         "--reference",
         metavar="POLICY",
         help="what the others are compared with (default: the first policy)",
@@ -317,6 +323,12 @@ def _compare(options: argparse.Namespace) -> None:
         "total": options.total,
     }
     shown = {**tuning, "shuffled": options.shuffled}
+    if options.policy_seeds is not None:
+        if options.policy_seeds < 1:
+            raise ValueError(
+                f"--policy-seeds must be at least 1, got {options.policy_seeds}"
+            )
+        shown["policy_seeds"] = range(options.policy_seeds)
     labels = _take_labels(options.policies) | _take_labels(options.methods)
     _run(options, options.policies, options.reference, options.methods, shown, labels)
     if options.methods and options.anytime:

@@ -61,6 +61,7 @@ def compare(
     runs: int = 5,
     total: bool = False,
     shuffled: bool = False,
+    policy_seeds: Sequence[int] | None = None,
     store: Store | str | os.PathLike[str] | None = None,
     workers: int = 1,
     split: str = "test",
@@ -84,6 +85,9 @@ def compare(
         shuffled: also run each trained controller with its observations shuffled
             among the runs, under the name ``"<method> shuffled"``: what is lost is what
             the observation was worth.
+        policy_seeds: of the test runs of ``policies``; None: ``seeds``. Those of a
+            method have as many seeds as it has runs, so more of them even that out;
+            differences are paired by the seeds that both have.
         store: a store or its directory; None: nothing is kept.
         workers: processes, of one torch thread each.
         split: "test" or "tuning".
@@ -103,22 +107,29 @@ def compare(
         task, policies, methods, seeds, tuning_budget, runs, total, store, task_kwargs
     )
     _check_workers(workers, batch)
-    names = [*policies, *(name for name in methods for _ in range(runs))]
+    own_seeds = plan.seeds if policy_seeds is None else checked_seeds(policy_seeds)
+    if methods and not set(own_seeds) & set(plan.seeds):
+        raise ValueError("policy_seeds and seeds must have seeds in common, for pairs")
     with _bar(plan, show_progress) as bar:
+        bar.total += len(policies) * (len(own_seeds) - len(plan.seeds)) * plan.steps
         fits = _fit_all(plan, workers, bar)
-        subjects: list[tuple[str, int, Policy]]
-        subjects = [(name, 0, get_policy(name)) for name in policies]
-        subjects += [(fit.method, fit.run, fit.fitted) for fit in fits]
+        fitted: list[tuple[str, int, Policy]]
+        fitted = [(fit.method, fit.run, fit.fitted) for fit in fits]
         if shuffled:
-            subjects += [
+            fitted += [
                 (f"{fit.method} shuffled", fit.run, _shuffled(fit.fitted))
                 for fit in fits
                 if hasattr(fit.fitted.policy, "shuffled")
             ]
-            bar.total += (len(subjects) - len(names)) * len(plan.seeds) * plan.steps
+            bar.total += (len(fitted) - len(fits)) * len(plan.seeds) * plan.steps
         units = [
+            _Unit(name, 0, get_policy(name), part, split)
+            for name in policies
+            for part in batches(own_seeds, batch)
+        ]
+        units += [
             _Unit(name, run, policy, part, split)
-            for name, run, policy in subjects
+            for name, run, policy in fitted
             for part in batches(plan.seeds, batch)
         ]
         frames = _evaluate_all(plan, units, workers, bar)

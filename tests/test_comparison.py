@@ -79,6 +79,26 @@ def test_a_method_appears_with_its_runs_and_what_they_cost():
     assert (default["flops"].dropna() > 0).any()
 
 
+def test_policies_have_runs_of_their_own_number(tmp_path):
+    out = str(tmp_path)
+    line = ["compare", QUADRATIC, "--policies", "default", "--methods", "random-search"]
+    line += ["--budget", "500", "--runs", "2", "--seeds", "3", "--policy-seeds", "6"]
+    line += ["--workers", "1", "--out", out]
+    assert main(line) == 0
+    table = pd.read_csv(tmp_path / "table.csv").set_index("policy")
+    assert table["runs"].to_dict() == {"default": 6, "random-search": 6}
+    pairs = pd.read_csv(tmp_path / "paired.csv")["pairs"]
+    assert set(pairs) == {2 * 3}  # of the seeds that both have
+
+
+def test_other_seeds_of_policies_are_checked(capsys, tmp_path):
+    with pytest.raises(ValueError, match="must have seeds in common"):
+        dacrl_env.compare(**WORK, policy_seeds=range(2, 4))
+    line = ["compare", QUADRATIC, "--policy-seeds", "0", "--out", str(tmp_path)]
+    assert main(line) != 0
+    assert "--policy-seeds must be at least 1, got 0" in capsys.readouterr().err
+
+
 def test_a_fit_opens_the_tuning_split_alone(monkeypatch: pytest.MonkeyPatch):
     seen = set()
     original = streams.member_keys

@@ -194,7 +194,7 @@ class Controller:
         """Actions ``(P, d)``, or ``(P,)`` in discrete mode."""
         x = observations[:, self._columns]
         if self.shuffle:
-            x = x[self._others(len(x), infos["env_steps"])]
+            x = x[streams.others(self._keys, infos["env_steps"][:1], len(x))]
         return self.decide(x, infos["env_steps"] == 0)
 
     def decide(
@@ -234,15 +234,6 @@ class Controller:
         hidden = _logistic(o) * np.tanh(cell)
         self._memory = hidden, cell
         return hidden
-
-    def _others(self, P: int, steps: NDArray[np.int64]) -> NDArray[np.int64]:
-        """For every member another one, drawn from all."""
-        if P < 2:
-            raise ValueError("a shuffled controller needs at least two runs at a time")
-        order = streams.bits(self._keys, steps[:1], P)[0].argsort()
-        others = np.empty(P, np.int64)
-        others[order] = np.roll(order, 1)  # one cycle: nobody sees itself
-        return others
 
 
 def _product(x: Floats, weight: Floats) -> Floats:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dacrl_env.learners import streams
 from dacrl_env.vector_env import PopulationEnv
 
 
@@ -26,6 +27,8 @@ class Switch:
         threshold: score.
         below: name to value.
         above: name to value, of the same hyperparameters; others keep their default.
+        shuffle: a control: every member goes by the score of another, drawn anew for
+            each decision.
 
     Raises:
         ValueError: no or different hyperparameters; at `reset`, unknown names or values
@@ -35,7 +38,11 @@ class Switch:
     action_mode = "continuous"
 
     def __init__(
-        self, threshold: float, below: Mapping[str, float], above: Mapping[str, float]
+        self,
+        threshold: float,
+        below: Mapping[str, float],
+        above: Mapping[str, float],
+        shuffle: bool = False,
     ) -> None:
         if not below or set(below) != set(above):
             raise ValueError(
@@ -44,20 +51,32 @@ class Switch:
             )
         self.threshold = float(threshold)
         self.below, self.above = dict(below), dict(above)
+        self.shuffle = shuffle
         self.hyperparameters = tuple(below)
 
     def arguments(self) -> dict[str, Any]:
         """What makes it again, as JSON values."""
-        return {"threshold": self.threshold, "below": self.below, "above": self.above}
+        sides = {"below": self.below, "above": self.above}
+        arguments = {"threshold": self.threshold, **sides}
+        return {**arguments, "shuffle": True} if self.shuffle else arguments
+
+    def shuffled(self) -> Switch:
+        """The same rule by the scores of others: a control."""
+        return Switch(self.threshold, self.below, self.above, shuffle=True)
 
     def reset(self, envs: PopulationEnv, seed: int) -> None:
         """Translate both configurations into actions."""
         self._below = envs.to_actions(self.below)
         self._above = envs.to_actions(self.above)
+        self._keys = envs.policy_keys[:1] if self.shuffle else None
 
     def act(
         self, observations: NDArray[np.float32], infos: Mapping[str, Any]
     ) -> NDArray[Any]:
         """Actions ``(P, d)``."""
-        good = (infos["env_steps"] > 0) & (infos["score"] >= self.threshold)
+        score = infos["score"]
+        if self._keys is not None:
+            steps = infos["env_steps"][:1]
+            score = score[streams.others(self._keys, steps, len(score))]
+        good = (infos["env_steps"] > 0) & (score >= self.threshold)
         return np.where(good[:, None], self._above, self._below)

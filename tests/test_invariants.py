@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -105,41 +106,57 @@ def rhythms(task: str) -> dict[str, float]:
 KNOBS = [(task, h.name) for task in TASKS for h in hyperparameters(task)]
 
 
+@cache
+def acted(task: str, name: str | None, **options: Any) -> list[Any]:
+    """What is learned and applied in a run where one action differs from zero, if any.
+
+    Kept, as the run without is the same for all hyperparameters.
+    """
+    names = [h.name for h in hyperparameters(task)]
+    env = make(task, hyperparameters=names, **options)
+    env.reset(seed=1)
+    history = []
+    for k in range(4):
+        action = np.zeros(len(names))
+        if name and k == 2:
+            action[names.index(name)] = binding(task, name)
+        _, _, _, _, info = env.step(action)
+        history.append((learned(env), info["hyperparameters"]))
+    return history
+
+
 @pytest.mark.parametrize(("task", "name"), KNOBS)
 def test_actions_bite(task: str, name: str) -> None:
     names = [h.name for h in hyperparameters(task)]
-    histories = []
-    for changed in (False, True):
-        env = make(task, hyperparameters=names, **long_enough(name))
-        env.reset(seed=1)
-        history = []
-        for k in range(4):
-            action = np.zeros(len(names))
-            if changed and k == 2:
-                action[names.index(name)] = binding(task, name)
-            _, _, _, _, info = env.step(action)
-            history.append((learned(env), info["hyperparameters"]))
-        histories.append(history)
-    for k, (before, after) in enumerate(zip(*histories, strict=True)):
+    plain, changed = (acted(task, n, **long_enough(name)) for n in (None, name))
+    for k, (before, after) in enumerate(zip(plain, changed, strict=True)):
         asked = [n for n in names if before[1][n] != after[1][n]]
         assert asked == ([name] if k == 2 else [])
         bitten = "parameters" in differing(before[0], after[0])
         assert bitten == (k >= 2), f"{name} at step {k}"
 
 
+@cache
+def fixed_at(task: str, other: str, value: tuple[Any, ...], **options: Any) -> Any:
+    """Parameters of a run with a name and value fixed, if any; kept, as `acted`."""
+    fixed = dict([value]) if value else {}
+    env = make(task, hyperparameters=[other], fixed=fixed, **options)
+    env.reset(seed=1)
+    for _ in range(3):
+        env.step([0])
+    return learned(env)["parameters"]
+
+
 @pytest.mark.parametrize(("task", "name"), KNOBS)
 def test_fixed_values_bite(task: str, name: str) -> None:
-    others = [h.name for h in hyperparameters(task) if h.name != name][:1]
+    other = next(h.name for h in hyperparameters(task) if h.name != name)
     h = next(h for h in hyperparameters(task) if h.name == name)
     value = h.high if binding(task, name) > 0 else h.low
-    parameters = []
-    for fixed in ({}, {name: value}):
-        env = make(task, hyperparameters=others, fixed=fixed, **long_enough(name))
-        env.reset(seed=1)
-        for _ in range(3):
-            env.step([0])
-        parameters.append(learned(env)["parameters"])
-    assert not np.array_equal(*parameters)
+    plain, changed = (
+        fixed_at(task, other, fixed, **long_enough(name))
+        for fixed in ((), (name, value))
+    )
+    assert not np.array_equal(plain, changed)
 
 
 # -- 2: cutting changes nothing, evaluation disturbs nothing -----------------------
@@ -178,18 +195,24 @@ VARIATIONS: dict[str, dict[str, Any]] = {
 }
 
 
+@cache
+def evaluated(task: str, variation: str | None) -> list[dict[str, Any]]:
+    """What is learned in a run whose evaluation varies; kept, as `acted`."""
+    env = make(task, **(VARIATIONS[variation] if variation else {}))
+    env.reset(seed=3)
+    history = [learned(env)]
+    for k in range(4):
+        env.step(np.full(len(env.settings.controlled), 0.1 * k))
+        history.append(learned(env))
+    return history
+
+
 @pytest.mark.parametrize("variation", VARIATIONS)
 @pytest.mark.parametrize("task", TASKS)
 def test_evaluation_never_disturbs_training(task: str, variation: str) -> None:
-    plain, varied = make(task), make(task, **VARIATIONS[variation])
-    for env in (plain, varied):
-        env.reset(seed=3)
-    assert differing(learned(plain), learned(varied)) == []
-    for k in range(4):
-        action = np.full(len(plain.settings.controlled), 0.1 * k)
-        for env in (plain, varied):
-            env.step(action)
-        assert differing(learned(plain), learned(varied)) == [], k
+    pairs = zip(evaluated(task, None), evaluated(task, variation), strict=True)
+    for k, (plain, varied) in enumerate(pairs):
+        assert differing(plain, varied) == [], k
 
 
 # -- 3: members are independent -----------------------------------------------------

@@ -46,6 +46,25 @@ def test_the_side_is_that_of_the_score():
     assert actions[:, 0].tolist() == [1e-2, 1e-5, 1e-5, 1e-2]
 
 
+def test_a_shuffled_switch_goes_by_the_scores_of_others():
+    policy = Switch(0.5, BELOW, ABOVE).shuffled()
+    envs: Any = SimpleNamespace(
+        to_actions=lambda c: np.full((6, 1), c["learning_rate"]),
+        policy_keys=np.array([7], np.uint64),
+    )
+    policy.reset(envs, 0)
+    sides = []
+    for steps in (100, 200, 300, 400):
+        infos = {"env_steps": np.full(6, steps), "score": np.eye(6)[2]}
+        (above,) = np.flatnonzero(policy.act(np.zeros((6, 3)), infos)[:, 0] == 1e-5)
+        assert above != 2
+        sides.append(above)
+    assert len(set(sides)) > 1
+    assert from_json(to_json(policy)).shuffle
+    with pytest.raises(ValueError, match="at least two runs"):
+        policy.act(np.zeros((1, 3)), {"env_steps": np.ones(1), "score": np.ones(1)})
+
+
 def test_freezing_is_a_special_case():
     task: dict[str, Any] = {**SHORT, "hyperparameters": ("learning_rate",)}
     frozen, threshold = {"learning_rate": 1e-6}, 0.05

@@ -114,3 +114,22 @@ def below(words: UInts, high: NDArray[np.integer]) -> NDArray[np.int64]:
 def env_keys(keys: UInts, num_envs: int) -> UInts:
     """A key for each inner environment ``(P, N)``, from ``(P, len(PURPOSES))``."""
     return bits(of(keys, "envs"), np.zeros(len(keys), np.int64), num_envs)
+
+
+def others(key: UInts, counter: NDArray[np.integer], P: int) -> NDArray[np.int64]:
+    """For every one of P members another one, ``(P,)``: each is drawn once.
+
+    Args:
+        key: ``(1,)``.
+        counter: ``(1,)``, number of the draw.
+        P: at least 2.
+
+    Raises:
+        ValueError: there are no others.
+    """
+    if P < 2:
+        raise ValueError("a shuffled policy needs at least two runs at a time")
+    order = bits(key, counter, P)[0].argsort()
+    result = np.empty(P, np.int64)
+    result[order] = np.roll(order, 1)  # one cycle: nobody gets itself
+    return result

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dacrl_env.version import __version__
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LABELS = "labels.json"  # in the directory of a comparison
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -362,6 +368,35 @@ def _take_labels(specs: list[str]) -> dict[str, str]:
     return labels
 
 
+def _labelled(frame: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
+    """Results whose policies have their labels for names."""
+    shuffled = {
+        f"{name} shuffled": f"{label} shuffled" for name, label in labels.items()
+    }
+    return frame.replace({"policy": {**labels, **shuffled}})
+
+
+def _kept_labels(directory: Path) -> dict[str, str]:
+    """Labels of the last comparison in a directory.
+
+    Raises:
+        ValueError: the file that has them is damaged.
+    """
+    path = directory / LABELS
+    if not path.exists():
+        return {}
+    try:
+        labels = json.loads(path.read_text())
+        if not all(isinstance(label, str) for label in dict(labels).values()):
+            raise TypeError
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{path} should be a JSON object, name to label; without the file, names "
+            "are shown"
+        ) from error
+    return dict(labels)
+
+
 def _evaluate(options: argparse.Namespace) -> None:
     _run(options, [options.policy], None)
 
@@ -443,11 +478,10 @@ def _run(
         **(tuning or {}),
         **_task_options(options),
     )
-    shuffled = {
-        f"{name} shuffled": f"{label} shuffled" for name, label in labels.items()
-    }
-    frame = frame.replace({"policy": {**labels, **shuffled}})
+    frame = _labelled(frame, labels)
     path = report.write_report(frame, options.out, reference)
+    if labels:
+        (options.out / LABELS).write_text(json.dumps(labels, indent=1) + "\n")
     summary = report.summarize(frame)
     print(report.render(report.table(summary)))
     if len(names) > 1:
@@ -461,7 +495,8 @@ def _report(options: argparse.Namespace) -> None:
     from dacrl_env.comparison import stored
 
     groups = stored(options.directory / "results")
-    for folder, frame in groups.items():
+    for folder, unlabelled in groups.items():
+        frame = _labelled(unlabelled, _kept_labels(options.directory))
         directory = options.directory / folder if len(groups) > 1 else options.directory
         path = report.write_report(frame, directory, options.reference)
         print(report.render(report.table(report.summarize(frame))))

@@ -58,7 +58,7 @@ def test_compare_prints_table_differences_and_where_the_report_is(comparison, ca
     assert set(paired["reference"]) == {"freeze-when-good"}
 
 
-def test_labels_are_shown_instead_of_long_names(tmp_path):
+def test_labels_are_shown_instead_of_long_names(tmp_path, capsys):
     first, second = POLICIES
     arguments = _compare(tmp_path, "--reference", "mine", "--methods")
     arguments += ["race=random-search,seeds=1", "--budget", "8e3", "--runs", "1"]
@@ -67,6 +67,12 @@ def test_labels_are_shown_instead_of_long_names(tmp_path):
     names = [first, "mine", "race"]
     assert pd.read_csv(tmp_path / "table.csv")["policy"].tolist() == names
     assert set(pd.read_csv(tmp_path / "paired.csv")["reference"]) == {"mine"}
+    # and in a report from what is kept
+    assert main(["report", str(tmp_path)]) == 0
+    assert set(pd.read_csv(tmp_path / "table.csv")["policy"]) == set(names)
+    (tmp_path / "labels.json").write_text('{"race": 1}')
+    assert main(["report", str(tmp_path)]) == 2
+    assert "should be a JSON object" in capsys.readouterr().err
     # what is kept is found again by another label
     kept = {
         path: path.stat().st_mtime_ns for path in tmp_path.glob("results/*.parquet")

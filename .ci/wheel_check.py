@@ -14,8 +14,11 @@ if checkout in installed.parents:
     sys.exit(f"tested the checkout, not the wheel: {installed}")
 if not (installed.parent / "py.typed").is_file():
     sys.exit("py.typed is not in the wheel")
-if not pretrained():
-    sys.exit("the trained controllers are not in the wheel")
+kinds = {path.suffix for path in pretrained().values()}
+if kinds != {".json", ".safetensors"}:
+    sys.exit(
+        f"trained controllers are missing in the wheel; there are {kinds or 'none'}"
+    )
 
 env = gym.make("dacrl/DQN-CartPole-v0", budget=2_000)
 observation, info = env.reset(seed=0)

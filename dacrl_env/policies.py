@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 FORMAT = 1  # of policy files
 NETWORK = "network"  # the kind of policies that have weights
 _HEADER = "dacrl_env.policy"  # in files of weights
+POLICY_SUFFIXES = (".json", ".safetensors")  # of files that hold a policy
 PRETRAINED = "pretrained/"  # how names of policies that come with the package begin
 
 
@@ -433,7 +434,7 @@ def get_policy(spec: str) -> Policy:
     name, kwargs = _read_spec(spec, "policy")
     if name.startswith(PRETRAINED):
         return load_fitted(_pretrained(name), **kwargs)
-    if name.endswith((".json", ".safetensors")):
+    if name.endswith(POLICY_SUFFIXES):
         return load_fitted(name, **kwargs)
     policy: Policy = _by_name(spec, POLICIES, "policy")
     return policy
@@ -442,7 +443,8 @@ def get_policy(spec: str) -> Policy:
 def pretrained() -> dict[str, Path]:
     """Policies that come with the package: files by name."""
     folder = Path(str(files("dacrl_env.agents"))) / PRETRAINED
-    return {f"{PRETRAINED}{p.stem}": p for p in sorted(folder.glob("*.safetensors"))}
+    found = [p for p in folder.iterdir() if p.suffix in POLICY_SUFFIXES]
+    return {f"{PRETRAINED}{p.stem}": p for p in sorted(found)}
 
 
 def _pretrained(name: str) -> Path:

@@ -20,6 +20,7 @@ import torch
 from dacrl_env.agents import checkpoints
 from dacrl_env.agents.controller import About, Controller
 from dacrl_env.agents.training import Seen, divisor
+from dacrl_env.baselines.switch import Switch
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
@@ -824,7 +825,7 @@ def test_task_and_method_of_a_fit_by_name(
 def test_pretrained_controllers_run_on_their_tasks(name: str) -> None:
     fitted = get_policy(name)
     assert isinstance(fitted, Fitted)
-    assert isinstance(fitted.policy, Controller)
+    assert isinstance(fitted.policy, Controller | Switch)
     assert fitted.cost.env_steps > 0
     task = get_task(str(fitted.task))
     short = {"budget": task.budget // 10, "eval_episodes": 1}

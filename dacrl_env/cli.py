@@ -377,7 +377,7 @@ def _labelled(frame: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
 
 
 def _kept_labels(directory: Path) -> dict[str, str]:
-    """Labels of the last comparison in a directory.
+    """Labels of the comparisons in a directory, the latest ones.
 
     Raises:
         ValueError: the file that has them is damaged.
@@ -462,6 +462,7 @@ def _run(
     if options.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, got {options.seeds}")
     labels = labels or {}
+    kept = _kept_labels(options.out)
     names = [labels.get(name, name) for name in (*policies, *methods)]
     if labels and len(set(names)) < len(names):
         raise ValueError(f"labels and names must differ, got {', '.join(names)}")
@@ -481,7 +482,7 @@ def _run(
     frame = _labelled(frame, labels)
     path = report.write_report(frame, options.out, reference)
     if labels:
-        (options.out / LABELS).write_text(json.dumps(labels, indent=1) + "\n")
+        (options.out / LABELS).write_text(json.dumps({**kept, **labels}, indent=1))
     summary = report.summarize(frame)
     print(report.render(report.table(summary)))
     if len(names) > 1:

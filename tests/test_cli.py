@@ -70,9 +70,13 @@ def test_labels_are_shown_instead_of_long_names(tmp_path, capsys):
     # and in a report from what is kept
     assert main(["report", str(tmp_path)]) == 0
     assert set(pd.read_csv(tmp_path / "table.csv")["policy"]) == set(names)
+    assert main(_compare(tmp_path)) == 0  # has none, and forgets none
+    assert main(["report", str(tmp_path)]) == 0
+    assert set(pd.read_csv(tmp_path / "table.csv")["policy"]) == set(names)
     (tmp_path / "labels.json").write_text('{"race": 1}')
     assert main(["report", str(tmp_path)]) == 2
     assert "should be a JSON object" in capsys.readouterr().err
+    (tmp_path / "labels.json").unlink()
     # what is kept is found again by another label
     kept = {
         path: path.stat().st_mtime_ns for path in tmp_path.glob("results/*.parquet")

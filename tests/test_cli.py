@@ -70,9 +70,11 @@ def test_labels_are_shown_instead_of_long_names(tmp_path, capsys):
     # and in a report from what is kept
     assert main(["report", str(tmp_path)]) == 0
     assert set(pd.read_csv(tmp_path / "table.csv")["policy"]) == set(names)
-    assert main(_compare(tmp_path)) == 0  # has none, and forgets none
+    more = _compare(tmp_path)
+    more[more.index(first)] = f"plain={first}"
+    assert main(more) == 0  # a new label, and none is forgotten
     assert main(["report", str(tmp_path)]) == 0
-    assert set(pd.read_csv(tmp_path / "table.csv")["policy"]) == set(names)
+    assert set(pd.read_csv(tmp_path / "table.csv")["policy"]) == {"plain", *names[1:]}
     (tmp_path / "labels.json").write_text('{"race": 1}')
     assert main(["report", str(tmp_path)]) == 2
     assert "should be a JSON object" in capsys.readouterr().err

@@ -85,9 +85,9 @@ def compare(
         shuffled: also run each trained controller with its observations shuffled
             among the runs, under the name ``"<method> shuffled"``: what is lost is what
             the observation was worth.
-        policy_seeds: of the test runs of ``policies``; None: ``seeds``. Those of a
-            method have as many seeds as it has runs, so more of them even that out;
-            differences are paired by the seeds that both have.
+        policy_seeds: of the test runs of ``policies``; None: ``seeds``. A method has
+            ``runs`` test runs of every seed, and more seeds here even that out.
+            Differences are paired by the seeds that both have.
         store: a store or its directory; None: nothing is kept.
         workers: processes, of one torch thread each.
         split: "test" or "tuning".
@@ -100,7 +100,8 @@ def compare(
         the number of the method run.
 
     Raises:
-        ValueError: unknown names or options; before anything is run.
+        ValueError: unknown names or options, or no seeds in common; before anything
+            is run.
         StoreError: a damaged file in the store; nothing in it is changed.
     """
     plan = _plan(

@@ -33,8 +33,8 @@ from .search_space import ROWS
 class SequentialHalving:
     """Ever fewer candidates on ever more seeds.
 
-    The default configuration is one of the candidates; half of the others lie near it,
-    half anywhere in the space.
+    What keeps the default, or `start`, is one of the candidates; half of the others lie
+    near it, half anywhere in the space.
 
     Args:
         space: name to lowest and highest value; None: all that are controlled.

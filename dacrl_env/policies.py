@@ -443,8 +443,8 @@ def get_policy(spec: str) -> Policy:
 def pretrained() -> dict[str, Path]:
     """Policies that come with the package: files by name."""
     folder = Path(str(files("dacrl_env.agents"))) / PRETRAINED
-    found = [p for p in folder.iterdir() if p.suffix in POLICY_SUFFIXES]
-    return {f"{PRETRAINED}{p.stem}": p for p in sorted(found)}
+    found = [p for p in sorted(folder.glob("*")) if p.suffix in POLICY_SUFFIXES]
+    return {f"{PRETRAINED}{p.stem}": p for p in found}
 
 
 def _pretrained(name: str) -> Path:

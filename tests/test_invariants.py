@@ -106,12 +106,8 @@ def rhythms(task: str) -> dict[str, float]:
 KNOBS = [(task, h.name) for task in TASKS for h in hyperparameters(task)]
 
 
-@cache
 def acted(task: str, name: str | None, **options: Any) -> list[Any]:
-    """What is learned and applied in a run where one action differs from zero, if any.
-
-    Kept, as the run without is the same for all hyperparameters.
-    """
+    """What is learned and applied where one action differs from zero, if any."""
     names = [h.name for h in hyperparameters(task)]
     env = make(task, hyperparameters=names, **options)
     env.reset(seed=1)
@@ -125,10 +121,14 @@ def acted(task: str, name: str | None, **options: Any) -> list[Any]:
     return history
 
 
+kept_acted = cache(acted)  # the run without is the same for all hyperparameters
+
+
 @pytest.mark.parametrize(("task", "name"), KNOBS)
 def test_actions_bite(task: str, name: str) -> None:
     names = [h.name for h in hyperparameters(task)]
-    plain, changed = (acted(task, n, **long_enough(name)) for n in (None, name))
+    plain = kept_acted(task, None, **long_enough(name))
+    changed = acted(task, name, **long_enough(name))
     for k, (before, after) in enumerate(zip(plain, changed, strict=True)):
         asked = [n for n in names if before[1][n] != after[1][n]]
         assert asked == ([name] if k == 2 else [])
@@ -137,10 +137,9 @@ def test_actions_bite(task: str, name: str) -> None:
 
 
 @cache
-def fixed_at(task: str, other: str, value: tuple[Any, ...], **options: Any) -> Any:
-    """Parameters of a run with a name and value fixed, if any; kept, as `acted`."""
-    fixed = dict([value]) if value else {}
-    env = make(task, hyperparameters=[other], fixed=fixed, **options)
+def fixed_at(task: str, other: str, fixed: tuple[Any, ...], **options: Any) -> Any:
+    """Parameters of a run with pairs of name and value fixed; kept, as `kept_acted`."""
+    env = make(task, hyperparameters=[other], fixed=dict(fixed), **options)
     env.reset(seed=1)
     for _ in range(3):
         env.step([0])
@@ -154,7 +153,7 @@ def test_fixed_values_bite(task: str, name: str) -> None:
     value = h.high if binding(task, name) > 0 else h.low
     plain, changed = (
         fixed_at(task, other, fixed, **long_enough(name))
-        for fixed in ((), (name, value))
+        for fixed in ((), ((name, value),))
     )
     assert not np.array_equal(plain, changed)
 
@@ -195,9 +194,8 @@ VARIATIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@cache
 def evaluated(task: str, variation: str | None) -> list[dict[str, Any]]:
-    """What is learned in a run whose evaluation varies; kept, as `acted`."""
+    """What is learned in a run whose evaluation varies, or does not."""
     env = make(task, **(VARIATIONS[variation] if variation else {}))
     env.reset(seed=3)
     history = [learned(env)]
@@ -207,10 +205,13 @@ def evaluated(task: str, variation: str | None) -> list[dict[str, Any]]:
     return history
 
 
+kept_evaluated = cache(evaluated)
+
+
 @pytest.mark.parametrize("variation", VARIATIONS)
 @pytest.mark.parametrize("task", TASKS)
 def test_evaluation_never_disturbs_training(task: str, variation: str) -> None:
-    pairs = zip(evaluated(task, None), evaluated(task, variation), strict=True)
+    pairs = zip(kept_evaluated(task, None), evaluated(task, variation), strict=True)
     for k, (plain, varied) in enumerate(pairs):
         assert differing(plain, varied) == [], k
 

@@ -3,7 +3,8 @@
 The frame has one row per decision boundary or report point of every inner run (see
 `dacrl_env.evaluate`). A run is judged by its report scores: *final*, *best*, *auc* and
 *failure* (diverged, or final below 0.1). All intervals are 95 % bootstrap intervals
-over independent runs, hierarchical where a method was fitted more than once.
+over independent runs; where a method was fitted more than once, over its fits and over
+the test seeds that all of them share.
 """
 
 import os
@@ -138,7 +139,9 @@ def table(summary: pd.DataFrame) -> pd.DataFrame:
         for metric in METRICS:
             scores = runs[metric].to_numpy()
             for name, statistic in (("mean", np.mean), ("iqm", stats.iqm)):
-                low, high = stats.bootstrap_interval(scores, statistic, _fits(runs))
+                low, high = stats.bootstrap_interval(
+                    scores, statistic, runs["run"], runs["seed"]
+                )
                 column = f"{metric}_{name}"
                 line[column] = float(statistic(scores))
                 line[f"{column}_low"], line[f"{column}_high"] = low, high
@@ -199,14 +202,13 @@ def paired(summary: pd.DataFrame, reference: str) -> pd.DataFrame:
         side, other = (_common(rows, pairs) for rows in (runs, base))
         # The side with several fits, if there is one, is where the fits vary.
         varies = "run" if fitted or runs["run"].nunique() > 1 else "run_base"
-        fit = pairs[varies].to_numpy()
         for metric in METRICS:
             gap = stats.paired_difference(
-                pairs[metric].to_numpy(), pairs[f"{metric}_base"].to_numpy(), fit
+                pairs[metric], pairs[f"{metric}_base"], pairs[varies], pairs["seed"]
             )
             chance = stats.probability_of_improvement(
-                side[metric].to_numpy(), other[metric].to_numpy(),
-                _fits(side), _fits(other),
+                side[metric], other[metric],
+                side["run"], other["run"], side["seed"], other["seed"],
             )  # fmt: skip
             lines.append((policy, reference, metric, len(pairs), *gap, *chance))
     columns = ["policy", "reference", "metric", "pairs"]
@@ -511,11 +513,6 @@ def _check(frame: pd.DataFrame) -> None:
         )
 
 
-def _fits(runs: pd.DataFrame) -> np.ndarray | None:
-    """Groups for the bootstrap; None for a single fit, which has nothing to group."""
-    return runs["run"].to_numpy() if runs["run"].nunique() > 1 else None
-
-
 def _common(runs: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     return runs[runs["seed"].isin(pairs["seed"])]
 
@@ -531,8 +528,11 @@ def _learning_curve(rows: pd.DataFrame, reports: np.ndarray) -> tuple[np.ndarray
     scores[floor.index] = scores[floor.index].bfill().fillna(floor)
     scores = scores.dropna().T
     values = scores.to_numpy(dtype=np.float64)
-    fits = scores.index.get_level_values("run").to_numpy()
-    bounds = [stats.bootstrap_interval(v, groups=fits, resamples=500) for v in values.T]
+    fits, seeds = (scores.index.get_level_values(name) for name in ("run", "seed"))
+    bounds = [
+        stats.bootstrap_interval(v, groups=fits, shared=seeds, resamples=500)
+        for v in values.T
+    ]
     low, high = np.asarray(bounds).reshape(-1, 2).T
     return scores.columns.to_numpy(), values.mean(axis=0), low, high
 

@@ -6,14 +6,19 @@ upstream, and dropping it in silence would hide runs that failed.
 
 The unit of resampling is the independent run. A method that was fitted several times
 has two sources of variation, the fit and the test run; `groups` names the fit each
-value belongs to, and resampling is then hierarchical, because resampling test runs
-alone would treat the runs of one fit as independent and give too narrow an interval.
+value belongs to, and fits are then resampled, too, because resampling test runs alone
+would treat the runs of one fit as independent and give too narrow an interval. Fits
+that are tested on the same seeds share what is easy or hard about a seed, and what a
+policy they are compared with did on it; `shared` names the seed, and seeds are then
+drawn once for all fits. With few fits this is slightly wide where seeds matter little.
 
 References:
     Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical
     Precipice", NeurIPS 2021 (interquartile mean, probability of improvement).
     Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8
     (hierarchical resampling).
+    Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 1, 2007 (groups and
+    what they share, resampled together).
     Schuirmann, "A comparison of the two one-sided tests procedure and the power
     approach …", J. Pharmacokinetics and Biopharmaceutics 15, 1987 (equivalence).
 """
@@ -91,6 +96,7 @@ def bootstrap_interval(
     values: npt.ArrayLike,
     statistic: Statistic = np.mean,
     groups: npt.ArrayLike | None = None,
+    shared: npt.ArrayLike | None = None,
     level: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
@@ -102,6 +108,9 @@ def bootstrap_interval(
         statistic: Vectorised over rows: `np.mean`, `iqm`, ….
         groups: Index of the fit behind each value, shape `(n,)`. Whole groups are
             resampled first, then values within each group drawn.
+        shared: Label of what a value has in common with one of every other group (the
+            test seed), shape `(n,)`. Drawn once for all groups, instead of within each;
+            values that a group lacks are left out.
         level: Coverage.
         resamples: Number of bootstrap samples.
         seed: Seed of this call's own generator; equal calls give equal intervals.
@@ -111,12 +120,13 @@ def bootstrap_interval(
 
     Raises:
         ValueError: If values are empty, not finite or not one-dimensional, if `groups`
-            has another shape, or if `level` or `resamples` is out of range.
+            or `shared` has another shape, if two values of a group have the same
+            `shared` label, or if `level` or `resamples` is out of range.
     """
     sample = _vector("values", values)
     draws = [
         np.asarray(statistic(sample[index], axis=1))
-        for index in _resample(sample, groups, level, resamples, seed)
+        for index in _resample(sample, groups, shared, level, resamples, seed)
     ]
     for drawn in draws:
         if drawn.ndim != 1:
@@ -131,6 +141,7 @@ def paired_difference(
     a: npt.ArrayLike,
     b: npt.ArrayLike,
     groups: npt.ArrayLike | None = None,
+    shared: npt.ArrayLike | None = None,
     level: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
@@ -143,6 +154,7 @@ def paired_difference(
         a: One value per pair, shape `(n,)`.
         b: The value it is compared with, shape `(n,)`.
         groups: As in `bootstrap_interval`, one per pair.
+        shared: As in `bootstrap_interval`, one per pair.
         level: Coverage.
         resamples: Number of bootstrap samples.
         seed: Seed of this call's own generator.
@@ -159,7 +171,7 @@ def paired_difference(
             f"a and b must be pairs, but have shapes {first.shape} and {second.shape}"
         )
     gap = first - second
-    low, high = bootstrap_interval(gap, np.mean, groups, level, resamples, seed)
+    low, high = bootstrap_interval(gap, np.mean, groups, shared, level, resamples, seed)
     return Estimate(float(gap.mean()), low, high)
 
 
@@ -168,6 +180,8 @@ def probability_of_improvement(
     b: npt.ArrayLike,
     groups_a: npt.ArrayLike | None = None,
     groups_b: npt.ArrayLike | None = None,
+    shared_a: npt.ArrayLike | None = None,
+    shared_b: npt.ArrayLike | None = None,
     level: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
@@ -182,6 +196,8 @@ def probability_of_improvement(
         b: One value per run, shape `(m,)`.
         groups_a: Fit behind each value of `a`, as in `bootstrap_interval`.
         groups_b: The same for `b`.
+        shared_a: What values of several groups of `a` have in common, as there.
+        shared_b: The same for `b`.
         level: Coverage.
         resamples: Number of bootstrap samples.
         seed: Seed of this call's own generators.
@@ -196,8 +212,8 @@ def probability_of_improvement(
     above, equal = first[:, None] > second, first[:, None] == second
     wins = above + 0.5 * equal  # (n, m)
     # A resample is a weight per run, so all of them are two matrix products.
-    weights_a = _weights(first, groups_a, level, resamples, seed)
-    weights_b = _weights(second, groups_b, level, resamples, seed + 1)
+    weights_a = _weights(first, groups_a, shared_a, level, resamples, seed)
+    weights_b = _weights(second, groups_b, shared_b, level, resamples, seed + 1)
     drawn = np.sum((weights_a @ wins) * weights_b, axis=1)
     low, high = _percentiles(drawn, level, min(first.size, second.size))
     return Estimate(float(wins.mean()), low, high)
@@ -268,6 +284,7 @@ def _student_quantile(p: float, freedom: float) -> float:
 def _resample(
     values: npt.NDArray[np.float64],
     groups: npt.ArrayLike | None,
+    shared: npt.ArrayLike | None,
     level: float,
     resamples: int,
     seed: int,
@@ -277,34 +294,68 @@ def _resample(
         raise ValueError(f"level must lie between 0 and 1, not {level}")
     if resamples < 1:
         raise ValueError(f"resamples must be positive, not {resamples}")
-    members = [np.arange(values.size)]
-    if groups is not None:
-        labels = np.asarray(groups)
-        if labels.shape != values.shape:
-            raise ValueError(
-                f"groups must have one label per value, but has shape {labels.shape} "
-                f"for values of shape {values.shape}"
-            )
-        members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     rng = np.random.default_rng(seed)
+    group = _coded("groups", groups, values)
+    if shared is not None:
+        label = _coded("shared", shared, values)
+        cells = np.full((group.max() + 1, label.max() + 1), -1)
+        cells[group, label] = np.arange(values.size)
+        if (cells >= 0).sum() < values.size:
+            raise ValueError("two values of one group have the same label in shared")
+        yield from _crossed(cells, resamples, rng)
+        return
+    members = [np.flatnonzero(group == code) for code in range(group.max() + 1)]
     count, size = len(members), members[0].size
     if all(member.size == size for member in members):
         grid = np.stack(members)  # (count, size)
         block = max(1, _BLOCK // values.size)
         for start in range(0, resamples, block):
             rows = min(block, resamples - start)
-            group = rng.integers(count, size=(rows, count, 1))
+            chosen = rng.integers(count, size=(rows, count, 1))
             within = rng.integers(size, size=(rows, count, size))
-            yield grid[group, within].reshape(rows, -1)
+            yield grid[chosen, within].reshape(rows, -1)
     else:  # the size of a resample varies, so that there is no rectangle to draw
         for _ in range(resamples):
-            chosen = (members[i] for i in rng.integers(count, size=count))
-            yield np.concatenate([rng.choice(m, m.size) for m in chosen])[None]
+            drawn = (members[i] for i in rng.integers(count, size=count))
+            yield np.concatenate([rng.choice(m, m.size) for m in drawn])[None]
+
+
+def _crossed(
+    cells: npt.NDArray[np.int64], resamples: int, rng: np.random.Generator
+) -> Iterator[npt.NDArray[np.int64]]:
+    """As `_resample`; cells: the value of each group (row) and label, -1 for none."""
+    count, size = cells.shape
+    block = max(1, _BLOCK // cells.size)
+    for start in range(0, resamples, block):
+        rows = min(block, resamples - start)
+        group = rng.integers(count, size=(rows, count, 1))
+        label = rng.integers(size, size=(rows, 1, size))
+        index = cells[group, label].reshape(rows, -1)
+        if cells.min() >= 0:
+            yield index
+        else:  # resamples differ in size; one without any value says nothing
+            yield from (row[row >= 0][None] for row in index if row.max() >= 0)
+
+
+def _coded(
+    name: str, labels: npt.ArrayLike | None, values: npt.NDArray[np.float64]
+) -> npt.NDArray[np.int64]:
+    """Labels as numbers from 0, one per value; without labels all are 0."""
+    if labels is None:
+        return np.zeros(values.size, np.int64)
+    given = np.asarray(labels)
+    if given.shape != values.shape:
+        raise ValueError(
+            f"{name} must have one label per value, but has shape {given.shape} "
+            f"for values of shape {values.shape}"
+        )
+    return np.unique(given, return_inverse=True)[1]
 
 
 def _weights(
     values: npt.NDArray[np.float64],
     groups: npt.ArrayLike | None,
+    shared: npt.ArrayLike | None,
     level: float,
     resamples: int,
     seed: int,
@@ -312,7 +363,7 @@ def _weights(
     """Share of every value in every resample, shape (resamples, n)."""
     n = values.size
     blocks = []
-    for index in _resample(values, groups, level, resamples, seed):
+    for index in _resample(values, groups, shared, level, resamples, seed):
         rows, drawn = index.shape
         cells = (index + n * np.arange(rows)[:, None]).ravel()
         blocks.append(np.bincount(cells, minlength=rows * n).reshape(rows, n) / drawn)

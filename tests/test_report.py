@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from dacrl_env import report
+from dacrl_env import report, stats
 
 POINTS, BUDGET, FLOOR = 20, 10_000, -0.5
 
@@ -168,6 +168,27 @@ def test_paired_by_run_and_seed_or_by_seed_alone(frame):
     again = again[again["run"] < 2]
     both = report.paired(pd.concat([summary, again]), "tuned")
     assert both.set_index(["policy", "metric"]).loc[("again", "auc"), "pairs"] == 12
+
+
+def test_intervals_resample_test_seeds_once_for_all_fits():
+    # The difference is that of the seed, the same in all fits, and the default has 0.
+    level = np.random.default_rng(0).uniform(size=12)
+    lines = [("default", 0, seed, 0.0) for seed in range(12)]
+    lines += [
+        ("tuned", run, seed, level[seed]) for run in range(5) for seed in range(12)
+    ]
+    summary = pd.DataFrame(lines, columns=["policy", "run", "seed", "final"])
+    summary[["auc", "best"]] = summary[["final", "final"]].to_numpy()
+    low, high = stats.bootstrap_interval(level)
+    for reference, sign in (("default", 1), ("tuned", -1)):
+        row = report.paired(summary, reference).iloc[0]
+        ends = sorted(sign * row[[f"difference_{end}" for end in ("low", "high")]])
+        np.testing.assert_allclose(ends, [low, high], atol=0.03)
+    costs = [*report.COSTS, *report.TUNING, "failure", "diverged", "online_score"]
+    summary[costs] = 0.0
+    tuned = report.table(summary).set_index("policy").loc["tuned"]
+    ends = tuned[["final_mean_low", "final_mean_high"]].astype(float)
+    np.testing.assert_allclose(ends, [low, high], atol=0.03)
 
 
 def test_paired_refuses_what_it_cannot_pair(frame):

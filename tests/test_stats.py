@@ -116,6 +116,69 @@ def test_grouped_bootstrap_covers_where_the_plain_one_does_not(sizes):
     assert 80 <= grouped <= 99
 
 
+def crossed_values(rng, spread, missing=0.0):
+    """64 seeds under 4 fits: a gap of every fit, of every seed, and noise."""
+    fits, seeds = (x.ravel() for x in np.meshgrid(range(4), range(64), indexing="ij"))
+    values = 0.02 * rng.normal(size=4)[fits] + spread * rng.normal(size=64)[seeds]
+    kept = rng.random(256) >= missing
+    return (values + 0.1 * rng.normal(size=256))[kept], fits[kept], seeds[kept]
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.1])
+def test_what_fits_share_is_resampled_once_for_all_of_them(missing):
+    rng = np.random.default_rng(5)
+    nested, crossed = 0, 0
+    for i in range(200):
+        values, fits, seeds = crossed_values(rng, 0.2, missing)
+        low, high = stats.bootstrap_interval(values, groups=fits, resamples=200, seed=i)
+        nested += low <= 0 <= high
+        low, high = stats.bootstrap_interval(
+            values, groups=fits, shared=seeds, resamples=200, seed=i
+        )
+        crossed += low <= 0 <= high
+    assert nested < 170
+    assert 180 <= crossed <= 199
+
+
+def test_shared_labels_are_drawn_jointly():
+    # Seeds decide everything and fits nothing: the interval is that of the seeds, which
+    # a resample within fits, or of values alone, would make narrower by the root of 4.
+    seeds, fits = np.tile(np.arange(30), 4), np.repeat(np.arange(4), 30)
+    level = np.random.default_rng(6).normal(size=30)
+    shuffle = np.random.default_rng(7).permutation(120)
+    args = {"groups": fits[shuffle], "shared": seeds[shuffle]}
+    both = stats.bootstrap_interval(level[seeds][shuffle], **args)
+    np.testing.assert_allclose(both, stats.bootstrap_interval(level), atol=0.04)
+    gap = stats.paired_difference(level[seeds][shuffle], np.zeros(120), **args)
+    assert gap[1:] == both
+    iqm = stats.bootstrap_interval(level[seeds][shuffle], stats.iqm, **args)
+    np.testing.assert_allclose(
+        iqm, stats.bootstrap_interval(level, stats.iqm), atol=0.1
+    )
+    # And the other way round: fits decide everything.
+    of_fit = np.arange(4.0)[args["groups"]]
+    both = stats.bootstrap_interval(of_fit, **args)
+    np.testing.assert_allclose(
+        both, stats.bootstrap_interval(np.arange(4.0)), atol=0.25
+    )
+    # One fit has nothing to share with: the plain bootstrap, whatever the labels.
+    plain = stats.bootstrap_interval(level)
+    assert stats.bootstrap_interval(level, shared=np.arange(30) * 10) == plain
+
+
+def test_labels_that_do_not_fit_are_named():
+    with pytest.raises(ValueError, match=r"shared .* shape \(2,\) for values of .*3,"):
+        stats.bootstrap_interval([1, 2, 3], shared=[0, 1])
+    with pytest.raises(ValueError, match="two values of one group have the same label"):
+        stats.bootstrap_interval([1, 2, 3], groups=[0, 0, 1], shared=[5, 5, 5])
+
+
+def test_few_shared_labels_give_resamples_without_a_value():
+    values, labels = [1.0, 2.0, 4.0], [0, 1, 2]  # a seed of its own for each fit
+    low, high = stats.bootstrap_interval(values, groups=labels, shared=labels)
+    assert (low, high) == (1, 4)
+
+
 def test_groups_of_one_are_the_plain_bootstrap():
     values = np.random.default_rng(2).normal(size=50)
     one_each = stats.bootstrap_interval(values, groups=np.arange(50))
@@ -157,6 +220,14 @@ def test_probability_of_improvement_resamples_as_asked():
     grouped = stats.probability_of_improvement(np.sort(a), b, groups_a=fits)
     assert grouped.value == pytest.approx(value)
     assert grouped.high - grouped.low > high - low
+    # The seeds of one side's fits in common: only those of that side are joint.
+    seeds = np.tile(np.arange(10), 4)
+    level = rng.normal(size=10)[seeds]
+    apart = stats.probability_of_improvement(level, b, groups_a=fits)
+    joint = stats.probability_of_improvement(level, b, fits, None, seeds, None)
+    assert joint.high - joint.low > 1.2 * (apart.high - apart.low)
+    mirrored = stats.probability_of_improvement(b, level, None, fits, None, seeds)
+    assert mirrored.high - mirrored.low > 1.2 * (apart.high - apart.low)
 
 
 @pytest.mark.parametrize("freedom", [1.0, 2.5, 14.9, 200.0, 5000.0])

@@ -28,6 +28,7 @@ FAMILIES = ("static", "schedule", "switch", "gate")
 ROWS = ("progress", "return/level")  # observation rows of the family "gate"
 _STEEPEST = 4.0  # slope and bias of a gate: nearly shut to nearly open over half a row
 _SIDES = ("below", "above")
+_ENDS = ("start", "end")
 _SHAPES = ("linear", "cosine", "step")
 _STAIRS = 4
 
@@ -116,7 +117,7 @@ class SearchSpace:
             return [h]
         if self.reactive:
             return [_renamed(h, f"{h.name}/{side}") for side in _SIDES]
-        ends = [_renamed(h, f"{h.name}/{end}") for end in ("start", "end")]
+        ends = [_renamed(h, f"{h.name}/{end}") for end in _ENDS]
         last = len(_SHAPES) - 1
         shape = Hyperparameter(f"{h.name}/shape", 0, last, 0, integer=True)
         return [*ends, shape, Hyperparameter(f"{h.name}/fraction", 0.05, 1.0, 1.0)]
@@ -159,6 +160,15 @@ class SearchSpace:
                 row.append((d.to_unit(given[d.name]) - low) / (high - low))
             rows.append(row)
         return np.array(rows, np.float64)
+
+    def constant(self, configuration: Mapping[str, float]) -> dict[str, float]:
+        """Parameters by which a configuration holds throughout, whatever the others."""
+        return {
+            name: configuration[hyperparameter]
+            for name in self.names
+            for hyperparameter, _, part in [name.partition("/")]
+            if hyperparameter in configuration and part in ("", *_SIDES, *_ENDS)
+        }
 
     def values(self, candidates: ArrayLike, decisions: int) -> Floats:
         """Values ``(decisions, n, d)`` of the controlled hyperparameters.

@@ -45,9 +45,12 @@ class SequentialHalving:
         objective: of a run: "final", "best" or "auc" of the observed score.
         start: name to value of parameters of the space (`SearchSpace.names`), by which
             the first candidate differs from what keeps the default.
+        static_first: half of the budget finds a static configuration in the same way,
+            and that instead of the default is what the first candidate keeps.
 
     Raises:
-        ValueError: numbers out of range; see also `SearchSpace` and `Trials`.
+        ValueError: numbers out of range, or static configurations first and again; see
+            also `SearchSpace` and `Trials`.
     """
 
     space: Mapping[str, Sequence[float]] | None = None
@@ -56,6 +59,7 @@ class SequentialHalving:
     candidates: int | None = None
     objective: str = "final"
     start: Mapping[str, float] | None = None
+    static_first: bool = False
 
     def __post_init__(self) -> None:
         check_objective(self.objective)
@@ -63,6 +67,11 @@ class SequentialHalving:
         if n is not None and (not isinstance(n, int) or n < 2):
             raise ValueError(
                 f"candidates must be a whole number of at least 2, or None; got {n!r}"
+            )
+        if self.static_first and self.family == "static":
+            raise ValueError(
+                "static_first is for the families that begin at a static "
+                "configuration: schedule, switch, gate; the family is static"
             )
 
     def fit(
@@ -81,28 +90,39 @@ class SequentialHalving:
             ValueError: the budget is below one run of each candidate in every round.
         """
         trials = Trials(task, budget, seed, self, store, progress, **task_kwargs)
-        space = search_space(trials, self.space, self.family, self.rows)
-        runs = trials.left // trials.steps
+        families = ("static", self.family) if self.static_first else (self.family,)
+        runs = trials.left // trials.steps // len(families)
         n = self.candidates or most_candidates(runs)
         if runs < n * rounds(n):
+            whole = n * rounds(n) * len(families)
             raise ValueError(
                 f"a tuning budget of {trials.left:,} steps is below {rounds(n)} rounds "
-                f"of {n} runs, which take {n * rounds(n) * trials.steps:,}"
+                f"of {n} runs{', twice' if self.static_first else ''}, which take "
+                f"{whole * trials.steps:,}"
             )
         generator = np.random.default_rng((seed, 0))
-        left = around(space, default_candidate(space, self.start), generator, n)
-        scores = np.empty((n, 0))
         course: list[tuple[Cost, Policy]] = []
-        for _ in range(rounds(n)):
-            each = runs // (len(left) * rounds(n))
-            seeds = trials.tuning_seeds(each, first=scores.shape[1])
-            trials.begin(seeds * len(left))
-            seen = go_on(trials, space, left, each, 0, trials.decisions)
-            fresh = seen.objective(self.objective).reshape(-1, each)
-            scores = np.hstack([scores, fresh])
-            better = promote(scores.mean(1), math.ceil(len(left) / 2))
-            left, scores = left[better], scores[better]
-            course.append((trials.cost, space.policy(left[0], trials.decisions)))
+        found: dict[str, float] = {}
+        used = 0  # seeds
+        for family in families:
+            space = search_space(trials, self.space, family, self.rows)
+            start = space.constant(found)
+            if family == self.family:
+                start |= self.start or {}
+            left = around(space, default_candidate(space, start), generator, n)
+            scores = np.empty((n, 0))
+            for _ in range(rounds(n)):
+                each = runs // (len(left) * rounds(n))
+                seeds = trials.tuning_seeds(each, first=used)
+                used += each
+                trials.begin(seeds * len(left))
+                seen = go_on(trials, space, left, each, 0, trials.decisions)
+                fresh = seen.objective(self.objective).reshape(-1, each)
+                scores = np.hstack([scores, fresh])
+                better = promote(scores.mean(1), math.ceil(len(left) / 2))
+                left, scores = left[better], scores[better]
+                course.append((trials.cost, space.policy(left[0], trials.decisions)))
+            (found,) = space.decode(left[:1])
         judged = trials.judge().reshape(-1, each).mean(1)
         return trials.fitted(course[-1][1], course, float(judged[better[0]]))
 

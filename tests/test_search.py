@@ -19,6 +19,7 @@ from dacrl_env.baselines import hyperband, quadratic, search
 from dacrl_env.baselines.grid_search import distinct, most_points
 from dacrl_env.baselines.hyperband import brackets, decisions, promote, shrink
 from dacrl_env.baselines.open_loop import OpenLoop
+from dacrl_env.baselines.race import default_candidate
 from dacrl_env.baselines.search_space import SearchSpace
 from dacrl_env.baselines.sequential_halving import SequentialHalving, most_candidates
 from dacrl_env.baselines.static import Static
@@ -871,6 +872,70 @@ def test_sequential_halving_begins_where_it_is_told(trace):
     method = get_method("sequential-halving,candidates=4,start={'learning_rate':0.01}")
     method.fit(QUADRATIC, 8 * 50, 0)
     assert trace.values[0][0, 0, 0] == 0.01
+
+
+@pytest.mark.parametrize("family", ["schedule", "switch", "gate"])
+def test_a_configuration_can_hold_throughout(family):
+    names = ("learning_rate", "epsilon")
+    space = SearchSpace(controlled(CARTPOLE, *names), family=family)
+    given = space.constant({"learning_rate": 0.05, "epsilon": 0.25})
+    assert len(given) == 4
+    candidate = default_candidate(space, given)
+    if space.reactive:
+        rule = space.rule([candidate, candidate], 10)
+        rows = {name: np.float32([-1, 1]) for name in space.rows}
+        values = rule(np.array([0.0, 1.0]), rows)
+    else:
+        values = space.values(candidate, 10)[:, 0]
+    np.testing.assert_allclose(values, np.tile([0.05, 0.25], (len(values), 1)), 1e-6)
+    assert space.constant({}) == {}
+
+
+def test_static_configurations_first_then_the_family_from_the_best(trace):
+    rates = {"learning_rate": (0.02, 0.5)}
+    method = SequentialHalving(rates, "schedule", candidates=4, static_first=True)
+    fitted = method.fit(QUADRATIC, 2 * 20 * 50, 4)
+    # 20 runs each time: 2 for each of 4, 5 for each of 2; no seed twice
+    own = Trials(QUADRATIC, 50, 4, method).tuning_seeds(14)
+    halves = [own[:2] * 4, own[2:7] * 2, own[7:9] * 4, own[9:] * 2]
+    assert trace.begun == halves
+    static = [policy for _, policy in fitted.incumbents[:2]]
+    assert all(isinstance(policy, Static) for policy in static)
+    (best,) = static[-1].config.values()
+    assert best != 0.5  # the default, cut to the range
+    # the first of the schedules keeps it, the others do not
+    schedules = trace.values[2][:, ::2, 0]
+    assert (schedules[:, 0] == best).all()
+    assert (schedules[:, 1:] != best).any(0).all()
+    assert isinstance(fitted.policy, OpenLoop)
+    # alone it is the same search of static ones
+    alone = SequentialHalving(rates, candidates=4).fit(QUADRATIC, 20 * 50, 4)
+    assert alone.policy.config == {"learning_rate": best}
+
+
+def test_where_the_family_begins_is_told_on_top_of_the_static_configuration(trace):
+    method = SequentialHalving(
+        family="schedule", candidates=2, start={"learning_rate/end": 7.0},
+        static_first=True,
+    )  # fmt: skip
+    fitted = method.fit(QUADRATIC, 4 * 50, 0)
+    (found,) = fitted.incumbents[0][1].config.values()
+    first = trace.values[1][:, 0, 0]
+    assert first[0] == found
+    assert first[-1] == pytest.approx(7.0, rel=0.2)
+
+
+def test_static_configurations_are_not_searched_twice():
+    with pytest.raises(
+        ValueError, match="schedule, switch, gate; the family is static"
+    ):
+        get_method("sequential-halving,static_first=True")
+    with pytest.raises(
+        ValueError, match=r"below 2 rounds of 4 runs, twice, .* 800,000"
+    ):
+        get_method(
+            "sequential-halving,candidates=4,family='switch',static_first=True"
+        ).fit(CARTPOLE, 799_999, 0)
 
 
 @pytest.mark.parametrize("n", [1, 2.5])

@@ -108,6 +108,11 @@ def compare(
         task, policies, methods, seeds, tuning_budget, runs, total, store, task_kwargs
     )
     _check_workers(workers, batch)
+    if shuffled and methods and min(batch, len(plan.seeds)) < 2:
+        raise ValueError(
+            "a shuffled policy needs runs side by side, seeds and a batch of at least "
+            f"2; got {len(plan.seeds)} and {batch}"
+        )
     own_seeds = plan.seeds if policy_seeds is None else checked_seeds(policy_seeds)
     if methods and not set(own_seeds) & set(plan.seeds):
         raise ValueError("policy_seeds and seeds must have seeds in common, for pairs")
@@ -236,6 +241,8 @@ def stored(directory: str | os.PathLike[str]) -> dict[str, pd.DataFrame]:
 
     Raises:
         FileNotFoundError: no such directory, or nothing in it.
+        ValueError: one name stands for several results of a method: it was fitted at
+            two budgets, or its policy file has changed.
         StoreError: a damaged file.
     """
     if not os.path.isdir(directory):
@@ -254,9 +261,12 @@ def stored(directory: str | os.PathLike[str]) -> dict[str, pd.DataFrame]:
     frames = {}
     for name, keys in groups.items():
         taken: set[tuple[str, int, int]] = set()
+        made: dict[tuple[str, int], dict[str, Any] | None] = {}
         parts = []
         for key in sorted(keys, key=lambda key: -len(key["seeds"])):
             who = key["policy"], key["run"]
+            if made.setdefault(who, key["fitted"]) != key["fitted"]:
+                raise ValueError(_ambiguous(*who, made[who], key["fitted"]))
             fresh = [s for s in key["seeds"] if (*who, s) not in taken]
             taken.update((*who, s) for s in fresh)
             if fresh:
@@ -264,6 +274,15 @@ def stored(directory: str | os.PathLike[str]) -> dict[str, pd.DataFrame]:
                 parts.append(frame[frame["seed"].isin(fresh)])
         frames[name] = pd.concat(parts, ignore_index=True)
     return frames
+
+
+def _ambiguous(name: str, run: int, *fits: dict[str, Any] | None) -> str:
+    steps = [f"{fit['cost']['env_steps']:,}" if fit else "no" for fit in fits]
+    return (
+        f"{name!r}, run {run}, stands for several results of a method in this store, "
+        f"after {' and '.join(steps)} steps of tuning; give them directories of their "
+        "own, or delete what is out of date"
+    )
 
 
 def unit_key(

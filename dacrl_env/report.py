@@ -58,13 +58,15 @@ Scores are normalised returns: 0 is a random policy, 1 the task's reference. *fi
 the report at the end of a run, *auc* the mean over its report points, *best* the
 highest of them; report points that a diverged run did not reach count as the task's
 floor. IQM is the interquartile mean. *Failures* diverged or ended below
-{FAILURE_BELOW}. Brackets are 95 % bootstrap intervals over independent runs (for a
-method fitted several times: over fits, then over the runs of a fit; a single fit says
-nothing about the variation between fits). Costs are means per test run; where a method
-made the policy, they are given as tuning + run = total, and a method that was fitted
-several times was charged for each fit alone. *Online* is the report score of the tuning
-run that a method chose its policy by, the best of many by what it observed: it may be
-compared with other online results, never with the scores of single runs."""
+{FAILURE_BELOW}. Brackets are 95 % bootstrap intervals over independent runs. For a
+method fitted several times fits are resampled, and test seeds, once for all its fits;
+where fits differ more than all else, intervals of three of them miss in a quarter of
+cases, of five in a sixth. A single fit says nothing about the variation between fits.
+Costs are means per test run; where a method made the policy, they are given as tuning +
+run = total, and a method that was fitted several times was charged for each fit alone.
+*Online* is the report score of the tuning run that a method chose its policy by, the
+best of many by what it observed: it may be compared with other online results, never
+with the scores of single runs."""
 
 
 def summarize(frame: pd.DataFrame, report_points: int = 20) -> pd.DataFrame:
@@ -170,6 +172,7 @@ def paired(summary: pd.DataFrame, reference: str) -> pd.DataFrame:
 
     Where both were fitted several times, the pairs are the (run, seed) common to both;
     where one has a single run (a policy that was not fitted), pairs share the seed.
+    Runs without a partner are left out.
 
     Args:
         summary: Result of `summarize`.
@@ -199,16 +202,18 @@ def paired(summary: pd.DataFrame, reference: str) -> pd.DataFrame:
         )
         if pairs.empty:
             raise ValueError(f"{policy!r} and {reference!r} have no runs in common")
-        side, other = (_common(rows, pairs) for rows in (runs, base))
+        base_run = "run" if fitted else "run_base"
         # The side with several fits, if there is one, is where the fits vary.
-        varies = "run" if fitted or runs["run"].nunique() > 1 else "run_base"
+        varies = "run" if runs["run"].nunique() > 1 else base_run
+        side = pairs.drop_duplicates(["run", "seed"])
+        other = pairs.drop_duplicates([base_run, "seed"])
         for metric in METRICS:
             gap = stats.paired_difference(
                 pairs[metric], pairs[f"{metric}_base"], pairs[varies], pairs["seed"]
             )
             chance = stats.probability_of_improvement(
-                side[metric], other[metric],
-                side["run"], other["run"], side["seed"], other["seed"],
+                side[metric], other[f"{metric}_base"],
+                side["run"], other[base_run], side["seed"], other["seed"],
             )  # fmt: skip
             lines.append((policy, reference, metric, len(pairs), *gap, *chance))
     columns = ["policy", "reference", "metric", "pairs"]
@@ -511,10 +516,6 @@ def _check(frame: pd.DataFrame) -> None:
             f"{int(twice.sum())} rows repeat a (policy, run, seed, step), the first of "
             f"them {frame.loc[twice, _RUN].iloc[0].to_dict()}"
         )
-
-
-def _common(runs: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
-    return runs[runs["seed"].isin(pairs["seed"])]
 
 
 def _learning_curve(rows: pd.DataFrame, reports: np.ndarray) -> tuple[np.ndarray, ...]:

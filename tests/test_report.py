@@ -168,6 +168,14 @@ def test_paired_by_run_and_seed_or_by_seed_alone(frame):
     again = again[again["run"] < 2]
     both = report.paired(pd.concat([summary, again]), "tuned")
     assert both.set_index(["policy", "metric"]).loc[("again", "auc"), "pairs"] == 12
+    # Fits without a partner count in neither the difference nor the probability.
+    again.loc[:, "final"] = summary["final"].where(summary["run"] < 2, -1) + 0.1
+    both = report.paired(pd.concat([summary, again]), "again")
+    row = both.set_index(["policy", "metric"]).loc[("tuned", "final")]
+    assert row["difference"] == pytest.approx(-0.1)
+    kept = summary[(summary["policy"] == "tuned") & (summary["run"] < 2)]
+    chance = stats.probability_of_improvement(kept["final"], again["final"])
+    assert row["probability"] == chance.value
 
 
 def test_intervals_resample_test_seeds_once_for_all_fits():

@@ -177,6 +177,11 @@ def test_few_shared_labels_give_resamples_without_a_value():
     values, labels = [1.0, 2.0, 4.0], [0, 1, 2]  # a seed of its own for each fit
     low, high = stats.bootstrap_interval(values, groups=labels, shared=labels)
     assert (low, high) == (1, 4)
+    chance = stats.probability_of_improvement(
+        values, values, labels, labels, labels, labels
+    )
+    assert chance.value == 0.5
+    assert (chance.low, chance.high) == (0, 1)
 
 
 def test_groups_of_one_are_the_plain_bootstrap():

@@ -74,6 +74,10 @@ class SearchSpace:
         if family not in FAMILIES:
             raise ValueError(f"unknown family {family!r}; valid: {', '.join(FAMILIES)}")
         known = {h.name: h for h in controlled}
+        if not isinstance(bounds, Mapping | None):
+            raise ValueError(
+                f"the space to search must be a dict of name to bounds, got {bounds!r}"
+            )
         bounds = (
             {h.name: (h.low, h.high) for h in controlled} if bounds is None else bounds
         )
@@ -290,7 +294,7 @@ class SearchSpace:
 
 
 def _narrowed(h: Hyperparameter, bounds: Sequence[float]) -> Hyperparameter:
-    if len(bounds) != 2:
+    if not isinstance(bounds, Sequence) or len(bounds) != 2:
         raise ValueError(f"bounds of {h.name} must be low and high, got {bounds!r}")
     low, high = map(float, bounds)
     if not low < high:

@@ -97,6 +97,8 @@ class ActionMap:
     def to_actions(self, config: Mapping[str, ArrayLike], current: Floats) -> Floats:
         """Continuous or relative actions ``(P, d)`` that ask for given values.
 
+        A relative action goes as far towards them as one step can.
+
         Args:
             config: name to value, or to values ``(P,)``; names left out keep their
                 current value in relative mode and get their default otherwise.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import os
 import sys
@@ -25,9 +26,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     options = parser.parse_args(arguments)
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # module:Class, as under `python -m`
     try:
+        if getattr(options, "out", None) is not None and options.command != _references:
+            options.out.mkdir(parents=True, exist_ok=True)
         options.command(options)
-    except (ValueError, FileNotFoundError, ImportError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"dacrl: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -55,7 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     compare = commands.add_parser(
         "compare", help="run policies on a task and report how they differ"
     )
-    compare.add_argument("task", help="id, as `dacrl tasks` lists them")
+    compare.add_argument(
+        "task", help="id, as `dacrl tasks` lists them, or module:id of your own"
+    )
     compare.add_argument(
         "--policies",
         nargs="+",
@@ -281,18 +288,29 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--eval-interval", type=int, metavar="STEPS")
     parser.add_argument("--feedback", choices=("eval", "train"))
     parser.add_argument("--hyperparameters", nargs="+", metavar="NAME")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="other options of the environment, as gymnasium.make takes them: "
+        "eval_episodes=5 instances=test fixed=\"{'gamma':0.9}\"",
+    )
 
 
 def _count(text: str) -> int:
     """A whole number, also written as 5e6."""
-    value = float(text)
-    if value != int(value):
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number")
-    return int(value)
+    try:
+        value = float(text)
+        if value == int(value):
+            return int(value)
+    except (ValueError, OverflowError):
+        pass
+    raise argparse.ArgumentTypeError(f"{text} is not a whole number")
 
 
 def _tasks(options: argparse.Namespace) -> None:
-    from dacrl_env.policies import METHODS, POLICIES
+    from dacrl_env.policies import METHODS, POLICIES, pretrained
     from dacrl_env.registration import LEARNERS, TASKS, load, markdown
 
     if options.markdown:
@@ -315,6 +333,7 @@ def _tasks(options: argparse.Namespace) -> None:
         if task.tags:
             print(f"  tags               {', '.join(task.tags)}")
     print(f"policies: {', '.join(POLICIES)}, module:Class, or a policy file")
+    print(f"policies that come with the package: {', '.join(pretrained())}")
     print(f"methods: {', '.join(METHODS)}, or module:Class")
 
 
@@ -329,6 +348,8 @@ def _compare(options: argparse.Namespace) -> None:
         "total": options.total,
     }
     shown = {**tuning, "shuffled": options.shuffled}
+    if options.anytime < 0:
+        raise ValueError(f"--anytime must be at least 0, got {options.anytime}")
     if options.policy_seeds is not None:
         if options.policy_seeds < 1:
             raise ValueError(
@@ -404,6 +425,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _fit(options: argparse.Namespace) -> None:
     from dacrl_env.comparison import fit
     from dacrl_env.policies import policy_suffix, save_fitted
+    from dacrl_env.registration import get_task
 
     task, method = _fit_what(options)
     fitted = fit(
@@ -415,7 +437,7 @@ def _fit(options: argparse.Namespace) -> None:
         show_progress=True,
         **_task_options(options),
     )
-    fitted.task = task
+    fitted.task, fitted.settings = get_task(task).id, _task_options(options)
     path = options.out / f"policy{policy_suffix(fitted.policy)}"
     about = {"method": method, "budget": options.budget, "seed": options.seed}
     save_fitted(fitted, path, about)
@@ -442,10 +464,22 @@ def _fit_what(options: argparse.Namespace) -> tuple[str, str]:
 
 def _task_options(options: argparse.Namespace) -> dict[str, Any]:
     """Options of the environment that were given."""
+    from dacrl_env.comparison import compare
+    from dacrl_env.policies import literal
+
     names = ("decision_interval", "eval_interval", "feedback", "hyperparameters")
     given = {name: getattr(options, name) for name in names}
     given["budget"] = options.run_budget
-    return {name: value for name, value in given.items() if value is not None}
+    given = {name: value for name, value in given.items() if value is not None}
+    taken = inspect.signature(compare).parameters
+    for text in options.set:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"--set takes NAME=VALUE, got {text!r}")
+        if name in given or name in taken or name == "budget":
+            raise ValueError(f"{name} cannot be given by --set, or not twice")
+        given[name] = literal(value)
+    return given
 
 
 def _run(
@@ -509,6 +543,9 @@ def _defaults(options: argparse.Namespace) -> None:
     from dacrl_env.comparison import compare
     from dacrl_env.registration import TASKS
 
+    for name, least in (("seeds", 1), ("workers", 1)):
+        if getattr(options, name) < least:
+            raise ValueError(f"--{name} must be at least {least}")
     frames = {}
     half = -(-options.seeds // options.workers)  # a unit of work for every worker
     for task in options.tasks or TASKS:

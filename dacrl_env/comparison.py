@@ -15,7 +15,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from dacrl_env.policies import (
     get_method,
     get_policy,
     identity,
+    source,
     to_json,
 )
 from dacrl_env.registration import get_task
@@ -101,7 +102,8 @@ def compare(
 
     Raises:
         ValueError: unknown names or options, or no seeds in common; before anything
-            is run.
+            is run. What a method's own arguments have against the task comes to light
+            when its turn comes; what is done by then is in the store.
         StoreError: a damaged file in the store; nothing in it is changed.
     """
     plan = _plan(
@@ -294,8 +296,12 @@ def unit_key(
     run: int = 0,
     fitted: Fitted | None = None,
     kind: str = "evaluate",
+    digest: str | None = None,
 ) -> dict[str, Any]:
-    """What names a unit of work in the store: everything its result depends on."""
+    """What names a unit of work in the store: everything its result depends on.
+
+    ``digest`` is of the file of a user's policy, see `policies.source`.
+    """
     settings = {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}
     made = None
     if fitted is not None:
@@ -313,6 +319,7 @@ def unit_key(
         "fitted": made,
         "split": split,
         "seeds": seeds,
+        **({} if digest is None else {"source": digest}),
     }
 
 
@@ -374,6 +381,7 @@ class _Unit:
             self.run,
             fitted,
             self.kind,
+            source(self.policy),
         )
 
 
@@ -403,7 +411,7 @@ def _plan(
         )
     for name in policies:
         policy = get_policy(name)
-        check_made_for(policy, task, name)
+        check_made_for(policy, task, name, options)
         suitable = suitable_options(policy, task, options)
         policy.reset(PopulationEnv(task, 1, **suitable), 0)
     spend = 0
@@ -423,7 +431,11 @@ def _plan(
                 f"least {least:,} steps are needed"
             )
         for name in methods:
-            get_method(name)
+            if not is_dataclass(get_method(name)):
+                raise ValueError(
+                    f"the method {name!r} is no dataclass, whose fields tell its fits "
+                    "apart"
+                )
         PopulationEnv(task, 1, **options)
     if store is not None and not isinstance(store, Store):
         store = Store(store)

@@ -58,6 +58,21 @@ class DynamicConfigEnv(gym.Env[NDArray[np.float32], Any]):
     | max_grad_norm | 0.1 to 100 | log | 10 |
     | replay_window (newest transitions that are replayed) | 1,000 to 100,000 | log, integer | all |
 
+    PPO: the first three are controlled by default. (The noisy quadratic has its
+    ``learning_rate`` alone, 1e-4 to 1e2.)
+
+    | name | range | scale | default |
+    | --- | --- | --- | --- |
+    | learning_rate | 1e-6 to 1e-1 | log | 3e-4 |
+    | clip_range | 0.01 to 0.5 | linear | 0.2 |
+    | batch_size | 16 to 512 | log, integer | 64 |
+    | gamma | 0.8 to 0.9999 | log in 1 − γ | 0.99 |
+    | gae_lambda | 0.8 to 0.9999 | log in 1 − λ | 0.95 |
+    | n_epochs | 1 to 20 | linear, integer | 10 |
+    | ent_coef | 0 to 0.1 | linear | 0 |
+    | vf_coef | 0 to 1 | linear | 0.5 |
+    | max_grad_norm | 0.05 to 10 | log | 0.5 |
+
     ## Observation Space
     ``Box(-1, 1, (D,), float32)``; ``observation_names`` names every row.
 
@@ -76,6 +91,7 @@ class DynamicConfigEnv(gym.Env[NDArray[np.float32], Any]):
     | ``signal/update_ratio`` | norm of the parameter change over norm of the parameters; log10 |
     | ``signal/value_mean`` | mean value of the probe batch; signed log10 of 1 + magnitude |
     | ``signal/value_std`` | its standard deviation; log10 |
+    | ``signal/kl``, ``signal/entropy`` | PPO, instead of the temporal-difference error: mean over updates of the approximate divergence from the policy that played, and of the policy's entropy; log10 |
     | ``episode_length`` | mean steps of the latest finished training episodes; log10 |
     | ``instance/<constant>`` | with ``observe_instance``: half the log2 of the ratio to the default |
 

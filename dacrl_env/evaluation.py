@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -85,7 +85,7 @@ def evaluate(
         name = policy if name is None else name
         policy = get_policy(policy)
     name = type(policy).__name__ if name is None else name
-    check_made_for(policy, task, name)
+    check_made_for(policy, task, name, task_kwargs)
     options = suitable_options(policy, task, task_kwargs)
     frames = [
         _evaluate_batch(policy, task, batch, split, name, run, progress, options)
@@ -94,14 +94,27 @@ def evaluate(
     return pd.concat(frames, ignore_index=True)
 
 
-def check_made_for(policy: Policy, task: Task, name: str) -> None:
-    """Raise a ValueError if a policy says that it was made for another task."""
+def check_made_for(
+    policy: Policy, task: Task, name: str, options: Mapping[str, Any]
+) -> None:
+    """Raise a ValueError if a policy says that it was made for another task or run."""
     made_for = getattr(policy, "task", None)
     if made_for not in (None, task.id):
         raise ValueError(
             f"{name} was made for {made_for}, not for {task.id}; a policy file can be "
             "tried on any task with '<file>,any_task=True'"
         )
+    settings = getattr(policy, "settings", None)
+    if settings is None:
+        return
+    for option in ("budget", "decision_interval", "eval_interval", "feedback"):
+        made, now = settings.get(option), options.get(option)
+        if made != now:
+            words = ["the task's own" if x is None else repr(x) for x in (made, now)]
+            raise ValueError(
+                f"{name} was made for runs with {option} {words[0]}, not {words[1]}; a "
+                "policy file can be tried with any runs with '<file>,any_task=True'"
+            )
 
 
 def checked_seeds(seeds: Sequence[int]) -> list[int]:
@@ -130,13 +143,22 @@ def batches(seeds: list[int], size: int = BATCH) -> Iterator[list[int]]:
 def suitable_options(
     policy: Policy, task: Task, given: dict[str, Any]
 ) -> dict[str, Any]:
-    """Options of the environment that suits a policy, the given ones first."""
+    """Options of the environment that suits a policy, the given ones first.
+
+    Raises:
+        ValueError: its number of decisions does not divide the budget.
+    """
     options = dict(given)
     options.setdefault("action_mode", policy.action_mode)
     budget = options.get("budget") or task.budget
     wanted = getattr(policy, "decision_interval", None)
     decisions = getattr(policy, "decisions", None)
-    if wanted is None and decisions is not None:
+    if (wanted, options.get("decision_interval")) == (None, None) and decisions:
+        if budget % decisions:
+            raise ValueError(
+                f"the policy is made for {decisions} decisions a run, which do not "
+                f"divide a budget of {budget:,}"
+            )
         wanted = budget // decisions
     if wanted is not None and options.get("decision_interval") is None:
         options["decision_interval"] = wanted

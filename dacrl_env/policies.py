@@ -8,6 +8,7 @@ import hashlib
 import inspect
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dacrl_env.checks import check_types
 from dacrl_env.files import write_whole
 from dacrl_env.registration import load
 from dacrl_env.version import __version__
@@ -63,7 +65,11 @@ class Policy(Protocol):
 
 
 class Method(Protocol):
-    """Anything that spends inner steps on the tuning split to make a policy."""
+    """Anything that spends inner steps on the tuning split to make a policy.
+
+    A dataclass, whose fields tell its fits apart. The policies that it makes are of the
+    kinds that can be written out: `Static`, `OpenLoop`, `Switch` or `Controller`.
+    """
 
     def fit(
         self,
@@ -129,6 +135,7 @@ class Fitted:
         trace: the runs behind it, a row per run and decision: ``generation`` (fresh
             starts before it), ``member``, ``parent`` (the member it continues from),
             ``step``, observed ``score`` and ``hp/<name>`` as applied.
+        settings: options of the environment that it was made with; None: not known.
     """
 
     def __init__(
@@ -139,9 +146,11 @@ class Fitted:
         online: float | None = None,
         task: str | None = None,
         trace: pd.DataFrame | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.policy = policy
         self.trace = trace
+        self.settings = settings
         self.task = task
         self.cost = cost
         self.incumbents = list(incumbents) or [(cost, policy)]
@@ -162,6 +171,19 @@ class Fitted:
     ) -> NDArray[Any]:
         """As the policy."""
         return self.policy.act(observations, infos)
+
+
+def source(thing: Any) -> str | None:
+    """Digest of the file that the class of a user's policy or method is in.
+
+    None for those of this package, which the version tells apart, and for classes that
+    are in no file.
+    """
+    module = sys.modules.get(type(thing).__module__)
+    file = getattr(module, "__file__", None)
+    if file is None or type(thing).__module__.partition(".")[0] == "dacrl_env":
+        return None
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
 
 
 def needs(policy: Policy, learner: str) -> tuple[str, ...]:
@@ -322,6 +344,7 @@ def save_fitted(
         "format": FORMAT,
         "dacrl_env": __version__,
         "task": fitted.task,
+        "settings": fitted.settings,
         "policy": policy,
         "cost": asdict(fitted.cost),
         "online": fitted.online,
@@ -379,7 +402,8 @@ def load_fitted(
 
     Args:
         path: of a file that `save_fitted` wrote.
-        any_task: let it run on other tasks than the one it was made for.
+        any_task: let it run on other tasks than the one it was made for, and with runs
+            of another length, decision interval or feedback.
         **more: further arguments of the policy.
 
     Raises:
@@ -400,6 +424,7 @@ def load_fitted(
             Cost(**content["cost"]),
             online=content["online"],
             task=None if any_task else content["task"],
+            settings=None if any_task else content.get("settings"),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no policy file: {error}") from error
@@ -420,8 +445,9 @@ def get_policy(spec: str) -> Policy:
     """A policy by name, ``"module:Class"`` or file, with arguments after commas.
 
     A file is one that `save_fitted` (and so ``dacrl fit``) wrote; ``any_task=True``
-    lets it run on other tasks than the one it was made for. Policies that come with the
-    package begin with ``pretrained/``; see `pretrained`.
+    lets it run on other tasks than the one it was made for, and with runs of another
+    length. Policies that come with the package begin with ``pretrained/``; see
+    `pretrained`.
 
     Examples: ``"default"``, ``"static,learning_rate=3e-4"``,
     ``"linear-epsilon,fraction=0.5"``, ``"my_package.policies:Mine,depth=2"``,
@@ -468,15 +494,24 @@ def _by_name(
         entry, preset = table[name]
         factory, kwargs = load(entry), {**preset, **kwargs}
     else:
+        more = f", a policy file, or {PRETRAINED}…" if table is POLICIES else ""
         raise ValueError(
-            f"unknown {what} {name!r}; valid: {', '.join(table)}, or module:Class"
+            f"unknown {what} {name!r}; valid: {', '.join(table)}, module:Class{more}"
         )
     try:
         inspect.signature(factory).bind(**kwargs)
     except TypeError as error:
         valid = ", ".join(inspect.signature(factory).parameters)
         raise ValueError(f"{what} {spec!r}: {error}; arguments: {valid}") from error
-    return factory(**kwargs)
+    check_types(f"{what} {spec!r}", factory, kwargs)
+    try:
+        made = factory(**kwargs)
+    except TypeError as error:
+        raise ValueError(f"{what} {spec!r}: {error}") from error
+    for name in ("fit",) if what == "method" else ("action_mode", "reset", "act"):
+        if not hasattr(made, name):
+            raise ValueError(f"{spec!r} is no {what}: it has no {name!r}")
+    return made
 
 
 def _read_spec(spec: str, what: str) -> tuple[str, dict[str, Any]]:
@@ -490,7 +525,7 @@ def _read_spec(spec: str, what: str) -> tuple[str, dict[str, Any]]:
                 f"cannot read {part!r} in {what} {spec!r}; arguments look like "
                 "name,key=value,key=value"
             )
-        kwargs[key] = _literal(value)
+        kwargs[key] = literal(value)
     return name, kwargs
 
 
@@ -506,7 +541,8 @@ def _parts(spec: str) -> list[str]:
     return [part.strip() for part in parts]
 
 
-def _literal(text: str) -> Any:
+def literal(text: str) -> Any:
+    """The Python value that a text is, or the text."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):

@@ -544,6 +544,8 @@ class Population:
         Raises:
             SnapshotError: it does not; see :func:`dacrl_env.snapshot.check`.
         """
+        if not isinstance(snap, snapshots.Snapshot):
+            raise snapshots.SnapshotError(f"{snap!r} is no snapshot")
         snapshots.check(self.state, snap, self._header(exact=True))
         s = self.settings
         left = s.budget - snap.arrays["learner.env_steps"]

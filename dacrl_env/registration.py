@@ -300,27 +300,38 @@ def register_task(task: Task | None = None, /, **fields: Any) -> Task:
             f"no batched implementation of {task.inner_env!r}; "
             f"there is one of: {', '.join(BATCHED_ENVS)}"
         )
-    TASKS[task.id] = task
     gym.register(
         id=task.id,
         entry_point="dacrl_env.env:DynamicConfigEnv",
         vector_entry_point="dacrl_env.vector_env:PopulationEnv",
         kwargs={"task": task.id},
     )
+    TASKS[task.id] = task
     return task
 
 
 def get_task(task: str | Task) -> Task:
-    """A task by id.
+    """A task by id, or by ``"module:id"`` where importing the module registers it.
 
     Raises:
-        ValueError: no such id; the message lists the valid ones.
+        ValueError: no such id or module; the message lists the valid ids.
     """
     if isinstance(task, Task):
         return task
-    if task not in TASKS:
-        raise ValueError(f"unknown task {task!r}; valid: {', '.join(TASKS)}")
-    return TASKS[task]
+    module, colon, name = task.rpartition(":")
+    if colon:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise ValueError(
+                f"cannot import the module of {task!r}: {error}"
+            ) from error
+    if name not in TASKS:
+        raise ValueError(
+            f"unknown task {task!r}; valid: {', '.join(TASKS)}, or module:id of one "
+            "that a module registers"
+        )
+    return TASKS[name]
 
 
 def load_learner(name: str, implementation: str) -> Any:
@@ -373,7 +384,9 @@ def markdown() -> str:
         "Made by `dacrl tasks --markdown`. Budgets in inner environment steps; returns",
         "are those of scores 0 (random), 1 (reference) and of a diverged run (floor);",
         "instances have their own (`dacrl_env/references.json`, measured by",
-        "`dacrl references --instances`).",
+        "`dacrl references --instances`). A diverged run scores -0.05 on CartPole and",
+        "-78 on LunarLander, where one among 64 moves a mean by more than all that",
+        "training gains: read failures and the interquartile mean beside it.",
         "Hyperparameters that differ from the learner's default are given with their",
         "value; bold ones are controlled by default.",
         "",

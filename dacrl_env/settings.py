@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dacrl_env.actions import ACTION_MODES, check_names, check_range
+from dacrl_env.checks import check_types
 from dacrl_env.learners.streams import SPLITS
 from dacrl_env.registration import IMPLEMENTATIONS, get_task, load_learner
 from dacrl_env.rewards import Reward, get_reward
@@ -125,6 +126,7 @@ def resolve(
             f"options: {', '.join(_OPTIONS)}; valid configuration of {task.learner}: "
             f"{', '.join(config_names)}"
         )
+    check_types(f"learner {task.learner}", learner_class.config_class, configuration)
     config = learner_class.config_class(**{**task.configuration, **configuration})
 
     known = _with_defaults(learner_class.hyperparameters, task.defaults)
@@ -134,6 +136,8 @@ def resolve(
         hyperparameters = (hyperparameters,)
     controlled = _controlled(hyperparameters, known)
     names = [h.name for h in controlled]
+    if not isinstance(fixed, Mapping | None):
+        raise ValueError(f"fixed must be a dict of name to value, got {fixed!r}")
     if fixed:
         check_names(fixed, list(known), "hyperparameter")
         twice = [name for name in fixed if name in names]
@@ -319,6 +323,10 @@ def _instances(
                 f"unknown instances {instances!r}; valid: train, test, or a list"
             )
         return sets[instances]
+    if not isinstance(instances, Sequence):
+        raise ValueError(
+            f"unknown instances {instances!r}; valid: train, test, or a list"
+        )
     known = (DEFAULT_INSTANCE, *task.train_instances, *task.test_instances)
     by_name = {i.name: i for i in known}
     names = [i for i in instances if isinstance(i, str)]

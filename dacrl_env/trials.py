@@ -24,7 +24,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dacrl_env.files import write_whole
-from dacrl_env.policies import Cost, Fitted, Policy
+from dacrl_env.policies import Cost, Fitted, Policy, source
 from dacrl_env.population import Population
 from dacrl_env.registration import get_task
 from dacrl_env.settings import resolve
@@ -460,6 +460,7 @@ def fit_key(
         "arguments": {k: v for k, v in asdict(method).items() if k != "num_workers"},
         "budget": budget,
         "seed": seed,
+        **({} if source(method) is None else {"source": source(method)}),
     }
 
 

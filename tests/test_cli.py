@@ -107,7 +107,8 @@ def test_evaluate_one_policy(tmp_path, capsys):
 def test_tasks_lists_what_there_is(capsys):
     assert main(["tasks"]) == 0
     out = capsys.readouterr().out
-    for word in (TASK, "50,000", "learning_rate", "reduce-on-plateau"):
+    pretrained = "pretrained/dqn-cartpole-switch-0"
+    for word in (TASK, "50,000", "learning_rate", "reduce-on-plateau", pretrained):
         assert word in out
 
 
@@ -173,6 +174,13 @@ def test_mistakes_of_bench(capsys, arguments, message):
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize("steps", ["inf", "nan", "abc", "1.5"])
+def test_numbers_of_steps_are_whole(capsys, steps):
+    with pytest.raises(SystemExit):
+        main(["fit", TASK, "race", "--out", "x", "--budget", steps])
+    assert f"{steps} is not a whole number" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -192,6 +200,20 @@ def test_mistakes_of_bench(capsys, arguments, message):
         (["compare", TASK, "--policies", "random=default", "random"], "must differ"),
         (["compare", TASK, "--policies", "=default"], "LABEL=POLICY"),
         (["compare", TASK, "--policies", "a=nobody"], "unknown policy 'nobody'"),
+        (["compare", TASK, "--policies", "nobody"], "a policy file, or pretrained/"),
+        (["compare", TASK, "--policies", "os:getcwd"], "no policy: it has no 'act"),
+        (
+            ["compare", TASK, "--policies", "freeze-when-good,threshold=a"],
+            "threshold must be of type float, got 'a'",
+        ),
+        (
+            ["fit", TASK, "random-search,seeds=two", "--budget", "1e5"],
+            "seeds must be of type int, got 'two'",
+        ),
+        (
+            ["compare", TASK, "--policies", "default", "--anytime", "-2"],
+            "--anytime must be at least 0, got -2",
+        ),
     ],
 )
 def test_mistakes_are_one_line_and_status_2(tmp_path, capsys, arguments, message):
@@ -202,9 +224,109 @@ def test_mistakes_are_one_line_and_status_2(tmp_path, capsys, arguments, message
     assert err.count("\n") == 1
 
 
+QUADRATIC = "dacrl/NoisyQuadratic-v0"
+OWN = """
+import numpy as np
+import dacrl_env
+
+dacrl_env.register_task(
+    id="{name}/Own-v0", learner="sgd", inner_env=None, budget=50, decisions=50,
+    random_return=0.4, reference_return=3.89, floor_return=-6.5,
+)
+
+class Mine:
+    action_mode = "continuous"
+
+    def reset(self, envs, seed):
+        pass
+
+    def act(self, observations, infos):
+        return np.full((len(observations), 1), {action})
+"""
+
+
+def run(*arguments, where):
+    """``dacrl`` in a directory and a process of its own."""
+    code = "import sys; from dacrl_env.cli import main; sys.exit(main())"
+    return subprocess.run(
+        [sys.executable, "-P", "-c", code, *arguments],
+        cwd=where, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+
+
+def test_a_policy_and_a_task_of_ones_own(tmp_path):
+    scores = []
+    for action in (0.0, -1.0):
+        (tmp_path / "own.py").write_text(OWN.format(name="own", action=action))
+        done = run(
+            *("evaluate", "own:own/Own-v0", "own:Mine", "--seeds", "2"),
+            *("--workers", "1", "--out", "tried"), where=tmp_path,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        scores.append(pd.read_csv(tmp_path / "tried" / "table.csv")["final_mean"][0])
+    # what was kept of the older version is not taken for the newer one's
+    assert scores[0] != scores[1]
+    done = run(
+        "evaluate", "nothing:own/Own-v0", "default", "--out", "a", where=tmp_path
+    )
+    assert (done.returncode, "cannot import" in done.stderr) == (2, True)
+
+
+def test_any_option_of_the_environment_can_be_set(tmp_path, capsys):
+    arguments = ["evaluate", QUADRATIC, "default", "--seeds", "2", "--workers", "1"]
+    arguments += ["--out", str(tmp_path), "--set"]
+    assert main([*arguments, "decision_interval=5", "fixed={}"]) == 0
+    assert main(["report", str(tmp_path)]) == 0
+    for wrong, message in (
+        ("nothing=1", "valid"),
+        ("store=1", "store cannot be given"),
+        ("learner", "NAME=VALUE"),
+    ):
+        assert main([*arguments, wrong]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_policy_file_knows_the_runs_that_it_was_made_for(tmp_path, capsys):
+    out = ["--out", str(tmp_path)]
+    runs = ["--run-budget", "100", "--decision-interval", "5"]
+    fit = ["fit", QUADRATIC, "random-search,family='schedule'", "--budget", "500"]
+    assert main([*fit, *runs, *out]) == 0
+    path = str(tmp_path / "policy.json")
+    evaluate = ["evaluate", QUADRATIC, "--seeds", "2", "--workers", "1", *out]
+    assert main([*evaluate, path]) == 2
+    message = capsys.readouterr().err
+    assert "with budget 100, not the task's own" in message
+    assert "any_task=True" in message
+    assert main([*evaluate, path, *runs]) == 0
+    assert main([*evaluate, path, "--run-budget", "100"]) == 2
+    assert "decision_interval 5" in capsys.readouterr().err
+    other = [*evaluate, f"{path},any_task=True", "--run-budget"]
+    assert main([*other, "200", "--eval-interval", "10"]) == 0
+    assert main([*other, "50"]) == 2
+    assert "20 decisions a run, which do not divide" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_is_known_before_anything_is_run(
+    tmp_path, capsys
+):
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        arguments = ["evaluate", QUADRATIC, "default", "--out", str(out)]
+        assert main(arguments) == 2
+        captured = capsys.readouterr().err
+        assert str(out) in captured
+        assert "steps/s" not in captured
+
+
 def test_a_report_of_nothing(tmp_path, capsys):
     assert main(["report", str(tmp_path)]) == 2
     assert "no results" in capsys.readouterr().err
+
+
+def test_defaults_checks_its_numbers(tmp_path, capsys):
+    for name in ("workers", "seeds"):
+        assert main(["defaults", "--out", str(tmp_path), f"--{name}", "0"]) == 2
+        assert f"--{name} must be at least 1" in capsys.readouterr().err
 
 
 def test_defaults_of_some_tasks(tmp_path, capsys):

@@ -9,7 +9,9 @@ import pytest
 
 import dacrl_env
 from dacrl_env.checks import check_types
+from dacrl_env.policies import get_method
 from dacrl_env.snapshot import SnapshotError
+from dacrl_env.trials import fit_key
 
 QUADRATIC = "dacrl/NoisyQuadratic-v0"
 
@@ -107,3 +109,19 @@ def test_a_method_that_is_no_dataclass_says_so_before_anything_is_run(
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ValueError, match="'plain:M' is no dataclass"):
         dacrl_env.fit("plain:M", QUADRATIC, 100, 0)
+
+
+def test_a_fit_is_named_by_the_file_of_a_method_of_ones_own(tmp_path, monkeypatch):
+    code = (
+        "import dataclasses\n@dataclasses.dataclass\nclass M:\n    def fit(self): ...\n"
+    )
+    path = tmp_path / "own_method.py"
+    path.write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    task, method = dacrl_env.get_task(QUADRATIC), get_method("own_method:M")
+    first = fit_key(task, method, 100, 0, {})
+    assert fit_key(task, method, 100, 0, {}) == first
+    path.write_text(f"{code}# another\n")
+    assert fit_key(task, method, 100, 0, {}) != first
+    # the package's own by its version
+    assert "source" not in fit_key(task, get_method("race"), 100, 0, {})

@@ -39,7 +39,7 @@ class CMAES:
 
     Args:
         space: name to lowest and highest value; None: all that are controlled.
-        family: of `SearchSpace`: "static", "schedule", "switch" or "gate".
+        family: of `SearchSpace`: "static", "schedule", "freeze", "switch" or "gate".
         rows: observation rows of the family "gate".
         seeds: tuning runs a candidate; of few, a generation follows what suits just
             them.

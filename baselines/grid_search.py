@@ -46,7 +46,7 @@ class GridSearch:
     Args:
         points: on each axis; None: the most that the budget pays for, at least 2.
         space: name to lowest and highest value; None: all that are controlled.
-        family: of `SearchSpace`: "static", "schedule", "switch" or "gate".
+        family: of `SearchSpace`: "static", "schedule", "freeze", "switch" or "gate".
         seeds: tuning runs a candidate.
         objective: of a run: "final", "best" or "auc" of the observed score.
         population: runs trained side by side.

@@ -148,7 +148,7 @@ class SuccessiveHalving:
     Args:
         eta: one in eta candidates is promoted, to eta times the fidelity.
         space: name to lowest and highest value; None: all that are controlled.
-        family: of `SearchSpace`: "static", "schedule", "switch" or "gate".
+        family: of `SearchSpace`: "static", "schedule", "freeze", "switch" or "gate".
         seeds: tuning runs a candidate.
         objective: of a run: "final", "best" or "auc" of the observed score so far.
 

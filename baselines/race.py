@@ -83,7 +83,7 @@ class Race:
 
     Args:
         space: name to lowest and highest value; None: all that are controlled.
-        family: of `SearchSpace`: "static", "schedule", "switch" or "gate".
+        family: of `SearchSpace`: "static", "schedule", "freeze", "switch" or "gate".
         rows: observation rows of the family "gate".
         seeds: tuning runs a candidate in the screening.
         finalists: candidates in the final.

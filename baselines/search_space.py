@@ -24,7 +24,8 @@ from .schedules import SHAPES
 from .static import Static
 from .switch import Switch
 
-FAMILIES = ("static", "schedule", "switch", "gate")
+FAMILIES = ("static", "schedule", "freeze", "switch", "gate")
+_RATE = "learning_rate"  # what the family "freeze" brings down
 ROWS = ("progress", "return/level")  # observation rows of the family "gate"
 _STEEPEST = 4.0  # slope and bias of a gate: nearly shut to nearly open over half a row
 _SIDES = ("below", "above")
@@ -41,7 +42,9 @@ class SearchSpace:
     The family "static" has one dimension a hyperparameter. The family "schedule" has
     four: ``<name>/start`` and ``<name>/end``, the ``<name>/shape`` of the curve between
     them (linear, cosine or in four steps, on the hyperparameter's own scale) and the
-    ``<name>/fraction`` of the run after which the end holds. The family "switch" has
+    ``<name>/fraction`` of the run after which the end holds. The family "freeze" is
+    `FreezeWhenGood`: a configuration, and the ``threshold`` of the score at and above
+    which the learning rate is the smallest that there is. The family "switch" has
     ``<name>/below`` and ``<name>/above``, and the ``threshold`` of the score between
     them (`Switch`). The family "gate" has both sides too, and between them the least
     network there is: one hidden unit, whose hyperbolic tangent goes from one side (−1)
@@ -89,9 +92,12 @@ class SearchSpace:
         self.controlled = tuple(controlled)
         self.searched = tuple(_narrowed(known[n], b) for n, b in bounds.items())
         # what is set depends on how a run goes
-        self.reactive = family in ("switch", "gate")
+        self.reactive = family in ("freeze", "switch", "gate")
         first = []
-        if family == "switch":
+        if family == "freeze":
+            check_names([_RATE], list(known), "hyperparameter")
+            first = [Hyperparameter("threshold", 0.0, 1.0, 0.6)]
+        elif family == "switch":
             first = [Hyperparameter("threshold", 0.0, 1.0, 0.5)]
         elif family == "gate":
             if not self.rows or len(set(self.rows)) < len(self.rows):
@@ -117,7 +123,7 @@ class SearchSpace:
         self.choices = {n: len(_SHAPES) for n in self.names if n.endswith("/shape")}
 
     def _dimensions(self, h: Hyperparameter) -> list[Hyperparameter]:
-        if self.family == "static":
+        if self.family in ("static", "freeze"):
             return [h]
         if self.reactive:
             return [_renamed(h, f"{h.name}/{side}") for side in _SIDES]
@@ -191,7 +197,7 @@ class SearchSpace:
             decisions: of a run.
         """
         given = self.decode(candidates)
-        if self.family == "switch":
+        if self.family != "gate":
             return lambda scores, rows: self._switched(given, scores)
         each = [self._network(parameters, decisions) for parameters in given]
 
@@ -205,7 +211,7 @@ class SearchSpace:
         return reaction
 
     def _switched(self, given: list[dict[str, float]], scores: Floats) -> Floats:
-        """Values ``(n, d)`` of the family "switch"."""
+        """Values ``(n, d)`` of the families "freeze" and "switch"."""
         values = np.tile([float(h.default) for h in self.controlled], (len(scores), 1))
         names = [h.name for h in self.controlled]
         for row, parameters, score in zip(values, given, scores, strict=True):
@@ -243,6 +249,11 @@ class SearchSpace:
 
     def _side(self, parameters: Mapping[str, float], side: str) -> dict[str, float]:
         """The configuration on one side of a reactive family."""
+        if self.family == "freeze":
+            (rate,) = (h for h in self.controlled if h.name == _RATE)
+            given = {h.name: parameters[h.name] for h in self.searched}
+            given = {_RATE: float(rate.default), **given}
+            return given | {_RATE: float(rate.low)} if side == "above" else given
         return {h.name: parameters[f"{h.name}/{side}"] for h in self.searched}
 
     def policy(
@@ -252,7 +263,7 @@ class SearchSpace:
         (parameters,) = self.decode(candidate)
         if self.family == "static":
             return Static(**parameters)
-        if self.family == "switch":
+        if self.family in ("freeze", "switch"):
             below, above = (self._side(parameters, side) for side in _SIDES)
             return Switch(parameters["threshold"], below, above)
         if self.family == "gate":

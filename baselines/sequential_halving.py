@@ -38,7 +38,7 @@ class SequentialHalving:
 
     Args:
         space: name to lowest and highest value; None: all that are controlled.
-        family: of `SearchSpace`: "static", "schedule", "switch" or "gate".
+        family: of `SearchSpace`: "static", "schedule", "freeze", "switch" or "gate".
         rows: observation rows of the family "gate".
         candidates: at the beginning, at least 2; None: as many as one run each in the
             first round pays for.
@@ -71,7 +71,7 @@ class SequentialHalving:
         if self.static_first and self.family == "static":
             raise ValueError(
                 "static_first is for the families that begin at a static "
-                "configuration: schedule, switch, gate; the family is static"
+                "configuration: schedule, freeze, switch, gate; the family is static"
             )
 
     def fit(

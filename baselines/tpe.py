@@ -41,7 +41,7 @@ class TPE:
 
     Args:
         space: name to lowest and highest value; None: all that are controlled.
-        family: of `SearchSpace`: "static", "schedule", "switch" or "gate".
+        family: of `SearchSpace`: "static", "schedule", "freeze", "switch" or "gate".
         seeds: tuning runs a candidate.
         objective: of a run: "final", "best" or "auc" of the observed score.
         generation: candidates suggested at once and trained side by side.

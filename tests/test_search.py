@@ -20,7 +20,7 @@ from dacrl_env.baselines.grid_search import distinct, most_points
 from dacrl_env.baselines.hyperband import brackets, decisions, promote, shrink
 from dacrl_env.baselines.open_loop import OpenLoop
 from dacrl_env.baselines.race import default_candidate
-from dacrl_env.baselines.search_space import SearchSpace
+from dacrl_env.baselines.search_space import FAMILIES, SearchSpace
 from dacrl_env.baselines.sequential_halving import SequentialHalving, most_candidates
 from dacrl_env.baselines.static import Static
 from dacrl_env.baselines.switch import Switch
@@ -87,7 +87,7 @@ DQN_NAMES = (
 )
 
 
-@pytest.mark.parametrize("family", ["static", "schedule", "switch", "gate"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_encode_inverts_decode(family):
     space = SearchSpace(controlled(CARTPOLE, *DQN_NAMES), family=family)
     candidates = space.sample(np.random.default_rng(0), 200)
@@ -779,7 +779,7 @@ def test_a_method_has_a_name_in_the_store(spec):
         ({"space": {"learning_rate": (1e-4, 1e3)}}, {}, "outside its range"),
         ({"space": {"learning_rate": (1e-1, 1e-3)}}, {}, "inverted"),
         ({"space": {"learning_rate": (1e-3,)}}, {}, "low and high"),
-        ({"family": "spline"}, {}, "'spline'; valid: static, schedule, switch"),
+        ({"family": "spline"}, {}, "'spline'; valid: static, schedule, freeze"),
         ({}, {"split": "test"}, "'split'"),
         ({}, {"action_mode": "relative"}, "'action_mode'"),
         ({}, {"report": True}, "'report'"),
@@ -927,7 +927,7 @@ def test_where_the_family_begins_is_told_on_top_of_the_static_configuration(trac
 
 def test_static_configurations_are_not_searched_twice():
     with pytest.raises(
-        ValueError, match="schedule, switch, gate; the family is static"
+        ValueError, match="schedule, freeze, switch, gate; the family is static"
     ):
         get_method("sequential-halving,static_first=True")
     with pytest.raises(

@@ -28,8 +28,8 @@ SHORT: dict[str, Any] = {
 BELOW, ABOVE = {"learning_rate": 1e-2}, {"learning_rate": 1e-5}
 
 
-def switch_space() -> SearchSpace:
-    return SearchSpace(resolve(CARTPOLE, **SHORT).controlled, family="switch")
+def switch_space(family: str = "switch") -> SearchSpace:
+    return SearchSpace(resolve(CARTPOLE, **SHORT).controlled, family=family)
 
 
 def test_the_side_is_that_of_the_score():
@@ -80,8 +80,33 @@ def test_freezing_is_a_special_case():
         np.testing.assert_array_equal(frames[0][column], frames[1][column])
 
 
-def test_searching_runs_what_the_policy_does():
-    space = switch_space()
+def test_freezing_can_be_searched():
+    controlled = switch_space().controlled
+    space = SearchSpace(controlled, {"epsilon": (0.02, 0.5)}, "freeze")
+    assert space.names == ("threshold", "epsilon")
+    # what keeps the default is freeze-when-good
+    scores = np.array([np.nan, 0.59, 0.6])
+    values = space.rule([default_candidate(space)] * 3, 8)(scores, {})
+    np.testing.assert_allclose(values, [[1e-3, 0.1], [1e-3, 0.1], [1e-6, 0.1]])
+    policy = space.policy(default_candidate(space), 8)
+    assert isinstance(policy, Switch)
+    assert policy.threshold == 0.6
+    assert policy.below == pytest.approx({"learning_rate": 1e-3, "epsilon": 0.1})
+    assert policy.above == pytest.approx({"learning_rate": 1e-6, "epsilon": 0.1})
+    # begins at a configuration, whose rate it brings down
+    space = SearchSpace(controlled, family="freeze")
+    found = {"learning_rate": 0.01, "epsilon": 0.3}
+    policy = space.policy(default_candidate(space, space.constant(found)), 8)
+    assert isinstance(policy, Switch)
+    assert policy.below == pytest.approx(found)
+    assert policy.above == pytest.approx({**found, "learning_rate": 1e-6})
+    with pytest.raises(ValueError, match="'learning_rate'; valid: epsilon"):
+        SearchSpace(controlled[1:], family="freeze")
+
+
+@pytest.mark.parametrize("family", ["freeze", "switch"])
+def test_searching_runs_what_the_policy_does(family):
+    space = switch_space(family)
     trials = Trials(CARTPOLE, 40_000, 0, Race(), **SHORT)
     candidates = space.sample(np.random.default_rng(0), 3)
     threshold = space.names.index("threshold")

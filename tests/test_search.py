@@ -811,7 +811,7 @@ def test_numbers_of_seeds_are_checked(spec, seeds, message):
     [
         *((f"{spec},objective='loss'", "final, best, auc") for spec in METHODS),
         *((f"{name},eta=1", "eta must be .* at least 2, got 1") for name in HALVING),
-        *((f"{name},eta=2.5", "eta must be a whole number") for name in HALVING),
+        *((f"{name},eta=2.5", "eta must be of type int") for name in HALVING),
         ("tpe,generation=0", "generation must be at least 1"),
         ("tpe,startup=0", "startup must be at least 1"),
         ("cma-es,generation=3", "generation must be at least 4"),

@@ -213,6 +213,7 @@ _TABLE = (
         defaults={"learning_rate": 1e-3, "gamma": 0.9},
         **_sets("Pendulum-v1", _PENDULUM),
         description="PPO on Pendulum, continuous actions",
+        tags=("smoke",),
     ),
     Task(
         id="dacrl/PPO-MiniGrid-DoorKey-5x5-v0",

@@ -992,7 +992,7 @@ def test_fields_are_those_of_our_own_learners() -> None:
         ("ppo", {"sb3_kwargs": {"n_steps": 1}}, "rollout_length"),
         ("ppo", {"sb3_kwargs": {"seed": 1}}, "the run's streams"),
         ("ppo", {"sb3_kwargs": {"tua": 1}}, "unknown 'tua'.*target_kl"),
-        ("dqn", {"sb3_kwargs": [1]}, "mapping"),
+        ("dqn", {"sb3_kwargs": [1]}, "of type Mapping"),
         ("dqn", {"sb3_kwargs": {"policy": lambda: None}}, "names of classes"),
         (
             "ppo",

@@ -146,8 +146,10 @@ def suitable_options(
     """Options of the environment that suits a policy, the given ones first.
 
     Raises:
-        ValueError: its number of decisions does not divide the budget.
+        ValueError: it does not know the learner, or its number of decisions does not
+            divide the budget.
     """
+    needed = needs(policy, task.learner)
     options = dict(given)
     options.setdefault("action_mode", policy.action_mode)
     budget = options.get("budget") or task.budget
@@ -172,7 +174,7 @@ def suitable_options(
         chosen = getattr(policy, "controls", None) or task.controlled
         chosen = chosen or load(LEARNERS[task.learner]).controlled
     names = [getattr(h, "name", h) for h in chosen]
-    missing = [name for name in needs(policy, task.learner) if name not in names]
+    missing = [name for name in needed if name not in names]
     options["hyperparameters"] = (*chosen, *missing)
     return options
 

@@ -1,4 +1,4 @@
-"""Two configurations, chosen between by the score: the smallest tuned controller.
+"""Two configurations, chosen between by the score: a small tuned controller.
 
 A schedule knows the time alone. A rule that also looks at how the run is doing is worth
 comparing with it when both were found by the same searcher at the same cost: what the

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # module:Class, as under `python -m`
+        sys.path.append(os.getcwd())  # module:Class, as under `python -m`
     try:
         if getattr(options, "out", None) is not None and options.command != _references:
             options.out.mkdir(parents=True, exist_ok=True)

@@ -317,13 +317,9 @@ def _instances(
         if not task.always_varied:
             return (DEFAULT_INSTANCE,)
         return sets["train" if split == "tuning" else "test"]
-    if isinstance(instances, str):
-        if instances not in sets:
-            raise ValueError(
-                f"unknown instances {instances!r}; valid: train, test, or a list"
-            )
+    if isinstance(instances, str) and instances in sets:
         return sets[instances]
-    if not isinstance(instances, Sequence):
+    if isinstance(instances, str) or not isinstance(instances, Sequence):
         raise ValueError(
             f"unknown instances {instances!r}; valid: train, test, or a list"
         )

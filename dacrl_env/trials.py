@@ -447,6 +447,7 @@ def fit_key(
     options: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What names a fit: everything its result depends on."""
+    digest = source(method)
     settings = {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}
     return {
         "kind": "fit",
@@ -460,7 +461,7 @@ def fit_key(
         "arguments": {k: v for k, v in asdict(method).items() if k != "num_workers"},
         "budget": budget,
         "seed": seed,
-        **({} if source(method) is None else {"source": source(method)}),
+        **({} if digest is None else {"source": digest}),
     }
 
 

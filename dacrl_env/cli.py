@@ -110,9 +110,8 @@ def _parser() -> argparse.ArgumentParser:
     _evaluation_arguments(compare)
     compare.add_argument(
         "--policy-seeds",
-        type=int,
         metavar="SEEDS",
-        help="number of test runs of --policies, where it is to be another",
+        help="those of --policies, where they are to be others",
     )
     compare.add_argument(
         "--reference",
@@ -269,7 +268,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _evaluation_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seeds", type=int, default=64, help="number of test runs")
+    parser.add_argument(
+        "--seeds",
+        default="64",
+        metavar="SEEDS",
+        help="test runs: their number, or their seeds: 128:256 are 128 to 255",
+    )
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="processes"
     )
@@ -307,6 +311,21 @@ def _count(text: str) -> int:
     except (ValueError, OverflowError):
         pass
     raise argparse.ArgumentTypeError(f"{text} is not a whole number")
+
+
+def _seeds(option: str, text: str) -> range:
+    """Seeds from 0, by their number, or from one up to another, which is left out."""
+    first, colon, end = text.rpartition(":")
+    try:
+        seeds = range(int(first) if colon else 0, int(end))
+    except ValueError:
+        raise ValueError(
+            f"{option} takes a number, or first:end such as 128:256; got {text!r}"
+        ) from None
+    if not seeds or seeds.start < 0:
+        least = "seeds from 0 up, the end above the first" if colon else "at least 1"
+        raise ValueError(f"{option} must be {least}, got {text}")
+    return seeds
 
 
 def _tasks(options: argparse.Namespace) -> None:
@@ -351,11 +370,7 @@ def _compare(options: argparse.Namespace) -> None:
     if options.anytime < 0:
         raise ValueError(f"--anytime must be at least 0, got {options.anytime}")
     if options.policy_seeds is not None:
-        if options.policy_seeds < 1:
-            raise ValueError(
-                f"--policy-seeds must be at least 1, got {options.policy_seeds}"
-            )
-        shown["policy_seeds"] = range(options.policy_seeds)
+        shown["policy_seeds"] = _seeds("--policy-seeds", options.policy_seeds)
     labels = _take_labels(options.policies) | _take_labels(options.methods)
     _run(options, options.policies, options.reference, options.methods, shown, labels)
     if options.methods and options.anytime:
@@ -493,8 +508,7 @@ def _run(
     from dacrl_env import report
     from dacrl_env.comparison import compare
 
-    if options.seeds < 1:
-        raise ValueError(f"--seeds must be at least 1, got {options.seeds}")
+    seeds = _seeds("--seeds", options.seeds)
     labels = labels or {}
     kept = _kept_labels(options.out)
     names = [labels.get(name, name) for name in (*policies, *methods)]
@@ -505,7 +519,7 @@ def _run(
     frame = compare(
         options.task,
         policies,
-        range(options.seeds),
+        seeds,
         methods=methods,
         store=options.out / "results",
         workers=options.workers,
@@ -516,6 +530,8 @@ def _run(
     frame = _labelled(frame, labels)
     path = report.write_report(frame, options.out, reference)
     if labels:
+        taken = set(labels.values())
+        kept = {name: label for name, label in kept.items() if label not in taken}
         (options.out / LABELS).write_text(json.dumps({**kept, **labels}, indent=1))
     summary = report.summarize(frame)
     print(report.render(report.table(summary)))

@@ -90,6 +90,31 @@ def test_labels_are_shown_instead_of_long_names(tmp_path, capsys):
     assert kept == now
 
 
+def test_a_label_given_again_is_taken_from_what_had_it(tmp_path):
+    base = ["compare", QUADRATIC, "--seeds", "2", "--workers", "1"]
+    base += ["--out", str(tmp_path), "--policies"]
+    assert main([*base, "mine=default"]) == 0
+    assert main([*base, "mine=random"]) == 0
+    assert main(["report", str(tmp_path)]) == 0
+    table = pd.read_csv(tmp_path / "table.csv")
+    assert set(table["policy"]) == {"default", "mine"}
+    assert set(table["runs"]) == {2}
+
+
+def test_seeds_by_their_numbers(tmp_path):
+    base = ["compare", QUADRATIC, "--policies", "random", "--workers", "1"]
+    base += ["--out", str(tmp_path), "--seeds"]
+
+    def final(seeds):
+        assert main([*base, seeds]) == 0
+        rows = pd.read_csv(tmp_path / "summary.csv")
+        return rows.set_index("seed")["final"]
+
+    six = final("6")
+    assert six.index.tolist() == [0, 1, 2, 3, 4, 5]
+    pd.testing.assert_series_equal(final("4:6"), six.loc[4:])
+
+
 def test_report_from_the_store_alone(comparison, capsys):
     (comparison / "report.md").unlink()
     assert main(["report", str(comparison)]) == 0
@@ -187,6 +212,10 @@ def test_numbers_of_steps_are_whole(capsys, steps):
         (["compare", "dacrl/None-v0", "--policies", "default"], "valid: dacrl/DQN"),
         (["compare", TASK, "--policies", "nobody"], "valid: default"),
         (["compare", TASK, "--policies", "default", "--seeds", "0"], "at least 1"),
+        (["compare", TASK, "--policies", "default", "--seeds", "5:5"], "above the"),
+        (["compare", TASK, "--policies", "default", "--seeds=-1:5"], "from 0 up"),
+        (["compare", TASK, "--policies", "default", "--seeds", ":5"], "first:end"),
+        (["compare", TASK, "--policies", "default", "--seeds", "many"], "'many'"),
         (["compare", TASK, "--policies", "default", "--run-budget", "77"], "divide"),
         (
             ["compare", TASK, "--policies", "default", "--reference", "random"],

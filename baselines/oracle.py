@@ -23,9 +23,9 @@ choices, that optimism would count as gain. The *control* tells: all forks have 
 incumbent's configuration, their labels mean nothing, and what the same code makes of
 them has to be zero.
 
-All runs of (b) are of the tuning split. Intervals resample incumbent runs, then the
-streams within a run; they hold for the choices that were made and the configurations
-that were tried.
+All runs of (b) are of the tuning split. Intervals are Student's over incumbent runs,
+which are few; they hold for the choices that were made and the configurations that were
+tried.
 """
 
 from __future__ import annotations
@@ -132,10 +132,8 @@ def gains(values: Floats, choices: Ints) -> Floats:
 
 
 def estimate(values: Floats) -> stats.Estimate:
-    """Mean and 95 % interval of ``(R, S)``: runs resampled, then streams within."""
-    groups = np.arange(len(values)).repeat(values.shape[1])
-    low, high = stats.bootstrap_interval(values.ravel(), np.mean, groups)
-    return stats.Estimate(float(values.mean()), low, high)
+    """Mean of ``(R, S)`` and its 95 % interval over the runs."""
+    return stats.mean_interval(values.mean(1))
 
 
 def tags(rows: pd.DataFrame) -> tuple[str, ...]:
@@ -198,8 +196,8 @@ continuing, mean over the points; pooled is one choice for all runs, as a schedu
 make it, per run needs the state. Choices by 100 evaluation episodes at the end of
 forks, values by the report of others. *Control*: the same where all forks have the
 incumbent's configuration; its interval has to cover zero. 95 % intervals, over test
-runs, or over incumbent runs and then their forks. *Steps*: training and evaluation, of
-search, test runs and branching together. *smoke*: the static score is outside
+runs (bootstrap) or over incumbent runs (Student's). *Steps*: training and evaluation,
+of search, test runs and branching together. *smoke*: the static score is outside
 {ROOM[0]}–{ROOM[1]}, or no gain reaches {LEAST_GAIN}."""
 
 

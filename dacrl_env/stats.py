@@ -29,6 +29,7 @@ References:
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -138,6 +139,35 @@ def bootstrap_interval(
                 f"(resamples,), but it returned shape {drawn.shape}"
             )
     return _percentiles(np.concatenate(draws), level, sample.size)
+
+
+def mean_interval(values: npt.ArrayLike, level: float = 0.95) -> Estimate:
+    """Mean of independent values with Student's t interval.
+
+    Of few values the percentiles of a bootstrap are too narrow (Hesterberg, "What
+    Teachers Should Know About the Bootstrap", The American Statistician 69, 2015): of
+    eight normal ones they miss in 12 % of cases instead of 5.
+
+    Args:
+        values: One value per run, shape `(n,)`.
+        level: Coverage.
+
+    Returns:
+        The mean and its interval (NaN bounds for a single value).
+
+    Raises:
+        ValueError: If values are empty, not finite or not one-dimensional, or if
+            `level` is out of range.
+    """
+    sample = _vector("values", values)
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, not {level}")
+    mean, n = float(sample.mean()), sample.size
+    if n < 2:
+        return Estimate(mean, math.nan, math.nan)
+    error = float(sample.std(ddof=1)) / math.sqrt(n)
+    width = _student_quantile((1 + level) / 2, n - 1) * error
+    return Estimate(mean, mean - width, mean + width)
 
 
 def paired_difference(
@@ -269,6 +299,7 @@ def equivalence(
     )
 
 
+@lru_cache
 def _student_quantile(p: float, freedom: float) -> float:
     """Quantile `p` > 0.5 of Student's t; error below 1e-6 for freedom up to 1e6.
 

@@ -243,6 +243,31 @@ def test_student_quantile(p, freedom):
     assert ours == pytest.approx(scipy_stats.t.ppf(p, freedom), rel=1e-6)
 
 
+@pytest.mark.parametrize("level", [0.8, 0.95])
+def test_mean_interval_is_students(level):
+    scipy_stats = pytest.importorskip("scipy.stats")
+    values = np.random.default_rng(3).normal(2, 5, size=8)
+    found = stats.mean_interval(values, level)
+    error = scipy_stats.sem(values)
+    expected = scipy_stats.t.interval(level, 7, values.mean(), error)
+    assert found.value == pytest.approx(values.mean())
+    assert found[1:] == pytest.approx(expected)
+
+
+def test_mean_interval_of_the_least():
+    # t of one degree of freedom is tan(0.475 π) = 12.7062
+    found = stats.mean_interval([0, 1])
+    assert found == pytest.approx((0.5, 0.5 - 6.3531, 0.5 + 6.3531), abs=1e-4)
+    assert stats.mean_interval([3, 3]) == (3, 3, 3)
+    single = stats.mean_interval([3])
+    assert single.value == 3
+    assert np.isnan(single[1:]).all()
+    with pytest.raises(ValueError, match="level must lie between 0 and 1"):
+        stats.mean_interval([0, 1], level=1)
+    with pytest.raises(ValueError, match="is empty"):
+        stats.mean_interval([])
+
+
 def test_equivalence_agrees_with_two_one_sided_welch_tests():
     scipy_stats = pytest.importorskip("scipy.stats")
     rng = np.random.default_rng(5)

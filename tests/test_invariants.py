@@ -733,7 +733,7 @@ def test_no_global_randomness_or_settings(task: str) -> None:
         env, envs = make(task, report=True), make_vec(task)
         env.reset(seed=0)
         envs.reset(seed=0)
-        for _ in range(4):
+        for _ in range(2):
             env.step(np.zeros(env.action_space.shape))
             envs.step(np.zeros(envs.action_space.shape))
         if task in SAVED:

@@ -19,7 +19,8 @@ class ReduceOnPlateau:
 
     Args:
         factor: below one.
-        patience: decisions without improvement that are waited for.
+        patience: decisions without improvement, with the last of which the rate falls;
+            one more than the ``patience`` of torch's scheduler.
         improvement: least gain of the score that counts as one.
         learning_rate: at the start; None: the task's default.
 

@@ -66,6 +66,8 @@ class VDBE:
         self.envs = envs
         self.row = envs.observation_names.index(_ROW)
         given = self.weight
+        by_name = {h.name: h for h in envs.settings.controlled}
+        self.range = by_name["epsilon"].low, by_name["epsilon"].high
         self.w = 1 / envs.population.env.num_actions if given is None else given
         self.epsilons = np.full(envs.num_envs, self.initial)
 
@@ -73,10 +75,10 @@ class VDBE:
         self, observations: NDArray[np.float32], infos: Mapping[str, Any]
     ) -> NDArray[Any]:
         """Actions ``(P, d)``."""
-        error = unsquash("td_error", observations[:, self.row])
+        error = unsquash(observations[:, self.row])
         moved = self.w * surprise(error, self.sigma) + (1 - self.w) * self.epsilons
         self.epsilons = np.where(infos["env_steps"] == 0, self.initial, moved)
-        return self.envs.to_actions({"epsilon": self.epsilons})
+        return self.envs.to_actions({"epsilon": np.clip(self.epsilons, *self.range)})
 
 
 def surprise(error: Floats, sigma: float) -> Floats:

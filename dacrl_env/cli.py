@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gymnasium.error import Error
+
 from dacrl_env.version import __version__
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if getattr(options, "out", None) is not None and options.command != _references:
             options.out.mkdir(parents=True, exist_ok=True)
         options.command(options)
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, Error) as error:
         print(f"dacrl: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

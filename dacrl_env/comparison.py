@@ -404,6 +404,9 @@ def _plan(
             f"policies or methods must be given, and once each; got {names}"
         )
     options = dict(options)
+    taken = [name for name in ("report", "num_envs") if name in options]
+    if taken:
+        raise ValueError(f"{', '.join(taken)} cannot be given: what is run decides it")
     if total and options.setdefault("feedback", "train") != "train":
         raise ValueError(
             "an equal total budget needs feedback='train': evaluation episodes take as "
@@ -413,6 +416,7 @@ def _plan(
         policy = get_policy(name)
         check_made_for(policy, task, name, options)
         suitable = suitable_options(policy, task, options)
+        suitable.pop("num_workers", None)  # for a single member, tried here
         policy.reset(PopulationEnv(task, 1, **suitable), 0)
     spend = 0
     if methods:
@@ -436,7 +440,7 @@ def _plan(
                     f"the method {name!r} is no dataclass, whose fields tell its fits "
                     "apart"
                 )
-        PopulationEnv(task, 1, **options)
+        PopulationEnv(task, 1, **{**options, "num_workers": 1})
     if store is not None and not isinstance(store, Store):
         store = Store(store)
     return _Plan(

@@ -85,13 +85,13 @@ class DynamicConfigEnv(gym.Env[NDArray[np.float32], Any]):
     | ``return/slope`` | change since the decision before, in units of that span |
     | ``return/since_best`` | share of the budget since the highest return, −1 to 1 |
     | ``return/level`` | latest observed return, 0 before there is one; signed log10 of 1 + magnitude |
-    | ``signal/loss`` | mean over gradient steps since the last decision; log10, 1e±8 at ± 1 |
+    | ``signal/loss`` | mean over gradient steps since the last decision; log10, 1e±8 at ± 1; PPO's, which may be negative: sign times log10 of 1 + 1,000 times the magnitude, 1e8 at 1 |
     | ``signal/td_error`` | mean absolute temporal-difference error of a probe batch; log10 |
     | ``signal/grad_norm`` | mean gradient norm before clipping; log10 |
     | ``signal/update_ratio`` | norm of the parameter change over norm of the parameters; log10 |
     | ``signal/value_mean`` | mean value of the probe batch; signed log10 of 1 + magnitude |
     | ``signal/value_std`` | its standard deviation; log10 |
-    | ``signal/kl``, ``signal/entropy`` | PPO, instead of the temporal-difference error: mean over updates of the approximate divergence from the policy that played, and of the policy's entropy; log10 |
+    | ``signal/kl``, ``signal/entropy`` | PPO, instead of the temporal-difference error: mean over updates of the approximate divergence from the policy that played, log10, and of the policy's entropy, on the scale of PPO's loss |
     | ``episode_length`` | mean steps of the latest finished training episodes; log10 |
     | ``instance/<constant>`` | with ``observe_instance``: half the log2 of the ratio to the default |
 
@@ -139,7 +139,8 @@ class DynamicConfigEnv(gym.Env[NDArray[np.float32], Any]):
         **options: Any,
     ) -> None:
         if render_mode is not None:
-            raise ValueError(f"render_mode {render_mode!r} is not supported")
+            # the type on which Stable-Baselines3 tries again without it
+            raise TypeError(f"render_mode {render_mode!r} is not supported")
         self.render_mode = None
         self.settings: Settings = resolve(task, **options)
         self.population = Population(self.settings, 1)
@@ -150,6 +151,7 @@ class DynamicConfigEnv(gym.Env[NDArray[np.float32], Any]):
         self.action_space = self.population.actions.space
         self._running = False
         self._seed: int | None = None
+        self._member = 0  # of the seed: another one after a restored population's run
         self._episode = 0
 
     def reset(
@@ -174,13 +176,14 @@ class DynamicConfigEnv(gym.Env[NDArray[np.float32], Any]):
             raise ValueError(f"seeds must lie between 0 and 2**63, got {seed}")
         super().reset(seed=seed)
         if seed is not None:
-            self._seed, self._episode = seed, 0
+            self._seed, self._member, self._episode = seed, 0, 0
         elif self._seed is None:
             self._seed = int(self.np_random.integers(2**31))
         else:
             self._episode += 1
         one = np.zeros(1, np.int64)
-        self.population.start(one, one + self._seed, one, one + self._episode, instance)
+        name = (one + self._seed, one + self._member, one + self._episode)
+        self.population.start(one, *name, instance)
         self._running = True
         return self._observation(), self._info()
 
@@ -256,6 +259,7 @@ class DynamicConfigEnv(gym.Env[NDArray[np.float32], Any]):
         self.population.restore(snap)
         state = self.population.state
         self._seed, self._episode = int(state.seeds[0]), int(state.episodes[0])
+        self._member = int(state.seed_members[0])
         self._running = not self.population.ended()[0]
 
 

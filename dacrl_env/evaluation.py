@@ -107,14 +107,26 @@ def check_made_for(
     settings = getattr(policy, "settings", None)
     if settings is None:
         return
-    for option in ("budget", "decision_interval", "eval_interval", "feedback"):
-        made, now = settings.get(option), options.get(option)
-        if made != now:
-            words = ["the task's own" if x is None else repr(x) for x in (made, now)]
+    made, now = _run_of(task, settings), _run_of(task, options)
+    for option in made:
+        if made[option] != now[option]:
             raise ValueError(
-                f"{name} was made for runs with {option} {words[0]}, not {words[1]}; a "
-                "policy file can be tried with any runs with '<file>,any_task=True'"
+                f"{name} was made for runs with {option} {made[option]!r}, not "
+                f"{now[option]!r}; a policy file can be tried with any runs with "
+                "'<file>,any_task=True'"
             )
+
+
+def _run_of(task: Task, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Length, intervals and feedback of runs with given options."""
+    budget = options.get("budget") or task.budget
+    decision = options.get("decision_interval") or budget // task.decisions
+    return {
+        "budget": budget,
+        "decision_interval": decision,
+        "eval_interval": options.get("eval_interval") or decision,
+        "feedback": options.get("feedback") or "eval",
+    }
 
 
 def checked_seeds(seeds: Sequence[int]) -> list[int]:
@@ -146,12 +158,16 @@ def suitable_options(
     """Options of the environment that suits a policy, the given ones first.
 
     Raises:
-        ValueError: it does not know the learner, or its number of decisions does not
-            divide the budget.
+        ValueError: it does not know the learner, acts in another mode than is given,
+            or its number of decisions does not divide the budget.
     """
     needed = needs(policy, task.learner)
     options = dict(given)
-    options.setdefault("action_mode", policy.action_mode)
+    if options.setdefault("action_mode", policy.action_mode) != policy.action_mode:
+        raise ValueError(
+            f"action_mode {options['action_mode']!r} is not that of the policy, which "
+            f"acts in {policy.action_mode!r}; leave it out"
+        )
     budget = options.get("budget") or task.budget
     wanted = getattr(policy, "decision_interval", None)
     decisions = getattr(policy, "decisions", None)

@@ -22,7 +22,6 @@ RETURN_ROWS = (
 )
 _DECADES = 8.0  # magnitudes from 1e-8 to 1e8 span the range of a signal
 _LONGEST = 5.0  # decades of episode length
-_SIGNED = ("value_mean",)
 
 
 def names(
@@ -50,6 +49,7 @@ def features(
     returns: Mapping[str, Floats],
     since_best: Floats,
     signals: Mapping[str, Floats],
+    units: Mapping[str, float],
     episode_length: Floats,
     instance: Floats,
 ) -> NDArray[np.float32]:
@@ -62,6 +62,7 @@ def features(
             ``level``: as ``now``, but 0 where nothing was observed yet.
         since_best: ``(P,)`` share of the budget since the best return.
         signals: by name ``(P,)``, in their own units.
+        units: of those signals that may be negative, see `squash`.
         episode_length: ``(P,)`` mean steps of the latest training episodes.
         instance: ``(P, k)`` physical constants as ratios to their defaults.
     """
@@ -74,7 +75,7 @@ def features(
         (returns["now"] - returns["previous"]) / span,
         2 * since_best - 1,
         signed_decades(returns["level"]),
-        *(squash(name, x) for name, x in signals.items()),
+        *(squash(x, units.get(name)) for name, x in signals.items()),
         2 * np.log10(1 + episode_length) / _LONGEST - 1,
         *np.log2(np.maximum(instance, 1e-8)).T / 2,
     ]
@@ -83,21 +84,29 @@ def features(
     return np.clip(stacked, -1.0, 1.0).astype(np.float32)
 
 
-def squash(name: str, x: Floats) -> Floats:
-    """A signal on a logarithmic scale; zero gives the lowest value."""
-    if name in _SIGNED:
-        return signed_decades(x)
+def squash(x: Floats, unit: float | None = None) -> Floats:
+    """A signal on a logarithmic scale.
+
+    Args:
+        x: the signal.
+        unit: None: it is not negative, and zero gives the lowest value. Otherwise
+            zero gives zero, and magnitudes far below the unit come close to it.
+    """
+    if unit is not None:
+        return signed_decades(x, unit)
     return np.log10(np.maximum(x, 10.0**-_DECADES)) / _DECADES
 
 
-def signed_decades(x: Floats) -> Floats:
-    """Sign times log10 of one plus the magnitude, as a share of the range."""
-    return np.sign(x) * np.log10(1 + np.abs(x)) / _DECADES
+def signed_decades(x: Floats, unit: float = 1.0) -> Floats:
+    """Sign times log10 of one plus the magnitude in units, as a share of the range."""
+    decades = _DECADES - np.log10(unit)
+    return np.sign(x) * np.log10(1 + np.abs(x) / unit) / decades
 
 
-def unsquash(name: str, row: ArrayLike) -> Floats:
+def unsquash(row: ArrayLike, unit: float | None = None) -> Floats:
     """The signal that `squash` made a row of; rows at a bound mean that or more."""
     x = np.asarray(row, np.float64)
-    if name in _SIGNED:
-        return np.asarray(np.sign(x) * (10.0 ** (_DECADES * np.abs(x)) - 1))
+    if unit is not None:
+        decades = _DECADES - np.log10(unit)
+        return np.asarray(np.sign(x) * unit * (10.0 ** (decades * np.abs(x)) - 1))
     return np.asarray(10.0 ** (_DECADES * x))

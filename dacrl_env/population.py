@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import error
 from numpy.typing import NDArray
 
 from dacrl_env import observations
@@ -138,6 +139,7 @@ class Population:
         )
         self.state = self._blank()
         self._report_seconds = 0.0
+        self._in_step = False  # or left in the middle of one
 
     def _instance_physics(self) -> Floats:
         """Constants ``(instances, K)``."""
@@ -209,6 +211,8 @@ class Population:
         """
         state, s = self.state, self.settings
         began, self._report_seconds = time.perf_counter(), 0.0
+        if len(np.unique(members)) == self.size:
+            self._in_step = False
         keys = np.stack(
             [
                 streams.member_keys(s.split, int(a), int(b), int(c))
@@ -267,15 +271,26 @@ class Population:
         state.wall_seconds[members] += spent / len(members)
 
     def advance(self, requested: Floats) -> Outcome:
-        """Apply values ``(P, d)`` and train until the next decision."""
+        """Apply values ``(P, d)`` and train until the next decision.
+
+        Raises:
+            ResetNeeded: the last step was interrupted, or failed, in its middle.
+        """
+        if self._in_step:
+            raise error.ResetNeeded(
+                "the last step did not reach its end, so that the runs are between two "
+                "decisions: reset() all of them, or restore() a snapshot"
+            )
         state, s, learner = self.state, self.settings, self.state.learner
         began, self._report_seconds = time.perf_counter(), 0.0
-        state.requested = requested
         state.applied = self._apply(requested)
+        state.requested = self._held(requested)
+        self._in_step = True
         values = dict(zip(self.names, state.applied.T, strict=True))
         previous_score = state.score.copy()
         previous_best = state.best_score.copy()
         previous_return = self._observed_return()
+        over = self.ended()
         with inner_context():
             interval = self.learner.begin_interval(learner)
             remaining = s.decision_interval
@@ -309,7 +324,8 @@ class Population:
         ended = self.ended()
         fraction = np.full(self.size, s.decision_interval / s.budget)
         left = 1 - learner.env_steps / s.budget
-        state.auc += state.score * (fraction + np.where(state.diverged, left, 0.0))
+        area = state.score * (fraction + np.where(state.diverged, left, 0.0))
+        state.auc += np.where(over, 0.0, area)
         rows = self._features(previous_return, signals)
         state.observation[:, 1:] = state.observation[:, :-1].copy()
         state.observation[:, 0] = rows
@@ -324,9 +340,24 @@ class Population:
             diverged=state.diverged.copy(),
         )
         rewards = np.asarray(s.reward(context), np.float64)
+        if rewards.shape != (self.size,):
+            raise ValueError(
+                f"reward {s.reward!r} must return a value for each member, shape "
+                f"({self.size},), but returned shape {rewards.shape}"
+            )
         spent = time.perf_counter() - began - self._report_seconds
         state.wall_seconds += spent / self.size
+        self._in_step = False
         return Outcome(rewards, ended)
+
+    def _held(self, requested: Floats) -> Floats:
+        """Values ``(P, d)`` that relative actions go on from: capped, not rounded."""
+        columns = [self.names.index(name) for name in self.actions.names]
+        applied = self.state.applied[:, columns]
+        whole = [h.integer for h in self.settings.controlled]
+        capped = applied < np.where(whole, np.rint(requested), requested)
+        least = [h.low for h in self.settings.controlled]
+        return np.where(capped, np.maximum(applied, least), requested)
 
     def _apply(self, requested: Floats) -> Floats:
         """All values ``(m, n)`` as applied: rounded and capped."""
@@ -467,6 +498,7 @@ class Population:
                 },
                 since_best=(state.learner.env_steps - state.best_at) / s.budget,
                 signals={name: signals[name] for name in self.learner.signal_names},
+                units=self.learner.signal_units,
                 episode_length=state.episode_length,
                 instance=instance if s.observe_instance else instance[:, :0],
             )
@@ -535,6 +567,7 @@ class Population:
         """
         self.check(snap)
         snapshots.restore(self.state, snap)
+        self._in_step = False
         if not snap.header["exact"]:
             self.begin_episodes()
 
@@ -558,7 +591,7 @@ class Population:
     def begin_episodes(self) -> None:
         """Leave the inner episodes that are under way and begin the next ones."""
         if hasattr(self.state.learner, "envs"):
-            self.env.begin_episodes(self.state.learner.envs)
+            self.learner.begin_episodes(self.state.learner)
 
     def over(self, snap: snapshots.Snapshot) -> NDArray[np.bool_]:
         """Members of a snapshot whose run is over.
@@ -625,3 +658,5 @@ class Population:
             env_keys = learner.envs.keys[members]
             fresh = streams.bits(env_keys, marks[:, None], 1)[..., 0]
             learner.envs.keys[members] = fresh
+            if hasattr(self.env, "reseed"):
+                self.env.reseed(learner.envs, members)

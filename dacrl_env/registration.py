@@ -282,8 +282,14 @@ def register_task(task: Task | None = None, /, **fields: Any) -> Task:
         The task.
 
     Raises:
-        ValueError: the id is taken, or the learner or backend is unknown.
+        ValueError: the id is taken, the learner or backend is unknown, or there are
+            fields beside a task.
     """
+    if task is not None and fields:
+        raise ValueError(
+            f"a task and fields are given ({', '.join(fields)}); change fields of a "
+            "task by dataclasses.replace(task, ...)"
+        )
     task = Task(**fields) if task is None else task
     if task.id in TASKS or task.id in gym.registry:
         raise ValueError(f"the id {task.id!r} is taken; choose another name or version")

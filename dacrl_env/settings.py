@@ -58,7 +58,10 @@ class Settings:
             "controlled": [h.name for h in self.controlled],
             "budget": self.budget,
             "split": self.split,
-            "instances": [i.name for i in self.instances],
+            "instances": {
+                i.name: {k: float(v) for k, v in i.physics.items()}
+                for i in self.instances
+            },
         }
 
 
@@ -158,6 +161,7 @@ def resolve(
     ):
         if steps is not None:
             _positive(name, steps)
+    budget = int(budget)  # not numpy's: it goes into the headers of snapshots
     if decision_interval is None:
         _divides(f"{task.decisions} decisions", task.decisions, "budget", budget)
         decision_interval = budget // task.decisions
@@ -329,4 +333,11 @@ def _instances(
     check_names(names, list(by_name), "instance")
     if not instances:
         raise ValueError(f"no instance given; valid: {', '.join(by_name)}")
-    return tuple(by_name[i] if isinstance(i, str) else i for i in instances)
+    wrong = [i for i in instances if not isinstance(i, str | Instance)]
+    if wrong:
+        raise ValueError(f"an instance is a name or an Instance, not {wrong[0]!r}")
+    chosen = tuple(by_name[i] if isinstance(i, str) else i for i in instances)
+    names = [i.name for i in chosen]
+    if len(set(names)) < len(names):
+        raise ValueError(f"instances must have names of their own, got {names}")
+    return chosen

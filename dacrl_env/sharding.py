@@ -78,6 +78,7 @@ class Shards:
             _Share(settings, memory, k, slice(int(p[0]), int(p[-1]) + 1))
             for k, p in enumerate(places)
         ]
+        self._replacing = False
         self._begun = memory.begun.numpy()
         self._opaque = any(
             snapshots.is_opaque(leaf) for _, leaf in snapshots.leaves(population.state)
@@ -85,6 +86,7 @@ class Shards:
         self._workers: list[_Worker | None] = [None] * num_workers
         self._end = weakref.finalize(self, _stop, self._workers)
         self._start_missing()
+        self._replacing = True  # who is started from now on
 
     # -- operations of a population --------------------------------------------
 
@@ -149,7 +151,11 @@ class Shards:
         Raises:
             SnapshotNotSupported: they cannot be copied.
         """
-        parts = self._run_all("objects", lambda _: ())
+        answers = self._run_all("objects", lambda _: ())
+        for answer in answers:
+            if isinstance(answer, snapshots.SnapshotNotSupported):
+                raise answer
+        parts = [pickle.loads(answer) for answer in answers]
         for name, leaf in snapshots.leaves(self.population.state):
             if snapshots.is_opaque(leaf):
                 leaf[...] = np.concatenate([part[name] for part in parts])
@@ -252,7 +258,7 @@ class Shards:
     def _start_missing(self) -> None:
         for number, share in enumerate(self._shares):
             if self._workers[number] is None:
-                self._workers[number] = _start(share)
+                self._workers[number] = _start(share, self._replacing)
 
 
 # -- shared memory ----------------------------------------------------------------
@@ -353,11 +359,13 @@ class _Worker:
     pipe: connection.Connection[Any, Any]
 
 
-def _start(share: _Share) -> _Worker:
+def _start(share: _Share, replacing: bool) -> _Worker:
     # spawn: a forked child would inherit torch's threads in an unknown state
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    process = context.Process(target=_serve, args=(there, share), daemon=True)
+    process = context.Process(
+        target=_serve, args=(there, share, replacing), daemon=True
+    )
     process.start()
     there.close()  # so that the pipe ends when the worker does
     return _Worker(process, here)
@@ -372,10 +380,12 @@ def _stop(workers: list[_Worker | None]) -> None:
             workers[number] = None
 
 
-def _serve(pipe: connection.Connection[Any, Any], share: _Share) -> None:
+def _serve(
+    pipe: connection.Connection[Any, Any], share: _Share, replacing: bool
+) -> None:
     """Do jobs until the other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the environment's process decides
-    shard = _Shard(share)
+    shard = _Shard(share, replacing)
     while True:
         try:
             name, arguments = pipe.recv()
@@ -396,9 +406,14 @@ def _serve(pipe: connection.Connection[Any, Any], share: _Share) -> None:
 
 
 class _Shard:
-    """A worker's members: a population on views of their rows."""
+    """A worker's members: a population on views of their rows.
 
-    def __init__(self, share: _Share) -> None:
+    Args:
+        share: what it is told.
+        replacing: it takes the place of another, whose environment objects are lost.
+    """
+
+    def __init__(self, share: _Share, replacing: bool) -> None:
         rows, self._share = share.rows, share
         self._population = Population(share.settings, rows.stop - rows.start)
         self._views = {k: v[rows] for k, v in share.memory.state().items()}
@@ -407,8 +422,8 @@ class _Shard:
         _adopt(state, self._views)
         self._leaves = dict(snapshots.leaves(state))
         opaque = any(map(snapshots.is_opaque, self._leaves.values()))
-        if opaque and state.learner.env_steps.any():
-            self.begin_episodes()  # this worker takes the place of another
+        if opaque and replacing:
+            self.begin_episodes()
 
     def keep(self) -> None:
         """Copy the rows before they change."""
@@ -440,9 +455,17 @@ class _Shard:
         self._population.begin_episodes()
         self._settle()
 
-    def objects(self) -> dict[str, NDArray[Any]]:
-        """Copies of the environment objects."""
-        return snapshots.objects(self._population.state)
+    def objects(self) -> bytes | snapshots.SnapshotNotSupported:
+        """The environment objects, pickled; or why not, which harms nobody."""
+        try:
+            return pickle.dumps(snapshots.objects(self._population.state))
+        except snapshots.SnapshotNotSupported as failure:
+            return failure
+        except (pickle.PicklingError, AttributeError, TypeError) as failure:
+            return snapshots.SnapshotNotSupported(
+                "environment objects cannot be passed between processes "
+                f"({failure}); take num_workers=1, or snapshot(exact=False)"
+            )
 
     def take_objects(self, objects: dict[str, NDArray[Any]]) -> None:
         """Use these environment objects, which nobody else has."""

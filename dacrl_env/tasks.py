@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
+import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from numpy.typing import ArrayLike, NDArray
 
 REPORT_POINTS = 20  # evaluations of a run by the report stream, the end included
@@ -209,11 +212,26 @@ class Task:
                 f"{self.decisions} decisions"
             )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """With what Gymnasium knows of the inner environment.
+
+        Another process, in which nobody has registered it, can then make it, too.
+        """
+        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        spec = gym.registry.get(self.inner_env)
+        if spec is None or str(spec.entry_point).startswith("gymnasium."):
+            return _unpickled, (own, None)
+        try:
+            pickle.dumps(spec)
+        except (pickle.PicklingError, AttributeError, TypeError):
+            spec = None
+        return _unpickled, (own, spec)
+
     def definition(self) -> dict[str, Any]:
         """All that results depend on, for the keys of a store."""
-        fields = asdict(self) | {"description": ""}
-        del fields["tags"]
-        return fields
+        every = asdict(self) | {"description": ""}
+        del every["tags"]
+        return every
 
     def references(self, instances: Sequence[Instance]) -> References:
         """What returns on each instance are normalised by."""
@@ -239,6 +257,12 @@ class Task:
     def floor_score(self) -> float:
         """Score of a diverged run, where the instance has no other."""
         return float(self.score(self.floor_return))
+
+
+def _unpickled(own: dict[str, Any], spec: EnvSpec | None) -> Task:
+    if spec is not None:
+        gym.registry.setdefault(spec.id, spec)
+    return Task(**own)
 
 
 def _check_order(what: str, floor: float, random: float, reference: float) -> None:

@@ -60,7 +60,7 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
         **options: Any,
     ) -> None:
         if render_mode is not None:
-            raise ValueError(f"render_mode {render_mode!r} is not supported")
+            raise TypeError(f"render_mode {render_mode!r} is not supported")
         if not isinstance(num_envs, int | np.integer) or num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs!r}")
         if not isinstance(num_workers, int | np.integer) or num_workers < 1:

@@ -107,7 +107,6 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "eval interval": ({"eval_interval": 0}, ["eval_interval", "0"]),
     "eval episodes": ({"eval_episodes": 0}, ["eval_episodes", "0"]),
     "history": ({"history": 0}, ["history", "0"]),
-    "render mode": ({"render_mode": "human"}, ["render_mode", "'human'"]),
     "activation": ({"activation": "gelu"}, ["'gelu'", "relu", "tanh"]),
     "width": ({"hidden_sizes": (0,)}, ["0"]),
     "inner environments": ({"num_inner_envs": 0}, ["num_inner_envs"]),
@@ -117,10 +116,35 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
 @pytest.mark.filterwarnings(  # Gymnasium warns of render modes before we refuse them
     "ignore:.*render_mode='human'.*not in the possible render_modes:UserWarning"
 )
+@pytest.mark.parametrize("function", [make, make_vec])
+def test_render_modes_are_refused(function: Any) -> None:
+    with pytest.raises(TypeError, match="render_mode 'human' is not supported"):
+        function(render_mode="human")
+
+
+@pytest.mark.parametrize(
+    "instances",
+    [[3], [dacrl_env.Instance("a"), dacrl_env.Instance("a", {"gravity": 5.0})]],
+)
+def test_instances_that_cannot_be_named_are_refused(instances: Any) -> None:
+    with pytest.raises(ValueError, match=r"an instance is a name|names of their own"):
+        make(instances=instances)
+
+
+@pytest.mark.parametrize(
+    "reward", [lambda c: c.score.max(), lambda c: c.score[:, None], lambda c: None]
+)
+def test_rewards_of_another_shape_are_refused(reward: Any) -> None:
+    envs = make_vec(reward=reward)
+    envs.reset(seed=0)
+    with pytest.raises(ValueError, match=r"a value for each member, shape \(\d,\)"):
+        envs.step(np.zeros(envs.action_space.shape))
+
+
+@pytest.mark.parametrize("case", REFUSED)
 def test_options_are_refused(case: str) -> None:
     options, words = REFUSED[case]
     for function in (make, make_vec):

@@ -662,3 +662,115 @@ def test_report_is_a_stream_no_policy_sees() -> None:
     _, info = plain.reset(seed=3)
     assert reports[0] != info["score"]
     assert np.isnan(plain.population.state.reports).all()
+
+
+# -- what was found by reading ------------------------------------------------------
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, ArithmeticError])
+def test_a_step_that_was_interrupted_cannot_be_gone_on_from(failure):
+    env = make(decision_interval=200)
+    env.reset(seed=3)
+    before = env.snapshot()
+    train = env.population.learner.train
+
+    def interrupted(*arguments):
+        train(*arguments)
+        raise failure
+
+    env.population.learner.train = interrupted
+    with pytest.raises(failure):
+        env.step(neutral(env))
+    env.population.learner.train = train
+    for _ in range(2):
+        with pytest.raises(gym.error.ResetNeeded, match="did not reach its end"):
+            env.step(neutral(env))
+    env.restore(before)
+    results = [env.step(neutral(env)) for _ in range(2)]
+    assert results[-1][2]
+    assert results[-1][4]["env_steps"] == 400
+    env.population.learner.train = interrupted
+    env.reset(seed=3)
+    with pytest.raises(failure):
+        env.step(neutral(env))
+    env.population.learner.train = train
+    env.reset()
+    env.step(neutral(env))
+
+
+def test_an_action_that_is_refused_interrupts_nothing():
+    env = make()
+    env.reset(seed=3)
+    with pytest.raises(ValueError, match="shape"):
+        env.step([0.0])
+    env.step(neutral(env))
+
+
+def test_a_run_of_a_population_is_followed_by_those_of_its_member():
+    options = {"budget": 400, "decision_interval": 100, "eval_episodes": EPISODES}
+    envs = gym.make_vec(DQN, num_envs=3, **SMALL["dqn"], **options).unwrapped
+    envs.reset(seed=5)
+    alone = make()
+    alone.reset(options={"snapshot": envs.snapshot().select([2])})
+    alone.reset()
+    envs.reset()
+    keys = alone.population.state.learner.keys
+    assert (keys[0] == envs.population.state.learner.keys[2]).all()
+    # a seed names member 0 again
+    alone.reset(seed=5)
+    envs.reset(seed=5)
+    keys = alone.population.state.learner.keys
+    assert (keys[0] == envs.population.state.learner.keys[0]).all()
+
+
+def test_relative_actions_go_on_from_what_can_be_applied():
+    """Else lowering a value that was asked for beyond its cap would do nothing."""
+    names = ("gradient_steps", "batch_size")
+    env = make(
+        hyperparameters=names,
+        action_mode="relative",
+        replay_capacity=100,
+        fixed={"train_freq": 1},
+    )
+    env.reset(seed=3)
+    for _ in range(3):
+        most = env.step([1, 1])[4]["hyperparameters"]
+    assert most["batch_size"] == 100
+    assert most["gradient_steps"] < 64
+    less = env.step([-1, -1])[4]["hyperparameters"]
+    for name in names:
+        assert less[name] < most[name]
+
+
+def test_the_area_of_a_diverged_run_is_counted_once():
+    population = make(feedback="train").population
+    one = np.zeros(1, np.int64)
+    population.start(one, one, one, one)
+    population.state.learner.parameters[:] = math.nan
+    areas = []
+    for _ in range(3):
+        population.advance(population.state.requested.copy())
+        areas.append(population.state.auc[0])
+    assert population.ended().all()
+    assert areas == [areas[0]] * 3
+    assert areas[0] == pytest.approx(population.references().floor_score[0])
+
+
+def test_signals_below_zero_are_told_apart():
+    task = "dacrl/PPO-Pendulum-v0"
+    env = make(task, budget=400)
+    signals = env.population.learner.signals
+    shown = []
+    for value in (-2.0, -0.2, -0.002, 0.0, 0.002, 0.2, 2.0):
+        env.reset(seed=3)
+
+        def given(*arguments, value=value):
+            real = signals(*arguments)
+            return real | {k: np.full(1, value) for k in ("loss", "entropy")}
+
+        env.population.learner.signals = given
+        row = dict(zip(env.observation_names, env.step(neutral(env))[0], strict=True))
+        shown.append([row["signal/loss"], row["signal/entropy"]])
+    rows = np.array(shown)
+    assert (np.diff(rows, axis=0) > 0.01).all()
+    np.testing.assert_allclose(rows, -rows[::-1], atol=1e-7)

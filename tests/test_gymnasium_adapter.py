@@ -284,3 +284,25 @@ def test_box2d_is_safe_where_warnings_are_errors(task):
     )
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.strip() == "LunarLander-v3"
+
+
+def test_copies_that_are_reseeded_have_random_numbers_of_their_own():
+    adapter, state = start(P=3, N=2)
+    for one in state.envs.ravel():
+        one.unwrapped.np_random = np.random.default_rng(0)  # as copies have
+    adapter.reseed(state, np.array([0, 2]))
+
+    def drawn():
+        return np.array(
+            [[e.unwrapped.np_random.random() for e in r] for r in state.envs]
+        )
+
+    first = drawn()
+    assert np.unique(first[[0, 2]]).size == 4
+    np.testing.assert_array_equal(first[1], np.random.default_rng(0).random())
+    # by their keys and episodes alone
+    adapter.reseed(state, np.array([2, 0]))
+    np.testing.assert_array_equal(drawn()[[0, 2]], first[[0, 2]])
+    state.episodes[2] += 1
+    adapter.reseed(state, np.array([2]))
+    assert (drawn()[2] != first[2]).all()

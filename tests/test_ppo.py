@@ -511,6 +511,17 @@ def test_a_member_that_diverges_does_so_alone(value, dynamics):
     assert learner.diverged(state, interval).tolist() == [False, True, False]
 
 
+def test_actions_of_a_diverged_member_are_numbers():
+    """Physics engines stop the process, or raise, at others."""
+    learner, state, values = make(2, Reach())
+    actions = np.array([[[np.nan]], [[np.inf]], [[-np.inf]], [[0.25]]], np.float32)
+    low, high = learner.env.action_low[0], learner.env.action_high[0]
+    assert learner._clip(actions).ravel().tolist() == [0.0, high, low, 0.25]
+    state.parameters[1] = torch.nan
+    train(learner, state, values, 1)
+    assert np.isfinite(state.envs.variables).all()
+
+
 def test_running_moments_equal_stable_baselines3():
     from stable_baselines3.common.running_mean_std import RunningMeanStd
 

@@ -195,6 +195,33 @@ def test_returns_equal_a_slow_reference(N, times, n_step, window):
 
 
 @pytest.mark.parametrize("N", [1, 3])
+@pytest.mark.parametrize("times", [4, 10, 13])
+def test_returns_do_not_go_on_beyond_an_episode_that_was_left(N, times):
+    filled = fill(P=6, N=N, capacity=10 * N, times=times)
+    filled.memory.end_episodes(filled.written)
+    for past in filled.history.values():
+        past[-1]["done"] = 1.0  # not terminated, where it was not: it bootstraps
+    filled.add(np.random.default_rng(1), 3)
+    batch = filled.sample(256, 5, 0.9)
+    numbers, ended = sampled(batch), 0
+    for p, b in np.ndindex(6, 256):
+        ring = int(batch.observations[p, b, 1]) - p * N
+        start = int(numbers[p, b])
+        past = filled.history[p, ring]
+        total, last, _ = slow_n_step(past, start, 5, 0.9 - 0.1 * p)
+        assert batch.returns[p, b].item() == pytest.approx(total, abs=1e-5)
+        assert batch.next_observations[p, b, 0] == -last - 1
+        ended += last == times - 1 > start
+    assert ended
+
+
+def test_nothing_is_left_where_nothing_was_begun():
+    memory = replay.Replay.allocate(2, 1, 10, 2, torch.float32, CPU)
+    memory.end_episodes(np.array([0, 3]))
+    assert memory.transitions[..., replay.DONE].nonzero().tolist() == [[1, 0, 2]]
+
+
+@pytest.mark.parametrize("N", [1, 3])
 def test_only_filled_rows_are_sampled_and_each_equally_often(N):
     filled = fill(P=2, N=N, capacity=40 * N, times=1)
     for times, rows in ((1, 1), (7, 7), (40, 40), (53, 40)):

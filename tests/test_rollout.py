@@ -63,3 +63,11 @@ def test_members_that_are_done_are_left_out(monkeypatch: pytest.MonkeyPatch) -> 
         assert set(after) < set(before)
         assert len(after) <= rollout._WORTH_IT * len(before)
     assert lengths.sum() <= work < 0.8 * 6 * lengths.max()
+
+
+def test_an_episode_that_does_not_end_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rollout, "LONGEST", 100)
+    with pytest.raises(RuntimeError, match="not ended after 100 steps; give the inner"):
+        rollout.play(policy, ENV, KEYS, PHYSICS)

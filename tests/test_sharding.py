@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,17 @@ ONE_BY_ONE = Task(
 )
 
 
+def rewarded(**options: Any) -> Any:
+    """CartPole in a wrapper that can be copied, but not pickled."""
+    return gym.wrappers.TransformReward(gym.make("CartPole-v1"), lambda r: 2 * r)
+
+
+gym.register("test/Unpickled-v0", rewarded, max_episode_steps=500)
+UNPICKLED = replace(
+    ONE_BY_ONE, id="test/DQN-Unpickled-v0", inner_env="test_sharding:test/Unpickled-v0"
+)
+
+
 @contextmanager
 def population(
     task: str | Task, workers: int, **options: Any
@@ -60,6 +72,12 @@ def population(
         yield env
     finally:
         env.close()
+
+
+def _pids(env: PopulationEnv) -> list[int | None]:
+    engine = env._engine
+    assert isinstance(engine, sharding.Shards)
+    return [engine._worker(k).process.pid for k in range(len(engine._workers))]
 
 
 def actions(env: PopulationEnv, step: int) -> Any:
@@ -335,17 +353,42 @@ def test_environments_of_a_dead_worker_begin_new_episodes() -> None:
         assert (infos["env_steps"] == 1000).all()
 
 
+def test_a_worker_that_dies_before_the_first_step_has_consistent_episodes() -> None:
+    with population(ONE_BY_ONE, 2, **DQN) as env:
+        env.reset(seed=3)
+        env._engine._worker(0).process.kill()  # type: ignore[union-attr]
+        with pytest.warns(RuntimeWarning, match="inner episodes begin anew"):
+            arrays = env.snapshot().arrays
+        made = arrays["learner.envs.envs"]
+        held = [[one.unwrapped.state for one in row] for row in made]
+        shown = arrays["learner.envs.observations"]
+        np.testing.assert_array_equal(np.float32(held), shown)
+        assert len(np.unique(shown[:, 0, 0])) == P
+
+
+def test_environments_that_cannot_be_passed_on_say_so() -> None:
+    options = {**DQN, "eval_episodes": 1}
+    with population(UNPICKLED, 2, **options) as env:
+        env.reset(seed=3)
+        workers = _pids(env)
+        with pytest.raises(SnapshotNotSupported, match="num_workers=1"):
+            env.snapshot()
+        assert _pids(env) == workers
+
+
 def test_environments_that_cannot_be_copied_say_so_and_nothing_changes() -> None:
     pytest.importorskip("gymnasium.envs.box2d.lunar_lander")
     options = {**DQN, "eval_episodes": 1}
     with population("dacrl/DQN-LunarLander-v0", 2, **options) as env:
         env.reset(seed=3)
-        before = state_of(env)
+        before, workers = state_of(env), _pids(env)
         with pytest.raises(SnapshotNotSupported, match="exact=False"):
             env.fork([0, 0, 0, 0, 0])
         with pytest.raises(SnapshotNotSupported, match="exact=False"):
             env.snapshot()
         assert state_of(env) == before
+        # who have the running episodes
+        assert _pids(env) == workers
         env.restore(env.snapshot(exact=False))
         env.step(actions(env, 0))
 

@@ -180,6 +180,43 @@ def test_other_rewards_and_fixed_values_may_continue_it() -> None:
     assert infos["hyperparameters"]["gamma"].tolist() == [0.9] * 3
 
 
+def test_a_budget_of_numpys_can_be_saved(tmp_path: Path) -> None:
+    envs = begun(1, budget=np.int64(400))
+    envs.snapshot().save(tmp_path / "run.safetensors")
+    make_vec().restore(Snapshot.load(tmp_path / "run.safetensors"))
+
+
+@pytest.mark.parametrize("learner", ["torch", "sb3"])
+def test_episodes_that_were_left_are_closed_in_the_replay(learner: str) -> None:
+    envs = begun(1, learner=learner, n_step=3)
+    replay = envs.population.state.learner.replay
+    envs.restore(envs.snapshot(exact=False))
+    if learner == "torch":
+        going_on, done = replay.transitions[:, 0, 99, 2:].T.numpy()
+    else:
+        done = replay.dones[:, 99, 0]
+        going_on = 1 - done * (1 - replay.timeouts[:, 99, 0])
+    assert done.tolist() == [1, 1, 1]
+    assert going_on.tolist() == [1, 1, 1]  # balanced at step 100, by seed 3
+
+
+def test_returns_of_episodes_that_were_left_are_forgotten() -> None:
+    envs = gym.make_vec(
+        "dacrl/PPO-CartPole-v0",
+        num_envs=2,
+        num_inner_envs=2,
+        rollout_length=50,
+        budget=2000,
+        normalize_rewards=True,
+    ).unwrapped
+    envs.reset(seed=3)
+    envs.step(np.zeros(envs.action_space.shape))
+    discounted = envs.population.state.learner.discounted
+    assert discounted.any()
+    envs.restore(envs.snapshot(exact=False))
+    assert not envs.population.state.learner.discounted.any()
+
+
 # -- what does not fit --------------------------------------------------------------
 
 MISFITS = {
@@ -192,6 +229,7 @@ MISFITS = {
     "activation": {"activation": "tanh"},
     "replay": {"replay_capacity": 100},
     "instances": {"instances": [dacrl_env.Instance("other")]},
+    "physics": {"instances": [dacrl_env.Instance("default", {"gravity": 5.0})]},
     "history": {"history": 2},
     "observation": {"observe_instance": True},
 }
@@ -449,10 +487,12 @@ def test_inexact_snapshot_keeps_the_learner(registered: str, tmp_path: Path) -> 
         _, info = other.reset(options={"snapshot": loaded})
         assert info["env_steps"] == 200
         after = rows(other)
-        # a new episode has begun, and nothing else has changed
+        # a new episode has begun, the old one is closed, and nothing else has changed
+        names = ("observations", "lengths", "returns", "episodes")
         assert set(differing(before, after)) == {
-            f"learner.envs.{n}" for n in ("observations", "lengths", "returns")
-        } | {"learner.envs.episodes"}
+            *(f"learner.envs.{n}" for n in names),
+            "learner.replay.transitions",
+        }
         assert after["learner.envs.lengths"].item() == 0
         assert after["learner.envs.episodes"].item() == 1
         other.step([0, 0, 0])
@@ -468,7 +508,8 @@ def test_inexact_snapshot_of_batched_environments() -> None:
     before = rows(envs)
     envs.restore(envs.snapshot(exact=False))
     after = rows(envs)
-    assert all(n.startswith("learner.envs.") for n in differing(before, after))
+    changed = differing(before, after)
+    assert all(n.startswith(("learner.envs.", "learner.replay.t")) for n in changed)
     assert (after["learner.envs.lengths"] == 0).all()
     np.testing.assert_array_equal(
         after["learner.envs.episodes"], before["learner.envs.episodes"] + 1

@@ -146,6 +146,20 @@ class GymnasiumAdapter:
         for place in np.ndindex(state.keys.shape):
             self._reset(state, place)
 
+    def reseed(self, state: AdapterState, members: NDArray[np.int64]) -> None:
+        """Give members' running episodes random numbers that follow from their keys.
+
+        Objects that were copied would go on with those of the original. It is
+        Gymnasium's generator of the environment, ``np_random``, that is replaced.
+        """
+        for i in members:
+            for place in np.ndindex(state.keys.shape[1:]):
+                at = (i, *place)
+                words = streams.bits(state.keys[at][None], state.episodes[at][None], 2)
+                # the first is the seed of the episode's start
+                generator = np.random.default_rng(int(words[0, 1]))
+                state.envs[at].unwrapped.np_random = generator
+
     def _native(self, action: Any) -> Any:
         """An action as the environment itself takes it."""
         space = self._action_space

@@ -4,7 +4,9 @@ So that P inner runs, one tensor program, feed one controller:
 
     from stable_baselines3 import PPO
     envs = gym.make_vec("dacrl/DQN-CartPole-v0", num_envs=64, action_mode="relative")
-    PPO("MlpPolicy", to_sb3(envs), gamma=1.0).learn(100_000)
+    # a rollout of n_steps × 64 decisions is one inner run of every member
+    ppo = PPO("MlpPolicy", to_sb3(envs), n_steps=20, batch_size=128, gamma=1.0)
+    ppo.learn(100_000)
 """
 
 from __future__ import annotations

@@ -45,6 +45,8 @@ CONTROLLED = ("learning_rate", "epsilon", "batch_size")
 MAX_UPDATE_RATIO = 4  # gradient steps per environment step, at most
 ADAM_EPSILON = 1e-8
 SIGNALS = ("loss", "td_error", "grad_norm", "update_ratio", "value_mean", "value_std")
+# of signals that may be negative: the magnitude that observations begin to tell from 0
+SIGNAL_UNITS = {"value_mean": 1.0}
 
 _CHUNK = 128  # iterations whose exploration draws are made at once
 _WORDS = 2**13  # random numbers of replay draws made at once
@@ -159,6 +161,7 @@ class DQN:
     hyperparameters = HYPERPARAMETERS
     controlled = CONTROLLED
     signal_names = SIGNALS
+    signal_units = SIGNAL_UNITS
     config_class = DQNConfig
     continuous_actions = False
 
@@ -250,6 +253,11 @@ class DQN:
             since_train=np.zeros(P, np.int64),
             since_target=np.zeros(P, np.int64),
         )
+
+    def begin_episodes(self, state: DQNState) -> None:
+        """Leave the inner episodes that are under way and begin the next ones."""
+        self.env.begin_episodes(state.envs)
+        state.replay.end_episodes(state.env_steps // self.config.num_inner_envs)
 
     def restart(
         self,

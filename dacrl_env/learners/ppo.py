@@ -51,6 +51,8 @@ SIGNALS = (
     "value_mean",
     "value_std",
 )
+# of signals that may be negative: the magnitude that observations begin to tell from 0
+SIGNAL_UNITS = {"loss": 1e-3, "entropy": 1e-3, "value_mean": 1.0}
 
 _LOG_2PI = float(np.log(2 * np.pi))
 _EPOCHS = 32  # more than n_epochs can be: addresses of shuffles do not meet
@@ -174,6 +176,7 @@ class PPO:
     hyperparameters = HYPERPARAMETERS
     controlled = CONTROLLED
     signal_names = SIGNALS
+    signal_units = SIGNAL_UNITS
     config_class = PPOConfig
     continuous_actions = True
 
@@ -252,6 +255,11 @@ class PPO:
             env_steps=np.zeros(P, np.int64),
             gradient_steps=np.zeros(P, np.int64),
         )
+
+    def begin_episodes(self, state: PPOState) -> None:
+        """Leave the inner episodes that are under way and begin the next ones."""
+        self.env.begin_episodes(state.envs)
+        state.discounted[...] = 0.0
 
     def restart(
         self,
@@ -345,7 +353,8 @@ class PPO:
         return flat
 
     def _clip(self, actions: NDArray[Any]) -> NDArray[np.float64]:
-        wide = actions.astype(np.float64)
+        """Within the bounds; of a member that has diverged, numbers nevertheless."""
+        wide = np.nan_to_num(actions.astype(np.float64), posinf=np.inf, neginf=-np.inf)
         return np.clip(wide, self.env.action_low, self.env.action_high)
 
     @np.errstate(over="ignore", invalid="ignore")  # a member may have diverged

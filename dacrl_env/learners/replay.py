@@ -83,6 +83,17 @@ class Replay:
                 index = torch.from_numpy(rows).to(device)
                 table.index_copy_(0, index, torch.from_numpy(new).to(device))
 
+    def end_episodes(self, written: NDArray[np.int64]) -> None:
+        """Close what is under way: the newest rows bootstrap, and returns end there.
+
+        Args:
+            written: ``(P,)``, transitions each ring of the member has seen.
+        """
+        begun = np.flatnonzero(written)
+        newest = (written[begun] - 1) % self.transitions.shape[2]
+        members = torch.from_numpy(begun), torch.from_numpy(newest)
+        self.transitions[members[0], :, members[1], DONE] = 1.0
+
     def sample(
         self,
         members: NDArray[np.int64],

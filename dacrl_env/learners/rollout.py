@@ -12,6 +12,7 @@ from dacrl_env.inner_envs import InnerEnv
 from dacrl_env.snapshot import take_rows
 
 Act = Callable[[NDArray[Any]], NDArray[Any]]
+LONGEST = 100_000  # steps of an evaluation episode before it is taken for endless
 _WORTH_IT = 0.75  # members are left out once no more than this share of them goes on
 
 
@@ -35,12 +36,15 @@ def play(
         physics: ``(m, K)``.
         lifetime: ``(m,)`` steps that a training environment has taken, where physics
             change in the course of training.
+
+    Raises:
+        RuntimeError: an episode does not end.
     """
     state = env.init(keys, physics, lifetime)
     returns, steps = np.zeros(keys.shape), np.zeros(len(keys), np.int64)
     rows, running = np.arange(len(keys)), np.ones(keys.shape, bool)
     act = policy(rows)
-    while True:
+    for _ in range(LONGEST):
         step = env.step(state, act(state.observations))
         steps[rows] += running.sum(1)
         over = running & step.done
@@ -51,8 +55,12 @@ def play(
         running &= ~step.done
         on = running.any(1)
         if not on.any():
-            break
+            return returns, steps
         if on.sum() <= _WORTH_IT * len(rows):
             rows, running, state = rows[on], running[on], take_rows(state, on)
             act = policy(rows)
-    return returns, steps
+    raise RuntimeError(
+        f"an evaluation episode has not ended after {LONGEST:,} steps; give the inner "
+        "environment a time limit: max_episode_steps in gymnasium.register, or in the "
+        "task's inner_env_kwargs"
+    )

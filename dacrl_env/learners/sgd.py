@@ -70,6 +70,7 @@ class SGD:
     hyperparameters = HYPERPARAMETERS
     controlled = CONTROLLED
     signal_names = SIGNALS
+    signal_units: Mapping[str, float] = {}
     config_class = SGDConfig
     continuous_actions = True
     flops = (0, 0)

@@ -147,6 +147,7 @@ class SB3DQN:
     hyperparameters = dqn.HYPERPARAMETERS
     controlled = dqn.CONTROLLED
     signal_names = dqn.SIGNALS
+    signal_units = dqn.SIGNAL_UNITS
     config_class = SB3DQNConfig
     continuous_actions = False
     exact_snapshots = False  # a user's policy may hold more than parameters
@@ -200,6 +201,20 @@ class SB3DQN:
         )
         self._begin(state, np.arange(P))
         return state
+
+    def begin_episodes(self, state: SB3DQNState) -> None:
+        """Leave the inner episodes that are under way and begin the next ones.
+
+        The newest transitions become time-outs: they bootstrap, and returns end there.
+        """
+        self.members.env.begin_episodes(state.envs)
+        written = state.env_steps // self.N
+        begun = np.flatnonzero(written)
+        newest = (written[begun] - 1) % self.rows
+        replay = state.replay
+        under_way = replay.dones[begun, newest] == 0
+        replay.timeouts[begun, newest] += under_way
+        replay.dones[begun, newest] = 1.0
 
     def restart(
         self,

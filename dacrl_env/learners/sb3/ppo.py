@@ -122,6 +122,7 @@ class SB3PPO:
     hyperparameters = ppo.HYPERPARAMETERS
     controlled = ppo.CONTROLLED
     signal_names = ppo.SIGNALS
+    signal_units = ppo.SIGNAL_UNITS
     config_class = SB3PPOConfig
     continuous_actions = True
     exact_snapshots = False  # a user's policy may hold more than parameters
@@ -163,6 +164,10 @@ class SB3PPO:
         for i in range(len(keys)):
             self.members.begin(state, i)
         return state
+
+    def begin_episodes(self, state: SB3PPOState) -> None:
+        """Leave the inner episodes that are under way and begin the next ones."""
+        self.members.env.begin_episodes(state.envs)
 
     def restart(
         self,

@@ -309,6 +309,8 @@ def test_a_registered_task_works() -> None:
         assert dacrl_env.get_task(TASK["id"]) is task
         with pytest.raises(ValueError, match="taken"):
             dacrl_env.register_task(task)
+        with pytest.raises(ValueError, match=r"fields are given \(budget\)"):
+            dacrl_env.register_task(task, budget=4000)
         env = gym.make(TASK["id"], **OPTIONS)
         env.reset(seed=0)
         env.step(env.action_space.sample())

@@ -301,6 +301,40 @@ def test_a_policy_and_a_task_of_ones_own(tmp_path):
     assert (done.returncode, "cannot import" in done.stderr) == (2, True)
 
 
+TOY = """
+import gymnasium as gym
+import numpy as np
+import dacrl_env
+
+class Toy(gym.Env):
+    observation_space = gym.spaces.Box(-1, 1, (1,))
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(1, np.float32), float(action), False, False, {}
+
+gym.register("Toy-v0", Toy, max_episode_steps=5)
+dacrl_env.register_task(
+    id="own/Toy-v0", learner="dqn", inner_env="Toy-v0", budget=200, decisions=20,
+    random_return=2.5, reference_return=5, floor_return=-1,
+)
+"""
+
+
+def test_an_inner_environment_of_ones_own_is_known_to_workers(tmp_path):
+    (tmp_path / "toys.py").write_text(TOY)
+    done = run(
+        *("compare", "toys:own/Toy-v0", "--policies", "default", "reduce-on-plateau"),
+        *("--seeds", "2", "--workers", "2", "--out", "tried"), where=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(pd.read_csv(tmp_path / "tried" / "table.csv")) == 2
+
+
 def test_any_option_of_the_environment_can_be_set(tmp_path, capsys):
     arguments = ["evaluate", QUADRATIC, "default", "--seeds", "2", "--workers", "1"]
     arguments += ["--out", str(tmp_path), "--set"]
@@ -309,6 +343,8 @@ def test_any_option_of_the_environment_can_be_set(tmp_path, capsys):
     for wrong, message in (
         ("nothing=1", "valid"),
         ("store=1", "store cannot be given"),
+        ("report=True", "report cannot be given"),
+        ("action_mode=relative", "not that of the policy"),
         ("learner", "NAME=VALUE"),
     ):
         assert main([*arguments, wrong]) == 2

@@ -829,7 +829,10 @@ def test_pretrained_controllers_run_on_their_tasks(name: str) -> None:
     assert fitted.cost.env_steps > 0
     task = get_task(str(fitted.task))
     short = {"budget": task.budget // 10, "eval_episodes": 1}
-    frame = dacrl_env.evaluate(fitted, task, [0, 1], **short)
+    with pytest.raises(ValueError, match=r"made for runs with budget .*any_task=True"):
+        dacrl_env.evaluate(fitted, task, [0, 1], **short)
+    free = get_policy(f"{name},any_task=True")
+    frame = dacrl_env.evaluate(free, task, [0, 1], **short)
     assert set(frame["task"]) == {task.id}
 
 

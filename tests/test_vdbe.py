@@ -124,3 +124,12 @@ def test_a_learner_without_epsilon():
     envs = dacrl_env.PopulationEnv(WITHOUT, 2, action_mode="continuous")
     with pytest.raises(ValueError, match=r"epsilon.*valid: learning_rate"):
         VDBE().reset(envs, 0)
+
+
+def test_epsilon_stays_in_a_narrower_range():
+    narrow = dacrl_env.Hyperparameter("epsilon", 0.2, 1.0, 0.5)
+    frame = dacrl_env.evaluate(
+        "vdbe", "dacrl/DQN-CartPole-v0", range(2), hyperparameters=[narrow], budget=2000
+    )
+    applied = frame["hp/epsilon"].dropna()
+    assert applied.min() == 0.2

@@ -239,6 +239,11 @@ class DynamicConfigEnv(gym.Env[NDArray[np.float32], Any]):
         actions = self.population.actions.to_actions(config, current)
         return actions[0].astype(np.float32)
 
+    def close(self) -> None:
+        """Close the inner environments."""
+        self.population.close()
+        super().close()
+
     def snapshot(self, exact: bool = True) -> Snapshot:
         """A copy of the whole run; see :meth:`Population.snapshot`.
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from dacrl_env import observations
 from dacrl_env import snapshot as snapshots
 from dacrl_env.actions import ActionMap, check_names
+from dacrl_env.inner_envs.gymnasium_adapter import GymnasiumAdapter
 from dacrl_env.learners import streams
 from dacrl_env.registration import load_learner, make_inner_env
 from dacrl_env.rewards import RewardContext
@@ -118,9 +119,10 @@ class Population:
                 f"inner environment {settings.task.inner_env} has continuous actions; "
                 f"learner {settings.task.learner} needs Discrete ones"
             )
+        self._eval_env = make_inner_env(settings.task, reuse=True)
         self.learner = learner(
             self.env,
-            make_inner_env(settings.task, reuse=True),
+            self._eval_env,
             settings.config,
             settings.budget,
             torch.device(settings.device),
@@ -536,6 +538,13 @@ class Population:
             },
             "diverged": state.diverged.copy(),
         }
+
+    def close(self) -> None:
+        """Close inner environments that are objects."""
+        learner = self.state.learner
+        for env in (self.env, self._eval_env):
+            if isinstance(env, GymnasiumAdapter):
+                env.close(learner.envs)
 
     # -- snapshots --------------------------------------------------------------
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import pickle
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -231,7 +235,8 @@ class Task:
         """All that results depend on, for the keys of a store."""
         every = asdict(self) | {"description": ""}
         del every["tags"]
-        return every
+        digest = _source(self.inner_env)
+        return every if digest is None else every | {"inner_env_source": digest}
 
     def references(self, instances: Sequence[Instance]) -> References:
         """What returns on each instance are normalised by."""
@@ -257,6 +262,28 @@ class Task:
     def floor_score(self) -> float:
         """Score of a diverged run, where the instance has no other."""
         return float(self.score(self.floor_return))
+
+
+def _source(env_id: str | None) -> str | None:
+    """Digest of the file of a user's inner environment; None for installed ones."""
+    spec = gym.registry.get((env_id or "").rpartition(":")[2])
+    entry = None if spec is None else spec.entry_point
+    if isinstance(entry, str):
+        name: str | None = entry.partition(":")[0]
+    else:
+        name = getattr(entry, "__module__", None)
+    if name is None or name.partition(".")[0] in ("dacrl_env", "gymnasium"):
+        return None
+    if name in sys.modules:
+        file = getattr(sys.modules[name], "__file__", None)
+    else:
+        found = importlib.util.find_spec(name)
+        file = None if found is None else found.origin
+    if file is None or not Path(file).is_file():
+        return None
+    if {"site-packages", "dist-packages"} & set(Path(file).parts):
+        return None
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
 
 
 def _unpickled(own: dict[str, Any], spec: EnvSpec | None) -> Task:

@@ -302,9 +302,10 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
         self._engine.fork(parents, shared_streams)
 
     def close_extras(self, **kwargs: Any) -> None:
-        """End the workers, if there are any."""
+        """End the workers, if there are any, and close the inner environments."""
         if isinstance(self._engine, Shards):
             self._engine.close()
+        self.population.close()
 
 
 def _is_seed(seed: Any) -> bool:

@@ -333,6 +333,15 @@ def test_an_inner_environment_of_ones_own_is_known_to_workers(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert len(pd.read_csv(tmp_path / "tried" / "table.csv")) == 2
+    before = pd.read_csv(tmp_path / "tried" / "table.csv")["final_mean"]
+    # what was kept of an older version is not taken for the newer one's
+    (tmp_path / "toys.py").write_text(TOY.replace("float(action)", "3 * float(action)"))
+    run(
+        *("evaluate", "toys:own/Toy-v0", "default", "--seeds", "2"),
+        *("--workers", "1", "--out", "tried"), where=tmp_path,
+    )  # fmt: skip
+    after = pd.read_csv(tmp_path / "tried" / "table.csv")["final_mean"]
+    assert after[0] > before[0]
 
 
 def test_any_option_of_the_environment_can_be_set(tmp_path, capsys):

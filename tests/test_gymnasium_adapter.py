@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
+from dacrl_env.env import DynamicConfigEnv
 from dacrl_env.inner_envs.batched import BatchedEnv
 from dacrl_env.inner_envs.cartpole import CartPole
 from dacrl_env.inner_envs.gymnasium_adapter import (
@@ -18,6 +19,7 @@ from dacrl_env.inner_envs.gymnasium_adapter import (
 )
 from dacrl_env.registration import TASKS, make_inner_env
 from dacrl_env.tasks import Task
+from dacrl_env.vector_env import PopulationEnv
 
 PROBE = "dacrl-tests/Probe-v0"
 BOX2D = [t.id for t in TASKS.values() if needs_box2d(t.inner_env)]
@@ -51,6 +53,9 @@ class Probe(gym.Env[Any, Any]):
         self.steps += 1
         observation = np.array([self.seed, self.steps], np.float64)
         return observation, float(np.sum(action)), bool(np.all(action == 1)), False, {}
+
+    def close(self) -> None:
+        self.closed = True
 
 
 @pytest.fixture(autouse=True)
@@ -306,3 +311,67 @@ def test_copies_that_are_reseeded_have_random_numbers_of_their_own():
     state.episodes[2] += 1
     adapter.reseed(state, np.array([2]))
     assert (drawn()[2] != first[2]).all()
+
+
+def test_environments_are_closed_when_others_take_their_place():
+    adapter, state = start(P=2, N=2)
+    old = state.envs.copy()
+    adapter.restart(state, np.array([1]), keys(1, 2), np.zeros((1, 0)))
+    assert [one.unwrapped.closed for one in old[1]] == [True, True]
+    assert [one.unwrapped.closed for one in old[0]] == [False, False]
+    assert not any(one.unwrapped.closed for one in state.envs[1])
+    adapter.close(state)
+    assert all(one.unwrapped.closed for one in state.envs.ravel())
+    # those of evaluations are kept from one to the next, and closed at the end
+    pool = GymnasiumAdapter(PROBE, {}, reuse=True)
+    first = pool.init(keys(1, 2), np.zeros((1, 0)))
+    pool.close(first)
+    assert all(one.unwrapped.closed for one in first.envs.ravel())
+
+
+def test_outer_environments_close_inner_ones():
+    options = {"budget": 400, "decision_interval": 100, "learning_starts": 100}
+    task = Task(
+        id="dacrl-tests/DQN-Probe-v0", inner_env=PROBE, learner="dqn", budget=400,
+        random_return=0.0, reference_return=1.0, floor_return=-10.0,
+        backend="gymnasium",
+    )  # fmt: skip
+    env = DynamicConfigEnv(task, **options)
+    env.reset(seed=0)
+    envs = PopulationEnv(task, 2, **options)
+    envs.reset(seed=0)
+    inner = [
+        one
+        for outer in (env, envs)
+        for one in outer.population.state.learner.envs.envs.ravel()
+    ]
+    assert not any(one.unwrapped.closed for one in inner)
+    env.close()
+    envs.close()
+    assert all(one.unwrapped.closed for one in inner)
+
+
+class Noisy(Probe):
+    """Observes a random number at every step."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        _, *others = super().step(0)
+        return self.np_random.random(2), *others  # type: ignore[return-value]
+
+
+def test_forks_draw_random_numbers_of_their_own_within_an_episode():
+    gym.register("dacrl-tests/Noisy-v0", Noisy, max_episode_steps=400)
+    task = Task(
+        id="dacrl-tests/DQN-Noisy-v0", inner_env="dacrl-tests/Noisy-v0", learner="dqn",
+        budget=400, random_return=0.0, reference_return=1.0, floor_return=-10.0,
+    )  # fmt: skip
+    envs = PopulationEnv(task, 3, decision_interval=10, feedback="train")
+    envs.reset(seed=0)
+    envs.step(np.zeros((3, 3)))
+    for shared in (True, False):
+        envs.fork([0, 0, 0], shared_streams=shared)
+        envs.step(np.zeros((3, 3)))
+        assert (envs.population.state.learner.envs.episodes == 0).all()
+        seen = envs.population.state.learner.envs.observations
+        assert len(np.unique(seen[..., 0])) == (1 if shared else 3)
+    del gym.registry["dacrl-tests/Noisy-v0"]

@@ -138,7 +138,18 @@ class GymnasiumAdapter:
         physics: NDArray[np.float64],
     ) -> None:
         """Put some members' environments at their first start, with new keys."""
+        if self._pool is None:
+            self._close(state.envs[members])
         copy_rows(state, members, self.init(keys, physics))
+
+    def close(self, state: AdapterState) -> None:
+        """Close all environments, which end whatever they hold outside of Python."""
+        self._close(state.envs)
+        self._close(np.array(self._pool or [], object))
+
+    def _close(self, envs: NDArray[Any]) -> None:
+        for env in envs.ravel():
+            env.close()
 
     def begin_episodes(self, state: AdapterState) -> None:
         """Leave every running episode and start the next one."""

@@ -66,7 +66,9 @@ class SB3DQNConfig(dqn.DQNConfig):
     As :class:`~dacrl_env.learners.dqn.DQNConfig`, with two differences:
     Stable-Baselines3 has n-step returns (``n_step``, from version 2.7), but no double
     Q-learning. On a task whose own configuration sets ``double_q`` it must be switched
-    off: ``gymnasium.make(task, learner="sb3", double_q=False)``.
+    off: ``gymnasium.make(task, learner="sb3", double_q=False)``. Its target network
+    is set at the multiples of ``target_update_interval``, counted from the start of the
+    run, not that many steps after the last time.
 
     Args:
         sb3_kwargs: further arguments of ``stable_baselines3.DQN``: JSON values, and

@@ -166,7 +166,7 @@ def suitable_options(
     if options.setdefault("action_mode", policy.action_mode) != policy.action_mode:
         raise ValueError(
             f"action_mode {options['action_mode']!r} is not that of the policy, which "
-            f"acts in {policy.action_mode!r}; leave it out"
+            f"acts in mode {policy.action_mode!r}; leave it out"
         )
     budget = options.get("budget") or task.budget
     wanted = getattr(policy, "decision_interval", None)

@@ -369,7 +369,7 @@ def test_a_policy_file_knows_the_runs_that_it_was_made_for(tmp_path, capsys):
     evaluate = ["evaluate", QUADRATIC, "--seeds", "2", "--workers", "1", *out]
     assert main([*evaluate, path]) == 2
     message = capsys.readouterr().err
-    assert "with budget 100, not the task's own" in message
+    assert "with budget 100, not 50" in message
     assert "any_task=True" in message
     assert main([*evaluate, path, *runs]) == 0
     assert main([*evaluate, path, "--run-budget", "100"]) == 2

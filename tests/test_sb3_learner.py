@@ -756,11 +756,13 @@ def test_a_diverged_run_ends_and_another_begins(name: str) -> None:
 
 
 def learner_rows(env: Any, everything: bool = True) -> dict[str, bytes]:
+    """Without everything: not the episodes, nor how they end in the replay."""
     state = env.population.state.learner
+    episodes = ("envs.", "replay.dones", "replay.timeouts")
     return {
         name: np.asarray(leaf).tobytes()
         for name, leaf in leaves(state)
-        if everything or not name.startswith("envs.")
+        if everything or not name.startswith(episodes)
     }
 
 

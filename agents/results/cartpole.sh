@@ -10,7 +10,7 @@ freeze="start={'threshold':0.6,'learning_rate/above':1e-6}"
 
 switch="warm switch=sequential-halving,family='switch',$freeze,$ranges"
 compare=(dacrl compare dacrl/DQN-CartPole-v0 --policies default
-  freeze=freeze-when-good --budget 5e6 --runs 3 --workers 2 --out "$out")
+  freeze=freeze-when-good reduce-on-plateau lr-bandit vdbe meta-gradients --budget 5e6 --runs 3 --workers 2 --out "$out")
 
 "${compare[@]}" --methods "static=sequential-halving,$ranges" \
   "schedule=sequential-halving,family='schedule',$ranges" "$switch" \

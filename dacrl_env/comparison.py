@@ -27,6 +27,7 @@ from dacrl_env.evaluation import (
     BATCH,
     batches,
     check_made_for,
+    check_options,
     checked_seeds,
     evaluate,
     suitable_options,
@@ -404,9 +405,7 @@ def _plan(
             f"policies or methods must be given, and once each; got {names}"
         )
     options = dict(options)
-    taken = [name for name in ("report", "num_envs") if name in options]
-    if taken:
-        raise ValueError(f"{', '.join(taken)} cannot be given: what is run decides it")
+    check_options(options)
     if total and options.setdefault("feedback", "train") != "train":
         raise ValueError(
             "an equal total budget needs feedback='train': evaluation episodes take as "

@@ -79,6 +79,7 @@ def evaluate(
     Raises:
         ValueError: unknown names, no seeds, or seeds given twice.
     """
+    check_options(task_kwargs)
     task = get_task(task)
     seeds = checked_seeds(seeds)
     if isinstance(policy, str):
@@ -127,6 +128,13 @@ def _run_of(task: Task, options: Mapping[str, Any]) -> dict[str, Any]:
         "eval_interval": options.get("eval_interval") or decision,
         "feedback": options.get("feedback") or "eval",
     }
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raise a ValueError for options of the environment that are not the user's."""
+    taken = [name for name in ("report", "num_envs") if name in options]
+    if taken:
+        raise ValueError(f"{', '.join(taken)} cannot be given: what is run decides it")
 
 
 def checked_seeds(seeds: Sequence[int]) -> list[int]:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dacrl_env.checks import check_types
-from dacrl_env.files import write_whole
+from dacrl_env.files import file_digest, write_whole
 from dacrl_env.registration import load
 from dacrl_env.version import __version__
 
@@ -183,7 +183,7 @@ def source(thing: Any) -> str | None:
     file = getattr(module, "__file__", None)
     if file is None or type(thing).__module__.partition(".")[0] == "dacrl_env":
         return None
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
+    return file_digest(file)
 
 
 def needs(policy: Policy, learner: str) -> tuple[str, ...]:

@@ -667,5 +667,5 @@ class Population:
             env_keys = learner.envs.keys[members]
             fresh = streams.bits(env_keys, marks[:, None], 1)[..., 0]
             learner.envs.keys[members] = fresh
-            if hasattr(self.env, "reseed"):
+            if isinstance(self.env, GymnasiumAdapter):
                 self.env.reseed(learner.envs, members)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import pickle
 import sys
@@ -15,6 +14,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from numpy.typing import ArrayLike, NDArray
+
+from dacrl_env.files import file_digest
 
 REPORT_POINTS = 20  # evaluations of a run by the report stream, the end included
 REPORT_EPISODES = 20  # at each point on the way
@@ -235,8 +236,8 @@ class Task:
         """All that results depend on, for the keys of a store."""
         every = asdict(self) | {"description": ""}
         del every["tags"]
-        digest = _source(self.inner_env)
-        return every if digest is None else every | {"inner_env_source": digest}
+        source = _source(self.inner_env)
+        return every if source is None else every | {"inner_env_source": source}
 
     def references(self, instances: Sequence[Instance]) -> References:
         """What returns on each instance are normalised by."""
@@ -283,7 +284,7 @@ def _source(env_id: str | None) -> str | None:
         return None
     if {"site-packages", "dist-packages"} & set(Path(file).parts):
         return None
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
+    return file_digest(file)
 
 
 def _unpickled(own: dict[str, Any], spec: EnvSpec | None) -> Task:

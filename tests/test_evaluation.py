@@ -307,3 +307,9 @@ def test_bad_input_is_named_before_anything_runs(tmp_path, kwargs, message):
     with pytest.raises(ValueError, match=message):
         dacrl_env.compare(store=tmp_path, **given)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["report", "num_envs"])
+def test_what_is_run_decides_some_options(name):
+    with pytest.raises(ValueError, match=f"{name} cannot be given"):
+        dacrl_env.evaluate("default", "dacrl/DQN-CartPole-v0", [0], **{name: 1})

@@ -442,7 +442,6 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _fit(options: argparse.Namespace) -> None:
     from dacrl_env.comparison import fit
     from dacrl_env.policies import policy_suffix, save_fitted
-    from dacrl_env.registration import get_task
 
     task, method = _fit_what(options)
     fitted = fit(
@@ -454,7 +453,6 @@ def _fit(options: argparse.Namespace) -> None:
         show_progress=True,
         **_task_options(options),
     )
-    fitted.task, fitted.settings = get_task(task).id, _task_options(options)
     path = options.out / f"policy{policy_suffix(fitted.policy)}"
     about = {"method": method, "budget": options.budget, "seed": options.seed}
     save_fitted(fitted, path, about)

@@ -503,10 +503,12 @@ def _fit_all(plan: _Plan, workers: int, bar: Any, first: int = 0) -> list[_Fit]:
     if directory is not None:
         for key in keys:
             shutil.rmtree(journal_path(directory, key), ignore_errors=True)
-    return [
-        _Fit(name, run, fitted_of(frame))
-        for (name, run), frame in zip(units, frames, strict=True)
-    ]
+    fits = []
+    for (name, run), frame in zip(units, frames, strict=True):
+        fitted = fitted_of(frame)
+        fitted.task, fitted.settings = plan.task.id, dict(plan.options)
+        fits.append(_Fit(name, run, fitted))
+    return fits
 
 
 def _evaluate_all(

@@ -95,6 +95,12 @@ def evaluate(
     return pd.concat(frames, ignore_index=True)
 
 
+_FREED = (
+    "on other tasks and runs, a policy file is tried as '<file>,any_task=True', a fit "
+    "as its .policy"
+)
+
+
 def check_made_for(
     policy: Policy, task: Task, name: str, options: Mapping[str, Any]
 ) -> None:
@@ -102,8 +108,7 @@ def check_made_for(
     made_for = getattr(policy, "task", None)
     if made_for not in (None, task.id):
         raise ValueError(
-            f"{name} was made for {made_for}, not for {task.id}; a policy file can be "
-            "tried on any task with '<file>,any_task=True'"
+            f"{name} was made for {made_for}, not for {task.id}; {_FREED}"
         )
     settings = getattr(policy, "settings", None)
     if settings is None:
@@ -113,8 +118,7 @@ def check_made_for(
         if made[option] != now[option]:
             raise ValueError(
                 f"{name} was made for runs with {option} {made[option]!r}, not "
-                f"{now[option]!r}; a policy file can be tried with any runs with "
-                "'<file>,any_task=True'"
+                f"{now[option]!r}; {_FREED}"
             )
 
 

@@ -345,6 +345,20 @@ def test_a_policy_file_holds_the_policy_and_its_cost(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["policy.json"]
 
 
+def test_a_fit_knows_the_runs_that_it_was_made_for(tmp_path):
+    fitted = dacrl_env.fit("random-search,population=2", QUADRATIC, 400, 0, budget=100)
+    assert (fitted.task, fitted.settings) == (QUADRATIC, {"budget": 100})
+    path = tmp_path / "policy.json"
+    save_fitted(fitted, path, {})
+    for again in (fitted, load_fitted(path)):
+        with pytest.raises(ValueError, match=r"with budget 100, not 50.*its \.policy"):
+            dacrl_env.evaluate(again, QUADRATIC, [0])
+        with pytest.raises(ValueError, match="not for dacrl/DQN-CartPole"):
+            dacrl_env.evaluate(again, CARTPOLE, [0], **SMALL)
+        assert not dacrl_env.evaluate(again, QUADRATIC, [0], budget=100).empty
+        assert not dacrl_env.evaluate(again.policy, QUADRATIC, [0]).empty
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

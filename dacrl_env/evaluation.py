@@ -107,9 +107,7 @@ def check_made_for(
     """Raise a ValueError if a policy says that it was made for another task or run."""
     made_for = getattr(policy, "task", None)
     if made_for not in (None, task.id):
-        raise ValueError(
-            f"{name} was made for {made_for}, not for {task.id}; {_FREED}"
-        )
+        raise ValueError(f"{name} was made for {made_for}, not for {task.id}; {_FREED}")
     settings = getattr(policy, "settings", None)
     if settings is None:
         return

@@ -296,9 +296,16 @@ def _compare_in_child(directory: Path, workers: int) -> None:
     dacrl_env.compare(**WORK, store=directory, workers=workers, batch=1)
 
 
+@pytest.fixture(scope="module")
+def undisturbed() -> pd.DataFrame:
+    return dacrl_env.compare(**WORK, batch=1)
+
+
 # finished units before each kill
 @pytest.mark.parametrize(("workers", "kills"), [(1, (1, 5)), (2, (3,))])
-def test_a_killed_comparison_goes_on_where_it_stopped(tmp_path, workers, kills):
+def test_a_killed_comparison_goes_on_where_it_stopped(
+    tmp_path, workers, kills, undisturbed
+):
     kept: dict[Path, int] = {}
     for enough in kills:
         process = multiprocessing.get_context("spawn").Process(
@@ -319,8 +326,7 @@ def test_a_killed_comparison_goes_on_where_it_stopped(tmp_path, workers, kills):
     now = {p: p.stat().st_mtime_ns for p in tmp_path.glob("*.parquet")}
     assert kept.items() <= now.items()
     assert len(now) == 2 + 2 + 2 * 2  # fits, default, tuned: one unit a seed
-    straight = dacrl_env.compare(**WORK, batch=1)
-    pd.testing.assert_frame_equal(untimed(resumed), untimed(straight))
+    pd.testing.assert_frame_equal(untimed(resumed), untimed(undisturbed))
     assert list((tmp_path / "fits").iterdir()) == []
 
 

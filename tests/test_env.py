@@ -25,6 +25,11 @@ from dacrl_env.tasks import REPORT_EPISODES
 TASKS = sorted(t.id for t in dacrl_env.TASKS.values() if t.inner_env)
 DQN = "dacrl/DQN-CartPole-v0"
 DECISIONS = 4
+# feedback has no part in what actions mean: both kinds with one mode
+MODES_AND_FEEDBACK = [
+    *((mode, "train") for mode in ACTION_MODES),
+    ("continuous", "eval"),
+]
 # what makes a run of 400 steps contain updates, by learner
 SMALL: dict[str, dict[str, Any]] = {
     "dqn": {"learning_starts": 100},
@@ -85,8 +90,7 @@ def same(a: Any, b: Any) -> bool:
 # -- Gymnasium ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("feedback", FEEDBACK)
-@pytest.mark.parametrize("mode", ACTION_MODES)
+@pytest.mark.parametrize(("mode", "feedback"), MODES_AND_FEEDBACK)
 @pytest.mark.parametrize("task", TASKS)
 def test_gymnasium_checker(task: str, mode: str, feedback: str) -> None:
     env = make(task, action_mode=mode, feedback=feedback)
@@ -140,8 +144,7 @@ def test_default_task_has_the_documented_defaults() -> None:
 # -- observations ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("feedback", FEEDBACK)
-@pytest.mark.parametrize("mode", ACTION_MODES)
+@pytest.mark.parametrize(("mode", "feedback"), MODES_AND_FEEDBACK)
 @pytest.mark.parametrize("task", TASKS)
 def test_observations_stay_within_bounds(task: str, mode: str, feedback: str) -> None:
     env = make(task, action_mode=mode, feedback=feedback, history=2)

@@ -109,7 +109,7 @@ KNOBS = [(task, h.name) for task in TASKS for h in hyperparameters(task)]
 def acted(task: str, name: str | None, **options: Any) -> list[Any]:
     """What is learned and applied where one action differs from zero, if any."""
     names = [h.name for h in hyperparameters(task)]
-    env = make(task, hyperparameters=names, **options)
+    env = make(task, hyperparameters=names, feedback="train", **options)
     env.reset(seed=1)
     history = []
     for k in range(4):
@@ -139,7 +139,8 @@ def test_actions_bite(task: str, name: str) -> None:
 @cache
 def fixed_at(task: str, other: str, fixed: tuple[Any, ...], **options: Any) -> Any:
     """Parameters of a run with pairs of name and value fixed; kept, as `kept_acted`."""
-    env = make(task, hyperparameters=[other], fixed=dict(fixed), **options)
+    options = {"feedback": "train", "fixed": dict(fixed), **options}
+    env = make(task, hyperparameters=[other], **options)
     env.reset(seed=1)
     for _ in range(3):
         env.step([0])
@@ -167,10 +168,9 @@ def test_cutting_changes_nothing(task: str, odd: bool) -> None:
     runs = {}
     fixed = rhythms(task) if odd else None
     # relative: the values set at the first decision are held in all later ones
+    options = {"action_mode": "relative", "feedback": "train", "fixed": fixed}
     for interval in (100, 20):
-        env = make(
-            task, decision_interval=interval, action_mode="relative", fixed=fixed
-        )
+        env = make(task, decision_interval=interval, **options)
         env.reset(seed=2)
         states = []
         for k in range(400 // interval):
@@ -230,7 +230,9 @@ def test_members_do_not_notice_each_other(task: str, name: str, P: int) -> None:
     names = [h.name for h in hyperparameters(task)]
     outcomes = []
     for changed in (False, True):
-        options = {"budget": 300, **long_enough(name)}
+        # evaluation knows nothing of what was changed: with two knobs is enough
+        feedback = "eval" if (task, name) in PAIRS else "train"
+        options = {"budget": 300, "feedback": feedback, **long_enough(name)}
         envs = make_vec(task, P, hyperparameters=names, **options)
         envs.reset(seed=4)
         for k in range(2):

@@ -10,12 +10,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 from gymnasium import error
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from dacrl_env import observations
 from dacrl_env import snapshot as snapshots
@@ -80,19 +82,25 @@ class Outcome:
     ended: NDArray[np.bool_]
 
 
+@cache
+def _blas() -> ThreadpoolController:
+    """What multiplies numpy's matrices; to look for it takes longer than a step."""
+    return ThreadpoolController().select(user_api="blas")
+
+
 @contextmanager
 def inner_context() -> Iterator[None]:
-    """One torch thread, no gradients, no denormal numbers; restored afterwards.
+    """One thread, no gradients, no denormal numbers; restored afterwards.
 
-    More threads make these small batched products slower. Adam's moments of units that
-    have died fade to denormal numbers, with which some processors compute twenty times
-    as slowly; here they are zeros.
+    More threads of torch or numpy make these small products slower. Adam's moments of
+    units that have died fade to denormal numbers, with which some processors compute
+    twenty times as slowly; here they are zeros.
     """
     threads, flushed = torch.get_num_threads(), sys.float_info.min / 2 == 0.0
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _blas().limit(limits=1):
             yield
     finally:
         torch.set_flush_denormal(flushed)

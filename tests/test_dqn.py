@@ -79,7 +79,8 @@ def test_the_explicit_gradient_is_that_of_the_loss(
 
     def check(rows: Any, batch: replay.Batch, work: Any) -> Tensor:
         loss = explicit(rows, batch, work)
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
+            batch = replay.Batch(*(values.clone() for values in batch))
             parameters = rows.parameters.clone().requires_grad_()
             expected = learner.loss(parameters, rows.target, batch)
             (gradient,) = torch.autograd.grad(expected.sum(), parameters)
@@ -199,15 +200,17 @@ def test_an_update_is_that_of_stable_baselines3(
 
     def record(self: Any, members: Any, *args: Any) -> replay.Batch:
         batch = sample(self, members, *args)
-        for k, p in enumerate(members):
-            size = int(values["batch_size"][p])
-            batches[int(p)] = type_aliases.ReplayBufferSamples(
-                batch.observations[k, :size],
-                batch.actions[k, :size],
-                batch.next_observations[k, :size],
-                dones=(batch.discounts[k, :size] == 0).float(),
-                rewards=batch.returns[k, :size].clone(),
-            )
+        with torch.inference_mode(False):  # as Stable-Baselines3 wants to have them
+            own = replay.Batch(*(values.clone() for values in batch))
+            for k, p in enumerate(members):
+                size = int(values["batch_size"][p])
+                batches[int(p)] = type_aliases.ReplayBufferSamples(
+                    own.observations[k, :size],
+                    own.actions[k, :size],
+                    own.next_observations[k, :size],
+                    dones=(own.discounts[k, :size] == 0).float(),
+                    rewards=own.returns[k, :size],
+                )
         return batch
 
     monkeypatch.setattr(replay.Replay, "sample", record)

@@ -15,6 +15,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import ThreadpoolController, threadpool_limits
 
 import dacrl_env
 from dacrl_env import population
@@ -700,6 +701,7 @@ def global_state() -> tuple[Any, ...]:
         (name, words.tobytes(), *rest),  # type: ignore[union-attr]
         torch.get_rng_state().numpy().tobytes(),
         torch.get_num_threads(),
+        blas_threads(),
         torch.get_default_dtype(),
         torch.is_grad_enabled(),
         torch.is_inference_mode_enabled(),
@@ -714,6 +716,12 @@ def denormals_are_zero() -> bool:
     return smallest / 2 == 0.0
 
 
+def blas_threads() -> list[int]:
+    """Of what multiplies numpy's matrices; empty where it has no threads to set."""
+    found = ThreadpoolController().select(user_api="blas").info()
+    return [library["num_threads"] for library in found]
+
+
 def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - the global generator
@@ -724,7 +732,8 @@ def seed_everything(seed: int) -> None:
 def _two_threads() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
-    yield
+    with threadpool_limits(2, user_api="blas"):
+        yield
     torch.set_num_threads(before)
 
 
@@ -762,20 +771,25 @@ def test_global_settings_survive_an_error(
 
     def failing(*_: Any) -> None:
         during.append(
-            (torch.get_num_threads(), torch.is_grad_enabled(), denormals_are_zero())
+            (
+                torch.get_num_threads(),
+                set(blas_threads()) - {1},
+                torch.is_grad_enabled(),
+                denormals_are_zero(),
+            )
         )
         raise RuntimeError("on purpose")
 
     monkeypatch.setattr(env.population.learner, "train", failing)
     with pytest.raises(RuntimeError, match="on purpose"):
         env.step(np.zeros(env.action_space.shape))
-    assert during == [(1, False, True)]
+    assert during == [(1, set(), False, True)]
     assert global_state() == before
     monkeypatch.undo()
     monkeypatch.setattr(env.population, "_evaluate", failing)
     with pytest.raises(RuntimeError, match="on purpose"):
         env.reset(seed=0)
-    assert during == [(1, False, True)] * 2
+    assert during == [(1, set(), False, True)] * 2
     assert global_state() == before
 
 
@@ -796,10 +810,11 @@ def test_results_do_not_depend_on_global_settings(task: str) -> None:
         try:
             torch.set_default_dtype(dtype)
             torch.set_num_threads(threads)
-            env = make(task)
-            env.reset(seed=1)
-            for _ in range(4):
-                env.step(np.zeros(env.action_space.shape))
+            with threadpool_limits(threads, user_api="blas"):
+                env = make(task)
+                env.reset(seed=1)
+                for _ in range(4):
+                    env.step(np.zeros(env.action_space.shape))
             outcomes.append(rows(env.population.state))
         finally:
             torch.set_default_dtype(torch.float32)

@@ -124,9 +124,9 @@ class _Rows:
 class _Work:
     """Memory for one gradient step of n members at batch width B."""
 
-    outputs: list[Tensor]
-    layer_gradients: list[Tensor]
-    output_gradient: Tensor
+    outputs: list[networks.Values]
+    network_scratch: networks.Scratch
+    output_gradient: networks.Values
     gradients: Tensor
     gradient_layers: list[networks.Layer]
     scratch: Tensor
@@ -365,27 +365,29 @@ class DQN:
     ) -> Tensor:
         """The loss ``(m, 1)``; its gradient goes to ``work.gradients``."""
         network, out = self.network, work.outputs
-        beyond = batch.next_observations
+        beyond = network.values(batch.next_observations)
+        seen = network.values(batch.observations)
         if self.config.double_q:
             best = network.forward(rows.layers, beyond, out).argmax(-1, keepdim=True)
             value = network.forward(rows.target_layers, beyond, out).gather(-1, best)
         else:
             value = network.forward(rows.target_layers, beyond, out).amax(-1, True)
         goal = value.mul_(batch.discounts).add_(batch.returns)
-        q = network.forward(rows.layers, batch.observations, out)
+        q = network.forward(rows.layers, seen, out)
         errors = q.gather(-1, batch.actions).sub_(goal)
         clipped = errors.clamp(-1.0, 1.0)
         # Huber: clipped × (error − clipped / 2), whose derivative is clipped
         errors.sub_(clipped, alpha=0.5)
         weighted = clipped.mul_(batch.weights)
         loss = errors.mul_(weighted).sum(1)
-        gradient = work.output_gradient.zero_().scatter_(-1, batch.actions, weighted)
+        gradient = work.output_gradient
+        gradient.tensor.zero_().scatter_(-1, batch.actions, weighted)
         network.backward(
             rows.layers,
-            batch.observations,
+            seen,
             out,
             gradient,
-            work.layer_gradients,
+            work.network_scratch,
             work.gradient_layers,
         )
         return loss
@@ -396,6 +398,8 @@ class DQN:
         """Empty sums for the time until the next decision."""
         return begin(state.parameters, ("loss", "grad_norm"))
 
+    @torch.inference_mode()
+    @np.errstate(over="ignore", invalid="ignore")  # a member may have diverged
     def train(
         self, state: DQNState, values: Values, steps: int, interval: Interval
     ) -> None:
@@ -476,10 +480,11 @@ class DQN:
         self,
         layers: list[networks.Layer],
         inputs: Tensor,
-        outputs: list[Tensor],
+        outputs: list[networks.Values],
     ) -> NDArray[np.int64]:
         """`greedy` with layers and memory at hand: ``(P, N)``, from ``(P, N, D)``."""
-        q = self.network.forward(layers, inputs.to(self.device), outputs)
+        seen = self.network.values(inputs.to(self.device))
+        q = self.network.forward(layers, seen, outputs)
         actions: NDArray[np.int64] = q.argmax(-1).cpu().numpy()
         return actions
 
@@ -608,11 +613,12 @@ class DQN:
         if (m, width) not in self._work:
             network, memory = self.network, self._memory
             outputs = network.buffers(m, width, memory)
+            gradient = memory.take("output gradient", m, self.env.num_actions, width)
             gradients = memory.take("gradients", m, network.row)
             self._work[m, width] = _Work(
                 outputs=outputs,
-                layer_gradients=network.scratch(m, width, memory),
-                output_gradient=torch.empty_like(outputs[-1]),
+                network_scratch=network.scratch(m, width, memory),
+                output_gradient=network.values(gradient.mT),
                 gradients=gradients,
                 gradient_layers=network.layers(gradients),
                 scratch=memory.take("scratch", m, network.row),

@@ -5,11 +5,15 @@ member, its gradient norm and its optimiser step are plain row operations. Layer
 views into the rows: weights ``(P, in, out)`` and biases ``(P, 1, out)``. Rows are
 padded to whole cache lines. Batched matrix products give every member the same bits
 whatever other members stand beside it, which the population invariants rest on.
+
+On a CPU the explicit passes leave products to numpy: matrix by matrix, its BLAS is
+quicker with small ones than torch is with a batch of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from itertools import pairwise
 from math import prod
 from typing import Any, NamedTuple
@@ -25,11 +29,37 @@ ACTIVATIONS = ("relu", "tanh")
 _LINE = 16  # floats in a cache line
 
 
+_SMALL = 10**6  # multiplications; up to here OpenBLAS has quicker ways
+_FEW = 32  # rows; fewer are not worth a product of their own
+
+Array = Any  # NDArray[np.float32] on a CPU, else None
+
+# looked up once: that takes as long as a call
+_relu_backward = torch.ops.aten.threshold_backward.grad_input
+_tanh_backward = torch.ops.aten.tanh_backward.grad_input
+
+
 class Layer(NamedTuple):
     """Views of one layer of every member."""
 
     weight: Tensor  # (P, in, out); a transposed view where there are more inputs
     bias: Tensor  # (P, 1, out)
+    array: Array  # (P, 1, in, out), the weights
+
+
+class Values(NamedTuple):
+    """What goes into a layer or comes out of it, or the gradient of that."""
+
+    tensor: Tensor  # (P, B, k)
+    array: Array  # (P, pieces, B / pieces, k), the same memory
+
+
+class Scratch(NamedTuple):
+    """Memory for `StackedMLP.backward`."""
+
+    gradients: list[Values]  # of the hidden layers' outputs
+    turned: list[Array]  # (P, 1, out, in), one layer's at a time: transposed weights
+    sums: list[Array]  # (P, pieces, in, out), likewise: summands of the gradient
 
 
 def padded(size: int) -> int:
@@ -78,20 +108,6 @@ def one_row(a: Tensor, b: Tensor) -> Tensor:
     return torch.bmm(a, b)
 
 
-def _product(a: Tensor, b: Tensor, into: Tensor) -> None:
-    """Products ``(P, i, o)`` of two matrices each, to where they lie in rows.
-
-    They are made in memory of their own and copied: a product into strided memory is
-    computed member by member. That is done where the products are not whole cache
-    lines, since the last bits of some depend on where in a line they are written.
-    """
-    if prod(into.shape[1:]) % _LINE:
-        for x, y, product in zip(a, b, into, strict=True):
-            torch.mm(x, y, out=product)
-    else:
-        into.copy_(one_row(a, b) if a.shape[1] == 1 else torch.bmm(a, b))
-
-
 class Memory:
     """Scratch memory by name, kept between uses; holds nothing that matters.
 
@@ -111,7 +127,8 @@ class Memory:
         size = prod(shape)
         flat = self._flat.get(name)
         if flat is None or len(flat) < size:
-            flat = torch.zeros(size, device=self.device, dtype=torch.float32)
+            with torch.inference_mode(False):  # memory that can be written to anywhere
+                flat = torch.zeros(size, device=self.device, dtype=torch.float32)
             self._flat[name] = flat
         return flat[:size].view(shape)
 
@@ -140,6 +157,7 @@ class StackedMLP:
         self.num_parameters = sum(i * o + o for i, o in self.shapes)
         self.row = padded(self.num_parameters)
         self.num_weights = sum(i * o for i, o in self.shapes)
+        self._largest = max(i * o for i, o in self.shapes)
 
     def init(self, keys: streams.UInts) -> Tensor:
         """Fresh parameters ``(P, row)``: torch.nn.Linear's, uniform in ± 1/sqrt(in).
@@ -150,10 +168,10 @@ class StackedMLP:
         u = streams.uniforms(keys, np.zeros(len(keys), np.int64), self.num_parameters)
         rows = torch.zeros(len(keys), self.row, dtype=torch.float32)
         rows[:, : self.num_parameters] = torch.from_numpy(2 * u - 1)
-        for layer in self.layers(rows):
-            bound = layer.weight.shape[1] ** -0.5
-            layer.weight.mul_(bound)
-            layer.bias.mul_(bound)
+        for weight, bias in self._views(rows):
+            bound = weight.shape[1] ** -0.5
+            weight.mul_(bound)
+            bias.mul_(bound)
         return rows
 
     def init_orthogonal(
@@ -169,8 +187,9 @@ class StackedMLP:
             number: tells the networks of one member apart.
         """
         rows = torch.zeros(len(keys), self.row, dtype=torch.float32)
-        for k, (layer, gain) in enumerate(zip(self.layers(rows), gains, strict=True)):
-            i, o = layer.weight.shape[1:]
+        views = self._views(rows)
+        for k, ((into, _), gain) in enumerate(zip(views, gains, strict=True)):
+            i, o = into.shape[1:]
             counter = np.full(len(keys), number * len(self.shapes) + k)
             normal = streams.normals(keys, counter, i * o)
             tall = normal.reshape(len(keys), max(i, o), min(i, o))
@@ -178,12 +197,22 @@ class StackedMLP:
             # without the signs the distribution would not be uniform
             q *= np.sign(np.diagonal(r, axis1=1, axis2=2))[:, None]
             weight = torch.from_numpy(q if i >= o else q.swapaxes(1, 2).copy())
-            layer.weight.copy_(gain * weight)
+            into.copy_(gain * weight)
         return rows
 
     def layers(self, rows: Tensor) -> list[Layer]:
-        """Views of the layers in parameter (or gradient) rows ``(P, row)``."""
-        layers, start, P = [], 0, rows.shape[0]
+        """Views of the layers in parameter (or gradient) rows ``(P, row)``.
+
+        For the explicit passes: no gradient is recorded.
+        """
+        on_cpu = rows.device.type == "cpu"
+        return [
+            Layer(weight, bias, weight.numpy()[:, None] if on_cpu else None)
+            for weight, bias in self._views(rows)
+        ]
+
+    def _views(self, rows: Tensor) -> list[tuple[Tensor, Tensor]]:
+        views, start, P = [], 0, rows.shape[0]
         for i, o in self.shapes:
             weight = rows[:, start : start + i * o]
             # a batched product is up to six times slower if its last axis in memory
@@ -193,57 +222,83 @@ class StackedMLP:
             else:
                 weight = weight.view(P, i, o)
             start += i * o
-            layers.append(Layer(weight, rows[:, start : start + o].view(P, 1, o)))
+            views.append((weight, rows[:, start : start + o].view(P, 1, o)))
             start += o
-        return layers
+        return views
 
     def apply(self, rows: Tensor, x: Tensor) -> Tensor:
         """Outputs ``(P, B, out)`` for inputs ``(P, B, in)``, differentiable."""
-        *hidden, last = self.layers(rows)
+        *hidden, (last, last_bias) = self._views(rows)
         activation = torch.relu if self.activation == "relu" else torch.tanh
-        for layer in hidden:
-            x = activation(torch.baddbmm(layer.bias, x, layer.weight))
+        for weight, bias in hidden:
+            x = activation(torch.baddbmm(bias, x, weight))
         if self.sizes[-1] == 1:
-            return (one_row(last.weight.mT, x.mT) + last.bias).mT
-        return torch.baddbmm(last.bias.mT, last.weight.mT, x.mT).mT
+            return (one_row(last.mT, x.mT) + last_bias).mT
+        return torch.baddbmm(last_bias.mT, last.mT, x.mT).mT
 
-    def buffers(self, P: int, B: int, memory: Memory) -> list[Tensor]:
+    def buffers(self, P: int, B: int, memory: Memory) -> list[Values]:
         """Memory for the layer outputs of one forward pass, as `forward` takes it.
 
-        The last layer's lie transposed, one output after the other: a product with
-        few columns takes four times as long as one with few rows, and so do sums over
-        them.
+        The last layer's lie transposed, one output after the other: sums over a few
+        columns take longer than over a few rows.
         """
         hidden = [memory.take(f"layer {k}", P, B, o) for k, o in self._hidden()]
-        return [*hidden, memory.take("outputs", P, self.sizes[-1], B).mT]
+        outputs = memory.take("outputs", P, self.sizes[-1], B).mT
+        return [self.values(tensor) for tensor in (*hidden, outputs)]
 
-    def scratch(self, P: int, B: int, memory: Memory) -> list[Tensor]:
-        """Memory for `backward`: gradients of the hidden layers' outputs."""
-        return [memory.take(f"gradient {k}", P, B, o) for k, o in self._hidden()]
+    def scratch(self, P: int, B: int, memory: Memory) -> Scratch:
+        """Memory for `backward`."""
+        gradients = [memory.take(f"gradient {k}", P, B, o) for k, o in self._hidden()]
+        arrays: list[tuple[Array, Array]] = [(None, None)] * len(self.shapes)
+        if memory.device.type == "cpu":
+            pieces = _pieces(B, self._largest)
+            arrays = [
+                (
+                    memory.take("turned", P, 1, o, i).numpy(),
+                    memory.take("sums", P, pieces, i, o).numpy(),
+                )
+                for i, o in self.shapes
+            ]
+        turned, sums = map(list, zip(*arrays, strict=True))
+        return Scratch([self.values(tensor) for tensor in gradients], turned, sums)
 
     def _hidden(self) -> list[tuple[int, int]]:
         return list(enumerate(self.sizes[1:-1]))
 
-    def forward(self, layers: list[Layer], x: Tensor, out: list[Tensor]) -> Tensor:
+    def values(self, tensor: Tensor) -> Values:
+        """Values ``(P, B, k)`` as `forward` and `backward` take them."""
+        if tensor.device.type != "cpu":
+            return Values(tensor, None)
+        P, B, k = tensor.shape
+        pieces = _pieces(B, self._largest)
+        return Values(tensor, tensor.numpy().reshape(P, pieces, B // pieces, k))
+
+    def forward(self, layers: list[Layer], x: Values, out: list[Values]) -> Tensor:
         """As `apply`, into ``out``; no gradient is recorded."""
-        *hidden, last = layers
-        for layer, y in zip(hidden, out, strict=False):
-            torch.baddbmm(layer.bias, x, layer.weight, out=y)
-            x = y.relu_() if self.activation == "relu" else tanh_(y)
-        y, weight = out[-1], last.weight.mT
-        if self.sizes[-1] == 1:
-            torch.add(one_row(weight, x.mT), last.bias, out=y.mT)
+        for layer, y in zip(layers, out, strict=True):
+            if y.array is None:
+                torch.baddbmm(layer.bias, x.tensor, layer.weight, out=y.tensor)
+            else:
+                np.matmul(x.array, layer.array, out=y.array)
+                y.tensor.add_(layer.bias)
+            if y is not out[-1]:
+                self._activate(y.tensor)
+            x = y
+        return x.tensor
+
+    def _activate(self, values: Tensor) -> None:
+        if self.activation == "relu":
+            values.relu_()
         else:
-            torch.baddbmm(last.bias.mT, weight, x.mT, out=y.mT)
-        return y
+            tanh_(values)
 
     def backward(
         self,
         layers: list[Layer],
-        x: Tensor,
-        out: list[Tensor],
-        gradient: Tensor,
-        scratch: list[Tensor],
+        x: Values,
+        out: list[Values],
+        gradient: Values,
+        scratch: Scratch,
         into: list[Layer],
     ) -> None:
         """Gradients of the parameters, from the gradient of the outputs.
@@ -257,27 +312,51 @@ class StackedMLP:
             into: where the gradients go, laid out as ``layers``.
         """
         for k in range(len(layers) - 1, -1, -1):
+            torch.sum(gradient.tensor, 1, keepdim=True, out=into[k].bias)
             inputs = out[k - 1] if k else x
-            torch.sum(gradient, 1, keepdim=True, out=into[k].bias)
-            # stored as the product with the longer rows gives it
-            if gradient.shape[2] == 1 or layers[k].weight.stride(2) != 1:
-                _product(gradient.mT, inputs, into[k].weight.mT)
+            if gradient.array is None:
+                into[k].weight.copy_(torch.bmm(inputs.tensor.mT, gradient.tensor))
+            elif gradient.array.shape[1] == 1:
+                turned = inputs.array.swapaxes(2, 3)
+                np.matmul(turned, gradient.array, out=into[k].array)
             else:
-                _product(inputs.mT, gradient, into[k].weight)
+                turned = inputs.array.swapaxes(2, 3)
+                np.matmul(turned, gradient.array, out=scratch.sums[k])
+                np.add.reduce(scratch.sums[k], axis=1, keepdims=True, out=into[k].array)
             if k:
-                onwards = layers[k].weight.mT
-                gradient = self._through(gradient, onwards, inputs, scratch[k - 1])
+                onwards = scratch.gradients[k - 1]
+                self._product(gradient, layers[k], scratch.turned[k], onwards)
+                self._through(onwards.tensor, inputs.tensor)
+                gradient = onwards
 
-    def _through(
-        self, gradient: Tensor, weight: Tensor, output: Tensor, out: Tensor
-    ) -> Tensor:
-        """Gradient of a layer's inputs, and of what the activation before it takes."""
-        if gradient.shape[2] == 1:  # a third of the time of a product
-            torch.mul(gradient, weight, out=out)
+    def _product(
+        self, gradient: Values, layer: Layer, scratch: Array, out: Values
+    ) -> None:
+        """Gradient of a layer's inputs from that of its outputs."""
+        weight = layer.weight.mT
+        if gradient.tensor.shape[2] == 1:  # a third of the time of a product
+            torch.mul(gradient.tensor, weight, out=out.tensor)
+        elif gradient.array is None:
+            torch.bmm(gradient.tensor, weight, out=out.tensor)
         else:
-            torch.bmm(gradient, weight, out=out)
+            turned = layer.array.swapaxes(2, 3)
+            if weight.stride(2) != 1:  # with the copy three quarters of the time
+                np.copyto(scratch, turned)
+                turned = scratch
+            np.matmul(gradient.array, turned, out=out.array)
+
+    def _through(self, gradient: Tensor, output: Tensor) -> None:
+        """From the gradient of a hidden layer's outputs to that before activation."""
         if self.activation == "relu":
-            return torch.ops.aten.threshold_backward.grad_input(
-                out, output, 0, grad_input=out
-            )
-        return torch.ops.aten.tanh_backward.grad_input(out, output, grad_input=out)
+            _relu_backward(gradient, output, 0, grad_input=gradient)
+        else:
+            _tanh_backward(gradient, output, grad_input=gradient)
+
+
+@cache
+def _pieces(B: int, size: int) -> int:
+    """Into how many equal parts B rows are divided, for weights of this size."""
+    pieces = 1
+    while B * size > pieces * _SMALL and B % (2 * pieces * _FEW) == 0:
+        pieces *= 2
+    return pieces

@@ -154,9 +154,11 @@ class _Net:
 class _Work:
     """Memory for one update of m members at batch width B."""
 
-    actor: list[Tensor]  # outputs of its layers; the hidden ones in the critic's place
-    critic: list[Tensor]
-    layer_gradients: list[Tensor]
+    # outputs of its layers; the hidden ones in the critic's place
+    actor: list[networks.Values]
+    critic: list[networks.Values]
+    actor_scratch: networks.Scratch
+    critic_scratch: networks.Scratch
     gradients: Tensor
     into: _Net
     scratch: Tensor
@@ -426,7 +428,8 @@ class PPO:
     def _value_gradient(
         self, net: _Net, batch: Batch, c: Coefficients, work: _Work
     ) -> Tensor:
-        values = self.critic.forward(net.critic, batch.observations, work.critic)
+        seen = self.critic.values(batch.observations)
+        values = self.critic.forward(net.critic, seen, work.critic)
         error = values - batch.returns
         slope = error
         if self.config.clip_range_vf is not None:
@@ -437,10 +440,10 @@ class PPO:
         weighted = c.vf_coef * batch.weights
         self.critic.backward(
             net.critic,
-            batch.observations,
+            seen,
             work.critic,
-            slope * (2 * weighted),
-            work.layer_gradients,
+            self.critic.values(slope * (2 * weighted)),
+            work.critic_scratch,
             work.into.critic,
         )
         return (error.square() * weighted).sum(1)
@@ -448,7 +451,8 @@ class PPO:
     def _policy_gradient(
         self, net: _Net, batch: Batch, c: Coefficients, work: _Work
     ) -> tuple[Tensor, Tensor, Tensor]:
-        outputs = self.actor.forward(net.actor, batch.observations, work.actor)
+        seen = self.actor.values(batch.observations)
+        outputs = self.actor.forward(net.actor, seen, work.actor)
         weights, advantages = batch.weights, batch.advantages * batch.weights
         if self.continuous:
             deviation = net.log_std.exp()
@@ -481,10 +485,10 @@ class PPO:
             d_outputs = probs.mul_(pull).scatter_add_(-1, batch.actions, slope.neg_())
         self.actor.backward(
             net.actor,
-            batch.observations,
+            seen,
             work.actor,
-            d_outputs,
-            work.layer_gradients,
+            self.actor.values(d_outputs),
+            work.actor_scratch,
             work.into.actor,
         )
         return loss, kl, mean_entropy
@@ -495,6 +499,8 @@ class PPO:
         """Empty sums for the time until the next decision."""
         return begin(state.parameters, ("loss", "grad_norm", "kl", "entropy"))
 
+    @torch.inference_mode()
+    @np.errstate(over="ignore", invalid="ignore")  # a member may have diverged
     def train(
         self, state: PPOState, values: Values, steps: int, interval: Interval
     ) -> None:
@@ -599,7 +605,7 @@ class PPO:
         inputs: Tensor,
         log_std: NDArray[np.float32],
         draws: NDArray[np.float64],
-        memory: list[Tensor],
+        memory: list[networks.Values],
     ) -> tuple[NDArray[np.float32], NDArray[Any]]:
         """Outputs of the actor ``(P, N, A)``, and what `_sample` makes of them.
 
@@ -610,7 +616,8 @@ class PPO:
             draws: as `_sample` takes them.
             memory: of a forward pass.
         """
-        outputs = self.actor.forward(net.actor, inputs.to(self.device), memory)
+        seen = self.actor.values(inputs.to(self.device))
+        outputs = self.actor.forward(net.actor, seen, memory)
         array = outputs.cpu().numpy()
         return array, self._sample(array, log_std, draws)
 
@@ -641,7 +648,7 @@ class PPO:
             part = slice(start, start + blocks.most_members(width))
             index = torch.from_numpy(who[part])
             net = self._net(parameters.index_select(0, index.to(self.device)))
-            x = inputs.index_select(0, index).to(self.device)
+            x = self.critic.values(inputs.index_select(0, index).to(self.device))
             out = self.critic.buffers(len(index), width, self._memory)
             values[part] = self.critic.forward(net.critic, x, out).squeeze(-1)
         return values[:, : N * steps].unflatten(1, (N, steps))
@@ -854,7 +861,8 @@ class PPO:
             self._work[m, width] = _Work(
                 actor=self.actor.buffers(m, width, memory),
                 critic=self.critic.buffers(m, width, memory),
-                layer_gradients=self.actor.scratch(m, width, memory),
+                actor_scratch=self.actor.scratch(m, width, memory),
+                critic_scratch=self.critic.scratch(m, width, memory),
                 gradients=gradients,
                 into=self._net(gradients),
                 scratch=memory.take("scratch", m, self.row),
@@ -867,6 +875,7 @@ class PPO:
         """Members ``(P,)`` with a loss, gradient or parameter that is not finite."""
         return interval.not_finite(state.parameters)
 
+    @np.errstate(over="ignore", invalid="ignore")  # a member may have diverged
     def probe(self, state: PPOState, values: Values) -> Rollout:
         """A rollout that nothing is learned from; the state goes on from its end."""
         return self._collect(state, values, self.begin_interval(state))

@@ -84,4 +84,5 @@ def _sqrt(values: Tensor, out: Tensor) -> Tensor:
 
 
 def _column(values: NDArray[np.float64], like: Tensor) -> Tensor:
-    return torch.from_numpy(values.astype(np.float32)[:, None]).to(like.device)
+    column = torch.from_numpy(values.astype(np.float32)[:, None])
+    return column if like.device.type == "cpu" else column.to(like.device)

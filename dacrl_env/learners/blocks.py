@@ -50,7 +50,9 @@ class Block:
 
     def active(self, update: int) -> int:
         """How many members, from the first, have an update of that number."""
-        return int((self.updates > update).sum())
+        if update < self.updates[-1]:
+            return len(self.updates)
+        return int(np.count_nonzero(self.updates > update))
 
     def mask(self) -> NDArray[np.bool_]:
         """Which of the padded batch rows count, ``(m, width)``."""

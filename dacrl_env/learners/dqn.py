@@ -146,6 +146,13 @@ class _Plan:
     words: streams.UInts | None = None
     words_from: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
+    def first(self, m: int) -> tuple[Tensor, ...]:
+        """Weights, gamma and largest gradient norm of the first m members."""
+        tensors = self.weights, self.gamma, self.max_grad_norm
+        if m == len(self.weights):  # slices of tensors take time
+            return tensors
+        return tuple(tensor[:m] for tensor in tensors)
+
 
 class DQN:
     """The algorithm over a population; holds shapes and scratch memory, no state.
@@ -421,6 +428,7 @@ class DQN:
         pairs = np.empty((P, N, 2, self.features), self.env.observation_dtype)
         rows = np.empty((P, N, 4), np.float32)
         seen, inputs = networks.input_memory(P, N, self.features)
+        write = state.replay.writer()
         plans: dict[bytes, list[_Plan]] = {}
         iterations = steps // N
         for i in range(iterations):
@@ -439,17 +447,17 @@ class DQN:
             rows[..., replay.REWARD] = step.rewards
             rows[..., replay.CONTINUES] = ~step.terminated
             rows[..., replay.DONE] = step.done
-            state.replay.add(state.env_steps // N, pairs, rows)
-            if step.done.any():
+            write(state.env_steps // N, pairs, rows)
+            if np.count_nonzero(step.done):  # a tenth of the time of any()
                 finished_episodes(interval, step)
             state.env_steps += N
             self._set_targets(state, values["target_update_interval"])
             state.since_train += N
             event = state.since_train >= values["train_freq"]
-            if event.any():
+            if np.count_nonzero(event):
                 state.since_train[event] = 0
                 due = event & (state.env_steps > self.config.learning_starts)
-                if due.any():
+                if np.count_nonzero(due):
                     which = due.tobytes()
                     if which not in plans:
                         plans[which] = self._plan(np.flatnonzero(due), values)
@@ -485,16 +493,17 @@ class DQN:
         """`greedy` with layers and memory at hand: ``(P, N)``, from ``(P, N, D)``."""
         seen = self.network.values(inputs.to(self.device))
         q = self.network.forward(layers, seen, outputs)
-        actions: NDArray[np.int64] = q.argmax(-1).cpu().numpy()
+        actions: NDArray[np.int64] = q.cpu().numpy().argmax(-1)
         return actions
 
     def _set_targets(self, state: DQNState, every: NDArray[np.float64]) -> None:
         state.since_target += self.config.num_inner_envs
         sync = state.since_target >= every
-        if sync.all():
+        due = np.count_nonzero(sync)
+        if due == len(sync):
             state.target.copy_(state.parameters)
             state.since_target[:] = 0
-        elif sync.any():
+        elif due:
             index = torch.from_numpy(np.flatnonzero(sync)).to(self.device)
             state.target.index_copy_(0, index, state.parameters.index_select(0, index))
             state.since_target[sync] = 0
@@ -531,18 +540,19 @@ class DQN:
             m = block.active(k)
             part = rows if m == len(who) else self._first(rows, m)
             work = self._workspace(m, block.width)
+            weights, gamma, max_grad_norm = plan.first(m)
             batch = state.replay.sample(
                 who[:m],
                 written[:m],
                 self._words(state, plan, done, k)[:m],
-                plan.weights[:m],
-                plan.gamma[:m],
+                weights,
+                gamma,
                 self.config.n_step,
                 plan.window[:m],
             )
             loss = self._loss_and_gradient(part, batch, work)
             real = work.gradients[:, : self.network.num_parameters]
-            norms = adam.clip_norm(real, plan.max_grad_norm[:m])
+            norms = adam.clip_norm(real, max_grad_norm)
             adam.step(
                 part.parameters,
                 work.gradients,

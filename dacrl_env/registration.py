@@ -134,6 +134,7 @@ _TABLE = (
         },
         configuration={"double_q": True, "n_step": 3},
         description="DQN on an empty room, seen in part",
+        tags=("smoke",),
     ),
     Task(
         id="dacrl/DQN-MiniGrid-DoorKey-5x5-v0",
@@ -201,6 +202,7 @@ _TABLE = (
         floor_return=-501.0,
         **_sets("Acrobot-v1", _ACROBOT),
         description="PPO on Acrobot",
+        tags=("smoke",),
     ),
     Task(
         id="dacrl/PPO-Pendulum-v0",
@@ -238,6 +240,7 @@ _TABLE = (
         always_varied=True,
         **_sets("PendulumShift", _PENDULUM_SHIFT),
         description="PPO on Pendulum whose physics change at an unknown time",
+        tags=("smoke",),
     ),
     Task(
         id="dacrl/PPO-LunarLander-v0",

@@ -130,6 +130,34 @@ def test_explicit_passes_equal_autograd_of_apply(sizes, activation, B):
     assert (gradients[:, network.num_parameters :] == 0).all()
 
 
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("activation", networks.ACTIVATIONS)
+@pytest.mark.parametrize("B", [7, 512])
+def test_passes_without_arrays_are_those_of_other_devices(
+    sizes, activation, B, monkeypatch
+):
+    network = networks.StackedMLP(sizes, activation)
+    rows = network.init(keys(4))
+    x, gradient = normal(4, B, sizes[0]) * 3, normal(4, B, sizes[-1], seed=1)
+    expected = run(network, rows, x, gradient)
+    layers, values, scratch = network.layers, network.values, network.scratch
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            network, "layers", lambda r: [v._replace(array=None) for v in layers(r)]
+        )
+        patch.setattr(network, "values", lambda t: values(t)._replace(array=None))
+        patch.setattr(
+            network,
+            "scratch",
+            lambda *a: scratch(*a)._replace(
+                turned=[None] * len(sizes), sums=[None] * len(sizes)
+            ),
+        )
+        found = run(network, rows, x, gradient)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("sizes", [(4, 64, 64, 2), (4, 8, 2), (3, 33, 17, 5), (4, 2)])
 @pytest.mark.parametrize("activation", networks.ACTIVATIONS)
 @pytest.mark.parametrize("B", [32, 64, 256, 1024])  # the largest in pieces

@@ -27,12 +27,10 @@ from dacrl_env.learners import streams
 
 ACTIVATIONS = ("relu", "tanh")
 _LINE = 16  # floats in a cache line
-
-
-_SMALL = 10**6  # multiplications; up to here OpenBLAS has quicker ways
+_SMALL = 10**6  # multiplications of a product; up to here OpenBLAS has quicker ways
 _FEW = 32  # rows; fewer are not worth a product of their own
 
-Array = Any  # NDArray[np.float32] on a CPU, else None
+Array = Any  # NDArray[np.float32]; None: not on a CPU
 
 # looked up once: that takes as long as a call
 _relu_backward = torch.ops.aten.threshold_backward.grad_input
@@ -314,22 +312,27 @@ class StackedMLP:
         for k in range(len(layers) - 1, -1, -1):
             torch.sum(gradient.tensor, 1, keepdim=True, out=into[k].bias)
             inputs = out[k - 1] if k else x
-            if gradient.array is None:
-                into[k].weight.copy_(torch.bmm(inputs.tensor.mT, gradient.tensor))
-            elif gradient.array.shape[1] == 1:
-                turned = inputs.array.swapaxes(2, 3)
-                np.matmul(turned, gradient.array, out=into[k].array)
-            else:
-                turned = inputs.array.swapaxes(2, 3)
-                np.matmul(turned, gradient.array, out=scratch.sums[k])
-                np.add.reduce(scratch.sums[k], axis=1, keepdims=True, out=into[k].array)
+            self._weights(inputs, gradient, scratch.sums[k], into[k])
             if k:
                 onwards = scratch.gradients[k - 1]
-                self._product(gradient, layers[k], scratch.turned[k], onwards)
+                self._inputs(gradient, layers[k], scratch.turned[k], onwards)
                 self._through(onwards.tensor, inputs.tensor)
                 gradient = onwards
 
-    def _product(
+    def _weights(
+        self, inputs: Values, gradient: Values, sums: Array, into: Layer
+    ) -> None:
+        """Gradient of a layer's weights from its inputs and that of its outputs."""
+        if gradient.array is None:
+            into.weight.copy_(torch.bmm(inputs.tensor.mT, gradient.tensor))
+            return
+        whole = gradient.array.shape[1] == 1
+        product = into.array if whole else sums
+        np.matmul(inputs.array.swapaxes(2, 3), gradient.array, out=product)
+        if not whole:
+            np.add.reduce(product, axis=1, keepdims=True, out=into.array)
+
+    def _inputs(
         self, gradient: Values, layer: Layer, scratch: Array, out: Values
     ) -> None:
         """Gradient of a layer's inputs from that of its outputs."""

@@ -44,7 +44,7 @@ class CartPole:
         self, variables: Floats, actions: NDArray[np.int64], physics: Floats
     ) -> tuple[Floats, Floats, NDArray[np.bool_]]:
         """Push left (0) or right (1) for 0.02 s."""
-        x, x_dot, theta, theta_dot = (variables[..., k] for k in range(4))
+        _, x_dot, theta, theta_dot = (variables[..., k] for k in range(4))
         gravity, mass_cart, mass_pole, half_length, push = (
             physics[..., k] for k in range(5)
         )
@@ -57,11 +57,10 @@ class CartPole:
             half_length * (4.0 / 3.0 - mass_pole * np.square(cos) / total_mass)
         )
         x_acc = temp - pole_moment * theta_acc * cos / total_mass
-        following = np.empty_like(variables)
-        following[..., 0] = x + self._SECONDS * x_dot
-        following[..., 1] = x_dot + self._SECONDS * x_acc
-        following[..., 2] = theta + self._SECONDS * theta_dot
-        following[..., 3] = theta_dot + self._SECONDS * theta_acc
+        rates = np.empty_like(variables)
+        for k, rate in enumerate((x_dot, x_acc, theta_dot, theta_acc)):
+            rates[..., k] = rate
+        following = variables + self._SECONDS * rates
         terminated = (np.abs(following[..., 0]) > self._MAX_POSITION) | (
             np.abs(following[..., 2]) > self._MAX_ANGLE
         )

@@ -149,12 +149,12 @@ class Replay:
         both = pairs.index_select(0, rows).view(m, B, 2 * features)
         if both.dtype != torch.float32:
             both = both.float()
-        actions = first[..., :1].long()
-        observations = both[..., :features]
+        columns = first.split(1, -1)
+        actions = columns[ACTION].long()
+        observations, following = both.split(features, -1)
         if n_step == 1:
-            returns = first[..., REWARD : REWARD + 1]
-            discounts = first[..., CONTINUES : CONTINUES + 1] * gamma
-            following = both[..., features:]
+            returns = columns[REWARD]
+            discounts = columns[CONTINUES] * gamma
             return Batch(observations, actions, returns, following, discounts, weights)
         # (m, B, n): rows of the n-step window, and whether step k still belongs to it
         slots = slot[..., None] + np.arange(n_step)

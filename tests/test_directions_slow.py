@@ -66,9 +66,13 @@ def test_a_change_in_mid_run_changes_the_curve_from_there_on(name, value):
 
 
 def test_ppo_solves_cartpole_with_the_zoo_s_settings():
-    """Stable-Baselines3 2.9.2 with 100,000 steps: 500 on six of six seeds."""
+    """Stable-Baselines3 2.9.2 with 100,000 steps: 500 on six of six seeds.
+
+    The learning rate falls as the zoo has it. Where it stays, 16 of 256 runs had
+    collapsed by the end.
+    """
     frame = dacrl_env.evaluate(
-        "default",
+        "linear,hyperparameter=learning_rate,start=1e-3,end=1e-6",
         "dacrl/PPO-CartPole-v0",
         range(16),
         split="tuning",

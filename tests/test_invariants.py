@@ -15,7 +15,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from threadpoolctl import ThreadpoolController, threadpool_limits
+from threadpoolctl import threadpool_limits
 
 import dacrl_env
 from dacrl_env import population
@@ -717,9 +717,8 @@ def denormals_are_zero() -> bool:
 
 
 def blas_threads() -> list[int]:
-    """Of what multiplies numpy's matrices; empty where it has no threads to set."""
-    found = ThreadpoolController().select(user_api="blas").info()
-    return [library["num_threads"] for library in found]
+    """Of what multiplies numpy's matrices; not of libraries that were loaded later."""
+    return [library["num_threads"] for library in population._blas().info()]
 
 
 def seed_everything(seed: int) -> None:

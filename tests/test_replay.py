@@ -59,7 +59,7 @@ class Filled:
                 )
                 past.append(step)
             dtype = torch.empty(0, dtype=self.memory.observations.dtype).numpy().dtype
-            self.memory.add(
+            self.memory.writer()(
                 self.written, observations.astype(dtype), rows.astype(np.float32)
             )
             self.written += 1
@@ -138,7 +138,7 @@ def test_members_write_at_their_own_positions():
     memory = replay.Replay.allocate(3, 2, 8, 1, torch.float32, CPU)
     observations = np.ones((3, 2, 2, 1), np.float32)
     rows = np.ones((3, 2, 4), np.float32)
-    memory.add(np.array([0, 5, 2]), observations, rows)
+    memory.writer()(np.array([0, 5, 2]), observations, rows)
     places = memory.transitions[..., 0].nonzero().tolist()
     assert places == [[0, 0, 0], [0, 1, 0], [1, 0, 1], [1, 1, 1], [2, 0, 2], [2, 1, 2]]
     assert memory.observations.flatten(3).any(-1).nonzero().tolist() == places

@@ -182,7 +182,7 @@ class BatchedEnv:
         returns = state.returns + rewards
         done = terminated | (lengths >= self.dynamics.max_episode_steps)
         result = Transition(observations, rewards, terminated, done, returns, lengths)
-        if np.count_nonzero(done):  # a tenth of the time of any()
+        if np.count_nonzero(done):  # a fifth of the time of any()
             # the result keeps what it has, which may be a view of the variables
             variables, observations = variables.copy(), observations.copy()
             returns, lengths = returns.copy(), lengths.copy()

@@ -448,7 +448,7 @@ class DQN:
             rows[..., replay.CONTINUES] = ~step.terminated
             rows[..., replay.DONE] = step.done
             write(state.env_steps // N, pairs, rows)
-            if np.count_nonzero(step.done):  # a tenth of the time of any()
+            if np.count_nonzero(step.done):  # a fifth of the time of any()
                 finished_episodes(interval, step)
             state.env_steps += N
             self._set_targets(state, values["target_update_interval"])

@@ -359,7 +359,6 @@ class PPO:
         wide = np.nan_to_num(actions.astype(np.float64), posinf=np.inf, neginf=-np.inf)
         return np.clip(wide, self.env.action_low, self.env.action_high)
 
-    @np.errstate(over="ignore", invalid="ignore")  # a member may have diverged
     def _sample(
         self,
         outputs: NDArray[np.float32],
@@ -675,7 +674,6 @@ class PPO:
         normal = streams.normals(key, counters, N * A)
         return normal.reshape(-1, T, N, A).swapaxes(0, 1).copy()
 
-    @np.errstate(over="ignore", invalid="ignore")  # a member may have diverged
     def _advantages(
         self,
         rewards: NDArray[np.float32],

@@ -57,23 +57,13 @@ class Replay:
             torch.zeros(P, N, rows, 4, device=device, dtype=torch.float32),
         )
 
-    def add(
-        self,
-        written: NDArray[np.int64],
-        observations: NDArray[Any],
-        transitions: NDArray[np.float32],
-    ) -> None:
-        """Write one transition per member and environment.
-
-        Args:
-            written: ``(P,)``, transitions each ring of the member has seen before.
-            observations: ``(P, N, 2, D)``.
-            transitions: ``(P, N, 4)``.
-        """
-        self.writer()(written, observations, transitions)
-
     def writer(self) -> Callable[..., None]:
-        """`add`, for many calls: views of the memory are made once."""
+        """A function that writes one transition per member and environment.
+
+        It takes ``(P,)`` how many transitions each ring of the member has seen before,
+        observations ``(P, N, 2, D)`` and transitions ``(P, N, 4)``. Views of the memory
+        are made once, here: they take as long as writing.
+        """
         P, N, C = self.transitions.shape[:3]
         first = np.arange(P * N) * C
         tables = [m.view(P * N * C, -1) for m in (self.observations, self.transitions)]

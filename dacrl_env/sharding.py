@@ -5,14 +5,14 @@ place, while snapshot, restore, fork and everything that is shown work on all ro
 the process of the environment. Members do not depend on their company, so neither do
 they on the number of workers.
 
-Before a worker changes anything it copies its rows, which takes about a hundredth of
-the time of a step. If it dies, its members are put back to the last outer step, another
-worker takes its place and does the step again. So the memory needed is twice that of
-one process.
+Before a worker changes anything it copies its rows, of a replay those alone that a step
+writes. If it dies, its members are put back to the last outer step, another worker
+takes its place and does the step again.
 """
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import pickle
 import shutil
@@ -32,6 +32,7 @@ from gymnasium import error
 from numpy.typing import NDArray
 
 from dacrl_env import snapshot as snapshots
+from dacrl_env.learners.replay import Replay
 from dacrl_env.population import Floats, Ints, Outcome, Population
 from dacrl_env.settings import Settings
 
@@ -70,14 +71,14 @@ class Shards:
                 f"do not allow ({failure}); a reward must be a function of a module"
             ) from failure
         self.population = population
-        memory = _Memory.of(population.state)
-        self._views = _adopt(population.state, memory.state())
-        self._kept = memory.kept()
+        memory = _Memory.of(population.state, settings.decision_interval)
+        _adopt(population.state, memory.state())
         places = np.array_split(np.arange(size), num_workers)
         self._shares = [
             _Share(settings, memory, k, slice(int(p[0]), int(p[-1]) + 1))
             for k, p in enumerate(places)
         ]
+        self._kept = [memory.kept(share.rows) for share in self._shares]
         self._replacing = False
         self._begun = memory.begun.numpy()
         self._opaque = any(
@@ -251,9 +252,7 @@ class Shards:
     def _put_back(self, number: int) -> None:
         """The members of a worker as they were before its job, if it had begun."""
         if self._begun[number]:
-            rows = self._shares[number].rows
-            for name, view in self._views.items():
-                view[rows] = self._kept[name][rows]
+            self._kept[number].put_back()
 
     def _start_missing(self) -> None:
         for number, share in enumerate(self._shares):
@@ -264,52 +263,117 @@ class Shards:
 # -- shared memory ----------------------------------------------------------------
 
 
+Arrays = dict[str, NDArray[Any]]
+# what a replay keeps, and how many steps its member has taken
+_REPLAY, _STEPS = "learner.replay.", "learner.env_steps"
+
+
 @dataclass(frozen=True)
 class _Memory:
-    """The arrays of a state, twice: as it is, and as it was before the last job."""
+    """The arrays of a state, and room for what a job changes of them."""
 
-    places: dict[str, tuple[int, str, tuple[int, ...]]]  # name -> offset, type, shape
-    length: int  # bytes of one copy
-    data: torch.Tensor  # (2 × length,) bytes, shared
+    places: dict[str, _Place]  # of the arrays, by name
+    before: dict[str, _Place]  # of as much as jobs change of each
+    data: torch.Tensor  # bytes, shared
     begun: torch.Tensor  # by number of the worker: it has begun to change its rows
 
     @classmethod
-    def of(cls, state: Any) -> _Memory:
+    def of(cls, state: Any, interval: int) -> _Memory:
         """Memory for a state, and a copy of it.
+
+        Args:
+            state: of a population.
+            interval: steps of a member that a job takes, at most.
 
         Raises:
             MemoryError: there is not enough of it.
         """
-        places: dict[str, tuple[int, str, tuple[int, ...]]] = {}
-        length = 0
         arrays = snapshots.capture(state, opaque=False)
-        for name, a in arrays.items():
-            places[name] = (length, a.dtype.str, a.shape)
-            length += -(-a.nbytes // _LINE) * _LINE
-        _check_room(2 * length)
-        data = torch.zeros(2 * length, dtype=torch.uint8).share_memory_()
+        is_replay = isinstance(getattr(state.learner, "replay", None), Replay)
+        places: dict[str, _Place] = {}
+        before: dict[str, _Place] = {}
+        length = 0
+        for into, whole in ((places, True), (before, False)):
+            for name, a in arrays.items():
+                shape = a.shape
+                if not whole and is_replay and name.startswith(_REPLAY):
+                    P, N, C, *row = shape
+                    shape = (P, N, min(C, interval // N + 1), *row)
+                into[name] = _Place(length, a.dtype.str, shape)
+                length += -(-into[name].nbytes // _LINE) * _LINE
+        _check_room(length)
+        data = torch.zeros(length, dtype=torch.uint8).share_memory_()
         size = len(next(iter(arrays.values())))
         begun = torch.zeros(size, dtype=torch.bool).share_memory_()
-        memory = cls(places, length, data, begun)
+        memory = cls(places, before, data, begun)
         for name, view in memory.state().items():
             view[...] = arrays[name]
         return memory
 
-    def state(self) -> dict[str, NDArray[Any]]:
+    def state(self) -> Arrays:
         """Views of the arrays by name."""
-        return self._copy(0)
+        return self._views(self.places)
 
-    def kept(self) -> dict[str, NDArray[Any]]:
-        """The same of the second copy."""
-        return self._copy(self.length)
+    def kept(self, rows: slice) -> _Kept:
+        """What is kept of some members."""
+        state, before = self.state(), self._views(self.before)
+        return _Kept(
+            {name: view[rows] for name, view in state.items()},
+            {name: view[rows] for name, view in before.items()},
+        )
 
-    def _copy(self, base: int) -> dict[str, NDArray[Any]]:
-        flat, views = self.data.numpy(), {}
-        for name, (offset, dtype, shape) in self.places.items():
-            size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-            part = flat[base + offset : base + offset + size]
-            views[name] = part.view(dtype).reshape(shape)
-        return views
+    def _views(self, places: dict[str, _Place]) -> Arrays:
+        flat = self.data.numpy()
+        return {
+            name: flat[place.offset : place.offset + place.nbytes]
+            .view(place.dtype)
+            .reshape(place.shape)
+            for name, place in places.items()
+        }
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where an array lies."""
+
+    offset: int  # bytes
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Members as they were before a job.
+
+    Of a replay, with rings of C rows, only R are kept: the newest, which may be closed,
+    and those that an outer step writes.
+    """
+
+    state: Arrays
+    before: Arrays
+
+    def keep(self) -> None:
+        """Copy what the next job may change."""
+        for name, kept in self.before.items():
+            kept[...] = self.state[name][self._changing(name, self.state)]
+
+    def put_back(self) -> None:
+        """Undo what has been done since."""
+        for name, kept in self.before.items():
+            self.state[name][self._changing(name, self.before)] = kept
+
+    def _changing(self, name: str, old: Arrays) -> Any:
+        """Index of what the job changes of an array, by the steps taken before it."""
+        kept, whole = self.before[name].shape, self.state[name].shape
+        if kept == whole:
+            return ...
+        P, N, R = kept[:3]
+        rows = (old[_STEPS][:, None, None] // N - 1 + np.arange(R)) % whole[2]
+        return np.arange(P)[:, None, None], np.arange(N)[:, None], rows
 
 
 def _check_room(needed: int) -> None:
@@ -325,7 +389,7 @@ def _check_room(needed: int) -> None:
         )
 
 
-def _adopt(state: Any, views: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def _adopt(state: Any, views: Arrays) -> None:
     """Let the arrays of a state be these views, whatever it holds now."""
 
     def adopted(name: str, leaf: Any) -> Any:
@@ -335,7 +399,6 @@ def _adopt(state: Any, views: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]
         return torch.from_numpy(view) if isinstance(leaf, torch.Tensor) else view
 
     snapshots.replace_leaves(state, adopted)
-    return views
 
 
 # -- in a worker ------------------------------------------------------------------
@@ -416,10 +479,9 @@ class _Shard:
     def __init__(self, share: _Share, replacing: bool) -> None:
         rows, self._share = share.rows, share
         self._population = Population(share.settings, rows.stop - rows.start)
-        self._views = {k: v[rows] for k, v in share.memory.state().items()}
-        self._kept = {k: v[rows] for k, v in share.memory.kept().items()}
+        self._kept = share.memory.kept(rows)
         state = self._population.state
-        _adopt(state, self._views)
+        _adopt(state, self._kept.state)
         self._leaves = dict(snapshots.leaves(state))
         opaque = any(map(snapshots.is_opaque, self._leaves.values()))
         if opaque and replacing:
@@ -427,8 +489,7 @@ class _Shard:
 
     def keep(self) -> None:
         """Copy the rows before they change."""
-        for name, view in self._views.items():
-            self._kept[name][...] = view
+        self._kept.keep()
         self._share.memory.begun[self._share.number] = True
 
     def _settle(self) -> None:

@@ -20,7 +20,9 @@ import pytest
 from gymnasium.vector import VectorEnv
 
 from dacrl_env import Snapshot, Task, sharding, snapshot
+from dacrl_env.population import Population
 from dacrl_env.rewards import RewardContext
+from dacrl_env.settings import resolve
 from dacrl_env.snapshot import SnapshotNotSupported
 from dacrl_env.vector_env import PopulationEnv
 
@@ -265,6 +267,60 @@ def test_a_worker_that_dies_in_a_step_is_replaced_and_nothing_is_lost(
         one.step(actions(one, 2))
         two.step(actions(two, 2))
         assert state_of(one) == state_of(two)
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "rows"),
+    [
+        ("dacrl/DQN-CartPole-v0", {**DQN, "replay_capacity": 700}, 501),
+        ("dacrl/DQN-CartPole-v0", {**DQN, "replay_capacity": 300}, 300),
+        (
+            "dacrl/DQN-MiniGrid-Empty-5x5-v0",
+            {**DQN, "replay_capacity": 800, "num_inner_envs": 2},
+            251,
+        ),
+        ("dacrl/PPO-CartPole-v0", PPO, None),
+    ],
+    ids=["ring", "short ring", "two rings", "ppo"],
+)
+def test_whatever_a_job_has_done_is_undone(
+    task: str, options: dict[str, Any], rows: int | None
+) -> None:
+    settings = resolve(task, **options)
+    memory = sharding._Memory.of(
+        Population(settings, P).state, settings.decision_interval
+    )
+    shard = sharding._Shard(
+        sharding._Share(settings, memory, 0, slice(0, P)), replacing=False
+    )
+    members = np.arange(P)
+
+    def start(some: Any) -> None:
+        shard.start(members[some], members[some], members[some], members[some])
+
+    def held() -> dict[str, bytes]:
+        return {name: view.tobytes() for name, view in memory.state().items()}
+
+    def advance() -> None:
+        shard.advance(shard._population.actions.defaults(P))
+
+    start([0, 1, 2, 3, 4])
+    for _ in range(2):
+        for job in (
+            lambda: start([0, 3]),
+            shard.begin_episodes,
+            advance,
+        ):
+            before = held()
+            shard.keep()
+            job()
+            assert held() != before
+            memory.kept(slice(0, P)).put_back()
+            assert held() == before
+        advance()
+        start([1])  # rings that are filled to different rows
+    if rows is not None:
+        assert memory.before["learner.replay.observations"].shape[2] == rows
 
 
 def test_a_worker_that_dies_between_steps_is_replaced() -> None:

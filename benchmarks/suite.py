@@ -128,7 +128,9 @@ def measure_task(
 
     Each has ``task``, ``program``, ``P``, ``workers``, ``steps_per_second`` (median,
     with ``lowest`` and ``highest``), ``megabytes`` of the state of a member, and, where
-    the other program exists, ``ratio`` to Stable-Baselines3 and ``share_of_limit``.
+    the other program exists, ``ratio`` to Stable-Baselines3 and ``share_of_limit``;
+    with several workers, where one was measured, too, ``speedup`` over it. All three
+    are medians of ratios turn by turn.
     """
     with ExitStack() as stack:
         programs: dict[tuple[str, int, int], Program] = {}
@@ -163,6 +165,7 @@ def measure_task(
             "megabytes": sizes.get((name, P, W)),
             "ratio": relative(values, peer),
             "share_of_limit": relative(values, limit),
+            "speedup": relative(values, rates.get((name, P, 1))) if W > 1 else None,
         }
         for (name, P, W), values in rates.items()
     ]
@@ -321,16 +324,17 @@ def render(result: dict[str, Any]) -> str:
         f"Training without evaluation, median of {result['repeats']} turns ({of})",
         "",
         "| task | program | P | workers | member-steps/s | lowest – highest | "
-        f"× {PEER} | share of the limit | MB a member |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        f"× {PEER} | × one worker | share of the limit | MB a member |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in result["rows"]:
-        ratio, size = row["ratio"], row["megabytes"]
+        ratio, size, speedup = row["ratio"], row["megabytes"], row["speedup"]
         lines.append(
             f"| {row['task']} | {row['program']} | {row['P']} | {row['workers']} "
             f"| {row['steps_per_second']:,.0f} "
             f"| {row['lowest']:,.0f} – {row['highest']:,.0f} "
             f"| {'–' if ratio is None else f'{ratio:.1f}'} "
+            f"| {'–' if speedup is None else f'{speedup:.2f}'} "
             f"| {share(row['share_of_limit'])} "
             f"| {'–' if size is None else f'{size:.2g}'} |"
         )

@@ -36,6 +36,10 @@ def test_suite_measures_sizes_workers_and_peers(tmp_path, capsys):
     ratio = row["steps_per_second"] / peer["steps_per_second"]
     assert row["ratio"] == pytest.approx(ratio)  # one turn
     assert 0 < row["share_of_limit"] < 1
+    assert row["speedup"] is None
+    two = rows["torch", 4, 2]
+    speedup = two["steps_per_second"] / row["steps_per_second"]
+    assert two["speedup"] == pytest.approx(speedup)
     assert [r["task"] for r in result["phases"]["rows"]] == [TASK]
     out = capsys.readouterr().out
     assert f"| {TASK} | torch | 4 | 2 |" in out

@@ -124,6 +124,9 @@ class _Rows:
 class _Work:
     """Memory for one gradient step of n members at batch width B."""
 
+    batch: replay.BatchMemory
+    observations: networks.Values  # the batch's
+    next_observations: networks.Values
     outputs: list[networks.Values]
     network_scratch: networks.Scratch
     output_gradient: networks.Values
@@ -370,10 +373,12 @@ class DQN:
     def _loss_and_gradient(
         self, rows: _Rows, batch: replay.Batch, work: _Work
     ) -> Tensor:
-        """The loss ``(m, 1)``; its gradient goes to ``work.gradients``."""
+        """The loss ``(m, 1)`` of a batch that lies in ``work.batch``.
+
+        Its gradient goes to ``work.gradients``.
+        """
         network, out = self.network, work.outputs
-        beyond = network.values(batch.next_observations)
-        seen = network.values(batch.observations)
+        beyond, seen = work.next_observations, work.observations
         if self.config.double_q:
             best = network.forward(rows.layers, beyond, out).argmax(-1, keepdim=True)
             value = network.forward(rows.target_layers, beyond, out).gather(-1, best)
@@ -549,6 +554,7 @@ class DQN:
                 gamma,
                 self.config.n_step,
                 plan.window[:m],
+                work.batch,
             )
             loss = self._loss_and_gradient(part, batch, work)
             real = work.gradients[:, : self.network.num_parameters]
@@ -625,7 +631,11 @@ class DQN:
             outputs = network.buffers(m, width, memory)
             gradient = memory.take("output gradient", m, self.env.num_actions, width)
             gradients = memory.take("gradients", m, network.row)
+            batch = replay.BatchMemory.take(m, width, self.features, memory)
             self._work[m, width] = _Work(
+                batch=batch,
+                observations=network.values(batch.observations),
+                next_observations=network.values(batch.next_observations),
                 outputs=outputs,
                 network_scratch=network.scratch(m, width, memory),
                 output_gradient=network.values(gradient.mT),

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dacrl_env.learners import streams
+from dacrl_env.learners import networks, streams
 
 ACTION, REWARD, CONTINUES, DONE = range(4)
 
@@ -31,6 +31,28 @@ class Batch(NamedTuple):
     next_observations: Tensor  # (P, B, D)
     discounts: Tensor  # (P, B, 1) of the bootstrap value; 0 after termination
     weights: Tensor  # (P, B, 1) share in the mean; 0 for padding
+
+
+@dataclass(frozen=True)
+class BatchMemory:
+    """Memory for batches of m members at width B; making the views of it takes time."""
+
+    transitions: Tensor  # (m · B, 4)
+    pairs: Tensor  # (m · B, 2 · D) observations before and after the step
+    columns: tuple[Tensor, ...]  # (m, B, 1), of the transitions
+    observations: Tensor  # (m, B, D)
+    next_observations: Tensor  # (m, B, D)
+
+    @classmethod
+    def take(
+        cls, m: int, B: int, features: int, memory: networks.Memory
+    ) -> BatchMemory:
+        """From ``memory``, which other batches may lie in, too."""
+        transitions = memory.take("transitions", m * B, 4)
+        pairs = memory.take("pairs", m * B, 2 * features)
+        observations, following = pairs.view(m, B, 2 * features).split(features, -1)
+        columns = transitions.view(m, B, 4).split(1, -1)
+        return cls(transitions, pairs, columns, observations, following)
 
 
 @dataclass
@@ -103,6 +125,7 @@ class Replay:
         gamma: Tensor,
         n_step: int,
         window: NDArray[np.int64] | None = None,
+        into: BatchMemory | None = None,
     ) -> Batch:
         """Draw minibatches with replacement, each member from its own rings.
 
@@ -118,6 +141,7 @@ class Replay:
             n_step: rewards summed before bootstrapping.
             window: ``(m,)`` newest transitions to draw from, of all environments;
                 None: all that are kept.
+            into: what the batch may lie in; None: memory of its own.
         """
         _, N, C = self.transitions.shape[:3]
         m, B = weights.shape[:2]
@@ -131,17 +155,21 @@ class Replay:
         recent = size < kept
         if np.count_nonzero(recent):
             slot = (slot + np.where(recent, written - size, 0)[:, None]) % C
-        rows = torch.from_numpy(ring * C + slot).to(self.transitions.device).view(-1)
+        device = self.transitions.device
         features = self.observations.shape[-1]
+        if into is None:
+            into = BatchMemory.take(m, B, features, networks.Memory(device))
+        rows = torch.from_numpy((ring * C + slot).reshape(-1)).to(device)
         pairs = self.observations.view(-1, 2 * features)
         table = self.transitions.view(-1, 4)
-        first = table.index_select(0, rows).view(m, B, 4)
-        both = pairs.index_select(0, rows).view(m, B, 2 * features)
-        if both.dtype != torch.float32:
-            both = both.float()
-        columns = first.split(1, -1)
+        torch.index_select(table, 0, rows, out=into.transitions)
+        if pairs.dtype == torch.float32:
+            torch.index_select(pairs, 0, rows, out=into.pairs)
+        else:
+            into.pairs.copy_(pairs.index_select(0, rows))
+        columns, observations = into.columns, into.observations
+        following = into.next_observations
         actions = columns[ACTION].long()
-        observations, following = both.split(features, -1)
         if n_step == 1:
             returns = columns[REWARD]
             discounts = columns[CONTINUES] * gamma
@@ -150,25 +178,26 @@ class Replay:
         slots = slot[..., None] + np.arange(n_step)
         newest = (written - 1) % C
         behind = (newest[:, None] - slot) % C  # steps from the start to the newest row
-        chain = torch.from_numpy(ring[..., None] * C + slots % C).to(table.device)
+        chain = torch.from_numpy(ring[..., None] * C + slots % C).to(device)
         steps = table.index_select(0, chain.view(-1)).view(m, B, n_step, 4)
         open_ = 1 - steps[..., DONE]
         reached = np.arange(n_step)[None, None] < behind[..., None]
-        open_ *= torch.from_numpy(reached).to(table.device)
+        open_ *= torch.from_numpy(reached).to(device)
         inside = torch.cat([torch.ones_like(open_[..., :1]), open_[..., :-1]], -1)
         inside = inside.cumprod(-1)
-        powers = gamma ** torch.arange(n_step, device=table.device)  # (m, 1, n)
+        powers = gamma ** torch.arange(n_step, device=device)  # (m, 1, n)
         returns = (steps[..., REWARD] * powers * inside).sum(-1, keepdim=True)
         length = inside.sum(-1, keepdim=True)
         last = length.long() - 1
         end = chain.gather(-1, last)
-        following = pairs.index_select(0, end.view(-1)).view(m, B, 2 * features)
+        ends = pairs.index_select(0, end.view(-1)).view(m, B, 2 * features)
+        following.copy_(ends[..., features:])
         continues = steps[..., CONTINUES].gather(-1, last)
         return Batch(
             observations,
             actions,
             returns,
-            following[..., features:].float(),
+            following,
             continues * gamma**length,
             weights,
         )

@@ -131,6 +131,7 @@ class _Work:
     network_scratch: networks.Scratch
     output_gradient: networks.Values
     gradients: Tensor
+    unpadded_gradients: Tensor
     gradient_layers: list[networks.Layer]
     scratch: Tensor
 
@@ -433,6 +434,7 @@ class DQN:
         pairs = np.empty((P, N, 2, self.features), self.env.observation_dtype)
         rows = np.empty((P, N, 4), np.float32)
         seen, inputs = networks.input_memory(P, N, self.features)
+        on_device = self.network.values(inputs.to(self.device))
         write = state.replay.writer()
         plans: dict[bytes, list[_Plan]] = {}
         iterations = steps // N
@@ -443,7 +445,9 @@ class DQN:
                 explore, random_actions = self._exploration(state, epsilon, coming)
             observations = state.envs.observations.reshape(P, N, self.features)
             seen[...] = observations
-            greedy = self._act(layers, inputs, outputs)
+            if on_device.tensor is not inputs:
+                on_device.tensor.copy_(inputs)
+            greedy = self._act(layers, on_device, outputs)
             actions = np.where(explore[now], random_actions[now], greedy)
             pairs[:, :, 0] = observations
             step = self.env.step(state.envs, actions)
@@ -492,12 +496,11 @@ class DQN:
     def _act(
         self,
         layers: list[networks.Layer],
-        inputs: Tensor,
+        inputs: networks.Values,
         outputs: list[networks.Values],
     ) -> NDArray[np.int64]:
         """`greedy` with layers and memory at hand: ``(P, N)``, from ``(P, N, D)``."""
-        seen = self.network.values(inputs.to(self.device))
-        q = self.network.forward(layers, seen, outputs)
+        q = self.network.forward(layers, inputs, outputs)
         actions: NDArray[np.int64] = q.cpu().numpy().argmax(-1)
         return actions
 
@@ -557,8 +560,7 @@ class DQN:
                 work.batch,
             )
             loss = self._loss_and_gradient(part, batch, work)
-            real = work.gradients[:, : self.network.num_parameters]
-            norms = adam.clip_norm(real, max_grad_norm)
+            norms = adam.clip_norm(work.unpadded_gradients, max_grad_norm)
             adam.step(
                 part.parameters,
                 work.gradients,
@@ -587,7 +589,7 @@ class DQN:
         if plan.words is not None:
             ahead = number - plan.words_from
             first = int(ahead[0])
-            if 0 <= first < len(plan.words) and (ahead == first).all():
+            if 0 <= first < len(plan.words) and not np.count_nonzero(ahead != first):
                 return plan.words[first]
         m, width = len(number), plan.block.width
         steps = max(1, min(_CHUNK, _WORDS // (m * width)))
@@ -640,6 +642,7 @@ class DQN:
                 network_scratch=network.scratch(m, width, memory),
                 output_gradient=network.values(gradient.mT),
                 gradients=gradients,
+                unpadded_gradients=gradients[:, : network.num_parameters],
                 gradient_layers=network.layers(gradients),
                 scratch=memory.take("scratch", m, network.row),
             )

@@ -151,6 +151,7 @@ _TABLE = (
         },
         configuration={"double_q": True, "n_step": 3},
         description="DQN on a room with key and door; exploration matters",
+        tags=("smoke",),
     ),
     Task(
         id="dacrl/DQN-CartPoleShift-v0",

@@ -227,6 +227,7 @@ _TABLE = (
         reference_return=0.95,
         floor_return=-0.01,
         description="PPO on a room with key and door; exploration matters",
+        tags=("smoke",),
     ),
     Task(
         id="dacrl/PPO-PendulumShift-v0",

@@ -180,6 +180,7 @@ _TABLE = (
         floor_return=_LANDER_FLOOR,
         defaults={"learning_rate": 6.3e-4},
         description="DQN on LunarLander, one environment at a time; needs Box2D",
+        tags=("smoke",),
     ),
     Task(
         id="dacrl/PPO-CartPole-v0",

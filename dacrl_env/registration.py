@@ -255,6 +255,7 @@ _TABLE = (
         floor_return=_LANDER_FLOOR,
         defaults={"gamma": 0.999, "gae_lambda": 0.98, "ent_coef": 0.01},
         description="PPO on LunarLander, one environment at a time; needs Box2D",
+        tags=("smoke",),
     ),
     Task(
         id="dacrl/NoisyQuadratic-v0",

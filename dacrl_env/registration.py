@@ -406,8 +406,8 @@ def markdown() -> str:
         "",
         *textwrap.wrap(_about_seconds(), 80, break_on_hyphens=False),
         "",
-        "Tags: smoke – what its dynamics are worth was measured, and it is little",
-        "([dynamics.md](dynamics.md)).",
+        "Tags: smoke – the tuned static configuration scores outside 0.2–0.9, or no",
+        "change of configuration was found to gain 0.05 ([dynamics.md](dynamics.md)).",
         "",
         "| id | inner environment | learner | budget | decisions | random | reference "
         "| floor | instances | seconds a run | own settings | tags |",

@@ -157,7 +157,12 @@ def test_bytes_stay_bytes():
         batch = filled.sample(16, n_step)
         assert batch.observations.dtype == torch.float32
         assert batch.next_observations.dtype == torch.float32
-        assert set(batch.observations[..., 0].unique().tolist()) <= set(range(5))
+        assert set(sampled(batch).flatten()) == set(range(5))
+    batch = filled.sample(16)
+    for p, rows in enumerate(sampled(batch)):
+        kept = filled.memory.observations[p, 0, rows].float()
+        assert torch.equal(batch.observations[p], kept[:, 0])
+        assert torch.equal(batch.next_observations[p], kept[:, 1])
 
 
 @pytest.mark.parametrize("N", [1, 3])

@@ -44,7 +44,7 @@ from tqdm import tqdm
 
 from dacrl_env import stats
 from dacrl_env.actions import check_names, check_range
-from dacrl_env.comparison import compare, fit, run_units
+from dacrl_env.comparison import compare, fit
 from dacrl_env.policies import Cost
 from dacrl_env.population import Population
 from dacrl_env.registration import get_task
@@ -53,6 +53,7 @@ from dacrl_env.settings import Settings, resolve
 from dacrl_env.snapshot import Snapshot, SnapshotNotSupported, capture
 from dacrl_env.store import Store
 from dacrl_env.tasks import FINAL_REPORT_EPISODES, Task
+from dacrl_env.units import run_units
 from dacrl_env.version import __version__
 
 from .race import around

@@ -543,7 +543,7 @@ def _run(
 
 def _report(options: argparse.Namespace) -> None:
     from dacrl_env import report
-    from dacrl_env.comparison import stored
+    from dacrl_env.results import stored
 
     groups = stored(options.directory / "results")
     for folder, unlabelled in groups.items():

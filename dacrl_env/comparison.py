@@ -7,15 +7,10 @@ arguments; a fit that was interrupted goes on from its journal.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import multiprocessing
 import os
 import shutil
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass, is_dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,19 +31,17 @@ from dacrl_env.policies import (
     Cost,
     Fitted,
     Policy,
-    from_json,
     get_method,
     get_policy,
-    identity,
     source,
-    to_json,
 )
 from dacrl_env.registration import get_task
-from dacrl_env.store import Store, canonical
+from dacrl_env.results import fit_frame, fitted_of, unit_key
+from dacrl_env.store import Store
 from dacrl_env.tasks import Task
 from dacrl_env.trials import fit_key, journal_path
+from dacrl_env.units import run_units
 from dacrl_env.vector_env import PopulationEnv
-from dacrl_env.version import __version__
 
 ANYTIME_POINTS = 12  # incumbents of a fit that are tested, spread over its budget
 
@@ -235,93 +228,6 @@ def fit(
     plan = _plan(task, (), [method], [0], budget, 1, False, store, task_kwargs)
     with _bar(plan, show_progress) as bar:
         return _fit_all(plan, 1, bar, first=seed)[0].fitted
-
-
-def stored(directory: str | os.PathLike[str]) -> dict[str, pd.DataFrame]:
-    """Comparisons in a store, by a name made of task and settings.
-
-    Where units overlap in policy, run and seed, the larger one counts.
-
-    Raises:
-        FileNotFoundError: no such directory, or nothing in it.
-        ValueError: one name stands for several results of a method: it was fitted at
-            two budgets, or its policy file has changed.
-        StoreError: a damaged file.
-    """
-    if not os.path.isdir(directory):
-        raise FileNotFoundError(f"no results in {directory}")
-    store = Store(directory)
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for key in store.keys():  # noqa: SIM118 - not a dict
-        if key["kind"] != "evaluate":
-            continue
-        about = {k: key[k] for k in ("version", "definition", "settings", "split")}
-        digest = hashlib.sha256(canonical(about).encode()).hexdigest()[:8]
-        name = f"{key['task'].replace('/', '-')}-{digest}"
-        groups.setdefault(name, []).append(key)
-    if not groups:
-        raise FileNotFoundError(f"no results in {directory}")
-    frames = {}
-    for name, keys in groups.items():
-        taken: set[tuple[str, int, int]] = set()
-        made: dict[tuple[str, int], dict[str, Any] | None] = {}
-        parts = []
-        for key in sorted(keys, key=lambda key: -len(key["seeds"])):
-            who = key["policy"], key["run"]
-            if made.setdefault(who, key["fitted"]) != key["fitted"]:
-                raise ValueError(_ambiguous(*who, made[who], key["fitted"]))
-            fresh = [s for s in key["seeds"] if (*who, s) not in taken]
-            taken.update((*who, s) for s in fresh)
-            if fresh:
-                frame = store.read(key)
-                parts.append(frame[frame["seed"].isin(fresh)])
-        frames[name] = pd.concat(parts, ignore_index=True)
-    return frames
-
-
-def _ambiguous(name: str, run: int, *fits: dict[str, Any] | None) -> str:
-    steps = [f"{fit['cost']['env_steps']:,}" if fit else "no" for fit in fits]
-    return (
-        f"{name!r}, run {run}, stands for several results of a method in this store, "
-        f"after {' and '.join(steps)} steps of tuning; give them directories of their "
-        "own, or delete what is out of date"
-    )
-
-
-def unit_key(
-    task: Task,
-    policy: str,
-    seeds: list[int],
-    split: str,
-    options: dict[str, Any],
-    run: int = 0,
-    fitted: Fitted | None = None,
-    kind: str = "evaluate",
-    digest: str | None = None,
-) -> dict[str, Any]:
-    """What names a unit of work in the store: everything its result depends on.
-
-    ``digest`` is of the file of a user's policy, see `policies.source`.
-    """
-    settings = {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}
-    made = None
-    if fitted is not None:
-        cost, online = asdict(fitted.cost), fitted.online
-        made = {"policy": identity(fitted.policy), "cost": cost, "online": online}
-    return {
-        "kind": kind,
-        "version": __version__,
-        "task": task.id,
-        # a user's task may change under the same id
-        "definition": task.definition(),
-        "settings": settings,
-        "policy": policy,
-        "run": run,
-        "fitted": made,
-        "split": split,
-        "seeds": seeds,
-        **({} if digest is None else {"source": digest}),
-    }
 
 
 # -- what is to be done ---------------------------------------------------------
@@ -547,138 +453,3 @@ def _evaluate_unit(
         progress=progress,
         **options,
     )
-
-
-def fit_frame(fitted: Fitted) -> pd.DataFrame:
-    """A fit as rows: one an incumbent, the last being the result; then its trace."""
-    incumbents = pd.DataFrame(
-        [
-            {
-                "row": "incumbent",
-                **asdict(cost),
-                "online": np.nan if fitted.online is None else fitted.online,
-                "policy": json.dumps(to_json(policy), sort_keys=True),
-            }
-            for cost, policy in fitted.incumbents
-        ]
-    )
-    if fitted.trace is None:
-        return incumbents
-    return pd.concat([incumbents, fitted.trace.assign(row="trace")], ignore_index=True)
-
-
-def fitted_of(frame: pd.DataFrame) -> Fitted:
-    """The fit that `fit_frame` wrote."""
-    course: list[tuple[Cost, Policy]] = []
-    incumbents = frame[frame["row"] == "incumbent"]
-    for row in incumbents.to_dict("records"):
-        cost = Cost(
-            int(row["env_steps"]),
-            int(row["eval_steps"]),
-            int(row["gradient_steps"]),
-            float(row["flops"]),
-        )
-        course.append((cost, from_json(json.loads(row["policy"]))))
-    online = float(incumbents["online"].iloc[-1])
-    trace = None
-    if "generation" in frame:
-        trace = frame[frame["row"] == "trace"]
-        trace = trace.drop(columns=["row", "online", "policy", *asdict(Cost())])
-        whole = ["generation", "member", "parent", "step"]
-        trace = trace.astype(dict.fromkeys(whole, np.int64)).reset_index(drop=True)
-    cost, policy = course[-1]
-    online_score = None if np.isnan(online) else online
-    return Fitted(policy, cost, course, online_score, trace=trace)
-
-
-Job = tuple[Callable[..., pd.DataFrame], tuple[Any, ...]]
-
-
-def run_units(
-    store: Store | None,
-    keys: list[dict[str, Any]],
-    jobs: list[Job],
-    sizes: list[int],
-    workers: int,
-    bar: Any,
-) -> list[pd.DataFrame]:
-    """Frames of all units; those in the store are read, the others run and kept.
-
-    Args:
-        store: None: nothing is kept.
-        keys: of the units.
-        jobs: that make them.
-        sizes: inner environment steps of each, for the progress bar.
-        workers: processes.
-        bar: the progress bar.
-    """
-    frames: dict[int, pd.DataFrame] = {}
-    todo: dict[int, Job] = {}
-    for number, key in enumerate(keys):
-        if store is not None and key in store:
-            frames[number] = store.read(key)
-            bar.update(sizes[number])
-        else:
-            todo[number] = jobs[number]
-    for number, frame in _run(todo, workers, bar.update):
-        if store is not None:
-            store.write(keys[number], frame)
-        frames[number] = frame
-    return [frames[number] for number in range(len(keys))]
-
-
-_counter: Any = None  # steps done by all workers; set in each worker process
-
-
-def _start_worker(counter: Any) -> None:
-    global _counter
-    _counter = counter
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-
-
-def _die_with_parent() -> None:
-    """Two comparisons that write the same store would waste each other's work."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _count(steps: int) -> None:
-    with _counter.get_lock():
-        _counter.value += steps
-
-
-def _work(job: Job) -> pd.DataFrame:
-    function, arguments = job
-    return function(*arguments, progress=_count)
-
-
-def _run(
-    jobs: dict[int, Job], workers: int, progress: Callable[[int], Any]
-) -> Iterator[tuple[int, pd.DataFrame]]:
-    """Results in the order they are ready."""
-    if workers == 1 or len(jobs) < 2:
-        for number, (function, arguments) in jobs.items():
-            yield number, function(*arguments, progress=progress)
-        return
-    # spawn: a forked child would inherit torch's threads in an unknown state
-    context = multiprocessing.get_context("spawn")
-    counter = context.Value("q", 0)
-    shown = 0
-    with ProcessPoolExecutor(
-        workers, context, initializer=_start_worker, initargs=(counter,)
-    ) as pool:
-        pending: dict[Future[pd.DataFrame], int] = {
-            pool.submit(_work, job): number for number, job in jobs.items()
-        }
-        try:
-            while pending:
-                done, _ = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
-                progress(counter.value - shown)
-                shown = counter.value
-                for future in done:
-                    yield pending.pop(future), future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 
 import dacrl_env
-from dacrl_env import comparison, trials
+from dacrl_env import comparison, results, trials
 from dacrl_env.cli import main
 from dacrl_env.learners import streams
 from dacrl_env.policies import (
@@ -146,7 +146,7 @@ def test_a_fit_keeps_the_course_of_every_run():
     best = trace[trace["hp/learning_rate"] == fitted.policy.config["learning_rate"]]
     ends = trace[trace["step"] == 50]
     assert best["score"].iloc[-1] == ends["score"].max()
-    again = comparison.fitted_of(comparison.fit_frame(fitted))
+    again = results.fitted_of(results.fit_frame(fitted))
     pd.testing.assert_frame_equal(again.trace, trace)
     assert to_json(again.policy) == to_json(fitted.policy)
 

@@ -8,9 +8,9 @@ import pytest
 
 import dacrl_env
 from dacrl_env import Task
-from dacrl_env.comparison import stored, unit_key
 from dacrl_env.evaluation import batches
 from dacrl_env.report import summarize
+from dacrl_env.results import stored, unit_key
 from dacrl_env.store import Store, StoreError
 
 TASK = "dacrl/DQN-CartPole-v0"

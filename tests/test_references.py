@@ -16,9 +16,9 @@ import pytest
 import dacrl_env
 from dacrl_env import Instance, measured, references, registration
 from dacrl_env.cli import main
-from dacrl_env.comparison import unit_key
 from dacrl_env.inner_envs import shift
 from dacrl_env.registration import BATCHED_ENVS
+from dacrl_env.results import unit_key
 from dacrl_env.store import canonical
 from dacrl_env.tasks import DEFAULT_INSTANCE
 

@@ -5,6 +5,7 @@ Both outer environments are thin shells around it.
 
 from __future__ import annotations
 
+import copy
 import sys
 import time
 from collections.abc import Iterator
@@ -110,12 +111,19 @@ def inner_context() -> Iterator[None]:
 class Population:
     """P runs and the operations on them.
 
+    A copy, by :mod:`copy` or by pickling, consists of the settings and of a copy of the
+    state, for which a learner of its own is made: what learners keep beside the state,
+    views of it and scratch memory, is no part of it.
+
     Args:
         settings: of the environment.
         size: number of members.
+        state: of runs that go on; None: there are none yet.
     """
 
-    def __init__(self, settings: Settings, size: int) -> None:
+    def __init__(
+        self, settings: Settings, size: int, state: PopulationState | None = None
+    ) -> None:
         self.settings = settings
         self.size = size
         self.env = make_inner_env(settings.task)
@@ -147,9 +155,34 @@ class Population:
             self._shown if settings.observe_instance else (),
             settings.history,
         )
-        self.state = self._blank()
+        self.state = self._blank() if state is None else state
         self._report_seconds = 0.0
         self._in_step = False  # or left in the middle of one
+
+    # -- copies -----------------------------------------------------------------
+
+    def __copy__(self) -> Population:
+        """As a deep copy: two populations cannot train one state."""
+        return copy.deepcopy(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Population:
+        """Runs that go on alike, bit for bit.
+
+        Raises:
+            SnapshotNotSupported: the inner environments cannot be copied.
+        """
+        state = snapshots.copied(self.state)
+        settings = copy.deepcopy(self.settings, memo)
+        return _continued(settings, self.size, state, self._in_step)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What is pickled.
+
+        Raises:
+            SnapshotNotSupported: the inner environments cannot be pickled.
+        """
+        state = snapshots.packed(self.state)
+        return _unpickled, (self.settings, self.size, state, self._in_step)
 
     def _instance_physics(self) -> Floats:
         """Constants ``(instances, K)``."""
@@ -677,3 +710,17 @@ class Population:
             learner.envs.keys[members] = fresh
             if isinstance(self.env, GymnasiumAdapter):
                 self.env.reseed(learner.envs, members)
+
+
+def _continued(
+    settings: Settings, size: int, state: PopulationState, in_step: bool
+) -> Population:
+    population = Population(settings, size, state)
+    population._in_step = in_step
+    return population
+
+
+def _unpickled(
+    settings: Settings, size: int, state: PopulationState, in_step: bool
+) -> Population:
+    return _continued(settings, size, snapshots.unpacked(state), in_step)

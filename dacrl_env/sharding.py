@@ -89,6 +89,17 @@ class Shards:
         self._start_missing()
         self._replacing = True  # who is started from now on
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What is copied or pickled: a copy has workers and shared memory of its own.
+
+        Raises:
+            SnapshotNotSupported: the inner environments cannot be copied.
+        """
+        open_ = self._end.alive
+        if open_ and self._opaque:
+            self._fetch_objects()
+        return _copied, (self.population, len(self._shares), open_)
+
     # -- operations of a population --------------------------------------------
 
     def start(
@@ -258,6 +269,15 @@ class Shards:
         for number, share in enumerate(self._shares):
             if self._workers[number] is None:
                 self._workers[number] = _start(share, self._replacing)
+
+
+def _copied(population: Population, num_workers: int, open_: bool) -> Shards:
+    shards = Shards(population, num_workers)
+    if not open_:
+        shards.close()
+    elif shards._opaque:
+        shards._hand_out_objects()
+    return shards
 
 
 # -- shared memory ----------------------------------------------------------------

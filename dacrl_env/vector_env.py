@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -300,6 +301,14 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
         if not self._started:
             raise error.ResetNeeded("call reset() before fork()")
         self._engine.fork(parents, shared_streams)
+
+    def __copy__(self) -> PopulationEnv:
+        """As a deep copy: two environments cannot train the same runs."""
+        return copy.deepcopy(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied; the engine first, which has the workers' latest objects."""
+        return {"_engine": self._engine, **self.__dict__}
 
     def close_extras(self, **kwargs: Any) -> None:
         """End the workers, if there are any, and close the inner environments."""

@@ -14,6 +14,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import ArrayLike, NDArray
 
+from dacrl_env.isolation import as_usual
 from dacrl_env.tasks import Hyperparameter
 
 ACTION_MODES = ("continuous", "relative", "discrete", "multidiscrete")
@@ -35,6 +36,7 @@ class ActionMap:
         ValueError: unknown mode.
     """
 
+    @as_usual
     def __init__(self, hyperparameters: Sequence[Hyperparameter], mode: str) -> None:
         if mode not in ACTION_MODES:
             raise ValueError(
@@ -64,6 +66,7 @@ class ActionMap:
         """Default values ``(P, d)``."""
         return np.tile([float(h.default) for h in self.hyperparameters], (P, 1))
 
+    @as_usual
     def to_values(self, actions: ArrayLike, current: Floats) -> Floats:
         """Values ``(P, d)`` that actions ask for, not yet rounded or capped.
 
@@ -94,6 +97,7 @@ class ActionMap:
         values = self._from_unit(self._to_unit(current) + a * self._reach)
         return np.where(a == 0, current, values)  # holding is exact
 
+    @as_usual
     def to_actions(self, config: Mapping[str, ArrayLike], current: Floats) -> Floats:
         """Continuous or relative actions ``(P, d)`` that ask for given values.
 
@@ -129,6 +133,7 @@ class ActionMap:
         )
         return np.divide(offset, span, out=np.zeros_like(offset), where=span > 0)
 
+    @as_usual
     def scaled(self, values: Floats) -> Floats:
         """Values ``(P, d)`` as positions between the bounds, in [-1, 1]."""
         share = (self._to_unit(values) - self._low) / (self._high - self._low)

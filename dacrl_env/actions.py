@@ -133,7 +133,6 @@ class ActionMap:
         )
         return np.divide(offset, span, out=np.zeros_like(offset), where=span > 0)
 
-    @as_usual
     def scaled(self, values: Floats) -> Floats:
         """Values ``(P, d)`` as positions between the bounds, in [-1, 1]."""
         share = (self._to_unit(values) - self._low) / (self._high - self._low)

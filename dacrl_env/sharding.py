@@ -285,7 +285,7 @@ def _leave_to_the_parent() -> None:
     What ends them there, at the end of the environment or of the process, would end
     them here, too: our own finalizer, and multiprocessing's of daemonic processes.
     """
-    children = getattr(multiprocessing.process, "_children", set())
+    children: set[Any] = getattr(multiprocessing.process, "_children", set())
     for shards in _OWN:
         shards._end.detach()
         children -= {w.process for w in shards._workers if w is not None}

@@ -271,7 +271,7 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
     def to_config(self, action: Any, member: int = 0) -> dict[str, float]:
         """Values that one member's action would apply; see the single environment."""
         population = self.population
-        current = population.state.requested[member][None]
+        current = self._requested(member)
         values = population.actions.to_values([action], current)
         return population.config_of(values)
 
@@ -280,9 +280,18 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
     ) -> NDArray[np.float32]:
         """The action ``(d,)`` that asks for given values for one member."""
         population = self.population
-        current = population.state.requested[member][None]
+        current = self._requested(member)
         actions = population.actions.to_actions(config, current)
         return actions[0].astype(np.float32)
+
+    def _requested(self, member: Any) -> NDArray[np.float64]:
+        """What one member goes on from, ``(1, d)``."""
+        if not isinstance(member, int | np.integer) or not 0 <= member < self.num_envs:
+            raise ValueError(
+                f"member must be a whole number from 0 to {self.num_envs - 1}, got "
+                f"{member!r}"
+            )
+        return self.population.state.requested[member][None]
 
     def to_actions(self, config: Mapping[str, ArrayLike]) -> NDArray[np.float64]:
         """Actions ``(num_envs, d)`` from values that are scalars or ``(num_envs,)``.

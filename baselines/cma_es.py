@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from dacrl_env.isolation import as_usual
 from dacrl_env.policies import Cost, Fitted, Policy
 from dacrl_env.store import Store
 from dacrl_env.tasks import Task
@@ -71,6 +72,7 @@ class CMAES:
             raise ValueError(f"sigma must lie in (0, 1], got {self.sigma}")
         require("cma", "CMA-ES", "cma")
 
+    @as_usual  # the library's numbers underflow
     def fit(
         self,
         task: str | Task,

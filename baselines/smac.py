@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dacrl_env.isolation import as_usual
 from dacrl_env.policies import Fitted
 from dacrl_env.store import Store
 from dacrl_env.tasks import Task
@@ -79,6 +80,7 @@ class SMAC:
         check_eta(self.eta)
         require("smac", "SMAC", "smac")
 
+    @as_usual  # the library's numbers underflow
     def fit(
         self,
         task: str | Task,

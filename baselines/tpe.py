@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from dacrl_env.isolation import as_usual
 from dacrl_env.policies import Fitted
 from dacrl_env.store import Store
 from dacrl_env.tasks import Task
@@ -68,6 +69,7 @@ class TPE:
                 )
         require("optuna", "TPE", "optuna")
 
+    @as_usual  # the library's numbers underflow
     def fit(
         self,
         task: str | Task,

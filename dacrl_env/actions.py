@@ -14,6 +14,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import ArrayLike, NDArray
 
+from dacrl_env.isolation import as_usual
 from dacrl_env.tasks import Hyperparameter
 
 ACTION_MODES = ("continuous", "relative", "discrete", "multidiscrete")
@@ -35,6 +36,7 @@ class ActionMap:
         ValueError: unknown mode.
     """
 
+    @as_usual
     def __init__(self, hyperparameters: Sequence[Hyperparameter], mode: str) -> None:
         if mode not in ACTION_MODES:
             raise ValueError(
@@ -64,6 +66,7 @@ class ActionMap:
         """Default values ``(P, d)``."""
         return np.tile([float(h.default) for h in self.hyperparameters], (P, 1))
 
+    @as_usual
     def to_values(self, actions: ArrayLike, current: Floats) -> Floats:
         """Values ``(P, d)`` that actions ask for, not yet rounded or capped.
 
@@ -94,6 +97,7 @@ class ActionMap:
         values = self._from_unit(self._to_unit(current) + a * self._reach)
         return np.where(a == 0, current, values)  # holding is exact
 
+    @as_usual
     def to_actions(self, config: Mapping[str, ArrayLike], current: Floats) -> Floats:
         """Continuous or relative actions ``(P, d)`` that ask for given values.
 
@@ -112,13 +116,24 @@ class ActionMap:
             raise ValueError(
                 f"to_action needs action_mode continuous or relative, not {self.mode}"
             )
+        if not isinstance(config, Mapping):
+            raise ValueError(
+                f"to_action takes a dict of names and values, got {config!r}; valid "
+                f"names: {', '.join(self.names)}"
+            )
         check_names(config, self.names, "hyperparameter")
         values = self.defaults(len(current))
         if self.mode == "relative":
             values = current.copy()
         for k, h in enumerate(self.hyperparameters):
             if h.name in config:
-                values[:, k] = config[h.name]
+                given = _real(config[h.name], h.name)
+                if given.shape not in ((), (len(current),)):
+                    raise ValueError(
+                        f"{h.name} has shape {given.shape}; expected a number, or "
+                        f"{len(current)} of them, one a member"
+                    )
+                values[:, k] = given
                 check_range(h, values[:, k])
         position = self._to_unit(values)
         if self.mode == "relative":
@@ -143,12 +158,7 @@ class ActionMap:
         return twelve_digits(np.stack([h.from_unit(x) for h, x in columns], -1))
 
     def _checked(self, actions: ArrayLike, P: int) -> Floats:
-        try:
-            a = np.asarray(actions)
-        except ValueError as error:
-            raise ValueError(f"actions are not an array: {error}") from error
-        if a.dtype.kind not in "biuf":
-            raise ValueError(f"actions must be real numbers, got dtype {a.dtype}")
+        a = _real(actions, "actions")
         shape = (P,) if self.mode == "discrete" else (P, len(self.names))
         if a.shape != shape:
             what = ", ".join(self.names)
@@ -168,6 +178,51 @@ class ActionMap:
                 f"got {a.tolist()}"
             )
         return a
+
+
+_KINDS = {
+    "O": "objects",
+    "U": "text",
+    "S": "bytes",
+    "c": "complex numbers",
+    "M": "dates",
+    "m": "spans of time",
+}
+
+
+def _real(given: Any, what: str) -> NDArray[Any]:
+    """Real numbers as an array.
+
+    Raises:
+        ValueError: something else, one clear line for each kind.
+    """
+    _refuse_names_and_masks(given, what)
+    try:
+        a = np.asarray(given)
+    except (ValueError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{what} are not an array of numbers: {reason}") from error
+    if a.dtype.kind in "biuf":
+        return a
+    kind = _KINDS.get(a.dtype.kind, f"dtype {a.dtype}")
+    if a.dtype.kind == "O":
+        odd = [x for x in a.ravel() if not isinstance(x, int | float | np.number)]
+        kind = f"{odd[0]!r}" if odd else kind
+    raise ValueError(f"{what} must be real numbers, got {kind}")
+
+
+def _refuse_names_and_masks(given: Any, what: str) -> None:
+    """Raise a ValueError where numpy would take something for numbers silently."""
+    if isinstance(given, Mapping):
+        raise ValueError(
+            f"{what} must be numbers, not a dict; env.unwrapped.to_action(...) makes "
+            "an action of names and values, to_actions(...) those of a population"
+        )
+    if isinstance(given, list | tuple):
+        for part in given:
+            _refuse_names_and_masks(part, what)
+    elif isinstance(given, np.ma.MaskedArray) and np.ma.is_masked(given):
+        raise ValueError(f"{what} must be numbers, got a masked array with masked ones")
 
 
 def twelve_digits(values: ArrayLike) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -238,6 +239,10 @@ class DynamicConfigEnv(gym.Env[NDArray[np.float32], Any]):
         current = self.population.state.requested
         actions = self.population.actions.to_actions(config, current)
         return actions[0].astype(np.float32)
+
+    def __copy__(self) -> DynamicConfigEnv:
+        """As a deep copy: two environments cannot train one run."""
+        return copy.deepcopy(self)
 
     def close(self) -> None:
         """Close the inner environments."""

@@ -134,7 +134,9 @@ def _run_of(task: Task, options: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_options(options: Mapping[str, Any]) -> None:
     """Raise a ValueError for options of the environment that are not the user's."""
-    taken = [name for name in ("report", "num_envs") if name in options]
+    taken = [
+        name for name in ("report", "num_envs", "autoreset_mode") if name in options
+    ]
     if taken:
         raise ValueError(f"{', '.join(taken)} cannot be given: what is run decides it")
 

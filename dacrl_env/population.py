@@ -5,24 +5,21 @@ Both outer environments are thin shells around it.
 
 from __future__ import annotations
 
-import sys
+import copy
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 from gymnasium import error
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
 
 from dacrl_env import observations
 from dacrl_env import snapshot as snapshots
 from dacrl_env.actions import ActionMap, check_names
 from dacrl_env.inner_envs.gymnasium_adapter import GymnasiumAdapter
+from dacrl_env.isolation import as_usual, inner_context
 from dacrl_env.learners import streams
 from dacrl_env.registration import load_learner, make_inner_env
 from dacrl_env.rewards import RewardContext
@@ -82,40 +79,22 @@ class Outcome:
     ended: NDArray[np.bool_]
 
 
-@cache
-def _blas() -> ThreadpoolController:
-    """What multiplies numpy's matrices; to look for it takes longer than a step."""
-    return ThreadpoolController().select(user_api="blas")
-
-
-@contextmanager
-def inner_context() -> Iterator[None]:
-    """One thread, no gradients, no denormal numbers; restored afterwards.
-
-    More threads of torch or numpy make these small products slower. Adam's moments of
-    units that have died fade to denormal numbers, with which some processors compute
-    twenty times as slowly; here they are zeros.
-    """
-    threads, flushed = torch.get_num_threads(), sys.float_info.min / 2 == 0.0
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
-    try:
-        with torch.no_grad(), _blas().limit(limits=1):
-            yield
-    finally:
-        torch.set_flush_denormal(flushed)
-        torch.set_num_threads(threads)
-
-
 class Population:
     """P runs and the operations on them.
+
+    A copy, by :mod:`copy` or by pickling, consists of the settings and of a copy of the
+    state, for which a learner of its own is made: what learners keep beside the state,
+    views of it and scratch memory, is no part of it.
 
     Args:
         settings: of the environment.
         size: number of members.
+        state: of runs that go on; None: there are none yet.
     """
 
-    def __init__(self, settings: Settings, size: int) -> None:
+    def __init__(
+        self, settings: Settings, size: int, state: PopulationState | None = None
+    ) -> None:
         self.settings = settings
         self.size = size
         self.env = make_inner_env(settings.task)
@@ -147,9 +126,34 @@ class Population:
             self._shown if settings.observe_instance else (),
             settings.history,
         )
-        self.state = self._blank()
+        self.state = self._blank() if state is None else state
         self._report_seconds = 0.0
         self._in_step = False  # or left in the middle of one
+
+    # -- copies -----------------------------------------------------------------
+
+    def __copy__(self) -> Population:
+        """As a deep copy: two populations cannot train one state."""
+        return copy.deepcopy(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Population:
+        """Runs that go on alike, bit for bit.
+
+        Raises:
+            SnapshotNotSupported: the inner environments cannot be copied.
+        """
+        state = snapshots.copied(self.state)
+        settings = copy.deepcopy(self.settings, memo)
+        return _continued(settings, self.size, state, self._in_step)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What is pickled.
+
+        Raises:
+            SnapshotNotSupported: the inner environments cannot be pickled.
+        """
+        state = snapshots.packed(self.state)
+        return _unpickled, (self.settings, self.size, state, self._in_step)
 
     def _instance_physics(self) -> Floats:
         """Constants ``(instances, K)``."""
@@ -202,6 +206,7 @@ class Population:
 
     # -- outer steps ------------------------------------------------------------
 
+    @as_usual
     def start(
         self,
         members: Ints,
@@ -291,8 +296,25 @@ class Population:
                 "the last step did not reach its end, so that the runs are between two "
                 "decisions: reset() all of them, or restore() a snapshot"
             )
-        state, s, learner = self.state, self.settings, self.state.learner
+        state, s = self.state, self.settings
         began, self._report_seconds = time.perf_counter(), 0.0
+        context = self._train(requested)
+        # a function of the user's, under numpy's settings of the user's
+        rewards = np.asarray(s.reward(context), np.float64)
+        if rewards.shape != (self.size,):
+            raise ValueError(
+                f"reward {s.reward!r} must return a value for each member, shape "
+                f"({self.size},), but returned shape {rewards.shape}"
+            )
+        spent = time.perf_counter() - began - self._report_seconds
+        state.wall_seconds += spent / self.size
+        self._in_step = False
+        return Outcome(rewards, context.ended)
+
+    @as_usual
+    def _train(self, requested: Floats) -> RewardContext:
+        """Train until the next decision, and say what came of it."""
+        state, s, learner = self.state, self.settings, self.state.learner
         state.applied = self._apply(requested)
         state.requested = self._held(requested)
         self._in_step = True
@@ -339,7 +361,7 @@ class Population:
         rows = self._features(previous_return, signals)
         state.observation[:, 1:] = state.observation[:, :-1].copy()
         state.observation[:, 0] = rows
-        context = RewardContext(
+        return RewardContext(
             score=state.score.copy(),
             previous_score=previous_score,
             best_score=state.best_score.copy(),
@@ -349,16 +371,6 @@ class Population:
             ended=ended,
             diverged=state.diverged.copy(),
         )
-        rewards = np.asarray(s.reward(context), np.float64)
-        if rewards.shape != (self.size,):
-            raise ValueError(
-                f"reward {s.reward!r} must return a value for each member, shape "
-                f"({self.size},), but returned shape {rewards.shape}"
-            )
-        spent = time.perf_counter() - began - self._report_seconds
-        state.wall_seconds += spent / self.size
-        self._in_step = False
-        return Outcome(rewards, ended)
 
     def _held(self, requested: Floats) -> Floats:
         """Values ``(P, d)`` that relative actions go on from: capped, not rounded."""
@@ -428,6 +440,7 @@ class Population:
                 state.reports[members, point[members]] = scores
         self._report_seconds += time.perf_counter() - began
 
+    @as_usual
     def final_report(self) -> Floats:
         """Scores ``(P,)`` by the report stream of runs that are over.
 
@@ -466,6 +479,7 @@ class Population:
         steps = self.state.learner.env_steps
         return self.state.diverged | (steps >= self.settings.budget)
 
+    @as_usual
     def config_of(self, requested: Floats) -> dict[str, float]:
         """Controlled values of the first member as they would be applied."""
         applied = dict(zip(self.names, self._apply(requested)[0], strict=True))
@@ -677,3 +691,17 @@ class Population:
             learner.envs.keys[members] = fresh
             if isinstance(self.env, GymnasiumAdapter):
                 self.env.reseed(learner.envs, members)
+
+
+def _continued(
+    settings: Settings, size: int, state: PopulationState, in_step: bool
+) -> Population:
+    population = Population(settings, size, state)
+    population._in_step = in_step
+    return population
+
+
+def _unpickled(
+    settings: Settings, size: int, state: PopulationState, in_step: bool
+) -> Population:
+    return _continued(settings, size, snapshots.unpacked(state), in_step)

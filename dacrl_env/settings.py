@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,10 @@ class Settings:
     history: int
     report: bool
     report_steps: tuple[int, ...]  # where in the run the report evaluates
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Settings:
+        """Nothing here changes, but a reward of the user's may have a state."""
+        return replace(self, reward=copy.deepcopy(self.reward, memo))
 
     def shaping(self) -> dict[str, Any]:
         """What a snapshot must agree with, as JSON values."""
@@ -263,8 +268,6 @@ def _divides(what: str, part: int, name: str, whole: int) -> None:
 def _with_defaults(
     hyperparameters: Any, defaults: Mapping[str, float]
 ) -> dict[str, Hyperparameter]:
-    from dataclasses import replace
-
     known = {h.name: h for h in hyperparameters}
     check_names(defaults, list(known), "hyperparameter")
     for name, value in defaults.items():

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import os
 import pickle
 import shutil
 import signal
@@ -86,8 +87,20 @@ class Shards:
         )
         self._workers: list[_Worker | None] = [None] * num_workers
         self._end = weakref.finalize(self, _stop, self._workers)
+        _OWN.add(self)
         self._start_missing()
         self._replacing = True  # who is started from now on
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What is copied or pickled: a copy has workers and shared memory of its own.
+
+        Raises:
+            SnapshotNotSupported: the inner environments cannot be copied.
+        """
+        open_ = self._end.alive
+        if open_ and self._opaque:
+            self._fetch_objects()
+        return _copied, (self.population, len(self._shares), open_)
 
     # -- operations of a population --------------------------------------------
 
@@ -187,7 +200,10 @@ class Shards:
         environment objects, which cannot be shared: their inner episodes begin anew.
         """
         if not self._end.alive:
-            raise error.ClosedEnvironmentError("the environment is closed")
+            raise error.ClosedEnvironmentError(
+                "the environment is closed, or was made in another process, to which "
+                "its workers belong"
+            )
         self._start_missing()
         self._begun[:] = False
         attempts = dict.fromkeys(jobs, 1)
@@ -258,6 +274,35 @@ class Shards:
         for number, share in enumerate(self._shares):
             if self._workers[number] is None:
                 self._workers[number] = _start(share, self._replacing)
+
+
+_OWN: weakref.WeakSet[Shards] = weakref.WeakSet()  # made in this process
+
+
+def _leave_to_the_parent() -> None:
+    """In a forked child, forget the workers of the process that made them.
+
+    What ends them there, at the end of the environment or of the process, would end
+    them here, too: our own finalizer, and multiprocessing's of daemonic processes.
+    """
+    children: set[Any] = getattr(multiprocessing.process, "_children", set())
+    for shards in _OWN:
+        shards._end.detach()
+        children -= {w.process for w in shards._workers if w is not None}
+    _OWN.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_the_parent)
+
+
+def _copied(population: Population, num_workers: int, open_: bool) -> Shards:
+    shards = Shards(population, num_workers)
+    if not open_:
+        shards.close()
+    elif shards._opaque:
+        shards._hand_out_objects()
+    return shards
 
 
 # -- shared memory ----------------------------------------------------------------

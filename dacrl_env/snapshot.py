@@ -13,11 +13,14 @@ import copy
 import hashlib
 import json
 import os
+import pickle
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import gymnasium as gym
 import numpy as np
 import torch
@@ -91,9 +94,25 @@ def _copy_objects(array: NDArray[Any]) -> NDArray[Any]:
     """A copy of every object, one by one: an object that stands twice becomes two."""
     result = np.empty_like(array)
     for place in np.ndindex(array.shape):
-        _refuse_to_forget(array[place])
-        result[place] = copy.deepcopy(array[place])
+        with _named_if_refused(array[place]):
+            _refuse_to_forget(array[place])
+            result[place] = copy.deepcopy(array[place])
     return result
+
+
+@contextmanager
+def _named_if_refused(env: Any) -> Iterator[None]:
+    """Turn whatever a copy of an environment raises into SnapshotNotSupported."""
+    try:
+        yield
+    except Exception as error:
+        spec = getattr(env, "spec", None)
+        name = type(env).__name__ if spec is None else spec.id
+        raise SnapshotNotSupported(
+            f"the inner environment {name} cannot be copied ({error}); "
+            "use snapshot(exact=False), which keeps the learner and restarts "
+            "the environments"
+        ) from error
 
 
 def _refuse_to_forget(env: Any) -> None:
@@ -128,7 +147,7 @@ def capture(
     for name, leaf in leaves(state):
         if is_opaque(leaf):
             if opaque:
-                arrays[name] = _copied(leaf[rows])
+                arrays[name] = _copy_objects(leaf[rows])
         else:
             part = leaf[rows]
             if isinstance(part, torch.Tensor):
@@ -144,7 +163,66 @@ def objects(state: Any, rows: Any = slice(None)) -> dict[str, NDArray[Any]]:
     Raises:
         SnapshotNotSupported: one cannot be copied.
     """
-    return {n: _copied(leaf[rows]) for n, leaf in leaves(state) if is_opaque(leaf)}
+    return {
+        n: _copy_objects(leaf[rows]) for n, leaf in leaves(state) if is_opaque(leaf)
+    }
+
+
+def copied(state: Any) -> Any:
+    """An equal state that shares no memory and no object with this one.
+
+    Raises:
+        SnapshotNotSupported: an environment object cannot be copied.
+    """
+
+    def copy_of(_: str, leaf: Any) -> Any:
+        if isinstance(leaf, torch.Tensor):
+            with torch.inference_mode(False):  # memory that can be written to anywhere
+                return leaf.clone()
+        return _copy_objects(leaf) if is_opaque(leaf) else leaf.copy()
+
+    result = take_rows(state, slice(None))
+    replace_leaves(result, copy_of)
+    return result
+
+
+def packed(state: Any) -> Any:
+    """A state that can be pickled: every environment object is bytes.
+
+    They are pickled here, one by one, so that one that cannot be is named. Classes of
+    scripts and notebooks go with them.
+
+    Raises:
+        SnapshotNotSupported: an environment object cannot be pickled.
+    """
+
+    def bytes_of(env: Any) -> bytes:
+        with _named_if_refused(env):
+            _refuse_to_forget(env)
+            return bytes(cloudpickle.dumps(env))
+
+    return _with_objects(state, bytes_of)
+
+
+def unpacked(state: Any) -> Any:
+    """The inverse of `packed`."""
+    return _with_objects(state, pickle.loads)
+
+
+def _with_objects(state: Any, replacement: Callable[[Any], Any]) -> Any:
+    """A state on the same arrays, with each environment object replaced."""
+
+    def replaced(_: str, leaf: Any) -> Any:
+        if not is_opaque(leaf):
+            return leaf
+        result = np.empty_like(leaf)
+        for place in np.ndindex(leaf.shape):
+            result[place] = replacement(leaf[place])
+        return result
+
+    result = take_rows(state, slice(None))
+    replace_leaves(result, replaced)
+    return result
 
 
 def move_rows(leaf: Any, rows: NDArray[np.int64], source: NDArray[np.int64]) -> None:
@@ -166,17 +244,6 @@ def move_rows(leaf: Any, rows: NDArray[np.int64], source: NDArray[np.int64]) -> 
     for start in range(0, table.shape[1], width):
         part = table[:, start : start + width]
         part[rows] = part[source]
-
-
-def _copied(array: NDArray[Any]) -> NDArray[Any]:
-    try:
-        return _copy_objects(array)
-    except Exception as error:
-        raise SnapshotNotSupported(
-            f"the inner environments cannot be copied ({error}); "
-            "use snapshot(exact=False), which keeps the learner and restarts "
-            "the environments"
-        ) from error
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,10 +26,22 @@ OPTIONS = ("instance", "snapshot", "reset_mask")
 class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
     """A population of :class:`~dacrl_env.env.DynamicConfigEnv`, member by member.
 
-    Spaces, rewards and infos of a member are those of the single environment. A member
-    whose run ends starts the next one in the same step (``AutoresetMode.SAME_STEP``):
-    ``infos["final_obs"]`` and ``infos["final_info"]`` hold what ended. Infos are arrays
-    ``(num_envs,)`` with a mask ``_<key>`` beside every key.
+    Spaces, rewards and infos of a member are those of the single environment. Infos are
+    arrays ``(num_envs,)`` with a mask ``_<key>`` beside every key.
+
+    What happens to a member whose run has ended is what Gymnasium's own vector
+    environments do in the three modes of ``gymnasium.vector.AutoresetMode``:
+
+    - ``SAME_STEP``: the next run begins in the same step. ``infos["final_obs"]`` and
+      ``infos["final_info"]`` hold what ended.
+    - ``NEXT_STEP``: its last observation and info are given. The step after that begins
+      the next run; its reward is 0 and the member's action means nothing.
+    - ``DISABLED``: the same, but the step after that is refused until the member has
+      been reset, alone by ``options={"reset_mask": ...}``.
+
+    Gymnasium's vector wrappers that change observations need ``NEXT_STEP`` or
+    ``DISABLED``. Where ``NEXT_STEP`` begins a run while others go on, it takes part in
+    their decision, which is undone afterwards.
 
     Args:
         task: id or task.
@@ -38,6 +51,7 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
             each; results do not depend on it. With 1 all is done in this process. A
             script that starts workers needs ``if __name__ == "__main__":``, as always
             with :mod:`multiprocessing`.
+        autoreset_mode: a ``gymnasium.vector.AutoresetMode``, or its name or value.
         **options: see :func:`dacrl_env.settings.resolve`.
 
     Raises:
@@ -57,6 +71,7 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
         num_envs: int = 1,
         render_mode: str | None = None,
         num_workers: int = 1,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
         **options: Any,
     ) -> None:
         if render_mode is not None:
@@ -65,6 +80,8 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
             raise ValueError(f"num_envs must be at least 1, got {num_envs!r}")
         if not isinstance(num_workers, int | np.integer) or num_workers < 1:
             raise ValueError(f"num_workers must be at least 1, got {num_workers!r}")
+        self.autoreset_mode = _autoreset_mode(autoreset_mode)
+        self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         self.render_mode = None
         self.num_envs = int(num_envs)
         self.settings: Settings = resolve(task, **options)
@@ -198,33 +215,54 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
             raise error.ResetNeeded("call reset() before step(): no run is under way")
         population = self.population
         requested = population.actions.to_values(actions, population.state.requested)
-        outcome = self._engine.advance(requested)
+        over = (
+            population.ended()
+        )  # since the step before, in other modes than SAME_STEP
+        if over.any() and self.autoreset_mode is AutoresetMode.DISABLED:
+            raise error.ResetNeeded(
+                f"the runs of members {np.flatnonzero(over).tolist()} are over: reset "
+                'them by reset(options={"reset_mask": ...}), or choose another '
+                "autoreset_mode"
+            )
+        waiting = np.flatnonzero(over)
+        rewards, ended = np.zeros(self.num_envs), np.zeros(self.num_envs, bool)
+        if len(waiting):
+            self._begin(waiting, later=1)
+            requested[waiting] = population.state.requested[waiting]
+        if not over.all():
+            outcome = self._engine.advance(requested)
+            rewards, ended = outcome.rewards, outcome.ended
+            if len(waiting):
+                # all members advance together; those that begin have yet to do so
+                self._begin(waiting, later=0)
+                rewards, ended = np.where(over, 0.0, rewards), ended & ~over
         infos: dict[str, Any] = {}
-        if outcome.ended.any():
+        if ended.any() and self.autoreset_mode is AutoresetMode.SAME_STEP:
             final = population.observation()
             infos["final_obs"] = np.full(self.num_envs, None, object)
-            for i in np.flatnonzero(outcome.ended):
+            for i in np.flatnonzero(ended):
                 infos["final_obs"][i] = final[i]
-            infos["_final_obs"] = outcome.ended.copy()
-            infos["final_info"] = self._infos(outcome.ended)
-            infos["_final_info"] = outcome.ended.copy()
-            self._next_episodes(np.flatnonzero(outcome.ended))
+            infos["_final_obs"] = ended.copy()
+            infos["final_info"] = self._infos(ended)
+            infos["_final_info"] = ended.copy()
+            self._begin(np.flatnonzero(ended), later=1)
         infos.update(self._infos(np.ones(self.num_envs, bool)))
         return (
             population.observation(),
-            outcome.rewards,
-            outcome.ended,
+            rewards,
+            ended,
             np.zeros(self.num_envs, bool),
             infos,
         )
 
-    def _next_episodes(self, members: NDArray[np.int64]) -> None:
+    def _begin(self, members: NDArray[np.int64], later: int) -> None:
+        """Begin runs of so many episodes later, each on the instance of its stream."""
         state = self.population.state
         self._engine.start(
             members,
             state.seeds[members],
             state.seed_members[members],
-            state.episodes[members] + 1,
+            state.episodes[members] + later,
         )
 
     def _infos(self, mask: NDArray[np.bool_]) -> dict[str, Any]:
@@ -233,7 +271,7 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
     def to_config(self, action: Any, member: int = 0) -> dict[str, float]:
         """Values that one member's action would apply; see the single environment."""
         population = self.population
-        current = population.state.requested[member][None]
+        current = self._requested(member)
         values = population.actions.to_values([action], current)
         return population.config_of(values)
 
@@ -242,9 +280,18 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
     ) -> NDArray[np.float32]:
         """The action ``(d,)`` that asks for given values for one member."""
         population = self.population
-        current = population.state.requested[member][None]
+        current = self._requested(member)
         actions = population.actions.to_actions(config, current)
         return actions[0].astype(np.float32)
+
+    def _requested(self, member: Any) -> NDArray[np.float64]:
+        """What one member goes on from, ``(1, d)``."""
+        if not isinstance(member, int | np.integer) or not 0 <= member < self.num_envs:
+            raise ValueError(
+                f"member must be a whole number from 0 to {self.num_envs - 1}, got "
+                f"{member!r}"
+            )
+        return self.population.state.requested[member][None]
 
     def to_actions(self, config: Mapping[str, ArrayLike]) -> NDArray[np.float64]:
         """Actions ``(num_envs, d)`` from values that are scalars or ``(num_envs,)``.
@@ -278,14 +325,16 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
         """Continue from a snapshot of as many members.
 
         Raises:
-            SnapshotError: it does not fit, or holds runs that are over; the runs are
-                left untouched.
+            SnapshotError: it does not fit, or, where runs that end are followed by
+                others in the same step, holds some that are over; the runs are left
+                untouched.
         """
         over = self.population.over(snap)
-        if over.any():
+        if over.any() and self.autoreset_mode is AutoresetMode.SAME_STEP:
             raise SnapshotError(
                 f"members {np.flatnonzero(over).tolist()} of the snapshot are over; "
-                "use snapshot.select for the others"
+                "use snapshot.select for the others, or autoreset_mode NEXT_STEP or "
+                "DISABLED"
             )
         self._engine.restore(snap)
         self._started = True
@@ -301,11 +350,34 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
             raise error.ResetNeeded("call reset() before fork()")
         self._engine.fork(parents, shared_streams)
 
+    def __copy__(self) -> PopulationEnv:
+        """As a deep copy: two environments cannot train the same runs."""
+        return copy.deepcopy(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied; the engine first, which has the workers' latest objects."""
+        return {"_engine": self._engine, **self.__dict__}
+
     def close_extras(self, **kwargs: Any) -> None:
         """End the workers, if there are any, and close the inner environments."""
         if isinstance(self._engine, Shards):
             self._engine.close()
         self.population.close()
+
+
+def _autoreset_mode(mode: Any) -> AutoresetMode:
+    """A mode by name or value.
+
+    Raises:
+        ValueError: there is no such mode.
+    """
+    for one in AutoresetMode:
+        if mode is one or mode in (one.name, one.value):
+            return one
+    raise ValueError(
+        f"unknown autoreset_mode {mode!r}; valid: "
+        f"{', '.join(one.name for one in AutoresetMode)}"
+    )
 
 
 def _is_seed(seed: Any) -> bool:

@@ -476,6 +476,68 @@ def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
         time.sleep(0.05)
 
 
+FORKED = {
+    "exit": "sys.exit(0)",
+    "close": "env.close(); sys.exit(0)",
+    "collected": "del env; gc.collect(); sys.exit(0)",
+    "exception": "raise KeyError('of the user')",
+    "used": (
+        "env.step(zeros)"  # shared memory and pipes are the parent's
+    ),
+    "multiprocessing": None,
+}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.parametrize("way", FORKED)
+def test_workers_are_ended_by_their_own_process_alone(way: str, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    if FORKED[way] is None:
+        child = """
+    one = multiprocessing.get_context("fork").Process(target=leave, args=(env,))
+    one.start()
+    one.join()
+"""
+    else:
+        child = f"""
+    if os.fork() == 0:
+        {FORKED[way]}
+    os.wait()
+"""
+    script.write_text(
+        f"""
+import gc, multiprocessing, os, sys
+import numpy as np
+from dacrl_env.vector_env import PopulationEnv
+def leave(env):
+    env.close()
+if __name__ == "__main__":
+    zeros = np.zeros((2, 1))
+    env = PopulationEnv("dacrl/NoisyQuadratic-v0", 2, num_workers=2, budget=50)
+    env.reset(seed=0)
+    env.step(zeros)
+    pids = [w.process.pid for w in env._engine._workers]
+{child}
+    env.step(zeros)  # a worker that had died would be replaced, with a warning
+    assert pids == [w.process.pid for w in env._engine._workers]
+    print("steps", env.population.state.learner.env_steps.tolist())
+    env.close()
+"""
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(script)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("steps [2, 2]\n")
+    if way == "used":
+        assert "ClosedEnvironmentError: the environment is closed, or" in done.stderr
+    elif way != "exception":
+        assert done.stderr == ""
+
+
 def _is_running(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

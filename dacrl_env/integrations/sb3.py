@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from gymnasium.vector import VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
@@ -37,11 +37,17 @@ def to_sb3(envs: VectorEnv[Any, Any, Any], monitored: bool = True) -> VecEnv:
 
     Raises:
         TypeError: another vector environment, or wrappers, which would be lost.
+        ValueError: a population whose runs are not followed in the same step.
     """
     if not isinstance(envs, PopulationEnv):
         raise TypeError(
             f"to_sb3 takes a PopulationEnv without wrappers, got {envs!r}; use the "
             "wrappers of stable_baselines3.common.vec_env on the result"
+        )
+    if envs.autoreset_mode is not AutoresetMode.SAME_STEP:
+        raise ValueError(
+            "Stable-Baselines3 needs autoreset_mode SAME_STEP, which is the default; "
+            f"got {envs.autoreset_mode.name}"
         )
     adapter = PopulationVecEnv(envs)
     return VecMonitor(adapter) if monitored else adapter

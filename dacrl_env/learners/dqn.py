@@ -187,6 +187,7 @@ class DQN:
         self.env = env
         self.eval_env = eval_env
         self.config = config
+        self.budget = budget
         self.device = device
         self.capacity = self.replay_capacity(config, budget)
         self.features = int(np.prod(env.observation_shape))
@@ -196,6 +197,11 @@ class DQN:
         self._work: dict[tuple[int, int], _Work] = {}
         self._views: dict[tuple[int, int], _Rows] = {}
         self._views_of: DQNState | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy is made afresh: scratch memory and views are of this one alone."""
+        arguments = (self.env, self.eval_env, self.config, self.budget, self.device)
+        return type(self), arguments
 
     # -- configuration ----------------------------------------------------------
 

@@ -193,6 +193,7 @@ class PPO:
         self.env = env
         self.eval_env = eval_env
         self.config = config
+        self.budget = budget
         self.device = device
         self.features = int(np.prod(env.observation_shape))
         self.continuous = env.num_actions == 0
@@ -207,6 +208,11 @@ class PPO:
         self.row = networks.padded(self.num_parameters)
         self._memory = networks.Memory(device)
         self._work: dict[tuple[int, int], _Work] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy is made afresh: scratch memory and views are of this one alone."""
+        arguments = (self.env, self.eval_env, self.config, self.budget, self.device)
+        return type(self), arguments
 
     # -- configuration ----------------------------------------------------------
 

@@ -1,12 +1,15 @@
 """Random states of members: Stable-Baselines3 draws from global generators.
 
 While a member is loaded the global generators are the member's; around that they are
-put back (`globals_kept`), so that nobody else notices.
+put back (`globals_kept`), so that nobody else notices. One thread at a time can have
+them: others that train with Stable-Baselines3 wait.
 """
 
 from __future__ import annotations
 
+import os
 import random
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,13 +48,27 @@ class Generators:
 @contextmanager
 def globals_kept() -> Iterator[None]:
     """Put the global generators back as they were, also after an exception."""
-    kept = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    try:
-        yield
-    finally:
-        random.setstate(kept[0])
-        np.random.set_state(kept[1])  # noqa: NPY002
-        torch.set_rng_state(kept[2])
+    with _turn:
+        kept = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(kept[0])
+            np.random.set_state(kept[1])  # noqa: NPY002
+            torch.set_rng_state(kept[2])
+
+
+_turn = threading.RLock()
+
+
+def _forked() -> None:
+    """In a child nobody has the turn but the thread that forked, which is alone."""
+    global _turn
+    _turn = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def seed_of(key: Any) -> int:

@@ -84,7 +84,9 @@ class Lock:
         path = directory / "locks" / f"{name}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         # no marker files where there are no locks: a dead process would leave them
-        self._lock = FileLock(path, timeout=0, thread_local=False, fallback_to_soft=False)
+        self._lock = FileLock(
+            path, timeout=0, thread_local=False, fallback_to_soft=False
+        )
         try:
             self._lock.acquire()
         except Timeout:

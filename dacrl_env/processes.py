@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -227,6 +228,46 @@ def _own_registrations() -> dict[str, bytes]:
             with suppress(pickle.PicklingError, AttributeError, TypeError, ValueError):
                 found[name] = cloudpickle.dumps(replace(spec, entry_point=entry))
     return found
+
+
+class RemoteTraceback(Exception):  # noqa: N818 - the cause of an error, as text
+    """Where a worker was when it failed."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
+
+
+def pack_error(error: BaseException) -> bytes:
+    """An error for another process: with its notes, attributes, and where it arose."""
+    text = "".join(traceback.format_exception(error))
+    for exception in (error, *_substitutes(error)):
+        try:
+            data = cloudpickle.dumps((exception, text))
+            pickle.loads(data)  # there are some that can only be written
+        except Exception:
+            continue
+        return data
+    raise AssertionError("text can be passed on")
+
+
+def unpack_error(data: bytes) -> BaseException:
+    """The error, to be raised; its cause is the traceback of the other process."""
+    error: BaseException
+    error, text = pickle.loads(data)
+    error.__cause__ = RemoteTraceback(text)
+    return error
+
+
+def _substitutes(error: BaseException) -> Iterator[BaseException]:
+    """What says the same where an error itself cannot be passed on."""
+    text = f"{type(error).__name__} in a worker: {error}"
+    for attributes in (vars(error), {}):
+        substitute = RuntimeError(text)
+        for name, value in attributes.items():
+            with suppress(Exception):
+                pickle.loads(cloudpickle.dumps(value))
+                setattr(substitute, name, value)
+        yield substitute
 
 
 # -- how many ------------------------------------------------------------------------

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import sys
 import time
-import traceback
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import connection
@@ -36,9 +35,9 @@ _WAIT_SECONDS = 0.2  # for workers, before other things are looked at
 
 def run_units(
     store: Store | None,
-    keys: list[Key],
-    jobs: list[Job],
-    sizes: list[int],
+    keys: Sequence[Key],
+    jobs: Sequence[Job],
+    sizes: Sequence[int],
     workers: int,
     bar: Any,
 ) -> list[pd.DataFrame]:
@@ -250,7 +249,7 @@ def _take(
         return
     hand.number = None
     if kind == "failed":
-        raise _with_traceback(*content)
+        raise processes.unpack_error(content)
     if kind == "busy":
         if content.owner is not None and content.owner.is_here:
             raise content  # it would wait for this process
@@ -291,22 +290,9 @@ def _has_died(queue: _Queue, hand: _Hand, early: int) -> None:
     warnings.warn(
         f"a worker died with {how}; {what} is begun again by another one",
         RuntimeWarning,
-        stacklevel=4,
+        stacklevel=2,
     )
     queue.todo.appendleft(number)
-
-
-class RemoteTraceback(Exception):  # noqa: N818 - the cause of an error, as text
-    """Where a worker was when it failed."""
-
-    def __str__(self) -> str:
-        return f"\n{self.args[0]}"
-
-
-def _with_traceback(data: bytes, text: str) -> BaseException:
-    failure: BaseException = processes.unpack(data)
-    failure.__cause__ = RemoteTraceback(text)
-    return failure
 
 
 # -- in a worker ----------------------------------------------------------------------
@@ -352,31 +338,7 @@ def _answer(data: bytes, steps: _Steps) -> tuple[str, Any]:
     except BaseException as failure:  # whatever users' code raises, a SystemExit too
         if child.leaving() or isinstance(failure, BrokenPipeError):
             raise
-        return "failed", _packed(failure)
+        return "failed", processes.pack_error(failure)
     if isinstance(result, Busy):
         return "busy", result
     return "done", result if store is None or key is None else None
-
-
-def _packed(failure: BaseException) -> tuple[bytes, str]:
-    """An exception with its notes and attributes, and its traceback as text."""
-    text = "".join(traceback.format_exception(failure))
-    for exception in (failure, *_substitutes(failure)):
-        try:
-            data = processes.pack(exception, "the error")
-            processes.unpack(data)  # some can be packed alone
-        except Exception:  # noqa: S112, PERF203 - then as the next one
-            continue
-        return data, text
-    raise AssertionError("text can be passed on")
-
-
-def _substitutes(failure: BaseException) -> Iterator[BaseException]:
-    """What says the same where the exception itself cannot be passed on."""
-    whole = RuntimeError(f"{type(failure).__name__} in a worker: {failure}")
-    for name, value in vars(failure).items():
-        with suppress(Exception):
-            processes.unpack(processes.pack(value, name))
-            setattr(whole, name, value)
-    yield whole
-    yield RuntimeError(f"{type(failure).__name__} in a worker: {failure}")

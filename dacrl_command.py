@@ -12,7 +12,7 @@ from types import FrameType
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    os.write(2, b"dacrl: interrupted before it began\n")
+    os.write(2, b"dacrl: interrupted before it began; the same command begins anew\n")
     os._exit(128 + number)
 
 

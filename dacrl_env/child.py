@@ -7,11 +7,16 @@ takes seconds, in which a parent can die and a terminal can interrupt.
 
 from __future__ import annotations
 
+import atexit
+import importlib
 import os
 import signal
 import sys
 import threading
 import time
+import traceback
+from contextlib import suppress
+from multiprocessing.connection import Connection
 from types import FrameType
 
 POLL = 0.1  # seconds between looks at the parent
@@ -44,19 +49,32 @@ def _watch(parent: int) -> None:
 
 
 def main() -> None:
-    """Call the function that comes through the pipe."""
+    """Call the function that comes through the pipe, and end."""
     # a terminal interrupts all its processes: the parent decides what that means
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         signal.signal(signal.SIGHUP, _leave)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # all were held back until here
-    descriptor, parent = map(int, sys.argv[1:3])
-    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    status = 0
+    try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # all were held back until here
+        descriptor, parent = map(int, sys.argv[1:3])
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+        _call(descriptor)
+    except SystemExit as asked:
+        status = asked.code if isinstance(asked.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    # the interpreter would take torch apart for half a second
+    os._exit(status)
 
-    import importlib
-    from multiprocessing.connection import Connection
 
+def _call(descriptor: int) -> None:
     pipe: Connection = Connection(descriptor)
     try:
         path, arguments, (module, name), given = pipe.recv()

@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-SOURCES := dacrl_env agents baselines benchmarks tests
+SOURCES := dacrl_command.py dacrl_env agents baselines benchmarks tests
 
 .PHONY: demo test test-slow lint types bench references clean
 

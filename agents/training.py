@@ -21,6 +21,7 @@ import inspect
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ from dacrl_env.actions import check_names
 from dacrl_env.evaluation import evaluate, suitable_options
 from dacrl_env.integrations.sb3 import to_sb3
 from dacrl_env.learners.sb3 import random_state
+from dacrl_env.locks import journal_lock
 from dacrl_env.policies import METHODS, Cost, Fitted, from_json, to_json
 from dacrl_env.registration import get_task
 from dacrl_env.settings import resolve
@@ -127,21 +129,21 @@ class Outer:
         Raises:
             ValueError: options of the wrong kind, unknown observation rows, or a
                 budget below one round.
+            Busy: somebody, perhaps this process, has the checkpoints in use.
             StoreError: a damaged checkpoint.
         """
+        task, budget = get_task(task), int(budget)
+        alone: AbstractContextManager[Any] = nullcontext()
+        if store is not None:
+            key = fit_key(task, self, budget, seed, task_kwargs)
+            alone = journal_lock(store.directory, key)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
             # Stable-Baselines3 draws from the global generators
-            with random_state.globals_kept():
+            with alone, random_state.globals_kept():
                 training = _Training(
-                    self,
-                    get_task(task),
-                    int(budget),
-                    seed,
-                    store,
-                    progress,
-                    task_kwargs,
+                    self, task, budget, seed, store, progress, task_kwargs
                 )
                 try:
                     return training.run()

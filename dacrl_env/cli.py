@@ -6,13 +6,17 @@ import argparse
 import inspect
 import json
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from gymnasium.error import Error
 
+from dacrl_env import terminal
+from dacrl_env.interrupts import Interrupts, answered
+from dacrl_env.processes import WorkerDiedError, usable_cores
 from dacrl_env.version import __version__
 
 if TYPE_CHECKING:
@@ -24,26 +28,82 @@ LABELS = "labels.json"  # in the directory of a comparison
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status.
 
-    What a user got wrong is one line on standard error and status 2.
+    What a user got wrong is one line on standard error and status 2. An interrupt is
+    one line and status 130 (Ctrl-C) or 143 (SIGTERM), see `interrupts`.
     """
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # module:Class, as under `python -m`
-    try:
-        if getattr(options, "out", None) is not None and options.command != _references:
-            options.out.mkdir(parents=True, exist_ok=True)
-        options.command(options)
-    except (ValueError, OSError, ImportError, Error) as error:
-        print(f"dacrl: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(
-            "dacrl: interrupted; finished work is kept, the same command goes on",
-            file=sys.stderr,
-        )
-        return 130
+    with terminal.safe(), answered("dacrl: interrupted") as interrupts:
+        try:
+            _obey(arguments, interrupts)
+            sys.stdout.flush()
+        except (Exception, KeyboardInterrupt) as error:
+            # what was interrupted may make another error of it
+            if interrupts.number is None and not isinstance(error, KeyboardInterrupt):
+                line = _line(error)
+                if line is None:
+                    raise
+                print(f"dacrl: {line}", file=sys.stderr)
+                return 2
+            interrupts.say()
+            return interrupts.status
+        if interrupts.number is not None:
+            interrupts.say()
+            return interrupts.status
     return 0
+
+
+def program() -> NoReturn:
+    """``dacrl``: `main`, and nothing after an interrupt that could hold up its end."""
+    status = main()
+    terminal.flush()
+    if status > 128:
+        os._exit(status)
+    # there is nothing left that could be lost, or said
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    sys.exit(status)
+
+
+def _obey(arguments: Sequence[str] | None, interrupts: Interrupts) -> None:
+    options = _parser().parse_args(arguments)
+    interrupts.line = _way_on(options)
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            "the working directory does not exist any more; change to another one"
+        ) from None
+    if "" not in sys.path and here not in sys.path:
+        sys.path.append(here)  # module:Class, as under `python -m`
+    if getattr(options, "out", None) is not None and options.command != _references:
+        options.out.mkdir(parents=True, exist_ok=True)
+    options.command(options)
+
+
+def _way_on(options: argparse.Namespace) -> str:
+    """What is said when a command is interrupted."""
+    if options.command in (_compare, _evaluate, _fit, _defaults, _oracle):
+        return (
+            f"dacrl: interrupted; finished work is kept in {options.out}, the same "
+            "command goes on"
+        )
+    if options.command is _references and (options.instances or options.seconds):
+        return "dacrl: interrupted; what was measured to its end is in the file"
+    return "dacrl: interrupted; nothing is kept, the same command begins anew"
+
+
+def _line(error: Exception) -> str | None:
+    """What there is to say of an error; None: it is a fault of ours."""
+    if isinstance(error, MemoryError) or _is_out_of_memory(error):
+        about = " ".join(str(error).split())
+        return f"out of memory{f' ({about})' if about else ''}; finished work is kept"
+    if isinstance(error, ValueError | OSError | ImportError | Error | WorkerDiedError):
+        return str(error)
+    return None
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether torch or the system could not get memory, or a thread its stack."""
+    words = ("can't allocate memory", "not enough memory", "can't start new thread")
+    return isinstance(error, RuntimeError) and any(w in str(error) for w in words)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -153,7 +213,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     defaults.add_argument("--seeds", type=int, default=16)
     defaults.add_argument("--out", type=Path, required=True, metavar="DIR")
-    defaults.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    _workers_argument(defaults)
     defaults.add_argument("--tasks", nargs="+", metavar="TASK")
     defaults.set_defaults(command=_defaults)
 
@@ -184,9 +244,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="S",
         help="forks of each run and branch that choose, and as many that are valued",
     )
-    dynamics.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="processes"
-    )
+    _workers_argument(dynamics)
     dynamics.add_argument(
         "--markdown", action="store_true", help="as the table in docs/dynamics.md"
     )
@@ -276,10 +334,18 @@ def _evaluation_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SEEDS",
         help="test runs: their number, or their seeds: 128:256 are 128 to 255",
     )
-    parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="processes"
-    )
+    _workers_argument(parser)
     _run_arguments(parser)
+
+
+def _workers_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=usable_cores(),
+        help="processes; default: as many as this one may use processors, which its "
+        "affinity and its container limit (here %(default)s)",
+    )
 
 
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -682,4 +748,4 @@ def _references(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

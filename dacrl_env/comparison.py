@@ -8,7 +8,6 @@ arguments; a fit that was interrupted goes on from its journal.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
@@ -39,7 +38,7 @@ from dacrl_env.registration import get_task
 from dacrl_env.results import fit_frame, fitted_of, unit_key
 from dacrl_env.store import Store
 from dacrl_env.tasks import Task
-from dacrl_env.trials import fit_key, journal_path
+from dacrl_env.trials import fit_key, forget_journal
 from dacrl_env.units import run_units
 from dacrl_env.vector_env import PopulationEnv
 
@@ -408,7 +407,7 @@ def _fit_all(plan: _Plan, workers: int, bar: Any, first: int = 0) -> list[_Fit]:
     frames = run_units(plan.store, keys, jobs, sizes, workers, bar)
     if directory is not None:
         for key in keys:
-            shutil.rmtree(journal_path(directory, key), ignore_errors=True)
+            forget_journal(directory, key)
     fits = []
     for (name, run), frame in zip(units, frames, strict=True):
         fitted = fitted_of(frame)

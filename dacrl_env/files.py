@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import uuid
 from pathlib import Path
 
 
@@ -14,7 +15,7 @@ def file_digest(path: str | Path) -> str:
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file under a temporary name, flush it, and rename it."""
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    temporary = path.with_name(f"{path.name}.tmp-{uuid.uuid4().hex}")
     try:
         with open(temporary, "wb") as file:
             file.write(data)

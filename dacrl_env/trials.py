@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -24,6 +25,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dacrl_env.files import write_whole
+from dacrl_env.locks import Busy, Lock, journal_lock
 from dacrl_env.policies import Cost, Fitted, Policy, source
 from dacrl_env.population import Population
 from dacrl_env.registration import get_task
@@ -38,6 +40,7 @@ from dacrl_env.store import Store, StoreError, canonical
 from dacrl_env.tasks import Task
 from dacrl_env.version import __version__
 
+_JOURNAL = "journal.json"
 CHECKPOINT_SECONDS = 30.0  # between snapshots of a journal
 # how scores of a run become the number that candidates are compared by
 OBJECTIVES = ("final", "best", "auc")
@@ -87,8 +90,12 @@ class Trials:
         progress: called with inner environment steps done since its last call.
         **task_kwargs: options of the environment.
 
+    With a store, nobody else can make the same journal meanwhile: until the result is
+    there (`fitted`), an operation fails, `close` is called or this object is forgotten.
+
     Raises:
         ValueError: options of the wrong kind, or a budget below one run.
+        Busy: somebody, perhaps this process, has the journal in use.
     """
 
     def __init__(
@@ -134,7 +141,12 @@ class Trials:
         self._journal: _Journal | None = None
         if store is not None:
             key = fit_key(self.task, method, self.budget, self.seed, task_kwargs)
-            self._journal = _Journal(journal_path(store.directory, key), key)
+            self._journal = _Journal(store.directory, key)
+
+    def close(self) -> None:
+        """Leave the journal to others; the next operation would take it again."""
+        if self._journal is not None:
+            self._journal.release()
 
     @property
     def left(self) -> int:
@@ -271,6 +283,7 @@ class Trials:
             course: see `Fitted`.
             online: see `Fitted`.
         """
+        self.close()
         trace = pd.concat(map(pd.DataFrame, self._trace), ignore_index=True)
         return Fitted(policy, self.cost, course, online, self.task.id, trace)
 
@@ -362,9 +375,18 @@ class Trials:
 
     def _operation(self, name: str, arguments: Any, run: Callable[[], Any]) -> Any:
         """The result of an operation, from the journal or by doing it."""
-        journal = self._journal
-        if journal is None:
+        if self._journal is None:
             return run()
+        try:
+            return self._journalled(self._journal, name, arguments, run)
+        except BaseException:  # it may stay in memory for long, in a traceback
+            self.close()
+            raise
+
+    def _journalled(
+        self, journal: _Journal, name: str, arguments: Any, run: Callable[[], Any]
+    ) -> Any:
+        journal.take()
         digest = _digest(name, arguments)
         number, self._done = self._done, self._done + 1
         if number < len(journal.records):
@@ -397,14 +419,64 @@ class Trials:
 
 
 class _Journal:
-    """Operations of one fit with their results, and the runs after the last."""
+    """Operations of one fit with their results, and the runs after the last.
 
-    def __init__(self, path: Path, key: dict[str, Any]) -> None:
-        self.key, self.path = key, path
+    Args:
+        directory: of the store.
+        key: of the fit.
+
+    Raises:
+        Busy: somebody else has it.
+        StoreError: it is damaged.
+    """
+
+    def __init__(self, directory: Path, key: dict[str, Any]) -> None:
+        self.key, self.directory = key, directory
+        self.path = journal_path(directory, key)
         self.records: list[dict[str, Any]] = []
         self.state: Path | None = None
         self.saved = time.monotonic()
-        file = self.path / "journal.json"
+        self._lock: Lock | None = journal_lock(directory, key)
+        try:
+            self._read()
+        except BaseException:
+            self.release()
+            raise
+
+    def take(self) -> None:
+        """Have it to oneself, again if it was released.
+
+        Raises:
+            Busy: somebody else has it.
+            StoreError: somebody else went on with it meanwhile.
+        """
+        if self._lock is not None:
+            return
+        self._lock = journal_lock(self.directory, self.key)
+        if self._stamp() != self._known:
+            self.release()
+            raise StoreError(
+                f"{self.path} was gone on with elsewhere since; begin the fit again, "
+                "which goes on from what is there"
+            )
+
+    def release(self) -> None:
+        """Leave it to others."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _stamp(self) -> tuple[int, ...] | None:
+        """Tells whether the journal has been written since."""
+        try:
+            about = (self.path / _JOURNAL).stat()
+        except FileNotFoundError:
+            return None
+        return about.st_ino, about.st_mtime_ns, about.st_size
+
+    def _read(self) -> None:
+        file = self.path / _JOURNAL
+        self._known = self._stamp()
         if file.exists():
             try:
                 content = json.loads(file.read_text())
@@ -431,7 +503,8 @@ class _Journal:
             snap.save(self.path / name)
         content = {"key": self.key, "state": name, "records": self.records}
         # from here on the new state counts
-        write_whole(self.path / "journal.json", json.dumps(content).encode())
+        write_whole(self.path / _JOURNAL, json.dumps(content).encode())
+        self._known = self._stamp()
         self.state = None if name is None else self.path / name
         if old is not None and old != self.state:
             old.unlink(missing_ok=True)
@@ -469,6 +542,15 @@ def journal_path(directory: Path, key: Mapping[str, Any]) -> Path:
     """Where the journal of a fit is kept in a store, until the fit is finished."""
     digest = hashlib.sha256(canonical(key).encode()).hexdigest()[:16]
     return directory / "fits" / digest
+
+
+def forget_journal(directory: Path, key: Mapping[str, Any]) -> None:
+    """Remove what a finished fit needs no more, unless somebody is using it."""
+    path = journal_path(directory, key)
+    if not path.exists():
+        return
+    with suppress(Busy), journal_lock(directory, key):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _fixed(values: Floats) -> Rule:

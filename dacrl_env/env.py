@@ -170,8 +170,8 @@ class DynamicConfigEnv(gym.Env[NDArray[np.float32], Any]):
         options = check_options(options, OPTIONS)
         instance = instance_index(self.settings, options.get("instance"))
         if "snapshot" in options:
-            super().reset(seed=seed)
             self.restore(options["snapshot"])
+            super().reset(seed=seed)
             return self._observation(), self._info()
         if isinstance(seed, int | np.integer) and int(seed) >= 2**63:
             raise ValueError(f"seeds must lie between 0 and 2**63, got {seed}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -13,7 +14,7 @@ from dacrl_env.actions import ACTION_MODES, check_names, check_range
 from dacrl_env.checks import check_types
 from dacrl_env.learners.streams import SPLITS
 from dacrl_env.registration import IMPLEMENTATIONS, get_task, load_learner
-from dacrl_env.rewards import Reward, get_reward
+from dacrl_env.rewards import REWARDS, Reward, get_reward
 from dacrl_env.tasks import (
     DEFAULT_INSTANCE,
     REPORT_POINTS,
@@ -54,20 +55,68 @@ class Settings:
         return replace(self, reward=copy.deepcopy(self.reward, memo))
 
     def shaping(self) -> dict[str, Any]:
-        """What a snapshot must agree with, as JSON values."""
+        """What a snapshot must agree with, as JSON values.
+
+        That is all that decides how its runs go on, or what is seen of them. Free are
+        ``decision_interval``, which must divide what is left of the runs, ``report``
+        (points that lie behind stay empty) and ``device``.
+        """
+        task = self.task
         return {
-            "config": {
-                k: list(v) if isinstance(v, tuple) else v
-                for k, v in asdict(self.config).items()
+            "learner": self.implementation,
+            "config": _plain(asdict(self.config)),
+            "controlled": [[h.name, h.low, h.high, h.default] for h in self.controlled],
+            "fixed": {
+                h.name: h.default
+                for h in self.hyperparameters
+                if h.name not in [c.name for c in self.controlled]
             },
-            "controlled": [h.name for h in self.controlled],
+            "action_mode": self.action_mode,
+            "reward": _name(self.reward),
             "budget": self.budget,
+            "eval_interval": self.eval_interval,
+            "eval_episodes": self.eval_episodes,
+            "feedback": self.feedback,
+            "history": self.history,
+            "observe_instance": self.observe_instance,
             "split": self.split,
             "instances": {
-                i.name: {k: float(v) for k, v in i.physics.items()}
+                i.name: _plain({k: v for k, v in asdict(i).items() if k != "name"})
                 for i in self.instances
             },
+            "inner_env": task.inner_env,
+            "backend": task.backend,
+            "inner_env_kwargs": _plain(task.inner_env_kwargs),
+            "returns": [task.random_return, task.reference_return, task.floor_return],
         }
+
+
+def _plain(value: Any) -> Any:
+    """JSON values; of what is none, a name."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_plain(v) for v in value]
+    return _name(value)
+
+
+def _name(thing: Any) -> str:
+    """What a function or class is known by, or the class of another object."""
+    for name, reward in REWARDS.items():
+        if thing is reward:
+            return name
+    while isinstance(thing, functools.partial):
+        thing = thing.func
+    named = thing if hasattr(thing, "__qualname__") else type(thing)
+    code: Any = getattr(thing, "__code__", None)
+    unnamed = code is not None and "<lambda>" in named.__qualname__
+    # lambdas of one function have one name
+    line = f"line {code.co_firstlineno} of " if unnamed else ""
+    return f"{line}{named.__module__}:{named.__qualname__}"
 
 
 def resolve(

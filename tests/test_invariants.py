@@ -565,7 +565,7 @@ def test_a_restored_run_keeps_to_its_budget() -> None:
     at_100 = env.snapshot()
     env.step([0, 0, 0])
     at_200 = env.snapshot()
-    coarser = make(decision_interval=200)
+    coarser = make(decision_interval=200, eval_interval=100)
     coarser.restore(at_200)
     _, _, terminated, _, info = coarser.step([0, 0, 0])
     assert terminated

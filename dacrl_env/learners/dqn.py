@@ -25,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dacrl_env import checks
 from dacrl_env.inner_envs import InnerEnv
 from dacrl_env.learners import adam, blocks, networks, replay, streams
 from dacrl_env.learners.interval import Interval, begin, finished_episodes
@@ -80,7 +81,8 @@ class DQNConfig:
     n_step: int = 1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "hidden_sizes", tuple(self.hidden_sizes))
+        sizes = tuple(checks.whole("a hidden size", n) for n in self.hidden_sizes)
+        object.__setattr__(self, "hidden_sizes", sizes)
         for name in ("num_inner_envs", "n_step"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")

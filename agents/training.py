@@ -39,6 +39,7 @@ from stable_baselines3.common.vec_env import (
     VecNormalize,
 )
 
+from dacrl_env import checks
 from dacrl_env.actions import check_names
 from dacrl_env.evaluation import evaluate, suitable_options
 from dacrl_env.integrations.sb3 import to_sb3
@@ -282,6 +283,8 @@ class _Training:
         self.options = suitable_options(policy, task, options)
         settings = resolve(task, split="tuning", reward=method.reward, **self.options)
         self.decisions = settings.budget // settings.decision_interval
+        budget = checks.whole("a tuning budget", budget)
+        seed = checks.seed(seed)
         self._divide(budget, settings.budget)
         first, held_out = (
             np.random.SeedSequence((seed, use)).generate_state(

@@ -42,7 +42,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from dacrl_env import stats
+from dacrl_env import checks, stats
 from dacrl_env.actions import check_names, check_range
 from dacrl_env.comparison import compare, fit
 from dacrl_env.policies import Cost
@@ -632,7 +632,7 @@ def _planned(
     seed: int,
     options: dict[str, Any],
 ) -> _Plan:
-    settings = resolve(task, **options)
+    settings, seed = resolve(task, **options), checks.seed(seed)
     known = {h.name: h for h in settings.controlled}
     check_names(incumbent, list(known), "hyperparameter")
     for name, value in incumbent.items():

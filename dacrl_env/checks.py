@@ -1,11 +1,14 @@
-"""Whether arguments have the types that signatures say."""
+"""Whether arguments are what they should be: types, whole numbers, seeds."""
 
 from __future__ import annotations
 
 import inspect
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
 
 _TYPES: dict[Any, tuple[type, ...]] = {
     int: (int,),
@@ -55,3 +58,88 @@ def check_types(
             raise ValueError(
                 f"{whose}: {name} must be of type {' or '.join(names)}, got {value!r}"
             )
+
+
+def whole(name: str, value: Any, least: int = 1) -> int:
+    """A whole number as an int, also of one that is written as 256.0 or 2e3.
+
+    Args:
+        name: of the option, for the message.
+        value: of any kind of number.
+        least: smallest that is valid.
+
+    Raises:
+        ValueError: it is none, or smaller.
+    """
+    number = _whole(value)
+    if number is None or number < least:
+        raise ValueError(
+            f"{name} must be a whole number of at least {least}, got {value!r}"
+        )
+    return number
+
+
+def real(what: str, value: Any) -> int | float:
+    """A finite real number as one of Python's, also of numpy's.
+
+    Raises:
+        ValueError: text, a truth value, more than one number, NaN, ….
+    """
+    if isinstance(value, np.generic | np.ndarray) and value.shape == ():
+        value = value.item()
+    # what is not equal to itself is NaN; a whole number may be too large for a double
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not abs(value) < np.inf
+    ):
+        raise ValueError(f"{what} must be a finite number, got {value!r}")
+    return value
+
+
+def seed(value: Any) -> int:
+    """A seed as an int.
+
+    Raises:
+        ValueError: no integer, or not from 0 to 2**63 - 1.
+    """
+    if not isinstance(value, bool | np.bool_):
+        try:
+            number = operator.index(value)
+        except TypeError:
+            pass
+        else:
+            if 0 <= number < 2**63:
+                return number
+    raise ValueError(f"seeds must be whole numbers from 0 to 2**63 - 1, got {value!r}")
+
+
+def plain(factory: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments without numpy's numbers and arrays; whole floats are ints where asked.
+
+    Args:
+        factory: function or class that takes them.
+        arguments: by name.
+    """
+    hints = get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
+    result = {}
+    for name, value in arguments.items():
+        kinds = get_args(hints.get(name)) or (hints.get(name),)
+        if isinstance(value, np.generic | np.ndarray):
+            value = value.tolist()
+        if int in kinds and isinstance(value, float):
+            number = _whole(value)
+            value = value if number is None else number
+        result[name] = value
+    return result
+
+
+def _whole(value: Any) -> int | None:
+    if isinstance(value, bool | np.bool_):
+        return None
+    if isinstance(value, float | np.floating):
+        return int(value) if float(value).is_integer() else None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None

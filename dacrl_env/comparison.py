@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from dacrl_env import checks
 from dacrl_env.evaluation import (
     BATCH,
     batches,
@@ -224,6 +225,7 @@ def fit(
         ValueError: unknown names or options, or too small a budget.
         StoreError: a damaged file in the store.
     """
+    seed = checks.seed(seed)
     plan = _plan(task, (), [method], [0], budget, 1, False, store, task_kwargs)
     with _bar(plan, show_progress) as bar:
         return _fit_all(plan, 1, bar, first=seed)[0].fitted

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dacrl_env import checks
 from dacrl_env.policies import Cost, Policy, get_policy, needs
 from dacrl_env.registration import LEARNERS, get_task, load
 from dacrl_env.tasks import Task
@@ -145,9 +146,9 @@ def checked_seeds(seeds: Sequence[int]) -> list[int]:
     """Seeds as a list.
 
     Raises:
-        ValueError: none, or one given twice.
+        ValueError: none, one given twice, or one that is no whole number.
     """
-    result = [int(seed) for seed in seeds]
+    result = [checks.seed(seed) for seed in seeds]
     if not result:
         raise ValueError("no seeds given")
     if len(set(result)) < len(result):

@@ -6,6 +6,7 @@ Both outer environments are thin shells around it.
 from __future__ import annotations
 
 import copy
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from gymnasium import error
 from numpy.typing import NDArray
 
-from dacrl_env import observations
+from dacrl_env import memory, observations
 from dacrl_env import snapshot as snapshots
 from dacrl_env.actions import ActionMap, check_names
 from dacrl_env.inner_envs.gymnasium_adapter import GymnasiumAdapter
@@ -106,6 +107,7 @@ class Population:
                 f"inner environment {settings.task.inner_env} has continuous actions; "
                 f"learner {settings.task.learner} needs Discrete ones"
             )
+        self._check_memory(learner)
         self._eval_env = make_inner_env(settings.task, reuse=True)
         self.learner = learner(
             self.env,
@@ -129,6 +131,37 @@ class Population:
         self.state = self._blank() if state is None else state
         self._report_seconds = 0.0
         self._in_step = False  # or left in the middle of one
+
+    def _check_memory(self, learner: Any) -> None:
+        """Refuse more runs, or larger ones, than there is memory for.
+
+        Raises:
+            ValueError: with the option that takes most.
+        """
+        s, env = self.settings, self.env
+        row = len(
+            observations.names(
+                [h.name for h in s.controlled],
+                learner.signal_names,
+                list(env.physics) if s.observe_instance else (),
+                1,
+            )
+        )
+        features = math.prod(env.observation_shape)
+        hidden = max(getattr(s.config, "hidden_sizes", ()), default=1)
+        each = 8 * (features + hidden) + 300
+        if hasattr(env, "env_id"):  # an object each, of a size that nobody knows
+            each += 10_000
+        parts = {
+            name: self.size * number
+            for name, number in learner.member_bytes(s.config, s.budget, env).items()
+        }
+        parts["eval_episodes"] = self.size * s.eval_episodes * each
+        # the state, its copies and bounds, and a name for each number
+        parts["history"] = s.history * row * (20 * self.size + 100)
+        options = {name: getattr(s.config, name, None) for name in parts}
+        options |= {"eval_episodes": s.eval_episodes, "history": s.history}
+        memory.check(self.size, parts, options)
 
     # -- copies -----------------------------------------------------------------
 
@@ -608,8 +641,6 @@ class Population:
         Raises:
             SnapshotError: it does not; see :func:`dacrl_env.snapshot.check`.
         """
-        if not isinstance(snap, snapshots.Snapshot):
-            raise snapshots.SnapshotError(f"{snap!r} is no snapshot")
         snapshots.check(self.state, snap, self._header(exact=True))
         s = self.settings
         left = s.budget - snap.arrays["learner.env_steps"]

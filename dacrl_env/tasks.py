@@ -8,13 +8,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from numpy.typing import ArrayLike, NDArray
 
+from dacrl_env.checks import real
 from dacrl_env.files import file_digest
 
 REPORT_POINTS = 20  # evaluations of a run by the report stream, the end included
@@ -50,6 +51,21 @@ class Hyperparameter:
     integer: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise ValueError(f"a hyperparameter needs a name, got {self.name!r}")
+        for end in ("low", "high", "default"):
+            what = f"{end} of {self.name}"
+            object.__setattr__(self, end, real(what, getattr(self, end)))
+        if self.scale not in get_args(Scale):
+            raise ValueError(
+                f"unknown scale {self.scale!r} of {self.name}; valid: "
+                f"{', '.join(get_args(Scale))}"
+            )
+        if not isinstance(self.integer, bool | np.bool_):
+            raise ValueError(
+                f"integer of {self.name} must be True or False, got {self.integer!r}"
+            )
+        object.__setattr__(self, "integer", bool(self.integer))
         if not self.low < self.high:
             raise ValueError(
                 f"range of {self.name} is inverted or empty: "

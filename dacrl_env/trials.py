@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dacrl_env import checks
 from dacrl_env.files import write_whole
 from dacrl_env.locks import Busy, Lock, journal_lock
 from dacrl_env.policies import Cost, Fitted, Policy, source
@@ -120,7 +121,8 @@ class Trials:
         self.settings = resolve(
             self.task, split="tuning", action_mode="continuous", **task_kwargs
         )
-        self.budget, self.seed = int(budget), int(seed)
+        self.budget = checks.whole("a tuning budget", budget)
+        self.seed = checks.seed(seed)
         self.steps = self.settings.budget  # of one run
         self.decisions = self.steps // self.settings.decision_interval
         if budget < self.steps:
@@ -172,7 +174,7 @@ class Trials:
         Args:
             seeds: ``(P,)``; runs of the same seed share all random streams.
         """
-        seeds = [int(seed) for seed in seeds]
+        seeds = [checks.seed(seed) for seed in seeds]
         self._operation("begin", seeds, lambda: self._begin(seeds))
         self._size, self._step = len(seeds), 0
         self._generation += 1

@@ -15,6 +15,7 @@ features, A actions.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dacrl_env import checks
 from dacrl_env.inner_envs import InnerEnv
 from dacrl_env.learners import adam, blocks, networks, replay, streams
 from dacrl_env.learners.interval import Interval, begin, finished_episodes
@@ -79,7 +81,8 @@ class DQNConfig:
     n_step: int = 1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "hidden_sizes", tuple(self.hidden_sizes))
+        sizes = tuple(checks.whole("a hidden size", n) for n in self.hidden_sizes)
+        object.__setattr__(self, "hidden_sizes", sizes)
         for name in ("num_inner_envs", "n_step"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
@@ -217,6 +220,25 @@ class DQN:
         capacity = min(budget, 100_000) if capacity is None else capacity
         N = config.num_inner_envs
         return max(capacity // N, config.n_step) * N
+
+    @classmethod
+    def member_bytes(
+        cls, config: DQNConfig, budget: int, env: InnerEnv
+    ) -> dict[str, int]:
+        """About what one member takes, by the option that it depends on most."""
+        features, size = (
+            math.prod(env.observation_shape),
+            env.observation_dtype.itemsize,
+        )
+        row = networks.row_bytes((features, *config.hidden_sizes, env.num_actions))
+        transition = 2 * features * size + 16
+        return {
+            "replay_capacity": cls.replay_capacity(config, budget) * transition,
+            # target, moments, and where the interval began
+            "hidden_sizes": 5 * row,
+            "num_inner_envs": config.num_inner_envs * (4 * features * size + 300),
+            "n_step": (config.n_step - 1) * _PROBE_BATCH * 60,
+        }
 
     @classmethod
     def constrain(

@@ -12,6 +12,7 @@ D observation features, A actions or action components.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -22,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dacrl_env import checks
 from dacrl_env.inner_envs import InnerEnv
 from dacrl_env.learners import adam, blocks, networks, streams
 from dacrl_env.learners.interval import Interval, begin, finished_episodes
@@ -85,7 +87,8 @@ class PPOConfig:
     clip_range_vf: float | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "hidden_sizes", tuple(self.hidden_sizes))
+        sizes = tuple(checks.whole("a hidden size", n) for n in self.hidden_sizes)
+        object.__setattr__(self, "hidden_sizes", sizes)
         for name in ("num_inner_envs", "rollout_length"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
@@ -220,6 +223,22 @@ class PPO:
     def granularity(config: PPOConfig) -> int:
         """Environment steps that cannot be divided further: one rollout."""
         return config.num_inner_envs * config.rollout_length
+
+    @classmethod
+    def member_bytes(
+        cls, config: PPOConfig, budget: int, env: InnerEnv
+    ) -> dict[str, int]:
+        """About what one member takes, by the option that it depends on most."""
+        features = math.prod(env.observation_shape)
+        outputs = env.num_actions or len(env.action_low)
+        hidden = (features, *config.hidden_sizes)
+        row = networks.row_bytes((*hidden, outputs)) + networks.row_bytes((*hidden, 1))
+        # a rollout, the table made of it, and the order of ten epochs
+        step = 12 * (features + outputs) + 60 + 240
+        many = "rollout_length"
+        if config.num_inner_envs > config.rollout_length:
+            many = "num_inner_envs"
+        return {"hidden_sizes": 5 * row, many: cls.granularity(config) * step}
 
     @classmethod
     def constrain(

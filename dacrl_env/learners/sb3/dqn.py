@@ -156,6 +156,7 @@ class SB3DQN:
     granularity = staticmethod(dqn.DQN.granularity)
     replay_capacity = staticmethod(dqn.DQN.replay_capacity)
     constrain = staticmethod(dqn.DQN.constrain)
+    member_bytes = staticmethod(dqn.DQN.member_bytes)
 
     def __init__(
         self,

@@ -24,7 +24,8 @@ class MemberEnvs(VecEnv):
     """
 
     def __init__(self, env: InnerEnv, num_envs: int) -> None:
-        shape, dtype = env.observation_shape, np.dtype(env.observation_dtype)
+        # its networks need an axis; a single number has none
+        shape, dtype = env.observation_shape or (1,), np.dtype(env.observation_dtype)
         low: Any = -np.inf
         high: Any = np.inf
         if dtype.kind in "iu":
@@ -42,8 +43,11 @@ class MemberEnvs(VecEnv):
 
     def reset(self) -> NDArray[Any]:
         """The current observations: episodes begin by themselves."""
-        observations: NDArray[Any] = self.state.observations[0].copy()
-        return observations
+        return self.shown(self.state.observations[0]).copy()
+
+    def shown(self, observations: NDArray[Any]) -> NDArray[Any]:
+        """Observations ``(n, …)`` of the inner environment as they are seen here."""
+        return observations.reshape(len(observations), *self.observation_space.shape)  # type: ignore[misc]
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Keep the actions ``(N, …)`` for `step_wait`."""
@@ -58,7 +62,7 @@ class MemberEnvs(VecEnv):
         done = step.done[0]
         for n in np.flatnonzero(done):
             infos[n] = {
-                "terminal_observation": step.observations[0, n].copy(),
+                "terminal_observation": self.shown(step.observations[0])[n].copy(),
                 "TimeLimit.truncated": not step.terminated[0, n],
             }
             self.episodes.append((float(step.returns[0, n]), int(step.lengths[0, n])))

@@ -208,7 +208,8 @@ class Members:
 
     def _greedy(self, observations: NDArray[Any]) -> NDArray[Any]:
         """Best actions ``(1, E)`` for observations ``(1, E, …)``, of the loaded."""
-        actions, _ = self.model.policy.predict(observations[0], deterministic=True)
+        seen = self.venv.shown(observations[0])
+        actions, _ = self.model.policy.predict(seen, deterministic=True)
         result: NDArray[Any] = actions[None]
         return result
 

@@ -79,8 +79,9 @@ class SB3PPOConfig(ppo.PPOConfig):
             arguments.refuse(self, name, why)
         if self.normalize_advantages and ppo.PPO.granularity(self) == 1:
             raise ValueError(
-                "normalize_advantages needs num_inner_envs × rollout_length above 1; "
-                "for single steps pass normalize_advantages=False"
+                'normalize_advantages with learner="sb3" needs num_inner_envs × '
+                "rollout_length above 1; for single steps pass "
+                "normalize_advantages=False"
             )
         arguments.check(self, stable_baselines3.PPO, _OURS)
 
@@ -128,6 +129,7 @@ class SB3PPO:
     exact_snapshots = False  # a user's policy may hold more than parameters
     granularity = staticmethod(ppo.PPO.granularity)
     constrain = staticmethod(ppo.PPO.constrain)
+    member_bytes = staticmethod(ppo.PPO.member_bytes)
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -91,8 +91,10 @@ def resolve(
     Args:
         task: id or task.
         hyperparameters: what an action sets, in this order: names, or
-            :class:`Hyperparameter` objects that narrow the range or move the default.
-        fixed: values of hyperparameters that are not controlled.
+            :class:`Hyperparameter` objects with a range of their own, within the
+            learner's, or another default.
+        fixed: values of hyperparameters that are not controlled, anywhere in the
+            learner's range.
         action_mode: "continuous", "relative", "discrete" or "multidiscrete".
         reward: "progress", "best", "auc", "final" or a function of a
             :class:`~dacrl_env.rewards.RewardContext`.
@@ -132,12 +134,13 @@ def resolve(
     check_types(f"learner {task.learner}", learner_class.config_class, configuration)
     config = learner_class.config_class(**{**task.configuration, **configuration})
 
-    known = _with_defaults(learner_class.hyperparameters, task.defaults)
+    whole = {h.name: h for h in learner_class.hyperparameters}
+    known = own_hyperparameters(task, learner_class.hyperparameters)
     if hyperparameters is None:
         hyperparameters = task.controlled or learner_class.controlled
     if isinstance(hyperparameters, str):
         hyperparameters = (hyperparameters,)
-    controlled = _controlled(hyperparameters, known)
+    controlled = _controlled(hyperparameters, known, whole)
     names = [h.name for h in controlled]
     if not isinstance(fixed, Mapping | None):
         raise ValueError(f"fixed must be a dict of name to value, got {fixed!r}")
@@ -149,7 +152,7 @@ def resolve(
                 f"{', '.join(twice)} cannot be both controlled and fixed; "
                 f"controlled: {', '.join(names)}"
             )
-        known = _with_defaults(known.values(), fixed)
+        known |= _with_defaults([whole[name] for name in fixed], fixed)
     known |= {h.name: h for h in controlled}
 
     unit = learner_class.granularity(config)
@@ -263,8 +266,6 @@ def _divides(what: str, part: int, name: str, whole: int) -> None:
 def _with_defaults(
     hyperparameters: Any, defaults: Mapping[str, float]
 ) -> dict[str, Hyperparameter]:
-    from dataclasses import replace
-
     known = {h.name: h for h in hyperparameters}
     check_names(defaults, list(known), "hyperparameter")
     for name, value in defaults.items():
@@ -275,8 +276,28 @@ def _with_defaults(
     return known
 
 
+def own_hyperparameters(
+    task: Task, hyperparameters: Sequence[Hyperparameter]
+) -> dict[str, Hyperparameter]:
+    """A learner's hyperparameters with the ranges and defaults of a task, by name.
+
+    Raises:
+        ValueError: unknown names, or ranges or defaults that are none or lie outside.
+    """
+    known = {h.name: h for h in hyperparameters}
+    check_names(task.ranges, list(known), "hyperparameter")
+    for name, (low, high) in task.ranges.items():
+        h = known[name]
+        check_range(h, (low, high))
+        default = min(max(h.default, low), high)
+        known[name] = replace(h, low=low, high=high, default=default)
+    return _with_defaults(known.values(), task.defaults)
+
+
 def _controlled(
-    chosen: Sequence[str | Hyperparameter], known: Mapping[str, Hyperparameter]
+    chosen: Sequence[str | Hyperparameter],
+    known: Mapping[str, Hyperparameter],
+    whole: Mapping[str, Hyperparameter],
 ) -> tuple[Hyperparameter, ...]:
     names = [h.name if isinstance(h, Hyperparameter) else h for h in chosen]
     check_names(names, list(known), "hyperparameter")
@@ -287,7 +308,7 @@ def _controlled(
     result = []
     for name, h in zip(names, chosen, strict=True):
         if isinstance(h, Hyperparameter):
-            check_range(known[name], (h.low, h.high))
+            check_range(whole[name], (h.low, h.high))
             if (h.scale, h.integer) != (known[name].scale, known[name].integer):
                 raise ValueError(
                     f"{name} has scale {known[name].scale!r} and integer="

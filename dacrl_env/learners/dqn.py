@@ -33,11 +33,11 @@ from dacrl_env.tasks import Hyperparameter
 HYPERPARAMETERS = (
     Hyperparameter("learning_rate", 1e-6, 1e-1, 1e-3, "log"),
     Hyperparameter("epsilon", 0.0, 1.0, 0.1),
-    Hyperparameter("batch_size", 4, 256, 64, "log", integer=True),
-    Hyperparameter("gamma", 0.8, 0.9999, 0.99, "log_complement"),
+    Hyperparameter("batch_size", 4, 512, 64, "log", integer=True),
+    Hyperparameter("gamma", 0.8, 1.0, 0.99, "log_complement"),
     Hyperparameter("target_update_interval", 1, 10_000, 500, "log", integer=True),
-    Hyperparameter("train_freq", 1, 256, 4, "log", integer=True),
-    Hyperparameter("gradient_steps", 1, 256, 1, "log", integer=True),
+    Hyperparameter("train_freq", 1, 1_000, 4, "log", integer=True),
+    Hyperparameter("gradient_steps", 1, 1_000, 1, "log", integer=True),
     Hyperparameter("max_grad_norm", 0.1, 100, 10, "log"),
     Hyperparameter("replay_window", 1_000, 100_000, 100_000, "log", integer=True),
 )

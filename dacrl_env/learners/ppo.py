@@ -31,12 +31,12 @@ from dacrl_env.tasks import Hyperparameter
 
 HYPERPARAMETERS = (
     Hyperparameter("learning_rate", 1e-6, 1e-1, 3e-4, "log"),
-    Hyperparameter("clip_range", 0.01, 0.5, 0.2),
-    Hyperparameter("batch_size", 16, 512, 64, "log", integer=True),
-    Hyperparameter("gamma", 0.8, 0.9999, 0.99, "log_complement"),
-    Hyperparameter("gae_lambda", 0.8, 0.9999, 0.95, "log_complement"),
-    Hyperparameter("n_epochs", 1, 20, 10, integer=True),
-    Hyperparameter("ent_coef", 0.0, 0.1, 0.0),
+    Hyperparameter("clip_range", 0.0, 0.5, 0.2),
+    Hyperparameter("batch_size", 8, 512, 64, "log", integer=True),
+    Hyperparameter("gamma", 0.8, 1.0, 0.99, "log_complement"),
+    Hyperparameter("gae_lambda", 0.8, 1.0, 0.95, "log_complement"),
+    Hyperparameter("n_epochs", 1, 30, 10, integer=True),
+    Hyperparameter("ent_coef", 0.0, 0.5, 0.0),
     Hyperparameter("vf_coef", 0.0, 1.0, 0.5),
     Hyperparameter("max_grad_norm", 0.05, 10, 0.5, "log"),
 )

@@ -16,7 +16,6 @@ from numpy.typing import ArrayLike, NDArray
 from dacrl_env.actions import ActionMap, check_names, check_range, twelve_digits
 from dacrl_env.observations import signed_decades
 from dacrl_env.tasks import Hyperparameter
-from dacrl_env.tasks import bounds as pair
 from dacrl_env.trials import Rule
 from dacrl_env.version import __version__
 
@@ -55,9 +54,8 @@ class SearchSpace:
 
     Args:
         controlled: hyperparameters of the environment.
-        bounds: name to lowest and highest value, of the hyperparameters to search, as
-            any pair of numbers (also a list or an array: it is a range, not a choice
-            of two); None: all that are controlled, over their whole range.
+        bounds: name to lowest and highest value, of the hyperparameters to search;
+            None: all that are controlled, over their whole range.
         family: one of `FAMILIES`.
         rows: observation rows of the family "gate"; with ``("progress",)`` alone it is
             a schedule.
@@ -307,7 +305,11 @@ class SearchSpace:
 
 
 def _narrowed(h: Hyperparameter, bounds: Sequence[float]) -> Hyperparameter:
-    low, high = pair(f"range of {h.name}", bounds)
+    if not isinstance(bounds, Sequence) or len(bounds) != 2:
+        raise ValueError(f"bounds of {h.name} must be low and high, got {bounds!r}")
+    low, high = map(float, bounds)
+    if not low < high:
+        raise ValueError(f"bounds of {h.name} are inverted or empty: {low}, {high}")
     if h.integer and not (low.is_integer() and high.is_integer()):
         raise ValueError(f"bounds of {h.name} must be whole numbers, got {low}, {high}")
     check_range(h, (low, high))

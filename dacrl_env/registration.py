@@ -141,6 +141,7 @@ _TABLE = (
     Task(
         id="dacrl/DQN-MiniGrid-Empty-5x5-v0",
         inner_env="MiniGrid-Empty-5x5-v0",
+        scale_images=False,  # codes of objects, colours and states
         learner="dqn",
         ranges=_DQN_RANGES,
         budget=50_000,
@@ -159,6 +160,7 @@ _TABLE = (
     Task(
         id="dacrl/DQN-MiniGrid-DoorKey-5x5-v0",
         inner_env="MiniGrid-DoorKey-5x5-v0",
+        scale_images=False,  # codes of objects, colours and states
         learner="dqn",
         ranges=_DQN_RANGES,
         budget=100_000,
@@ -248,6 +250,7 @@ _TABLE = (
     Task(
         id="dacrl/PPO-MiniGrid-DoorKey-5x5-v0",
         inner_env="MiniGrid-DoorKey-5x5-v0",
+        scale_images=False,  # codes of objects, colours and states
         learner="ppo",
         ranges=_PPO_RANGES,
         budget=204_800,
@@ -400,6 +403,12 @@ def make_inner_env(task: Task, reuse: bool = False) -> Any:
         task: names the environment and its backend.
         reuse: see :class:`~dacrl_env.inner_envs.gymnasium_adapter.GymnasiumAdapter`.
     """
+    env = _make_inner_env(task, reuse)
+    env.scales_images = task.scale_images and env.has_images
+    return env
+
+
+def _make_inner_env(task: Task, reuse: bool) -> Any:
     if not task.inner_env:
         from dacrl_env.inner_envs import NoEnv
 

@@ -195,6 +195,10 @@ class Task:
             static configurations, schedules and `Hyperparameter` objects may use all
             of the learner's range.
         configuration: learner configuration that differs from the learner's.
+        scale_images: divide images by 255 before the networks see them, as
+            Stable-Baselines3 does: observations of three axes and dtype uint8 whose
+            space goes from 0 to 255. False: they are fed as they are, for grids of
+            codes, which are no pictures.
         inner_env_kwargs: passed to ``gymnasium.make`` or ``envpool.make`` of the inner
             environment.
         backend: ``"batched"`` dynamics, the ``"gymnasium"`` original, ``"envpool"``
@@ -222,6 +226,7 @@ class Task:
     defaults: Mapping[str, float] = field(default_factory=dict)
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     configuration: Mapping[str, Any] = field(default_factory=dict)
+    scale_images: bool = True
     inner_env_kwargs: Mapping[str, Any] = field(default_factory=dict)
     backend: Literal["auto", "batched", "gymnasium", "envpool"] = "auto"
     train_instances: tuple[Instance, ...] = (DEFAULT_INSTANCE,)
@@ -348,7 +353,7 @@ def bounds(what: str, given: Any) -> tuple[float, float]:
     if not numbers or len(pair) != 2:
         raise ValueError(
             f"{what} must be the lowest and the highest value, (low, high), got "
-            f"{given!r}; single values to choose from are not searched"
+            f"{given!r}"
         )
     low, high = map(float, pair)
     if not low < high or not np.isfinite(pair).all():

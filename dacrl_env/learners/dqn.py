@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dacrl_env.inner_envs import InnerEnv
+from dacrl_env.inner_envs.images import BRIGHTEST
 from dacrl_env.learners import adam, blocks, networks, replay, streams
 from dacrl_env.learners.interval import Interval, begin, finished_episodes
 from dacrl_env.learners.rollout import Act, play
@@ -342,7 +343,15 @@ class DQN:
 
     def _inputs(self, observations: NDArray[Any]) -> Tensor:
         flat = observations.reshape(*observations.shape[:2], self.features)
-        return networks.inputs(flat, self.device)
+        result = networks.inputs(flat, self.device)
+        return result.div_(BRIGHTEST) if self.env.scales_images else result
+
+    def _scale(self, batch: replay.Batch) -> replay.Batch:
+        """A batch whose observations are as the networks see them, in place."""
+        if self.env.scales_images:
+            batch.observations.div_(BRIGHTEST)
+            batch.next_observations.div_(BRIGHTEST)
+        return batch
 
     # -- loss -------------------------------------------------------------------
 
@@ -445,6 +454,8 @@ class DQN:
                 explore, random_actions = self._exploration(state, epsilon, coming)
             observations = state.envs.observations.reshape(P, N, self.features)
             seen[...] = observations
+            if self.env.scales_images:
+                seen /= BRIGHTEST
             if on_device.tensor is not inputs:
                 on_device.tensor.copy_(inputs)
             greedy = self._act(layers, on_device, outputs)
@@ -559,7 +570,7 @@ class DQN:
                 plan.window[:m],
                 work.batch,
             )
-            loss = self._loss_and_gradient(part, batch, work)
+            loss = self._loss_and_gradient(part, self._scale(batch), work)
             norms = adam.clip_norm(work.unpadded_gradients, max_grad_norm)
             adam.step(
                 part.parameters,
@@ -665,7 +676,7 @@ class DQN:
             words: ``(P, B)`` random bits.
         """
         P, B = words.shape
-        return state.replay.sample(
+        batch = state.replay.sample(
             np.arange(P),
             state.env_steps // self.config.num_inner_envs,
             words,
@@ -674,6 +685,7 @@ class DQN:
             self.config.n_step,
             values["replay_window"].astype(np.int64),
         )
+        return self._scale(batch)
 
     def signals(
         self, state: DQNState, values: Values, interval: Interval

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dacrl_env.inner_envs import InnerEnv
+from dacrl_env.inner_envs.images import BRIGHTEST
 from dacrl_env.learners import adam, blocks, networks, streams
 from dacrl_env.learners.interval import Interval, begin, finished_episodes
 from dacrl_env.learners.normalisation import RunningMoments
@@ -352,6 +353,8 @@ class PPO:
         flat = observations.reshape(*observations.shape[:2], self.features)
         if self.config.normalize_observations:
             return state.observation_moments.normalise(flat, members)
+        if self.env.scales_images:
+            return np.divide(flat, BRIGHTEST, dtype=np.float32)
         return flat
 
     def _clip(self, actions: NDArray[Any]) -> NDArray[np.float64]:

@@ -313,6 +313,9 @@ def load(entry_point: str) -> Any:
 def register_task(task: Task | None = None, /, **fields: Any) -> Task:
     """Make a task known to `gymnasium.make`, `gymnasium.make_vec` and the tools.
 
+    Images are divided by 255 before the networks see them, as in Stable-Baselines3;
+    ``scale_images=False`` keeps them as they are, see :class:`dacrl_env.Task`.
+
     Args:
         task: the task; or its fields by keyword, see :class:`dacrl_env.Task`.
         **fields: of a :class:`dacrl_env.Task`.

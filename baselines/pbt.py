@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from dacrl_env.actions import twelve_digits
 from dacrl_env.policies import Fitted
 from dacrl_env.store import Store
-from dacrl_env.tasks import Hyperparameter, Task
+from dacrl_env.tasks import LEAST_COMPLEMENT, Hyperparameter, Task
 from dacrl_env.trials import Observed, Trials, check_objective
 
 from .open_loop import OpenLoop
@@ -184,7 +184,12 @@ def perturb(h: Hyperparameter, values: Floats, factors: Floats) -> Floats:
     direction of the factor, up to the end of the range.
     """
     if h.scale == "log_complement":
-        moved = 1 - (1 - values) * factors
+        complement = 1 - values
+        if h.high == 1:  # at 1 it would stay for ever
+            complement = np.maximum(complement, LEAST_COMPLEMENT)
+        moved = 1 - complement * factors
+        if h.high == 1:
+            moved = np.where(moved > 1 - LEAST_COMPLEMENT, 1.0, moved)
     else:
         first = _FIRST_SHARE * (h.high - h.low)
         stuck = (values == 0) & (factors > 1)

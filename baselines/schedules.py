@@ -94,6 +94,7 @@ class Schedule:
             )
         self.curve = SHAPES[shape]
         self.hyperparameters = (hyperparameter,)
+        self.extremes = {hyperparameter: (min(start, end), max(start, end))}
         self.start, self.end, self.fraction = start, end, fraction
         self.stairs, self.decisions = stairs, decisions
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,8 @@ import pandas as pd
 from dacrl_env import checks
 from dacrl_env.policies import Cost, Policy, get_policy, needs
 from dacrl_env.registration import LEARNERS, get_task, load
-from dacrl_env.tasks import Task
+from dacrl_env.settings import own_hyperparameters
+from dacrl_env.tasks import Hyperparameter, Task
 from dacrl_env.vector_env import PopulationEnv, vector_info
 
 BATCH = 32  # runs advanced together; also the unit of work in the store
@@ -204,8 +205,31 @@ def suitable_options(
         chosen = chosen or load(LEARNERS[task.learner]).controlled
     names = [getattr(h, "name", h) for h in chosen]
     missing = [name for name in needed if name not in names]
-    options["hyperparameters"] = (*chosen, *missing)
+    options["hyperparameters"] = _wide_enough((*chosen, *missing), policy, task)
     return options
+
+
+def _wide_enough(
+    chosen: Sequence[str | Hyperparameter], policy: Policy, task: Task
+) -> tuple[str | Hyperparameter, ...]:
+    """Hyperparameters, those with the learner's range that a policy needs it of.
+
+    A policy that knows what it will set says so in ``extremes``: name to smallest and
+    largest value. Where a task's own range is narrower than the learner's, they may lie
+    outside of it.
+    """
+    extremes = getattr(policy, "extremes", None) or {}
+    whole = load(LEARNERS[task.learner]).hyperparameters
+    own = own_hyperparameters(task, whole)
+    wide = {h.name: h for h in whole}
+    result = list(chosen)
+    for k, h in enumerate(chosen):
+        if isinstance(h, Hyperparameter) or h not in extremes or h not in own:
+            continue
+        low, high = extremes[h]
+        if low < own[h].low or high > own[h].high:
+            result[k] = replace(wide[h], default=own[h].default)
+    return tuple(result)
 
 
 def _evaluate_batch(

@@ -45,7 +45,9 @@ class Policy(Protocol):
     ``decisions`` (outer steps a run) or ``decision_interval`` (inner environment
     steps), ``history`` (decisions stacked in the observation), ``hyperparameters``
     (names it needs to control beside the task's, or these by learner, see `needs`) or
-    ``controls`` (names of all it sets, in order, instead of the task's).
+    ``controls`` (names of all it sets, in order, instead of the task's), ``extremes``
+    (name to smallest and largest value it will set, which may lie outside the task's
+    own range as far as the learner's goes).
     """
 
     action_mode: str
@@ -161,6 +163,7 @@ class Fitted:
         self.decision_interval = getattr(policy, "decision_interval", None)
         self.history = getattr(policy, "history", None)
         self.controls = getattr(policy, "controls", None)
+        self.extremes = getattr(policy, "extremes", {})
 
     def reset(self, envs: PopulationEnv, seed: int) -> None:
         """As the policy."""

@@ -72,6 +72,22 @@ _WHOLE = frozenset({"shift_at"})
 # that fires the main engine alone −9,700
 _LANDER_FLOOR = -30_000.0
 
+# what actions have meant on these tasks since their results were measured
+_DQN_RANGES = {
+    "batch_size": (4, 256),
+    "gamma": (0.8, 0.9999),
+    "train_freq": (1, 256),
+    "gradient_steps": (1, 256),
+}
+_PPO_RANGES = {
+    "clip_range": (0.01, 0.5),
+    "batch_size": (16, 512),
+    "gamma": (0.8, 0.9999),
+    "gae_lambda": (0.8, 0.9999),
+    "n_epochs": (1, 20),
+    "ent_coef": (0.0, 0.1),
+}
+
 
 def _sets(inner_env: str, ranges: Ranges) -> dict[str, Any]:
     """Both instance sets of a task on an inner environment, as its fields."""
@@ -87,6 +103,7 @@ _TABLE = (
         id="dacrl/DQN-CartPole-v0",
         inner_env="CartPole-v1",
         learner="dqn",
+        ranges=_DQN_RANGES,
         budget=50_000,
         random_return=22.2,
         reference_return=500.0,
@@ -98,6 +115,7 @@ _TABLE = (
         id="dacrl/DQN-Acrobot-v0",
         inner_env="Acrobot-v1",
         learner="dqn",
+        ranges=_DQN_RANGES,
         budget=100_000,
         random_return=-499.0,
         reference_return=-75.0,
@@ -112,6 +130,7 @@ _TABLE = (
         id="dacrl/DQN-MountainCar-v0",
         inner_env="MountainCar-v0",
         learner="dqn",
+        ranges=_DQN_RANGES,
         budget=120_000,
         random_return=-200.0,
         reference_return=-100.0,
@@ -122,7 +141,9 @@ _TABLE = (
     Task(
         id="dacrl/DQN-MiniGrid-Empty-5x5-v0",
         inner_env="MiniGrid-Empty-5x5-v0",
+        scale_images=False,  # codes of objects, colours and states
         learner="dqn",
+        ranges=_DQN_RANGES,
         budget=50_000,
         random_return=0.2,
         reference_return=0.95,
@@ -139,7 +160,9 @@ _TABLE = (
     Task(
         id="dacrl/DQN-MiniGrid-DoorKey-5x5-v0",
         inner_env="MiniGrid-DoorKey-5x5-v0",
+        scale_images=False,  # codes of objects, colours and states
         learner="dqn",
+        ranges=_DQN_RANGES,
         budget=100_000,
         random_return=0.035,
         reference_return=0.95,
@@ -157,6 +180,7 @@ _TABLE = (
         id="dacrl/DQN-CartPoleShift-v0",
         inner_env="CartPoleShift",
         learner="dqn",
+        ranges=_DQN_RANGES,
         budget=50_000,
         random_return=22.2,
         reference_return=500.0,
@@ -174,6 +198,7 @@ _TABLE = (
         id="dacrl/DQN-LunarLander-v0",
         inner_env="LunarLander-v3",
         learner="dqn",
+        ranges=_DQN_RANGES,
         budget=100_000,
         random_return=-183.5,
         reference_return=200.0,
@@ -186,6 +211,7 @@ _TABLE = (
         id="dacrl/PPO-CartPole-v0",
         inner_env="CartPole-v1",
         learner="ppo",
+        ranges=_PPO_RANGES,
         budget=102_400,
         random_return=22.2,
         reference_return=500.0,
@@ -198,6 +224,7 @@ _TABLE = (
         id="dacrl/PPO-Acrobot-v0",
         inner_env="Acrobot-v1",
         learner="ppo",
+        ranges=_PPO_RANGES,
         budget=204_800,
         random_return=-499.0,
         reference_return=-75.0,
@@ -210,6 +237,7 @@ _TABLE = (
         id="dacrl/PPO-Pendulum-v0",
         inner_env="Pendulum-v1",
         learner="ppo",
+        ranges=_PPO_RANGES,
         budget=204_800,
         random_return=-1230.0,
         reference_return=-150.0,
@@ -222,7 +250,9 @@ _TABLE = (
     Task(
         id="dacrl/PPO-MiniGrid-DoorKey-5x5-v0",
         inner_env="MiniGrid-DoorKey-5x5-v0",
+        scale_images=False,  # codes of objects, colours and states
         learner="ppo",
+        ranges=_PPO_RANGES,
         budget=204_800,
         random_return=0.035,
         reference_return=0.95,
@@ -234,6 +264,7 @@ _TABLE = (
         id="dacrl/PPO-PendulumShift-v0",
         inner_env="PendulumShift",
         learner="ppo",
+        ranges=_PPO_RANGES,
         budget=204_800,
         random_return=-1230.0,
         reference_return=-150.0,
@@ -249,6 +280,7 @@ _TABLE = (
         id="dacrl/PPO-LunarLander-v0",
         inner_env="LunarLander-v3",
         learner="ppo",
+        ranges=_PPO_RANGES,
         budget=204_800,
         random_return=-183.5,
         reference_return=200.0,
@@ -280,6 +312,9 @@ def load(entry_point: str) -> Any:
 
 def register_task(task: Task | None = None, /, **fields: Any) -> Task:
     """Make a task known to `gymnasium.make`, `gymnasium.make_vec` and the tools.
+
+    Images are divided by 255 before the networks see them, as in Stable-Baselines3;
+    ``scale_images=False`` keeps them as they are, see :class:`dacrl_env.Task`.
 
     Args:
         task: the task; or its fields by keyword, see :class:`dacrl_env.Task`.
@@ -371,6 +406,12 @@ def make_inner_env(task: Task, reuse: bool = False) -> Any:
         task: names the environment and its backend.
         reuse: see :class:`~dacrl_env.inner_envs.gymnasium_adapter.GymnasiumAdapter`.
     """
+    env = _make_inner_env(task, reuse)
+    env.scales_images = task.scale_images and env.has_images
+    return env
+
+
+def _make_inner_env(task: Task, reuse: bool) -> Any:
     if not task.inner_env:
         from dacrl_env.inner_envs import NoEnv
 
@@ -402,7 +443,10 @@ def markdown() -> str:
         "-78 on LunarLander, where one among 64 moves a mean by more than all that",
         "training gains: read failures and the interquartile mean beside it.",
         "Hyperparameters that differ from the learner's default are given with their",
-        "value; bold ones are controlled by default.",
+        "value; bold ones are controlled by default. The range of a learner is what a",
+        "`Hyperparameter`, `fixed`, a static configuration or a schedule may use, and",
+        "that of users' tasks; these tasks' own range is what actions mean by default.",
+        "What Stable-Baselines3 calls gradient_steps=-1 is the value of train_freq.",
         "",
         *textwrap.wrap(_about_seconds(), 80, break_on_hyphens=False),
         "",
@@ -433,15 +477,22 @@ def markdown() -> str:
             "",
             f"## {name}",
             "",
-            "| hyperparameter | range | scale | default |",
-            "| --- | --- | --- | ---: |",
+            "| hyperparameter | range | range in these tasks | scale | default |",
+            "| --- | --- | --- | --- | ---: |",
         ]
         for h in learner.hyperparameters:
             shown = f"**{h.name}**" if h.name in learner.controlled else h.name
             scale = h.scale.replace("log_complement", "log in 1 − value")
             whole = ", integer" if h.integer else ""
+            own_ranges = {
+                tuple(task.ranges.get(h.name, (h.low, h.high)))
+                for task in TASKS.values()
+                if task.learner == name
+            }
+            ranges = "; ".join(f"{a:g} – {b:g}" for a, b in sorted(own_ranges))
             lines.append(
-                f"| {shown} | {h.low:g} – {h.high:g} | {scale}{whole} | {h.default:g} |"
+                f"| {shown} | {h.low:g} – {h.high:g} | {ranges} | {scale}{whole} "
+                f"| {h.default:g} |"
             )
     return "\n".join(lines)
 

@@ -146,8 +146,10 @@ def resolve(
     Args:
         task: id or task.
         hyperparameters: what an action sets, in this order: names, or
-            :class:`Hyperparameter` objects that narrow the range or move the default.
-        fixed: values of hyperparameters that are not controlled.
+            :class:`Hyperparameter` objects with a range of their own, within the
+            learner's, or another default.
+        fixed: values of hyperparameters that are not controlled, anywhere in the
+            learner's range.
         action_mode: "continuous", "relative", "discrete" or "multidiscrete".
         reward: "progress", "best", "auc", "final" or a function of a
             :class:`~dacrl_env.rewards.RewardContext`.
@@ -188,12 +190,13 @@ def resolve(
     check_types(f"learner {task.learner}", learner_class.config_class, configuration)
     config = learner_class.config_class(**{**task.configuration, **configuration})
 
-    known = _with_defaults(learner_class.hyperparameters, task.defaults)
+    widest = {h.name: h for h in learner_class.hyperparameters}
+    known = own_hyperparameters(task, learner_class.hyperparameters)
     if hyperparameters is None:
         hyperparameters = task.controlled or learner_class.controlled
     if isinstance(hyperparameters, str | Hyperparameter):
         hyperparameters = (hyperparameters,)
-    controlled = _controlled(hyperparameters, known)
+    controlled = _controlled(hyperparameters, known, widest)
     names = [h.name for h in controlled]
     if not isinstance(fixed, Mapping | None):
         raise ValueError(f"fixed must be a dict of name to value, got {fixed!r}")
@@ -205,7 +208,7 @@ def resolve(
                 f"{', '.join(twice)} cannot be both controlled and fixed; "
                 f"controlled: {', '.join(names)}"
             )
-        known = _with_defaults(known.values(), fixed)
+        known |= _with_defaults([widest[name] for name in fixed], fixed)
     known |= {h.name: h for h in controlled}
 
     budget = whole("budget", task.budget if budget is None else budget)
@@ -310,8 +313,28 @@ def _with_defaults(
     return known
 
 
+def own_hyperparameters(
+    task: Task, hyperparameters: Sequence[Hyperparameter]
+) -> dict[str, Hyperparameter]:
+    """A learner's hyperparameters with the ranges and defaults of a task, by name.
+
+    Raises:
+        ValueError: unknown names, or ranges or defaults that are none or lie outside.
+    """
+    known = {h.name: h for h in hyperparameters}
+    check_names(task.ranges, list(known), "hyperparameter")
+    for name, (low, high) in task.ranges.items():
+        h = known[name]
+        check_range(h, (low, high))
+        default = min(max(h.default, low), high)
+        known[name] = replace(h, low=low, high=high, default=default)
+    return _with_defaults(known.values(), task.defaults)
+
+
 def _controlled(
-    chosen: Sequence[str | Hyperparameter], known: Mapping[str, Hyperparameter]
+    chosen: Sequence[str | Hyperparameter],
+    known: Mapping[str, Hyperparameter],
+    widest: Mapping[str, Hyperparameter],
 ) -> tuple[Hyperparameter, ...]:
     if isinstance(chosen, Mapping | set | frozenset) or not isinstance(
         chosen, Iterable
@@ -337,7 +360,7 @@ def _controlled(
     result = []
     for name, h in zip(names, chosen, strict=True):
         if isinstance(h, Hyperparameter):
-            check_range(known[name], (h.low, h.high))
+            check_range(widest[name], (h.low, h.high))
             if (h.scale, h.integer) != (known[name].scale, known[name].integer):
                 raise ValueError(
                     f"{name} has scale {known[name].scale!r} and integer="

@@ -23,6 +23,8 @@ REPORT_EPISODES = 20  # at each point on the way
 FINAL_REPORT_EPISODES = 100  # at the end
 
 Scale = Literal["linear", "log", "log_complement"]
+# where a "log_complement" axis that includes 1 ends: nearer to 1 is 1
+LEAST_COMPLEMENT = 1e-5
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,9 @@ class Hyperparameter:
         high: largest value.
         default: used where nothing is chosen; between low and high.
         scale: how ranges are divided: ``"linear"``, ``"log"``, or
-            ``"log_complement"``, which is logarithmic in one minus the value.
+            ``"log_complement"``, which is logarithmic in one minus the value. Such a
+            range may end at 1: its axis then ends where one minus the value is 1e-5,
+            and what lies beyond is exactly 1.
         integer: applied values are rounded.
 
     Raises:
@@ -78,8 +82,17 @@ class Hyperparameter:
             )
         if self.scale == "log" and self.low <= 0:
             raise ValueError(f"log range of {self.name} must start above 0")
-        if self.scale == "log_complement" and self.high >= 1:
-            raise ValueError(f"log_complement range of {self.name} must end below 1")
+        if self.scale == "log_complement":
+            if self.high > 1:
+                raise ValueError(
+                    f"log_complement range of {self.name} must end at 1 or below, "
+                    f"got {self.high}"
+                )
+            if self.high == 1 and self.low >= 1 - LEAST_COMPLEMENT:
+                raise ValueError(
+                    f"log_complement range of {self.name} up to 1 must start below "
+                    f"{1 - LEAST_COMPLEMENT}, got {self.low}"
+                )
 
     def to_unit(self, values: ArrayLike) -> NDArray[np.float64]:
         """Values on the axis where equal distances are equal factors (or sums)."""
@@ -87,6 +100,8 @@ class Hyperparameter:
         if self.scale == "log":
             return np.log(x)
         if self.scale == "log_complement":
+            if self.high == 1:
+                x = np.minimum(x, 1 - LEAST_COMPLEMENT)
             return -np.log1p(-x)
         return x
 
@@ -96,7 +111,12 @@ class Hyperparameter:
         if self.scale == "log":
             x = np.exp(x)
         elif self.scale == "log_complement":
+            complement = np.exp(-x)
             x = -np.expm1(-x)
+            if (
+                self.high == 1
+            ):  # rounding may leave the end of the axis just out of reach
+                x = np.where(complement < LEAST_COMPLEMENT * (1 + 1e-9), 1.0, x)
         return np.clip(x, self.low, self.high)
 
 
@@ -186,7 +206,15 @@ class Task:
         decisions: outer steps of one run by default.
         controlled: hyperparameters an action sets by default; None: the learner's.
         defaults: hyperparameter defaults that differ from the learner's.
+        ranges: name to lowest and highest value, where they differ from the learner's:
+            what actions mean by default, and what is searched. Values that are fixed,
+            static configurations, schedules and `Hyperparameter` objects may use all
+            of the learner's range.
         configuration: learner configuration that differs from the learner's.
+        scale_images: divide images by 255 before the networks see them, as
+            Stable-Baselines3 does: observations of three axes and dtype uint8 whose
+            space goes from 0 to 255. False: they are fed as they are, for grids of
+            codes, which are no pictures.
         inner_env_kwargs: passed to ``gymnasium.make`` or ``envpool.make`` of the inner
             environment.
         backend: ``"batched"`` dynamics, the ``"gymnasium"`` original, ``"envpool"``
@@ -212,7 +240,9 @@ class Task:
     decisions: int = 20
     controlled: tuple[str, ...] | None = None
     defaults: Mapping[str, float] = field(default_factory=dict)
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     configuration: Mapping[str, Any] = field(default_factory=dict)
+    scale_images: bool = True
     inner_env_kwargs: Mapping[str, Any] = field(default_factory=dict)
     backend: Literal["auto", "batched", "gymnasium", "envpool"] = "auto"
     train_instances: tuple[Instance, ...] = (DEFAULT_INSTANCE,)
@@ -225,6 +255,11 @@ class Task:
         _check_order(
             self.id, self.floor_return, self.random_return, self.reference_return
         )
+        ranges = {
+            name: bounds(f"range of {name} in {self.id}", pair)
+            for name, pair in self.ranges.items()
+        }
+        object.__setattr__(self, "ranges", ranges)
         if self.budget < 1 or self.decisions < 1:
             raise ValueError(f"budget and decisions of {self.id} must be at least 1")
         if self.budget % self.decisions:
@@ -315,3 +350,28 @@ def _check_order(what: str, floor: float, random: float, reference: float) -> No
             f"returns of {what} must be ordered floor < random < reference, "
             f"got {floor}, {random}, {reference}"
         )
+
+
+def bounds(what: str, given: Any) -> tuple[float, float]:
+    """Lowest and highest value of a range: any pair of numbers, also of an array.
+
+    Args:
+        what: is given, for the message.
+        given: the pair.
+
+    Raises:
+        ValueError: something else, or a pair in the wrong order.
+    """
+    pair = given.tolist() if isinstance(given, np.ndarray) else given
+    numbers = isinstance(pair, Sequence) and all(
+        isinstance(x, int | float | np.number) and not isinstance(x, bool) for x in pair
+    )
+    if not numbers or len(pair) != 2:
+        raise ValueError(
+            f"{what} must be the lowest and the highest value, (low, high), got "
+            f"{given!r}"
+        )
+    low, high = map(float, pair)
+    if not low < high or not np.isfinite(pair).all():
+        raise ValueError(f"{what} is inverted, empty or not finite: {low}, {high}")
+    return low, high

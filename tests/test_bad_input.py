@@ -85,8 +85,8 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
         ["'gravitation'", "gravity", "half_length"],
     ),
     "fixed": ({"fixed": {"lr": 1}}, ["'lr'", *NAMES]),
-    "fixed below": ({"fixed": {"gamma": 0.5}}, ["gamma", "0.5", "0.8", "0.9999"]),
-    "fixed above": ({"fixed": {"train_freq": 257}}, ["train_freq", "257", "256"]),
+    "fixed below": ({"fixed": {"gamma": 0.5}}, ["gamma", "0.5", "0.8", "1.0"]),
+    "fixed above": ({"fixed": {"train_freq": 1001}}, ["train_freq", "1001", "1000"]),
     "fixed NaN": ({"fixed": {"gamma": float("nan")}}, ["gamma", "nan"]),
     "fixed infinite": ({"fixed": {"gamma": float("inf")}}, ["gamma", "inf"]),
     "controlled and fixed": (
@@ -201,7 +201,7 @@ def test_task() -> None:
         (("a", 0.0, 1.0, 2.0), ["a", "2.0", "outside", "[0.0, 1.0]"]),
         (("a", 0.0, 1.0, float("nan")), ["a", "nan"]),
         (("a", 0.0, 1.0, 0.5, "log"), ["a", "above 0"]),
-        (("a", 0.5, 1.0, 0.5, "log_complement"), ["a", "below 1"]),
+        (("a", 0.5, 1.1, 0.5, "log_complement"), ["a", "1 or below", "1.1"]),
     ],
     ids=str,
 )

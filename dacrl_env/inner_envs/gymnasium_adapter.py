@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dacrl_env.inner_envs.batched import Transition
+from dacrl_env.inner_envs.images import is_image
 from dacrl_env.learners import streams
 from dacrl_env.snapshot import copy_rows
 
@@ -54,6 +55,7 @@ class GymnasiumAdapter:
     """
 
     physics: Mapping[str, float] = {}
+    scales_images = False
 
     def __init__(
         self, env_id: str, kwargs: Mapping[str, Any], reuse: bool = False
@@ -75,6 +77,7 @@ class GymnasiumAdapter:
             )
         self.observation_shape = observations.shape
         self.observation_dtype = observations.dtype
+        self.has_images = is_image(observations)
         self._action_space = actions
         if isinstance(actions, gym.spaces.Discrete):
             self.num_actions = int(actions.n)

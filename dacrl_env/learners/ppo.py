@@ -25,6 +25,7 @@ from torch import Tensor
 
 from dacrl_env import checks
 from dacrl_env.inner_envs import InnerEnv
+from dacrl_env.inner_envs.images import BRIGHTEST
 from dacrl_env.learners import adam, blocks, networks, streams
 from dacrl_env.learners.interval import Interval, begin, finished_episodes
 from dacrl_env.learners.normalisation import RunningMoments
@@ -33,12 +34,12 @@ from dacrl_env.tasks import Hyperparameter
 
 HYPERPARAMETERS = (
     Hyperparameter("learning_rate", 1e-6, 1e-1, 3e-4, "log"),
-    Hyperparameter("clip_range", 0.01, 0.5, 0.2),
-    Hyperparameter("batch_size", 16, 512, 64, "log", integer=True),
-    Hyperparameter("gamma", 0.8, 0.9999, 0.99, "log_complement"),
-    Hyperparameter("gae_lambda", 0.8, 0.9999, 0.95, "log_complement"),
-    Hyperparameter("n_epochs", 1, 20, 10, integer=True),
-    Hyperparameter("ent_coef", 0.0, 0.1, 0.0),
+    Hyperparameter("clip_range", 0.0, 0.5, 0.2),
+    Hyperparameter("batch_size", 8, 512, 64, "log", integer=True),
+    Hyperparameter("gamma", 0.8, 1.0, 0.99, "log_complement"),
+    Hyperparameter("gae_lambda", 0.8, 1.0, 0.95, "log_complement"),
+    Hyperparameter("n_epochs", 1, 30, 10, integer=True),
+    Hyperparameter("ent_coef", 0.0, 0.5, 0.0),
     Hyperparameter("vf_coef", 0.0, 1.0, 0.5),
     Hyperparameter("max_grad_norm", 0.05, 10, 0.5, "log"),
 )
@@ -377,6 +378,8 @@ class PPO:
         flat = observations.reshape(*observations.shape[:2], self.features)
         if self.config.normalize_observations:
             return state.observation_moments.normalise(flat, members)
+        if self.env.scales_images:
+            return np.divide(flat, BRIGHTEST, dtype=np.float32)
         return flat
 
     def _clip(self, actions: NDArray[Any]) -> NDArray[np.float64]:

@@ -65,9 +65,8 @@ class SB3PPOConfig(ppo.PPOConfig):
 
     Raises:
         ValueError: normalised observations or rewards, which Stable-Baselines3 leaves
-            to an environment wrapper; a rollout of one step with normalised
-            advantages; or an argument that does not exist, that is set elsewhere, or
-            that has no name.
+            to an environment wrapper; or an argument that does not exist, that is set
+            elsewhere, or that has no name.
     """
 
     sb3_kwargs: Mapping[str, Any] = field(default_factory=dict)
@@ -77,12 +76,6 @@ class SB3PPOConfig(ppo.PPOConfig):
         for name in ("normalize_observations", "normalize_rewards"):
             why = "Stable-Baselines3 leaves it to an environment wrapper"
             arguments.refuse(self, name, why)
-        if self.normalize_advantages and ppo.PPO.granularity(self) == 1:
-            raise ValueError(
-                'normalize_advantages with learner="sb3" needs num_inner_envs × '
-                "rollout_length above 1; for single steps pass "
-                "normalize_advantages=False"
-            )
         arguments.check(self, stable_baselines3.PPO, _OURS)
 
 
@@ -310,8 +303,11 @@ def _build(config: SB3PPOConfig, venv: MemberEnvs) -> Any:
         # what does not divide the rollout would be warned of
         batch_size=ppo.PPO.granularity(config),
         clip_range_vf=config.clip_range_vf,
-        normalize_advantage=config.normalize_advantages,
-        **arguments.of(config),
+        # a single step cannot be: there Stable-Baselines3 would refuse it, though its
+        # updates leave minibatches of one as they are
+        normalize_advantage=config.normalize_advantages
+        and ppo.PPO.granularity(config) > 1,
+        **arguments.of(config, venv.env.scales_images),
     )
 
 

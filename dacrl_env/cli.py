@@ -480,7 +480,7 @@ def _fit_what(options: argparse.Namespace) -> tuple[str, str]:
 def _task_options(options: argparse.Namespace) -> dict[str, Any]:
     """Options of the environment that were given."""
     from dacrl_env.comparison import compare
-    from dacrl_env.policies import literal
+    from dacrl_env.specs import number
 
     names = ("decision_interval", "eval_interval", "feedback", "hyperparameters")
     given = {name: getattr(options, name) for name in names}
@@ -493,7 +493,7 @@ def _task_options(options: argparse.Namespace) -> dict[str, Any]:
             raise ValueError(f"--set takes NAME=VALUE, got {text!r}")
         if name in given or name in taken or name == "budget":
             raise ValueError(f"{name} cannot be given by --set, or not twice")
-        given[name] = literal(value)
+        given[name] = number(value)
     return given
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from dacrl_env.blame import blame_if_users, is_users
 from dacrl_env.checks import check_types, meant, unknown, whole_numbers
 from dacrl_env.files import file_digest, write_whole
-from dacrl_env.registration import import_module, load
+from dacrl_env.registration import TASKS, import_module, load
 from dacrl_env.specs import POLICY_SUFFIXES, read_spec
 from dacrl_env.version import __version__
 
@@ -42,8 +42,9 @@ class Policy(Protocol):
     """Anything that maps outer observations to actions.
 
     Beside ``action_mode`` a policy may have these attributes, which `evaluate` heeds:
-    ``decisions`` (outer steps a run) or ``decision_interval`` (inner environment
-    steps), ``history`` (decisions stacked in the observation), ``hyperparameters``
+    ``decisions`` (outer steps a run), ``decisions_near`` (that number, or the nearest
+    one that runs can have) or ``decision_interval`` (inner environment steps),
+    ``history`` (decisions stacked in the observation), ``hyperparameters``
     (names it needs to control beside the task's, or these by learner, see `needs`) or
     ``controls`` (names of all it sets, in order, instead of the task's).
     """
@@ -158,6 +159,7 @@ class Fitted:
         self.action_mode = policy.action_mode
         self.hyperparameters = getattr(policy, "hyperparameters", ())
         self.decisions = getattr(policy, "decisions", None)
+        self.decisions_near = getattr(policy, "decisions_near", None)
         self.decision_interval = getattr(policy, "decision_interval", None)
         self.history = getattr(policy, "history", None)
         self.controls = getattr(policy, "controls", None)
@@ -556,5 +558,7 @@ def _unknown(name: str, table: Mapping[str, Any], what: str) -> str:
     for kind, names in (("method", METHODS), ("policy", POLICIES)):
         if kind != what and name in names:
             return f"{name!r} is a {kind}, no {what}"
+    if name in TASKS:
+        return f"{name!r} is a task, no {what}"
     more = f", a policy file, or {PRETRAINED}…" if what == "policy" else ""
     return f"{unknown(what, name, table)}, module:Class{more}"

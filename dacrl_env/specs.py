@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import ast
 import os
-import re
 from typing import Any
 
 POLICY_SUFFIXES = (".json", ".safetensors")  # of files that hold a policy
 _QUOTES = "'\""
 _NOT_IN_LABELS = ",:/\\"  # unless they are quoted
-_WHOLE = re.compile(r"[+-]?\d+(\.\d*)?[eE]\+?\d+")
 
 
 def literal(text: str) -> Any:
@@ -25,14 +23,6 @@ def literal(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text
-
-
-def number(text: str) -> Any:
-    """As `literal`, where 2e3 is the whole number 2000."""
-    value = literal(text)
-    if isinstance(value, float) and _WHOLE.fullmatch(text) and value.is_integer():
-        return int(value)
-    return value
 
 
 def existing(text: str) -> str | None:

@@ -22,7 +22,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ from dacrl_env.registration import get_task
 from dacrl_env.settings import resolve
 from dacrl_env.store import Store, canonical
 from dacrl_env.tasks import Task
-from dacrl_env.trials import fit_key, journal_path
+from dacrl_env.trials import fit_key, is_rehearsal, journal_path, rehearsal_ends
 from dacrl_env.vector_env import PopulationEnv
 from dacrl_env.version import __version__
 
@@ -144,9 +144,16 @@ class Outer:
             # Stable-Baselines3 draws from the global generators
             with alone, random_state.globals_kept():
                 training = _Training(
-                    self, task, budget, seed, store, progress, task_kwargs
+                    replace(self, num_workers=1) if is_rehearsal() else self,
+                    task,
+                    budget,
+                    seed,
+                    store,
+                    progress,
+                    task_kwargs,
                 )
                 try:
+                    rehearsal_ends()
                     return training.run()
                 finally:
                     training.venv.close()

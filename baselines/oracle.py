@@ -44,7 +44,9 @@ from tqdm import tqdm
 
 from dacrl_env import checks, stats
 from dacrl_env.actions import check_names, check_range
+from dacrl_env.comparison import check as check_comparison
 from dacrl_env.comparison import compare, fit
+from dacrl_env.given import checked_seeds
 from dacrl_env.policies import Cost
 from dacrl_env.population import Population
 from dacrl_env.registration import get_task
@@ -305,7 +307,7 @@ def oracle(
     *,
     store: Store | str | os.PathLike[str],
     tuning_budget: int | None = None,
-    seeds: Sequence[int] = range(TEST_SEEDS),
+    seeds: int | Sequence[int] = range(TEST_SEEDS),
     runs: int = RUNS,
     configurations: int = CONFIGURATIONS,
     streams: int = STREAMS,
@@ -320,7 +322,7 @@ def oracle(
         store: a store or its directory.
         tuning_budget: inner environment steps of training, for each family's search;
             None: `SEARCH_RUNS` complete runs.
-        seeds: of the test runs.
+        seeds: of the test runs, at least 2. A number n is range(n).
         runs: of the incumbent, the tuned static configuration.
         configurations: branches, continuing among them; drawn from the search space,
             half of them near the incumbent.
@@ -339,9 +341,18 @@ def oracle(
     """
     task = get_task(task)
     store = store if isinstance(store, Store) else Store(store)
-    _check(runs, configurations, streams, task_kwargs)
-    steps = task_kwargs.get("budget") or task.budget
-    spend = SEARCH_RUNS * steps if tuning_budget is None else int(tuning_budget)
+    check(
+        task,
+        store=store,
+        tuning_budget=tuning_budget,
+        seeds=seeds,
+        runs=runs,
+        configurations=configurations,
+        streams=streams,
+        workers=workers,
+        **task_kwargs,
+    )
+    spend = _spend(task, tuning_budget, task_kwargs)
     note = _why_not(task, task_kwargs)
     frame = compare(
         task,
@@ -378,6 +389,48 @@ def oracle(
     rows = pd.concat(parts, ignore_index=True)
     rows.insert(0, "task", task.id)
     return Dynamics(task.id, rows, costs, tried, tags(rows), note)
+
+
+def check(
+    task: str | Task,
+    *,
+    store: Store | str | os.PathLike[str],
+    tuning_budget: int | None,
+    seeds: int | Sequence[int],
+    runs: int,
+    configurations: int,
+    streams: int,
+    workers: int,
+    **task_kwargs: Any,
+) -> None:
+    """What `oracle` checks before anything is run; for measurements still to come.
+
+    Raises:
+        ValueError, OSError: as `oracle`.
+    """
+    task = get_task(task)
+    _check(runs, configurations, streams, task_kwargs)
+    if len(checked_seeds(seeds)) < 2:
+        raise ValueError(f"at least 2 seeds are needed for intervals, got {seeds!r}")
+    check_comparison(
+        task,
+        ["default"],
+        seeds,
+        methods=[_STATIC, _SCHEDULE],
+        tuning_budget=_spend(task, tuning_budget, task_kwargs),
+        runs=1,
+        store=store,
+        workers=workers,
+        **task_kwargs,
+    )
+    if not _why_not(task, task_kwargs):
+        _planned(task, {}, runs, configurations, streams, POINTS, 0, task_kwargs)
+
+
+def _spend(task: Task, tuning_budget: int | None, options: Mapping[str, Any]) -> int:
+    """Training steps of the search, for each of the two families."""
+    steps: int = options.get("budget") or task.budget
+    return SEARCH_RUNS * steps if tuning_budget is None else int(tuning_budget)
 
 
 def open_loop(frame: pd.DataFrame) -> pd.DataFrame:

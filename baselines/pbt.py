@@ -271,6 +271,7 @@ def evolve(
             f"{trials.decisions} decisions; valid: below that number"
         )
     columns, course = searched(space), Course()
+    trials.check_fork()  # in a rehearsal, which ends with the next line
     trials.begin(trials.tuning_seeds(P))
     trials.check_fork()
     values = space.values(space.sample(generator, P), 1)[0]

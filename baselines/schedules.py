@@ -14,7 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dacrl_env.checks import unknown
 from dacrl_env.vector_env import PopulationEnv
+
+DECISIONS = 100  # of a run that follows a curve, or the nearest number it can have
 
 Floats = NDArray[np.float64]
 
@@ -60,7 +63,8 @@ class Schedule:
         end: value from ``fraction`` of the budget on; None: ``start``.
         fraction: share of the budget over which the value moves.
         stairs: levels of the "step" shape.
-        decisions: outer steps a run; the value holds in between.
+        decisions: outer steps a run; the value holds in between. None: 100, or the
+            nearest number that runs can have.
 
     Raises:
         ValueError: an unknown shape, or values that the shape cannot connect; at
@@ -77,10 +81,12 @@ class Schedule:
         end: float | None = None,
         fraction: float = 1.0,
         stairs: int = 4,
-        decisions: int = 100,
+        decisions: int | None = None,
     ) -> None:
         if shape not in SHAPES:
-            raise ValueError(f"unknown shape {shape!r}; valid: {', '.join(SHAPES)}")
+            raise ValueError(unknown("shape", shape, SHAPES))
+        if decisions is not None and decisions < 1:
+            raise ValueError(f"decisions must be at least 1, got {decisions}")
         end = start if end is None else end
         if not (math.isfinite(start) and math.isfinite(end)):
             raise ValueError(f"start and end must be finite, got {start} and {end}")
@@ -97,6 +103,7 @@ class Schedule:
         self.extremes = {hyperparameter: (min(start, end), max(start, end))}
         self.start, self.end, self.fraction = start, end, fraction
         self.stairs, self.decisions = stairs, decisions
+        self.decisions_near = DECISIONS if decisions is None else None
 
     def values(self, progress: Floats) -> Floats:
         """Values at shares ``progress`` of the budget."""

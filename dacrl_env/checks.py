@@ -1,10 +1,11 @@
-"""Whether arguments are what they should be: types, whole numbers, seeds."""
+"""Whether arguments are what they should be: types, whole numbers, seeds, names."""
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -22,6 +23,62 @@ _TYPES: dict[Any, tuple[type, ...]] = {
 }
 
 
+def meant(name: Any, valid: Iterable[Any]) -> str:
+    """`` (did you mean 'x'?)`` for the valid name that is nearest, or nothing."""
+    by_letters = {str(v).lower(): str(v) for v in valid}
+    near = difflib.get_close_matches(str(name).lower(), by_letters, n=1)
+    return f" (did you mean {by_letters[near[0]]!r}?)" if near else ""
+
+
+def unknown(what: str, name: Any, valid: Iterable[Any]) -> str:
+    """The message for a name that is none of the valid ones."""
+    names = list(valid)
+    listed = ", ".join(map(str, names))
+    return f"unknown {what} {name!r}{meant(name, names)}; valid: {listed}"
+
+
+def whole_numbers(
+    factory: Callable[..., Any], arguments: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Arguments in which 2e3 is 2000, where a signature says int and not float.
+
+    For values that were written as texts: the number of steps is often written so.
+    Values that are no whole numbers stay as they are.
+
+    Args:
+        factory: function or class that takes them.
+        arguments: by name.
+    """
+    given = dict(arguments)
+    for name, kinds in _kinds(factory, given).items():
+        value = given[name]
+        if int in kinds and float not in kinds and isinstance(value, float):
+            given[name] = int(value) if value.is_integer() else value
+    return given
+
+
+def _kinds(factory: Callable[..., Any], names: Iterable[str]) -> dict[str, list[Any]]:
+    """What annotations say of arguments: the types of a union, or the one type.
+
+    Arguments without an annotation that can be read are left out.
+    """
+    parameters = inspect.signature(factory).parameters
+    rest = "".join(n for n, p in parameters.items() if p.kind is p.VAR_KEYWORD)
+    try:
+        hints = get_type_hints(
+            factory.__init__ if inspect.isclass(factory) else factory
+        )
+    except (AttributeError, NameError, TypeError):
+        return {}
+    found = {}
+    for name in names:
+        hint = hints.get(name if name in parameters else rest)
+        union = get_origin(hint) in (Union, UnionType)
+        valid = [get_origin(kind) or kind for kind in get_args(hint)] if union else []
+        found[name] = valid or [get_origin(hint) or hint]
+    return found
+
+
 def check_types(
     whose: str, factory: Callable[..., Any], arguments: Mapping[str, Any]
 ) -> None:
@@ -35,19 +92,8 @@ def check_types(
         factory: function or class that takes them.
         arguments: by name.
     """
-    parameters = inspect.signature(factory).parameters
-    rest = "".join(n for n, p in parameters.items() if p.kind is p.VAR_KEYWORD)
-    try:
-        hints = get_type_hints(
-            factory.__init__ if inspect.isclass(factory) else factory
-        )
-    except (AttributeError, NameError, TypeError):
-        return
-    for name, value in arguments.items():
-        hint = hints.get(name if name in parameters else rest)
-        union = get_origin(hint) in (Union, UnionType)
-        valid = [get_origin(kind) or kind for kind in get_args(hint)] if union else []
-        valid = valid or [get_origin(hint) or hint]
+    for name, valid in _kinds(factory, arguments).items():
+        value = arguments[name]
         if not all(kind in _TYPES for kind in valid):
             continue
         types = tuple(kind for one in valid for kind in _TYPES[one])

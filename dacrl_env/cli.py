@@ -6,16 +6,23 @@ import argparse
 import inspect
 import json
 import os
+import re
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+import sysconfig
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from gymnasium.error import Error
 
 from dacrl_env import terminal
+from dacrl_env.checks import meant, unknown, whole_numbers
 from dacrl_env.interrupts import Interrupts, answered
+from dacrl_env.places import check_file, check_folder
 from dacrl_env.processes import WorkerDiedError, usable_cores
 from dacrl_env.version import __version__
 
@@ -38,10 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (Exception, KeyboardInterrupt) as error:
             # what was interrupted may make another error of it
             if interrupts.number is None and not isinstance(error, KeyboardInterrupt):
-                line = _line(error)
-                if line is None:
+                explained = _explain(error, "--traceback" in (arguments or sys.argv))
+                if explained is None:
                     raise
-                print(f"dacrl: {line}", file=sys.stderr)
+                print(explained, file=sys.stderr)
                 return 2
             interrupts.say()
             return interrupts.status
@@ -73,9 +80,9 @@ def _obey(arguments: Sequence[str] | None, interrupts: Interrupts) -> None:
         ) from None
     if "" not in sys.path and here not in sys.path:
         sys.path.append(here)  # module:Class, as under `python -m`
-    if getattr(options, "out", None) is not None and options.command != _references:
-        options.out.mkdir(parents=True, exist_ok=True)
-    options.command(options)
+    _check_places(options)
+    with _plain_warnings():
+        options.command(options)
 
 
 def _way_on(options: argparse.Namespace) -> str:
@@ -106,8 +113,123 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and any(w in str(error) for w in words)
 
 
+# -- errors and warnings ------------------------------------------------------------
+
+
+def _explain(error: Exception, full: bool) -> str | None:
+    """What is said of an error; None: it is no user's, and Python says it all.
+
+    Errors in users' code are shown from that code on. What else users got wrong is one
+    line.
+
+    Args:
+        error: with ``dacrl_blame``, if it is known whose code it left.
+        full: the whole traceback.
+    """
+    whose, lines = getattr(error, "dacrl_blame", None), _users_lines(error)
+    about = traceback.format_exception_only(error)
+    if full:
+        return "".join(traceback.format_exception(error)).rstrip()
+    if whose is None and not lines:
+        line = _line(error)
+        return None if line is None else f"dacrl: {line}"
+    place = f"your {whose}" if whose else "your code"
+    if isinstance(error, SyntaxError):
+        text = f"dacrl: {type(error).__name__} in {place}\n{''.join(about)}"
+    else:
+        said = f": {error}" if str(error) else ""
+        text = f"dacrl: {type(error).__name__} in {place}{said}\n{lines}"
+    return f"{text.rstrip()}\n(all of it with dacrl --traceback)"
+
+
+def _users_lines(error: BaseException) -> str:
+    """The traceback from a user's code on; empty: it is not in it.
+
+    A worker process passes its traceback on as text.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    for first, frame in enumerate(frames):
+        if not frame.filename.startswith(_not_users()):
+            return "".join(traceback.format_list(frames[first:]))
+    return str(getattr(error, "dacrl_traceback", ""))
+
+
+def _not_users() -> tuple[str, ...]:
+    """Where files of this package, of Python and of installed packages are."""
+    names = ("", ".agents", ".baselines", ".benchmarks")
+    modules = [sys.modules.get(f"dacrl_env{name}") for name in names]
+    own = [str(Path(str(m.__file__)).parent) for m in modules if m is not None]
+    paths = sysconfig.get_paths()
+    places = [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    installed = [p for p in sys.path if p.endswith(("site-packages", "dist-packages"))]
+    return ("<frozen", *own, *places, *installed)
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Warnings of this package are one line, as errors are."""
+    before, own = warnings.formatwarning, str(Path(__file__).parent)
+
+    def one_line(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        line: str | None = None,
+    ) -> str:
+        if filename.startswith(own):
+            return f"dacrl: {message}\n"
+        return before(message, category, filename, lineno, line)
+
+    warnings.formatwarning = one_line
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
+def _check_places(options: argparse.Namespace) -> None:
+    """Raise an OSError if what a command makes cannot be written."""
+    out, file = getattr(options, "out", None), getattr(options, "json", None)
+    if options.command is _references:
+        out, file = None, out if options.instances or options.seconds else None
+    if out is not None:
+        check_folder(out)
+    if file is not None:
+        check_file(file)
+
+
+# -- options ------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what was meant, and how the command that was given is used."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        options, rest = self.parse_known_args(args, namespace)
+        if rest:
+            parser: _Parser = getattr(options, "parser", self)
+            parser.error(
+                f"unrecognized arguments: {' '.join(rest)}{parser._near(rest)}"
+            )
+        return options
+
+    def _near(self, rest: list[str]) -> str:
+        """What may have been meant by arguments that nothing takes."""
+        names = self._option_string_actions
+        if rest[0].startswith("-"):
+            return meant(rest[0].partition("=")[0], names)
+        return "; policies are given by --policies" if "--policies" in names else ""
+
+    def error(self, message: str) -> NoReturn:
+        wrong = re.search(r"invalid choice: '?([^' ]*)'? \(choose from (.*)\)", message)
+        if wrong is not None:
+            message += meant(wrong[1], re.findall(r"[\w-]+", wrong[2]))
+        super().error(message)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="dacrl",
         description="Compare ways of configuring reinforcement learning "
         "while it trains.",
@@ -149,7 +271,7 @@ def _parser() -> argparse.ArgumentParser:
         help="training steps that each run of a method may spend on tuning: 5e6",
     )
     compare.add_argument(
-        "--runs", type=int, default=5, help="independent runs of each method"
+        "--runs", type=_count, default=5, help="independent runs of each method"
     )
     compare.add_argument(
         "--total",
@@ -164,7 +286,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare.add_argument(
         "--anytime",
-        type=int,
+        type=_count,
         default=0,
         metavar="SEEDS",
         help="also test what the methods would have returned earlier",
@@ -199,7 +321,7 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--task", help="instead of the first place")
     fit.add_argument("--method", help="instead of the second place")
     fit.add_argument("--budget", type=_count, required=True, metavar="STEPS")
-    fit.add_argument("--seed", type=int, default=0, help="of the method run")
+    fit.add_argument("--seed", type=_count, default=0, help="of the method run")
     _run_arguments(fit)
     fit.set_defaults(command=_fit)
 
@@ -211,7 +333,7 @@ def _parser() -> argparse.ArgumentParser:
     defaults = commands.add_parser(
         "defaults", help="learning curves of the default configuration on every task"
     )
-    defaults.add_argument("--seeds", type=int, default=16)
+    defaults.add_argument("--seeds", type=_count, default=16)
     defaults.add_argument("--out", type=Path, required=True, metavar="DIR")
     _workers_argument(defaults)
     defaults.add_argument("--tasks", nargs="+", metavar="TASK")
@@ -230,16 +352,18 @@ def _parser() -> argparse.ArgumentParser:
         metavar="STEPS",
         help="training steps of the search, for each of the two; default: 24 runs",
     )
-    dynamics.add_argument("--seeds", type=int, default=32, help="number of test runs")
     dynamics.add_argument(
-        "--runs", type=int, default=8, help="runs of the incumbent that are branched"
+        "--seeds", type=_count, default=32, help="number of test runs"
     )
     dynamics.add_argument(
-        "--configurations", type=int, default=6, metavar="K", help="branches of each"
+        "--runs", type=_count, default=8, help="runs of the incumbent that are branched"
+    )
+    dynamics.add_argument(
+        "--configurations", type=_count, default=6, metavar="K", help="branches of each"
     )
     dynamics.add_argument(
         "--streams",
-        type=int,
+        type=_count,
         default=2,
         metavar="S",
         help="forks of each run and branch that choose, and as many that are valued",
@@ -281,18 +405,20 @@ def _parser() -> argparse.ArgumentParser:
         help="for --phases and --all; one task for --scaling and --fork",
     )
     bench.add_argument(
-        "--workers", nargs="+", type=int, metavar="W", help="for --all, default 1 2"
+        "--workers", nargs="+", type=_count, metavar="W", help="for --all, default 1 2"
     )
     bench.add_argument(
         "--populations",
         "--population",
         nargs="+",
-        type=int,
+        type=_count,
         metavar="P",
         help="default 1 8 32 64; --phases 64, --all 1 8 64 256, --fork 64, "
         "--scaling 64 … 1024",
     )
-    bench.add_argument("--repeats", type=int, help="default 5, others 3, no --phases")
+    bench.add_argument(
+        "--repeats", type=_count, help="default 5, others 3, no --phases"
+    )
     bench.add_argument(
         "--seconds", type=float, help="of each measurement, at least, default 1 or 0.5"
     )
@@ -314,16 +440,26 @@ def _parser() -> argparse.ArgumentParser:
         help="processor time of one run; into the file",
     )
     references.add_argument(
-        "--episodes", type=int, help="default 200,000; of each instance 10,000"
+        "--episodes", type=_count, help="default 200,000; of each instance 10,000"
     )
     references.add_argument(
-        "--runs", type=int, help="of the default; default 64, of each instance 4"
+        "--runs", type=_count, help="of the default; default 64, of each instance 4"
     )
-    references.add_argument("--population", type=int, help="for --seconds, default 64")
+    references.add_argument(
+        "--population", type=_count, help="for --seconds, default 64"
+    )
     references.add_argument(
         "--out", type=Path, metavar="FILE", help="default: the package's own"
     )
     references.set_defaults(command=_references)
+    everywhere: dict[str, Any] = {
+        "action": "store_true",
+        "help": "all of an error in your own code",
+    }
+    parser.add_argument("--traceback", **everywhere)
+    for command in commands.choices.values():  # before the command, or after it
+        command.add_argument("--traceback", default=argparse.SUPPRESS, **everywhere)
+        command.set_defaults(parser=command)
     return parser
 
 
@@ -341,7 +477,7 @@ def _evaluation_arguments(parser: argparse.ArgumentParser) -> None:
 def _workers_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers",
-        type=int,
+        type=_count,
         default=usable_cores(),
         help="processes; default: as many as this one may use processors, which its "
         "affinity and its container limit (here %(default)s)",
@@ -356,8 +492,8 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="STEPS",
         help="inner environment steps of a run",
     )
-    parser.add_argument("--decision-interval", type=int, metavar="STEPS")
-    parser.add_argument("--eval-interval", type=int, metavar="STEPS")
+    parser.add_argument("--decision-interval", type=_count, metavar="STEPS")
+    parser.add_argument("--eval-interval", type=_count, metavar="STEPS")
     parser.add_argument("--feedback", choices=("eval", "train"))
     parser.add_argument("--hyperparameters", nargs="+", metavar="NAME")
     parser.add_argument(
@@ -385,8 +521,8 @@ def _seeds(option: str, text: str) -> range:
     """Seeds from 0, by their number, or from one up to another, which is left out."""
     first, colon, end = text.rpartition(":")
     try:
-        seeds = range(int(first) if colon else 0, int(end))
-    except ValueError:
+        seeds = range(_count(first) if colon else 0, _count(end))
+    except argparse.ArgumentTypeError:
         raise ValueError(
             f"{option} takes a number, or first:end such as 128:256; got {text!r}"
         ) from None
@@ -452,7 +588,7 @@ def _compare(options: argparse.Namespace) -> None:
             workers=options.workers,
             show_progress=True,
             **tuning,
-            **_task_options(options),
+            **_task_options(options, options.task),
         )
         course = course.replace({"policy": labels})
         course.to_csv(options.out / "anytime.csv", index=False)
@@ -461,13 +597,12 @@ def _compare(options: argparse.Namespace) -> None:
 
 def _take_labels(specs: list[str]) -> dict[str, str]:
     """Cut the labels off policies or methods; they come back by what is left."""
+    from dacrl_env.specs import take_label
+
     labels = {}
     for k, spec in enumerate(specs):
-        label, equals, rest = spec.partition("=")
-        # the equals signs of arguments come after a comma, those of files after a name
-        if equals and not set(label) & set(",:/."):
-            if not label.strip() or not rest:
-                raise ValueError(f"{spec!r} should read LABEL=POLICY")
+        label, rest = take_label(spec)
+        if label is not None:
             specs[k], labels[rest] = rest, label
     return labels
 
@@ -517,7 +652,7 @@ def _fit(options: argparse.Namespace) -> None:
         options.seed,
         store=options.out / "results",
         show_progress=True,
-        **_task_options(options),
+        **_task_options(options, task),
     )
     path = options.out / f"policy{policy_suffix(fitted.policy)}"
     about = {"method": method, "budget": options.budget, "seed": options.seed}
@@ -543,10 +678,10 @@ def _fit_what(options: argparse.Namespace) -> tuple[str, str]:
     return found[0], found[1]
 
 
-def _task_options(options: argparse.Namespace) -> dict[str, Any]:
+def _task_options(options: argparse.Namespace, task: str) -> dict[str, Any]:
     """Options of the environment that were given."""
     from dacrl_env.comparison import compare
-    from dacrl_env.policies import literal
+    from dacrl_env.specs import literal
 
     names = ("decision_interval", "eval_interval", "feedback", "hyperparameters")
     given = {name: getattr(options, name) for name in names}
@@ -560,6 +695,18 @@ def _task_options(options: argparse.Namespace) -> dict[str, Any]:
         if name in given or name in taken or name == "budget":
             raise ValueError(f"{name} cannot be given by --set, or not twice")
         given[name] = literal(value)
+    return _whole(given, task)
+
+
+def _whole(given: dict[str, Any], task: str) -> dict[str, Any]:
+    """Options in which 2e3 is 2000 where a whole number is taken."""
+    from dacrl_env.registration import IMPLEMENTATIONS, get_task, load_learner
+    from dacrl_env.settings import resolve
+
+    given = whole_numbers(resolve, given)
+    learner, name = given.get("learner", "torch"), get_task(task).learner
+    if learner in IMPLEMENTATIONS and name in IMPLEMENTATIONS[learner]:
+        given = whole_numbers(load_learner(name, learner).config_class, given)
     return given
 
 
@@ -580,8 +727,11 @@ def _run(
     names = [labels.get(name, name) for name in (*policies, *methods)]
     if labels and len(set(names)) < len(names):
         raise ValueError(f"labels and names must differ, got {', '.join(names)}")
-    if reference is not None and reference not in names:
-        raise ValueError(f"unknown reference {reference!r}; valid: {', '.join(names)}")
+    valid = list(names)
+    if tuning and tuning.get("shuffled"):
+        valid += [f"{labels.get(name, name)} shuffled" for name in methods]
+    if reference is not None and reference not in valid:
+        raise ValueError(unknown("reference", reference, valid))
     frame = compare(
         options.task,
         policies,
@@ -591,7 +741,7 @@ def _run(
         workers=options.workers,
         show_progress=True,
         **(tuning or {}),
-        **_task_options(options),
+        **_task_options(options, options.task),
     )
     frame = _labelled(frame, labels)
     path = report.write_report(frame, options.out, reference)
@@ -622,7 +772,7 @@ def _report(options: argparse.Namespace) -> None:
 
 def _defaults(options: argparse.Namespace) -> None:
     from dacrl_env import report
-    from dacrl_env.comparison import compare
+    from dacrl_env.comparison import check, compare
     from dacrl_env.registration import TASKS
 
     for name, least in (("seeds", 1), ("workers", 1)):
@@ -630,16 +780,17 @@ def _defaults(options: argparse.Namespace) -> None:
             raise ValueError(f"--{name} must be at least {least}")
     frames = {}
     half = -(-options.seeds // options.workers)  # a unit of work for every worker
-    for task in options.tasks or TASKS:
-        frames[task] = compare(
-            task,
-            ["default"],
-            range(options.seeds),
-            store=options.out / "results",
-            workers=options.workers,
-            batch=half,
-            show_progress=True,
-        )
+    given: dict[str, Any] = {
+        "policies": ["default"],
+        "seeds": options.seeds,
+        "store": options.out / "results",
+        "workers": options.workers,
+    }
+    tasks = list(dict.fromkeys(options.tasks or TASKS))
+    for task in tasks:  # a wrong one must not come to light after hours
+        check(task, **given)
+    for task in tasks:
+        frames[task] = compare(task, **given, batch=half, show_progress=True)
     for task, frame in frames.items():
         print(f"\n{task}")
         print(report.render(report.table(report.summarize(frame))))
@@ -648,28 +799,27 @@ def _defaults(options: argparse.Namespace) -> None:
 
 def _oracle(options: argparse.Namespace) -> None:
     from dacrl_env.baselines import oracle
-    from dacrl_env.registration import TASKS, get_task
+    from dacrl_env.registration import TASKS
 
     if options.seeds < 2:
         raise ValueError(f"--seeds must be at least 2, got {options.seeds}")
     single = [] if options.task is None else [options.task]
-    names = [*single, *(options.tasks or [])] or list(TASKS)
-    for name in names:  # a wrong one must not come to light after hours
-        get_task(name)
+    names = list(dict.fromkeys([*single, *(options.tasks or [])])) or list(TASKS)
+    given: dict[str, Any] = {
+        "store": options.out / "results",
+        "tuning_budget": options.budget,
+        "seeds": range(options.seeds),
+        "runs": options.runs,
+        "configurations": options.configurations,
+        "streams": options.streams,
+        "workers": options.workers,
+    }
+    each = {name: {**given, **_task_options(options, name)} for name in names}
+    for name in names:  # what is wrong must not come to light after hours
+        oracle.check(name, **each[name])
     results = []
-    for name in dict.fromkeys(names):
-        found = oracle.oracle(
-            name,
-            store=options.out / "results",
-            tuning_budget=options.budget,
-            seeds=range(options.seeds),
-            runs=options.runs,
-            configurations=options.configurations,
-            streams=options.streams,
-            workers=options.workers,
-            show_progress=True,
-            **_task_options(options),
-        )
+    for name in names:
+        found = oracle.oracle(name, **each[name], show_progress=True)
         results.append(found)
         path = oracle.write(results, options.out)
     if options.markdown:

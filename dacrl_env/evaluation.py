@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dacrl_env import checks
-from dacrl_env.policies import Cost, Policy, get_policy, needs
+from dacrl_env.decisions import intervals, tell_intervals
+from dacrl_env.given import PolicyLike, checked_seeds, name_of, one
+from dacrl_env.policies import Cost, Policy, needs
 from dacrl_env.registration import LEARNERS, get_task, load
 from dacrl_env.settings import own_hyperparameters
 from dacrl_env.tasks import Hyperparameter, Task
@@ -48,9 +50,9 @@ _FIXED_COLUMNS = (
 
 
 def evaluate(
-    policy: str | Policy,
+    policy: PolicyLike,
     task: str | Task,
-    seeds: Sequence[int] = range(64),
+    seeds: int | Sequence[int] = range(64),
     split: str = "test",
     *,
     name: str | None = None,
@@ -65,11 +67,13 @@ def evaluate(
     charged to the run.
 
     Args:
-        policy: the policy, or its name as `get_policy` takes it.
+        policy: the policy; or its name or file, as `get_policy` takes it, or a class
+            that needs no arguments.
         task: id or task.
-        seeds: of the runs; paired between policies.
+        seeds: of the runs; paired between policies. A number n is range(n).
         split: "test" or "tuning".
-        name: in the ``policy`` column; None: the policy's given or class name.
+        name: in the ``policy`` column; None: the name as given, or the class with
+            those fields of a dataclass that differ from their defaults.
         run: number of the method run that made the policy.
         progress: called with inner environment steps done since its last call.
         **task_kwargs: options of the environment.
@@ -81,13 +85,30 @@ def evaluate(
     Raises:
         ValueError: unknown names, no seeds, or seeds given twice.
     """
-    check_options(task_kwargs)
     task = get_task(task)
+    made = one(policy, "policy")
+    if name is None:
+        name = str(policy) if isinstance(policy, str | os.PathLike) else name_of(made)
+    tell_intervals(made, name, task, task_kwargs)
+    return run_policy(
+        made, task, seeds, split, name=name, run=run, progress=progress, **task_kwargs
+    )
+
+
+def run_policy(
+    policy: Policy,
+    task: Task,
+    seeds: int | Sequence[int],
+    split: str,
+    *,
+    name: str,
+    run: int,
+    progress: Callable[[int], None] | None,
+    **task_kwargs: Any,
+) -> pd.DataFrame:
+    """As `evaluate`, of a policy whose name is known."""
+    check_options(task_kwargs)
     seeds = checked_seeds(seeds)
-    if isinstance(policy, str):
-        name = policy if name is None else name
-        policy = get_policy(policy)
-    name = type(policy).__name__ if name is None else name
     check_made_for(policy, task, name, task_kwargs)
     options = suitable_options(policy, task, task_kwargs)
     frames = [
@@ -143,20 +164,6 @@ def check_options(options: Mapping[str, Any]) -> None:
         raise ValueError(f"{', '.join(taken)} cannot be given: what is run decides it")
 
 
-def checked_seeds(seeds: Sequence[int]) -> list[int]:
-    """Seeds as a list.
-
-    Raises:
-        ValueError: none, one given twice, or one that is no whole number.
-    """
-    result = [checks.seed(seed) for seed in seeds]
-    if not result:
-        raise ValueError("no seeds given")
-    if len(set(result)) < len(result):
-        raise ValueError(f"seeds are given twice: {result}")
-    return result
-
-
 def batches(seeds: list[int], size: int = BATCH) -> Iterator[list[int]]:
     """Seeds in the parts that are run together; a single one left joins the last."""
     starts = list(range(0, len(seeds), size))
@@ -173,7 +180,7 @@ def suitable_options(
 
     Raises:
         ValueError: it does not know the learner, acts in another mode than is given,
-            or its number of decisions does not divide the budget.
+            or its number of decisions is none that runs can have.
     """
     needed = needs(policy, task.learner)
     options = dict(given)
@@ -182,20 +189,7 @@ def suitable_options(
             f"action_mode {options['action_mode']!r} is not that of the policy, which "
             f"acts in mode {policy.action_mode!r}; leave it out"
         )
-    budget = options.get("budget") or task.budget
-    wanted = getattr(policy, "decision_interval", None)
-    decisions = getattr(policy, "decisions", None)
-    if (wanted, options.get("decision_interval")) == (None, None) and decisions:
-        if budget % decisions:
-            raise ValueError(
-                f"the policy is made for {decisions} decisions a run, which do not "
-                f"divide a budget of {budget:,}"
-            )
-        wanted = budget // decisions
-    if wanted is not None and options.get("decision_interval") is None:
-        options["decision_interval"] = wanted
-        # feedback as for every other policy, so that all are charged alike
-        options.setdefault("eval_interval", budget // task.decisions)
+    options |= intervals(policy, task, options).options
     history = getattr(policy, "history", None)
     if history is not None:
         options.setdefault("history", history)

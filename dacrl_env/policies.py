@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import base64
 import hashlib
 import inspect
@@ -18,9 +17,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dacrl_env.checks import check_types
+from dacrl_env.blame import blame_if_users, is_users
+from dacrl_env.checks import check_types, meant, unknown, whole_numbers
 from dacrl_env.files import file_digest, write_whole
-from dacrl_env.registration import load
+from dacrl_env.registration import TASKS, import_module, load
+from dacrl_env.specs import POLICY_SUFFIXES, read_spec
 from dacrl_env.version import __version__
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 FORMAT = 1  # of policy files
 NETWORK = "network"  # the kind of policies that have weights
 _HEADER = "dacrl_env.policy"  # in files of weights
-POLICY_SUFFIXES = (".json", ".safetensors")  # of files that hold a policy
 PRETRAINED = "pretrained/"  # how names of policies that come with the package begin
 
 
@@ -42,8 +42,9 @@ class Policy(Protocol):
     """Anything that maps outer observations to actions.
 
     Beside ``action_mode`` a policy may have these attributes, which `evaluate` heeds:
-    ``decisions`` (outer steps a run) or ``decision_interval`` (inner environment
-    steps), ``history`` (decisions stacked in the observation), ``hyperparameters``
+    ``decisions`` (outer steps a run), ``decisions_near`` (that number, or the nearest
+    one that runs can have) or ``decision_interval`` (inner environment steps),
+    ``history`` (decisions stacked in the observation), ``hyperparameters``
     (names it needs to control beside the task's, or these by learner, see `needs`) or
     ``controls`` (names of all it sets, in order, instead of the task's), ``extremes``
     (name to smallest and largest value it will set, which may lie outside the task's
@@ -160,6 +161,7 @@ class Fitted:
         self.action_mode = policy.action_mode
         self.hyperparameters = getattr(policy, "hyperparameters", ())
         self.decisions = getattr(policy, "decisions", None)
+        self.decisions_near = getattr(policy, "decisions_near", None)
         self.decision_interval = getattr(policy, "decision_interval", None)
         self.history = getattr(policy, "history", None)
         self.controls = getattr(policy, "controls", None)
@@ -300,7 +302,7 @@ def from_json(content: Mapping[str, Any], **more: Any) -> Policy:
     """
     kind, arguments = content.get("kind"), content.get("arguments")
     if kind not in WRITTEN:
-        raise ValueError(f"unknown policy {kind!r}; valid: {', '.join(WRITTEN)}")
+        raise ValueError(unknown("policy", kind, WRITTEN))
     if not isinstance(arguments, Mapping):
         raise ValueError(f"arguments of a {kind} policy must be a dict")
     try:
@@ -460,7 +462,7 @@ def get_policy(spec: str) -> Policy:
         ValueError: an unknown name, class or argument; the message lists the valid
             ones.
     """
-    name, kwargs = _read_spec(spec, "policy")
+    name, kwargs = read_spec(spec, "policy")
     if name.startswith(PRETRAINED):
         return load_fitted(_pretrained(name), **kwargs)
     if name.endswith(POLICY_SUFFIXES):
@@ -479,74 +481,87 @@ def pretrained() -> dict[str, Path]:
 def _pretrained(name: str) -> Path:
     known = pretrained()
     if name not in known:
-        valid = ", ".join(known) or "none come with this version"
-        raise ValueError(f"unknown policy {name!r}; valid: {valid}")
+        raise ValueError(unknown("policy", name, known))
     return known[name]
 
 
 def _by_name(
     spec: str, table: Mapping[str, tuple[str, dict[str, Any]]], what: str
 ) -> Any:
-    name, kwargs = _read_spec(spec, what)
+    name, kwargs = read_spec(spec, what)
     if ":" in name:
-        try:
-            factory = load(name)
-        except (ImportError, AttributeError) as error:
-            raise ValueError(f"cannot load {what} {name!r}: {error}") from error
+        factory = _own(name, what)
     elif name in table:
         entry, preset = table[name]
         factory, kwargs = load(entry), {**preset, **kwargs}
     else:
-        more = f", a policy file, or {PRETRAINED}…" if table is POLICIES else ""
-        raise ValueError(
-            f"unknown {what} {name!r}; valid: {', '.join(table)}, module:Class{more}"
-        )
+        raise ValueError(_unknown(name, table, what))
     try:
         inspect.signature(factory).bind(**kwargs)
     except TypeError as error:
-        valid = ", ".join(inspect.signature(factory).parameters)
-        raise ValueError(f"{what} {spec!r}: {error}; arguments: {valid}") from error
+        parameters = inspect.signature(factory).parameters
+        wrong = [key for key in kwargs if key not in parameters]
+        near = meant(wrong[0], parameters) if wrong else ""
+        raise ValueError(
+            f"{what} {spec!r}: {error}{near}; arguments: "
+            f"{', '.join(parameters) or 'none'}"
+        ) from error
+    kwargs = whole_numbers(factory, kwargs)
     check_types(f"{what} {spec!r}", factory, kwargs)
     try:
-        made = factory(**kwargs)
+        with blame_if_users(factory, f"{what} {spec!r}"):
+            made = factory(**kwargs)
     except TypeError as error:
+        if is_users(factory):  # the arguments are those of its signature
+            raise
         raise ValueError(f"{what} {spec!r}: {error}") from error
-    for name in ("fit",) if what == "method" else ("action_mode", "reset", "act"):
-        if not hasattr(made, name):
-            raise ValueError(f"{spec!r} is no {what}: it has no {name!r}")
+    return checked(made, what, repr(spec))
+
+
+def checked(made: Any, what: str, name: str) -> Any:
+    """A policy or method, if it is one.
+
+    Args:
+        made: the object.
+        what: "policy" or "method".
+        name: of it, for the message.
+
+    Raises:
+        ValueError: it lacks what one has.
+    """
+    needed = {"method": ("fit",), "policy": ("action_mode", "reset", "act")}
+    other = {"method": "policy", "policy": "method"}[what]
+    missing = [part for part in needed[what] if not hasattr(made, part)]
+    if missing:
+        hint = ""
+        if all(hasattr(made, part) for part in needed[other]):
+            hint = f"; it is a {other}, to be given among those"
+        raise ValueError(f"{name} is no {what}: it has no {missing[0]!r}{hint}")
     return made
 
 
-def _read_spec(spec: str, what: str) -> tuple[str, dict[str, Any]]:
-    """Name and arguments."""
-    name, *rest = _parts(spec)
-    kwargs: dict[str, Any] = {}
-    for part in rest:
-        key, equals, value = part.partition("=")
-        if not equals:
-            raise ValueError(
-                f"cannot read {part!r} in {what} {spec!r}; arguments look like "
-                "name,key=value,key=value"
-            )
-        kwargs[key] = literal(value)
-    return name, kwargs
+def _own(name: str, what: str) -> Any:
+    """What ``"module:Class"`` names.
 
-
-def _parts(spec: str) -> list[str]:
-    """What commas separate, those inside brackets aside."""
-    parts, depth = [""], 0
-    for letter in spec:
-        depth += (letter in "([{") - (letter in ")]}")
-        if letter == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += letter
-    return [part.strip() for part in parts]
-
-
-def literal(text: str) -> Any:
-    """The Python value that a text is, or the text."""
+    Raises:
+        ValueError: there is no such module, or nothing of that name in it.
+    """
+    module, _, attribute = name.partition(":")
+    found = import_module(module, f"{what} {name!r}")
     try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+        return getattr(found, attribute)
+    except AttributeError:
+        near = meant(attribute, [n for n in dir(found) if n[:1] != "_"])
+        raise ValueError(
+            f"cannot load {what} {name!r}: the module has no {attribute!r}{near}"
+        ) from None
+
+
+def _unknown(name: str, table: Mapping[str, Any], what: str) -> str:
+    for kind, names in (("method", METHODS), ("policy", POLICIES)):
+        if kind != what and name in names:
+            return f"{name!r} is a {kind}, no {what}"
+    if name in TASKS:
+        return f"{name!r} is a task, no {what}"
+    more = f", a policy file, or {PRETRAINED}…" if what == "policy" else ""
+    return f"{unknown(what, name, table)}, module:Class{more}"

@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import importlib
 import textwrap
+import warnings
 from collections.abc import Mapping
+from dataclasses import fields as fields_of
+from dataclasses import replace
+from types import ModuleType
 from typing import Any
 
 import gymnasium as gym
+from gymnasium.envs.registration import EnvSpec, get_env_id, parse_env_id
 
 from dacrl_env import measured
+from dacrl_env.blame import blame
+from dacrl_env.checks import unknown
 from dacrl_env.instances import Ranges, vary
-from dacrl_env.tasks import Task
+from dacrl_env.tasks import Task, is_worker
 
 LEARNERS = {
     "dqn": "dacrl_env.learners.dqn:DQN",
@@ -302,6 +309,7 @@ _TABLE = (
     ),
 )
 TASKS: dict[str, Task] = {}
+_BUILT_IN = frozenset(task.id for task in _TABLE)
 
 
 def load(entry_point: str) -> Any:
@@ -310,53 +318,173 @@ def load(entry_point: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
+class TaskId(str):
+    """The id of a user's task, which takes the task along to other processes.
+
+    It is what Gymnasium keeps of the task. Where a specification goes, as to the
+    workers of an ``AsyncVectorEnv``, nobody has to register the task again.
+    """
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        task = TASKS.get(self)
+        return (str, (str(self),)) if task is None else (_arrived, (task,))
+
+    def __copy__(self) -> TaskId:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TaskId:
+        return self
+
+
 def register_task(task: Task | None = None, /, **fields: Any) -> Task:
     """Make a task known to `gymnasium.make`, `gymnasium.make_vec` and the tools.
+
+    The same task may be registered again, as when a cell of a notebook is run twice.
+    Another one under the id of a user's task takes its place, with a warning.
 
     Images are divided by 255 before the networks see them, as in Stable-Baselines3;
     ``scale_images=False`` keeps them as they are, see :class:`dacrl_env.Task`.
 
     Args:
         task: the task; or its fields by keyword, see :class:`dacrl_env.Task`.
-        **fields: of a :class:`dacrl_env.Task`.
+        **fields: of a :class:`dacrl_env.Task`. ``inner_env`` may also be a class, a
+            function that makes an environment, or a specification of Gymnasium's. It is
+            registered with Gymnasium under an id that follows from the task's; options
+            such as ``max_episode_steps`` go into ``inner_env_kwargs``.
 
     Returns:
         The task.
 
     Raises:
-        ValueError: the id is taken, the learner or backend is unknown, or there are
-            fields beside a task.
+        ValueError: the id is a task's of this package or another environment's, the
+            learner or backend is unknown, or there are fields beside a task.
     """
     if task is not None and fields:
         raise ValueError(
             f"a task and fields are given ({', '.join(fields)}); change fields of a "
             "task by dataclasses.replace(task, ...)"
         )
+    made_by = fields.get("inner_env")
+    if isinstance(made_by, EnvSpec) and made_by == gym.registry.get(made_by.id):
+        made_by = fields["inner_env"] = made_by.id
+    if isinstance(made_by, EnvSpec) or callable(made_by):
+        fields["inner_env"] = _inner_id(str(fields.get("id")))
     task = Task(**fields) if task is None else task
-    if task.id in TASKS or task.id in gym.registry:
+    before = TASKS.get(task.id)
+    if before is not None and task.id in _BUILT_IN:
+        raise ValueError(
+            f"the id {task.id!r} is taken by a task of this package; choose another "
+            "name or version"
+        )
+    if before is None and task.id in gym.registry:
         raise ValueError(f"the id {task.id!r} is taken; choose another name or version")
     if task.learner not in LEARNERS:
-        raise ValueError(
-            f"unknown learner {task.learner!r}; valid: {', '.join(LEARNERS)}"
-        )
+        raise ValueError(unknown("learner", task.learner, LEARNERS))
     backends = ("auto", "batched", "gymnasium", "envpool")
     if task.backend not in backends:
-        raise ValueError(
-            f"unknown backend {task.backend!r}; valid: {', '.join(backends)}"
-        )
+        raise ValueError(unknown("backend", task.backend, backends))
     if task.backend == "batched" and task.inner_env not in BATCHED_ENVS:
         raise ValueError(
             f"no batched implementation of {task.inner_env!r}; "
             f"there is one of: {', '.join(BATCHED_ENVS)}"
         )
-    gym.register(
-        id=task.id,
-        entry_point="dacrl_env.env:DynamicConfigEnv",
-        vector_entry_point="dacrl_env.vector_env:PopulationEnv",
-        kwargs={"task": task.id},
-    )
-    TASKS[task.id] = task
+    other = _enter_inner(task.inner_env, made_by)
+    if before is not None and (other or before != task):
+        differing = [
+            f.name
+            for f in fields_of(Task)
+            if getattr(before, f.name) != getattr(task, f.name)
+        ]
+        warnings.warn(
+            f"the task {task.id!r} was registered before, with another "
+            f"{', '.join(differing) or 'inner_env'}; from now on it is the new one",
+            stacklevel=2,
+        )
+    _enter(task)
     return task
+
+
+def _inner_id(task_id: str) -> str:
+    """The id of an inner environment that has none of its own.
+
+    Raises:
+        gymnasium.error.Error: what should be the task's id is none.
+    """
+    namespace, name, version = parse_env_id(task_id)
+    return get_env_id(namespace, f"{name}.inner", version)
+
+
+def _enter_inner(env_id: str, made_by: Any) -> bool:
+    """Register an inner environment by what makes it; whether another one was before.
+
+    A class that is defined again, as by a cell of a notebook, is not another one.
+    """
+    if isinstance(made_by, EnvSpec):
+        spec = replace(made_by, id=env_id)
+    elif callable(made_by):
+        spec = EnvSpec(env_id, entry_point=made_by)
+    else:
+        return False
+    before = gym.registry.get(env_id)
+    gym.registry[env_id] = spec
+    if before is None or before == spec:
+        return False
+    old, new = _entry(before.entry_point), _entry(spec.entry_point)
+    return old != new or replace(before, entry_point=None) != replace(
+        spec, entry_point=None
+    )
+
+
+def _entry(entry_point: Any) -> Any:
+    """What tells apart what makes environments: names; code, where there is none."""
+    code = getattr(entry_point, "__code__", None)
+    names = [getattr(entry_point, n, None) for n in ("__module__", "__qualname__")]
+    return entry_point if isinstance(entry_point, str) else (*names, code)
+
+
+def _enter(task: Task) -> None:
+    """Make a task known here."""
+    if task.id not in gym.registry:
+        known = task.id if task.id in _BUILT_IN else TaskId(task.id)
+        gym.register(
+            id=task.id,
+            entry_point="dacrl_env.env:DynamicConfigEnv",
+            vector_entry_point="dacrl_env.vector_env:PopulationEnv",
+            kwargs={"task": known},
+        )
+    TASKS[task.id] = task
+
+
+def _arrived(task: Task) -> TaskId:
+    """The id of a task that came from another process, known here from now on."""
+    if task.id not in _BUILT_IN and (is_worker() or task.id not in TASKS):
+        _enter(task)
+    return TaskId(task.id)
+
+
+def import_module(name: str, what: str) -> ModuleType:
+    """A user's module.
+
+    What goes wrong inside of it is raised as it is, with a note whose code it was.
+
+    Args:
+        name: of the module.
+        what: is looked for in it, for the message.
+
+    Raises:
+        ValueError: there is no such module.
+    """
+    try:
+        with blame(f"module {name!r}"):
+            return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise  # another one, that the module imports
+        raise ValueError(
+            f"cannot load {what}: cannot import its module: {error}"
+        ) from None
 
 
 def get_task(task: str | Task) -> Task:
@@ -367,19 +495,18 @@ def get_task(task: str | Task) -> Task:
     """
     if isinstance(task, Task):
         return task
+    if not isinstance(task, str):
+        raise ValueError(f"a task is an id or a dacrl_env.Task, got {task!r}")
     module, colon, name = task.rpartition(":")
     if colon:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise ValueError(
-                f"cannot import the module of {task!r}: {error}"
-            ) from error
+        import_module(module, f"task {task!r}")
     if name not in TASKS:
-        raise ValueError(
-            f"unknown task {task!r}; valid: {', '.join(TASKS)}, or module:id of one "
-            "that a module registers"
-        )
+        own = ", or module:id of one that a module registers"
+        if name in gym.registry:  # an inner environment's
+            on_it = [t.id for t in TASKS.values() if t.inner_env == name]
+            own += f"; {name} is no task, register_task makes one of it"
+            own += f" (there is {', '.join(on_it)})" if on_it else ""
+        raise ValueError(f"{unknown('task', task, TASKS)}{own}")
     return TASKS[name]
 
 
@@ -518,4 +645,4 @@ def _about_seconds() -> str:
 
 
 for _task in _TABLE:
-    register_task(_task)
+    _enter(_task)

@@ -266,6 +266,28 @@ def resolve(
     )
 
 
+def granularity(task: Task, options: Mapping[str, Any]) -> int:
+    """The least number of inner environment steps that runs are trained for.
+
+    All budgets and intervals are multiples of it.
+
+    Args:
+        task: the task.
+        options: of the environment, of which some are the learner's configuration.
+
+    Raises:
+        ValueError: an option of the wrong kind.
+    """
+    implementation = options.get("learner", "torch")
+    _one_of("learner", implementation, IMPLEMENTATIONS)
+    learner_class = load_learner(task.learner, implementation)
+    names = [f.name for f in fields(learner_class.config_class)]
+    given = {name: options[name] for name in names if name in options}
+    check_types(f"learner {task.learner}", learner_class.config_class, given)
+    config = learner_class.config_class(**{**task.configuration, **given})
+    return int(learner_class.granularity(config))
+
+
 def _report_numbers() -> range:
     return range(REPORT_POINTS + 1)
 

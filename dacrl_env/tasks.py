@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
+import multiprocessing
 import pickle
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -252,6 +254,12 @@ class Task:
     tags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if not isinstance(self.inner_env, str | None):
+            raise ValueError(
+                f"inner_env of {self.id} must be a Gymnasium id, got "
+                f"{self.inner_env!r}; register_task(id=..., inner_env=...) takes "
+                "classes and functions, too"
+            )
         _check_order(
             self.id, self.floor_return, self.random_return, self.reference_return
         )
@@ -271,17 +279,18 @@ class Task:
     def __reduce__(self) -> tuple[Any, ...]:
         """With what Gymnasium knows of the inner environment.
 
-        Another process, in which nobody has registered it, can then make it, too.
+        Another process, in which nobody has registered it, can then make it, too: also
+        where it is a class of a notebook or a function without a name.
         """
         own = {f.name: getattr(self, f.name) for f in fields(self)}
-        spec = gym.registry.get(self.inner_env)
-        if spec is None or str(spec.entry_point).startswith("gymnasium."):
-            return _unpickled, (own, None)
-        try:
-            pickle.dumps(spec)
-        except (pickle.PicklingError, AttributeError, TypeError):
-            spec = None
-        return _unpickled, (own, spec)
+        return _unpickled, (own, _packed(gym.registry.get(self.inner_env)))
+
+    def __copy__(self) -> Task:
+        return replace(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Task:
+        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Task(**copy.deepcopy(own, memo))
 
     def definition(self) -> dict[str, Any]:
         """All that results depend on, for the keys of a store."""
@@ -338,10 +347,38 @@ def _source(env_id: str | None) -> str | None:
     return file_digest(file)
 
 
-def _unpickled(own: dict[str, Any], spec: EnvSpec | None) -> Task:
-    if spec is not None:
-        gym.registry.setdefault(spec.id, spec)
+def _packed(spec: EnvSpec | None) -> bytes | None:
+    """What Gymnasium knows of an environment, for another process.
+
+    Raises:
+        ValueError: it cannot be sent there.
+    """
+    import cloudpickle
+
+    if spec is None:
+        return None
+    try:
+        return bytes(cloudpickle.dumps(spec))
+    except Exception as error:  # of whatever the entry point holds
+        raise ValueError(
+            f"the inner environment {spec.id} cannot be sent to another process "
+            f"({type(error).__name__}: {error}); register it by a name, "
+            "entry_point='module:Class', or stay in one process"
+        ) from error
+
+
+def _unpickled(own: dict[str, Any], packed: bytes | None) -> Task:
+    if packed is not None:
+        spec = pickle.loads(packed)
+        # a worker's own registrations may be older than those of who sent the task
+        if is_worker() or spec.id not in gym.registry:
+            gym.registry[spec.id] = spec
     return Task(**own)
+
+
+def is_worker() -> bool:
+    """Whether this process was started by another one of Python's."""
+    return multiprocessing.parent_process() is not None
 
 
 def _check_order(what: str, floor: float, random: float, reference: float) -> None:

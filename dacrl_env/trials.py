@@ -16,6 +16,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dacrl_env import checks
+from dacrl_env.checks import unknown
 from dacrl_env.files import write_whole
 from dacrl_env.locks import Busy, Lock, journal_lock
-from dacrl_env.policies import Cost, Fitted, Policy, source
+from dacrl_env.policies import Cost, Fitted, Method, Policy, source
 from dacrl_env.population import Population
 from dacrl_env.registration import get_task
 from dacrl_env.settings import resolve
@@ -76,7 +78,45 @@ class Observed:
 def check_objective(name: str) -> None:
     """Raise a ValueError for an unknown objective."""
     if name not in OBJECTIVES:
-        raise ValueError(f"unknown objective {name!r}; valid: {', '.join(OBJECTIVES)}")
+        raise ValueError(unknown("objective", name, OBJECTIVES))
+
+
+_rehearsing: ContextVar[bool] = ContextVar("rehearsing", default=False)
+
+
+class Rehearsed(Exception):  # noqa: N818 - no error
+    """The first training would begin now: nothing before it was wrong."""
+
+
+def is_rehearsal() -> bool:
+    """Whether a fit is only tried; see `rehearse`."""
+    return _rehearsing.get()
+
+
+def rehearsal_ends() -> None:
+    """Where training begins; a rehearsal goes no further."""
+    if is_rehearsal():
+        raise Rehearsed
+
+
+def rehearse(method: Method, task: Task, budget: int, /, **task_kwargs: Any) -> None:
+    """Do what a fit does before its first training.
+
+    Args:
+        method: whose ``fit`` is one of this package's, and so stops there.
+        task: the task.
+        budget: inner environment steps of training.
+        **task_kwargs: options of the environment.
+
+    Raises:
+        ValueError: what the fit has against its arguments, the task or the budget.
+    """
+    token = _rehearsing.set(True)
+    try:
+        with suppress(Rehearsed):
+            method.fit(task, budget, 0, None, None, **task_kwargs)
+    finally:
+        _rehearsing.reset(token)
 
 
 class Trials:
@@ -174,6 +214,7 @@ class Trials:
         Args:
             seeds: ``(P,)``; runs of the same seed share all random streams.
         """
+        rehearsal_ends()
         seeds = [checks.seed(seed) for seed in seeds]
         self._operation("begin", seeds, lambda: self._begin(seeds))
         self._size, self._step = len(seeds), 0
@@ -248,10 +289,13 @@ class Trials:
         Raises:
             ValueError: the inner environments cannot be copied.
         """
-        if self._runs is None:
+        runs = self._runs
+        if runs is None and is_rehearsal():
+            runs = Population(self.settings, 1)
+        if runs is None:
             return  # answered from the journal: it was possible before
         try:
-            capture(self._runs.state, rows=slice(0, 1))
+            capture(runs.state, rows=slice(0, 1))
         except SnapshotNotSupported as error:
             raise ValueError(
                 f"the method lets runs continue from copies of others, but those of "

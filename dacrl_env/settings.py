@@ -88,6 +88,7 @@ class Settings:
             "inner_env": task.inner_env,
             "backend": task.backend,
             "inner_env_kwargs": _plain(task.inner_env_kwargs),
+            "scale_images": task.scale_images,
             "returns": [task.random_return, task.reference_return, task.floor_return],
         }
 

@@ -117,11 +117,14 @@ class _Queue:
 
     def announce(self) -> None:
         """Say once whom this process waits for, when it has nothing else to do."""
-        for number, busy in self.busy.items():
-            unit = self.units[number]
-            if not unit.announced:
-                unit.announced = True
-                tqdm.write(f"waiting: {busy}", file=sys.stderr)
+        new = [number for number in self.busy if not self.units[number].announced]
+        if not new:
+            return
+        for number in new:
+            self.units[number].announced = True
+        others = f"; and {len(new) - 1} more such units" if len(new) > 1 else ""
+        line = f"dacrl: waiting, {self.busy[new[0]]}{others}"
+        tqdm.write(line, file=sys.stderr)
 
 
 def _perform(

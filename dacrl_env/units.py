@@ -234,7 +234,7 @@ def _hand_out(queue: _Queue, store: Store | None, hand: _Hand) -> None:
     directory = None if store is None else store.directory
     hand.number = number
     data = processes.pack((directory, unit.key, unit.job), what)
-    with suppress(BrokenPipeError):  # it has died, which the pipe's end tells
+    with suppress(ConnectionError):  # it has died, which the pipe's end tells
         hand.worker.pipe.send_bytes(data)
 
 
@@ -323,12 +323,8 @@ def _serve(pipe: connection.Connection) -> None:
     pipe.send(("ready", None))
     while True:
         try:
-            data = pipe.recv_bytes()
-        except EOFError:
-            return
-        try:
-            pipe.send(_answer(data, _Steps(pipe)))
-        except BrokenPipeError:
+            pipe.send(_answer(pipe.recv_bytes(), _Steps(pipe)))
+        except (EOFError, ConnectionError):  # the parent is gone
             return
 
 
@@ -339,7 +335,7 @@ def _answer(data: bytes, steps: _Steps) -> tuple[str, Any]:
         result = _perform(store, key, job, steps)
         steps.tell()
     except BaseException as failure:  # whatever users' code raises, a SystemExit too
-        if child.leaving() or isinstance(failure, BrokenPipeError):
+        if child.leaving():
             raise
         return "failed", processes.pack_error(failure)
     if isinstance(result, Busy):

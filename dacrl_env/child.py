@@ -78,7 +78,7 @@ def _call(descriptor: int) -> None:
     pipe: Connection = Connection(descriptor)
     try:
         path, arguments, (module, name), given = pipe.recv()
-    except EOFError:
+    except (EOFError, ConnectionError):  # the parent is gone
         return
     sys.path[:], sys.argv[:] = path, arguments
     getattr(importlib.import_module(module), name)(pipe, *given)

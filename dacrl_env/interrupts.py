@@ -19,7 +19,7 @@ from types import FrameType
 
 from dacrl_env import processes
 
-UNWIND_SECONDS = 1.5  # that the first signal leaves
+UNWIND_SECONDS = 1.2  # that the first signal leaves
 # within which signals are one: a terminal and what started the command both send it
 SAME_SECONDS = 0.1
 

@@ -108,7 +108,7 @@ def start(
         worker = _alive[process.pid] = Worker(process, here, os.getpid())
     there.close()  # so that the pipe ends when the worker does
     called = function.__module__, function.__qualname__
-    with suppress(BrokenPipeError):  # it has died, which the pipe's end tells
+    with suppress(ConnectionError):  # it has died, which the pipe's end tells
         here.send((sys.path, sys.argv, called, arguments))
     return worker
 

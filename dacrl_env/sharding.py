@@ -247,7 +247,7 @@ class Shards:
 
     def _send(self, number: int, job: tuple[str, tuple[Any, ...]]) -> None:
         data = cloudpickle.dumps(job)
-        with suppress(BrokenPipeError):  # it has died, which `_ready` finds out
+        with suppress(ConnectionError):  # it has died, which `_ready` finds out
             self._worker(number).pipe.send_bytes(data)
 
     def _ready(self, numbers: Iterable[int]) -> list[int]:
@@ -515,7 +515,7 @@ def _serve(
             try:
                 name, arguments = pickle.loads(pipe.recv_bytes())
                 pipe.send_bytes(_answer(shard, name, arguments))
-            except (EOFError, BrokenPipeError):
+            except (EOFError, ConnectionError):  # the parent is gone
                 return
     finally:
         shard.close()

@@ -164,7 +164,10 @@ class Store:
         table = _parquet(
             path,
             lambda file: pq.read_table(
-                file, use_threads=False, page_checksum_verification=True
+                file,
+                use_threads=False,
+                pre_buffer=False,  # by threads, without which it would wait for ever
+                page_checksum_verification=True,
             ),
         )
         return table.replace_schema_metadata(None)

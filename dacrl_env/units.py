@@ -117,11 +117,14 @@ class _Queue:
 
     def announce(self) -> None:
         """Say once whom this process waits for, when it has nothing else to do."""
-        for number, busy in self.busy.items():
-            unit = self.units[number]
-            if not unit.announced:
-                unit.announced = True
-                tqdm.write(f"waiting: {busy}", file=sys.stderr)
+        new = [number for number in self.busy if not self.units[number].announced]
+        if not new:
+            return
+        for number in new:
+            self.units[number].announced = True
+        others = f"; and {len(new) - 1} more such units" if len(new) > 1 else ""
+        line = f"dacrl: waiting, {self.busy[new[0]]}{others}"
+        tqdm.write(line, file=sys.stderr)
 
 
 def _perform(
@@ -231,7 +234,7 @@ def _hand_out(queue: _Queue, store: Store | None, hand: _Hand) -> None:
     directory = None if store is None else store.directory
     hand.number = number
     data = processes.pack((directory, unit.key, unit.job), what)
-    with suppress(BrokenPipeError):  # it has died, which the pipe's end tells
+    with suppress(ConnectionError):  # it has died, which the pipe's end tells
         hand.worker.pipe.send_bytes(data)
 
 
@@ -320,12 +323,8 @@ def _serve(pipe: connection.Connection) -> None:
     pipe.send(("ready", None))
     while True:
         try:
-            data = pipe.recv_bytes()
-        except EOFError:
-            return
-        try:
-            pipe.send(_answer(data, _Steps(pipe)))
-        except BrokenPipeError:
+            pipe.send(_answer(pipe.recv_bytes(), _Steps(pipe)))
+        except (EOFError, ConnectionError):  # the parent is gone
             return
 
 
@@ -336,7 +335,7 @@ def _answer(data: bytes, steps: _Steps) -> tuple[str, Any]:
         result = _perform(store, key, job, steps)
         steps.tell()
     except BaseException as failure:  # whatever users' code raises, a SystemExit too
-        if child.leaving() or isinstance(failure, BrokenPipeError):
+        if child.leaving():
             raise
         return "failed", processes.pack_error(failure)
     if isinstance(result, Busy):

@@ -396,7 +396,10 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, metavar="FILE", help="default: the package's own"
     )
     references.set_defaults(command=_references)
-    everywhere: dict[str, Any] = {"action": "store_true", "help": "all of an error in your own code"}
+    everywhere: dict[str, Any] = {
+        "action": "store_true",
+        "help": "all of an error in your own code",
+    }
     parser.add_argument("--traceback", **everywhere)
     for command in commands.choices.values():  # before the command, or after it
         command.add_argument("--traceback", default=argparse.SUPPRESS, **everywhere)

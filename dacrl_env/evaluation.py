@@ -14,7 +14,7 @@ from dacrl_env.given import PolicyLike, checked_seeds, name_of, one
 from dacrl_env.intervals import intervals, tell_intervals
 from dacrl_env.policies import Cost, Policy, needs
 from dacrl_env.registration import LEARNERS, get_task, load
-from dacrl_env.tasks import Task
+from dacrl_env.tasks import Hyperparameter, Task
 from dacrl_env.vector_env import PopulationEnv, vector_info
 
 BATCH = 32  # runs advanced together; also the unit of work in the store
@@ -194,6 +194,8 @@ def suitable_options(
     if chosen is None:
         chosen = getattr(policy, "controls", None) or task.controlled
         chosen = chosen or load(LEARNERS[task.learner]).controlled
+    if isinstance(chosen, str | Hyperparameter):  # one is enough
+        chosen = (chosen,)
     names = [getattr(h, "name", h) for h in chosen]
     missing = [name for name in needed if name not in names]
     options["hyperparameters"] = (*chosen, *missing)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dacrl_env.actions import ACTION_MODES, check_names, check_range
-from dacrl_env.checks import check_types
+from dacrl_env.checks import check_types, meant, unknown
 from dacrl_env.learners.streams import SPLITS
 from dacrl_env.registration import IMPLEMENTATIONS, get_task, load_learner
 from dacrl_env.rewards import Reward, get_reward
@@ -68,7 +68,10 @@ class Settings:
 def resolve(
     task: str | Task,
     *,
-    hyperparameters: Sequence[str | Hyperparameter] | None = None,
+    hyperparameters: str
+    | Hyperparameter
+    | Sequence[str | Hyperparameter]
+    | None = None,
     fixed: Mapping[str, float] | None = None,
     action_mode: str = "continuous",
     reward: str | Callable[..., Any] = "progress",
@@ -80,7 +83,7 @@ def resolve(
     eval_episodes: int = 10,
     feedback: str = "eval",
     device: str = "cpu",
-    instances: str | Sequence[str | Instance] | None = None,
+    instances: str | Instance | Sequence[str | Instance] | None = None,
     observe_instance: bool = False,
     history: int = 1,
     report: bool = False,
@@ -91,7 +94,8 @@ def resolve(
     Args:
         task: id or task.
         hyperparameters: what an action sets, in this order: names, or
-            :class:`Hyperparameter` objects that narrow the range or move the default.
+            :class:`Hyperparameter` objects that narrow the range or move the default;
+            one of these stands for a list of one.
         fixed: values of hyperparameters that are not controlled.
         action_mode: "continuous", "relative", "discrete" or "multidiscrete".
         reward: "progress", "best", "auc", "final" or a function of a
@@ -105,8 +109,9 @@ def resolve(
         feedback: what a policy sees: evaluation episodes ("eval") or finished training
             episodes ("train", which costs nothing).
         device: torch device of networks and replay.
-        instances: "train", "test", names, or instances; None: the inner environment as
-            it is, or for tasks that always vary the set of the split.
+        instances: "train", "test", a name, an instance, or a list of names and
+            instances; None: the inner environment as it is, or for tasks that always
+            vary the set of the split.
         observe_instance: add the instance's physical constants to the observation.
         history: decisions stacked in the observation.
         report: also evaluate with the report stream, as `evaluate` does.
@@ -122,10 +127,11 @@ def resolve(
     _one_of("feedback", feedback, FEEDBACK)
     _one_of("action_mode", action_mode, ACTION_MODES)
     config_names = [f.name for f in fields(learner_class.config_class)]
-    unknown = [name for name in configuration if name not in config_names]
-    if unknown:
+    others = [name for name in configuration if name not in config_names]
+    if others:
+        near = meant(others[0], [*_OPTIONS, *config_names])
         raise ValueError(
-            f"unknown option {', '.join(map(repr, unknown))} of {task.id}; valid "
+            f"unknown option {', '.join(map(repr, others))} of {task.id}{near}; valid "
             f"options: {', '.join(_OPTIONS)}; valid configuration of {task.learner}: "
             f"{', '.join(config_names)}"
         )
@@ -135,8 +141,13 @@ def resolve(
     known = _with_defaults(learner_class.hyperparameters, task.defaults)
     if hyperparameters is None:
         hyperparameters = task.controlled or learner_class.controlled
-    if isinstance(hyperparameters, str):
+    if isinstance(hyperparameters, str | Hyperparameter):
         hyperparameters = (hyperparameters,)
+    if not isinstance(hyperparameters, Sequence):
+        raise ValueError(
+            "hyperparameters must be names or Hyperparameter objects, got "
+            f"{hyperparameters!r}"
+        )
     controlled = _controlled(hyperparameters, known)
     names = [h.name for h in controlled]
     if not isinstance(fixed, Mapping | None):
@@ -263,7 +274,7 @@ _OPTIONS = (
 
 def _one_of(name: str, value: Any, valid: Any) -> None:
     if value not in tuple(valid):
-        raise ValueError(f"unknown {name} {value!r}; valid: {', '.join(valid)}")
+        raise ValueError(unknown(name, value, valid))
 
 
 def _positive(name: str, value: Any) -> None:
@@ -336,7 +347,9 @@ def _device(device: str) -> str:
 
 
 def _instances(
-    task: Task, instances: str | Sequence[str | Instance] | None, split: str
+    task: Task,
+    instances: str | Instance | Sequence[str | Instance] | None,
+    split: str,
 ) -> tuple[Instance, ...]:
     sets = {"train": task.train_instances, "test": task.test_instances}
     if instances is None:
@@ -345,12 +358,17 @@ def _instances(
         return sets["train" if split == "tuning" else "test"]
     if isinstance(instances, str) and instances in sets:
         return sets[instances]
-    if isinstance(instances, str) or not isinstance(instances, Sequence):
-        raise ValueError(
-            f"unknown instances {instances!r}; valid: train, test, or a list"
-        )
     known = (DEFAULT_INSTANCE, *task.train_instances, *task.test_instances)
     by_name = {i.name: i for i in known}
+    if isinstance(instances, Instance) or (
+        isinstance(instances, str) and instances in by_name
+    ):
+        instances = (instances,)
+    if isinstance(instances, str) or not isinstance(instances, Sequence):
+        raise ValueError(
+            f"unknown instances {instances!r}{meant(instances, [*sets, *by_name])}; "
+            f"valid: train, test, {', '.join(by_name)}, or a list"
+        )
     names = [i for i in instances if isinstance(i, str)]
     check_names(names, list(by_name), "instance")
     if not instances:

@@ -95,9 +95,7 @@ def rehearsal_ends() -> None:
         raise Rehearsed
 
 
-def rehearse(
-    method: Method, task: Task, budget: int, /, **task_kwargs: Any
-) -> None:
+def rehearse(method: Method, task: Task, budget: int, /, **task_kwargs: Any) -> None:
     """Do what a fit does before its first training.
 
     Args:

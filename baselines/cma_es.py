@@ -25,8 +25,14 @@ from dacrl_env.store import Store
 from dacrl_env.tasks import Task
 from dacrl_env.trials import Trials, check_objective
 
-from .race import default_candidate
-from .search import Tellable, check_candidates, go_on, require, search_space
+from .search import (
+    Tellable,
+    check_candidates,
+    default_candidate,
+    go_on,
+    require,
+    search_space,
+)
 from .search_space import ROWS
 
 
@@ -49,6 +55,8 @@ class CMAES:
         sigma: initial standard deviation, as a share of a range.
         start: name to value of parameters of the space (`SearchSpace.names`) around
             which the distribution begins, instead of what keeps the default.
+        default_first: the first candidate is where the distribution begins; it is
+            charged as any.
 
     Raises:
         ValueError: numbers out of range; see `SearchSpace` and `Trials`.
@@ -63,6 +71,7 @@ class CMAES:
     generation: int = 12
     sigma: float = 0.08
     start: Mapping[str, float] | None = None
+    default_first: bool = False
 
     def __post_init__(self) -> None:
         check_objective(self.objective)
@@ -106,6 +115,8 @@ class CMAES:
         search = cma.CMAEvolutionStrategy(
             default_candidate(space, self.start), self.sigma, options
         )
+        if self.default_first:
+            search.inject([search.mean], force=True)
         tellable = Tellable(trials)
         course: list[tuple[Cost, Policy]] = []
         n, S = self.generation, self.seeds

@@ -16,12 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dacrl_env.actions import twelve_digits
+from dacrl_env.checks import unknown
 from dacrl_env.policies import Fitted
 from dacrl_env.store import Store
 from dacrl_env.tasks import LEAST_COMPLEMENT, Hyperparameter, Task
 from dacrl_env.trials import Observed, Trials, check_objective
 
 from .open_loop import OpenLoop
+from .search import with_default
 from .search_space import SearchSpace
 
 EXPLOITS = ("both", "weights")
@@ -50,6 +52,7 @@ class PBT:
         exploit: what comes from the donor: "both" its weights and hyperparameters,
             which are then perturbed, as in the paper; or its "weights" alone, and the
             member's own hyperparameters are perturbed. The others keep all in either.
+        default_first: the first member begins with the defaults.
 
     Raises:
         ValueError: values outside of their ranges, or a population too small for the
@@ -64,6 +67,7 @@ class PBT:
     resample: float = 0.25
     objective: str = "final"
     exploit: str = "both"
+    default_first: bool = False
 
     def __post_init__(self) -> None:
         check_objective(self.objective)
@@ -78,9 +82,7 @@ class PBT:
         if not 0 <= self.resample <= 1:
             raise ValueError(f"resample must lie in [0, 1], got {self.resample}")
         if self.exploit not in EXPLOITS:
-            raise ValueError(
-                f"unknown exploit {self.exploit!r}; valid: {', '.join(EXPLOITS)}"
-            )
+            raise ValueError(unknown("exploit", self.exploit, EXPLOITS))
 
     def fit(
         self,
@@ -117,6 +119,7 @@ class PBT:
             interval=self.interval,
             quantile=self.quantile,
             objective=self.objective,
+            default_first=self.default_first,
         )
 
 
@@ -247,6 +250,7 @@ def evolve(
     interval: int,
     quantile: float,
     objective: str,
+    default_first: bool,
 ) -> Fitted:
     """Train a population, exploiting after every ``interval`` decisions.
 
@@ -259,6 +263,7 @@ def evolve(
         interval: decisions.
         quantile: share.
         objective: name.
+        default_first: see `PBT`.
 
     Raises:
         ValueError: the budget is below the population's runs, the interval leaves no
@@ -274,7 +279,10 @@ def evolve(
     trials.check_fork()  # in a rehearsal, which ends with the next line
     trials.begin(trials.tuning_seeds(P))
     trials.check_fork()
-    values = space.values(space.sample(generator, P), 1)[0]
+    candidates = space.sample(generator, P)
+    if default_first:
+        candidates = with_default(space, candidates)
+    values = space.values(candidates, 1)[0]
     left = trials.decisions
     while True:
         K = min(interval, left)

@@ -14,7 +14,7 @@ from dacrl_env.agents.controller import About, Controller
 from numpy.typing import ArrayLike, NDArray
 
 from dacrl_env.actions import ActionMap, check_names, check_range, twelve_digits
-from dacrl_env.checks import real
+from dacrl_env.checks import real, unknown
 from dacrl_env.observations import signed_decades
 from dacrl_env.tasks import Hyperparameter
 from dacrl_env.trials import Rule
@@ -77,7 +77,7 @@ class SearchSpace:
         returns: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         if family not in FAMILIES:
-            raise ValueError(f"unknown family {family!r}; valid: {', '.join(FAMILIES)}")
+            raise ValueError(unknown("family", family, FAMILIES))
         known = {h.name: h for h in controlled}
         if not isinstance(bounds, Mapping | None):
             raise ValueError(

@@ -24,8 +24,8 @@ from dacrl_env.tasks import Task
 from dacrl_env.trials import Trials, check_objective
 
 from .hyperband import promote
-from .race import around, default_candidate
-from .search import go_on, search_space
+from .race import around
+from .search import default_candidate, go_on, search_space
 from .search_space import ROWS
 
 

@@ -197,6 +197,8 @@ def suitable_options(
     if chosen is None:
         chosen = getattr(policy, "controls", None) or task.controlled
         chosen = chosen or load(LEARNERS[task.learner]).controlled
+    if isinstance(chosen, str | Hyperparameter):  # one is enough
+        chosen = (chosen,)
     names = [getattr(h, "name", h) for h in chosen]
     missing = [name for name in needed if name not in names]
     options["hyperparameters"] = _wide_enough((*chosen, *missing), policy, task)

@@ -71,7 +71,8 @@ class Method(Protocol):
     """Anything that spends inner steps on the tuning split to make a policy.
 
     A dataclass, whose fields tell its fits apart. The policies that it makes are of the
-    kinds that can be written out: `Static`, `OpenLoop`, `Switch` or `Controller`.
+    kinds that can be written out: `Static`, `Combined`, `OpenLoop`, `Switch` or
+    `Controller`.
     """
 
     def fit(
@@ -229,6 +230,7 @@ POLICIES: dict[str, tuple[str, dict[str, Any]]] = {
         )
         for shape in ("linear", "exponential", "cosine", "step")
     },
+    "combined": ("dacrl_env.baselines.combined:Combined", {}),
     "random": ("dacrl_env.baselines.dynamic_random:DynamicRandom", {}),
     "freeze-when-good": ("dacrl_env.baselines.freeze_when_good:FreezeWhenGood", {}),
     "reduce-on-plateau": ("dacrl_env.baselines.reduce_on_plateau:ReduceOnPlateau", {}),
@@ -270,6 +272,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
 # kinds of policies that can be written out: what a file may name
 WRITTEN = {
     "static": "dacrl_env.baselines.static:Static",
+    "combined": "dacrl_env.baselines.combined:Combined",
     "open-loop": "dacrl_env.baselines.open_loop:OpenLoop",
     "switch": "dacrl_env.baselines.switch:Switch",
     NETWORK: "dacrl_env.agents.controller:Controller",

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dacrl_env.actions import ACTION_MODES, check_names, check_range
-from dacrl_env.checks import check_types, plain, real, whole
+from dacrl_env.checks import check_types, meant, plain, real, unknown, whole
 from dacrl_env.intervals import Intervals
 from dacrl_env.learners.streams import SPLITS
 from dacrl_env.registration import IMPLEMENTATIONS, get_task, load_learner
@@ -124,7 +124,10 @@ def _name(thing: Any) -> str:
 def resolve(
     task: str | Task,
     *,
-    hyperparameters: Sequence[str | Hyperparameter] | None = None,
+    hyperparameters: str
+    | Hyperparameter
+    | Sequence[str | Hyperparameter]
+    | None = None,
     fixed: Mapping[str, float] | None = None,
     action_mode: str = "continuous",
     reward: str | Callable[..., Any] = "progress",
@@ -136,7 +139,7 @@ def resolve(
     eval_episodes: int = 10,
     feedback: str = "eval",
     device: str = "cpu",
-    instances: str | Sequence[str | Instance] | None = None,
+    instances: str | Instance | Sequence[str | Instance] | None = None,
     observe_instance: bool = False,
     history: int = 1,
     report: bool = False,
@@ -148,7 +151,7 @@ def resolve(
         task: id or task.
         hyperparameters: what an action sets, in this order: names, or
             :class:`Hyperparameter` objects with a range of their own, within the
-            learner's, or another default.
+            learner's, or another default; one of these stands for a list of one.
         fixed: values of hyperparameters that are not controlled, anywhere in the
             learner's range.
         action_mode: "continuous", "relative", "discrete" or "multidiscrete".
@@ -163,8 +166,9 @@ def resolve(
         feedback: what a policy sees: evaluation episodes ("eval") or finished training
             episodes ("train", which costs nothing).
         device: torch device of networks and replay.
-        instances: "train", "test", names, or instances; None: the inner environment as
-            it is, or for tasks that always vary the set of the split.
+        instances: "train", "test", a name, an instance, or a list of names and
+            instances; None: the inner environment as it is, or for tasks that always
+            vary the set of the split.
         observe_instance: add the instance's physical constants to the observation.
         history: decisions stacked in the observation.
         report: also evaluate with the report stream, as `evaluate` does.
@@ -180,10 +184,11 @@ def resolve(
     _one_of("feedback", feedback, FEEDBACK)
     _one_of("action_mode", action_mode, ACTION_MODES)
     config_names = [f.name for f in fields(learner_class.config_class)]
-    unknown = [name for name in configuration if name not in config_names]
-    if unknown:
+    others = [name for name in configuration if name not in config_names]
+    if others:
+        near = meant(others[0], [*_OPTIONS, *config_names])
         raise ValueError(
-            f"unknown option {', '.join(map(repr, unknown))} of {task.id}; valid "
+            f"unknown option {', '.join(map(repr, others))} of {task.id}{near}; valid "
             f"options: {', '.join(_OPTIONS)}; valid configuration of {task.learner}: "
             f"{', '.join(config_names)}"
         )
@@ -315,7 +320,7 @@ _OPTIONS = (
 
 def _one_of(name: str, value: Any, valid: Any) -> None:
     if value not in tuple(valid):
-        raise ValueError(f"unknown {name} {value!r}; valid: {', '.join(valid)}")
+        raise ValueError(unknown(name, value, valid))
 
 
 def _interval(name: str, steps: Any) -> int | None:
@@ -410,7 +415,9 @@ def _device(device: str) -> str:
 
 
 def _instances(
-    task: Task, instances: str | Sequence[str | Instance] | None, split: str
+    task: Task,
+    instances: str | Instance | Sequence[str | Instance] | None,
+    split: str,
 ) -> tuple[Instance, ...]:
     sets = {"train": task.train_instances, "test": task.test_instances}
     if instances is None:
@@ -419,12 +426,17 @@ def _instances(
         return sets["train" if split == "tuning" else "test"]
     if isinstance(instances, str) and instances in sets:
         return sets[instances]
-    if isinstance(instances, str) or not isinstance(instances, Sequence):
-        raise ValueError(
-            f"unknown instances {instances!r}; valid: train, test, or a list"
-        )
     known = (DEFAULT_INSTANCE, *task.train_instances, *task.test_instances)
     by_name = {i.name: i for i in known}
+    if isinstance(instances, Instance) or (
+        isinstance(instances, str) and instances in by_name
+    ):
+        instances = (instances,)
+    if isinstance(instances, str) or not isinstance(instances, Sequence):
+        raise ValueError(
+            f"unknown instances {instances!r}{meant(instances, [*sets, *by_name])}; "
+            f"valid: train, test, {', '.join(by_name)}, or a list"
+        )
     names = [i for i in instances if isinstance(i, str)]
     check_names(names, list(by_name), "instance")
     if not instances:

@@ -354,6 +354,8 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
 
     def close_extras(self, **kwargs: Any) -> None:
         """End the workers, if there are any, and close the inner environments."""
+        if "_engine" not in vars(self):
+            return  # its making failed
         if isinstance(self._engine, Shards):
             self._engine.close()
         self.population.close()

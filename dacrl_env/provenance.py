@@ -474,6 +474,8 @@ class _Walk:
         in_file = local and _in_file(function, module)
         if in_file and not sources.same_file(code.co_filename, module.__file__):
             in_file = False  # executed in the module, but not from its file
+        if local:  # two of one name in one text are told apart
+            self._values.append([who, "place", _place(code, in_file)])
         if in_file:
             self._module(name)
         elif local:
@@ -531,6 +533,19 @@ def _generated(kind: type, name: str, part: Any) -> bool:
         return False
     made: Any = inspect.unwrap(part)
     return made.__code__.co_filename == "<string>" and name[:2] == name[-2:] == "__"
+
+
+def _place(code: CodeType, in_file: bool) -> Any:
+    """Line and column where code begins; in a cell's function its own first line."""
+    first = 0 if in_file else code.co_firstlineno
+    places = [
+        (line - first, column)
+        for line, _, column, _ in code.co_positions()
+        if line is not None and column is not None
+    ]
+    if places:
+        return min(places)
+    return _short(repr(sources.fingerprint(code)).encode())  # -X no_debug_ranges
 
 
 def _bound(cell: Any) -> bool:

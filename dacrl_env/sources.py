@@ -206,6 +206,17 @@ def text_of(function: FunctionType) -> str:
     return text
 
 
+def fingerprint(code: CodeType) -> Any:
+    """What code does, without the places of its lines."""
+    constants = tuple(
+        fingerprint(c) if isinstance(c, CodeType) else _constant(c)
+        for c in code.co_consts
+    )
+    names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
+    counts = (code.co_argcount, code.co_kwonlyargcount, code.co_posonlyargcount)
+    return (code.co_code, constants, names, counts, code.co_flags)
+
+
 def same_file(path: str, other: str) -> bool:
     """Whether two paths lead to one file."""
     return path == other or os.path.realpath(path) == os.path.realpath(other)
@@ -257,7 +268,7 @@ def _compiled(content: bytes, path: str, loader: Any) -> dict[str, list[Any]]:
     waiting = [top]
     while waiting:
         code = waiting.pop()
-        result.setdefault(code.co_qualname, []).append(_fingerprint(code))
+        result.setdefault(code.co_qualname, []).append(fingerprint(code))
         waiting += [c for c in code.co_consts if isinstance(c, CodeType)]
     return result
 
@@ -266,7 +277,7 @@ def _check_same(
     live: Iterable[CodeType], compiled: Mapping[str, list[Any]], path: str
 ) -> None:
     for code in live:
-        if _fingerprint(code) not in compiled.get(code.co_qualname, []):
+        if fingerprint(code) not in compiled.get(code.co_qualname, []):
             raise NoSource(
                 f"{path} was edited after it was imported: {code.co_qualname} differs"
             )
@@ -287,17 +298,6 @@ def _live(module: ModuleType, path: str) -> Iterator[CodeType]:
                 if same_file(thing.__code__.co_filename, path):
                     yield thing.__code__
                 waiting.append(getattr(thing, "__wrapped__", None))
-
-
-def _fingerprint(code: CodeType) -> Any:
-    """What code does, without the places of its lines."""
-    constants = tuple(
-        _fingerprint(c) if isinstance(c, CodeType) else _constant(c)
-        for c in code.co_consts
-    )
-    names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
-    counts = (code.co_argcount, code.co_kwonlyargcount, code.co_posonlyargcount)
-    return (code.co_code, constants, names, counts, code.co_flags)
 
 
 def _constant(value: Any) -> Any:

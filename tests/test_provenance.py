@@ -339,6 +339,18 @@ class P:
         assert len({one, other, factor}) == 3
 
 
+def test_two_functions_of_one_name_in_one_text(folder, notebook):
+    text = (
+        "fs = [lambda c: c, lambda c: -c]\nfs.append(lambda c: 2 * c)\n"
+        "if fs:\n    def f(): return 1\n    fs.append(f)\n"
+        "    def f(): return 2\n    fs.append(f)\n"
+    )
+    write(folder, pol=text)
+    for functions in (fresh(folder).fs, cell(text, 50)["fs"]):
+        assert len({source(f) for f in functions}) == 5
+        assert len({json.dumps(described(f)) for f in functions}) == 5
+
+
 def test_dataclasses_of_cells(notebook):
     text = """
 import dataclasses

@@ -540,8 +540,8 @@ def _place(code: CodeType, in_file: bool) -> Any:
     first = 0 if in_file else code.co_firstlineno
     places = [
         (line - first, column)
-        for line, _, column, _ in code.co_positions()
-        if line is not None and column is not None
+        for line, end_line, column, end in code.co_positions()
+        if line is not None and column is not None and (line, column) != (end_line, end)
     ]
     if places:
         return min(places)

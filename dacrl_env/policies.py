@@ -8,7 +8,6 @@ import hashlib
 import inspect
 import json
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dacrl_env.checks import check_types
-from dacrl_env.files import file_digest, write_whole
+from dacrl_env.files import write_whole
 from dacrl_env.registration import load
 from dacrl_env.version import __version__
 
@@ -136,6 +135,7 @@ class Fitted:
             starts before it), ``member``, ``parent`` (the member it continues from),
             ``step``, observed ``score`` and ``hp/<name>`` as applied.
         settings: options of the environment that it was made with; None: not known.
+        about: JSON values that tell it from other fits of one name: method, budget, ….
     """
 
     def __init__(
@@ -147,8 +147,10 @@ class Fitted:
         task: str | None = None,
         trace: pd.DataFrame | None = None,
         settings: Mapping[str, Any] | None = None,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
         self.policy = policy
+        self.about = about
         self.trace = trace
         self.settings = settings
         self.task = task
@@ -171,19 +173,6 @@ class Fitted:
     ) -> NDArray[Any]:
         """As the policy."""
         return self.policy.act(observations, infos)
-
-
-def source(thing: Any) -> str | None:
-    """Digest of the file that the class of a user's policy or method is in.
-
-    None for those of this package, which the version tells apart, and for classes that
-    are in no file.
-    """
-    module = sys.modules.get(type(thing).__module__)
-    file = getattr(module, "__file__", None)
-    if file is None or type(thing).__module__.partition(".")[0] == "dacrl_env":
-        return None
-    return file_digest(file)
 
 
 def needs(policy: Policy, learner: str) -> tuple[str, ...]:
@@ -425,6 +414,7 @@ def load_fitted(
             online=content["online"],
             task=None if any_task else content["task"],
             settings=None if any_task else content.get("settings"),
+            about=content.get("about"),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no policy file: {error}") from error
@@ -512,6 +502,22 @@ def _by_name(
         if not hasattr(made, name):
             raise ValueError(f"{spec!r} is no {what}: it has no {name!r}")
     return made
+
+
+def parts_of(spec: str, what: str = "policy") -> tuple[Any, dict[str, Any]]:
+    """What a ``"module:name"`` with arguments is made by, and the arguments.
+
+    Args:
+        spec: as `get_policy` or `get_method` takes it, and has taken it.
+        what: "policy" or "method".
+
+    Returns:
+        None and nothing for other names.
+    """
+    name, arguments = _read_spec(spec, what)
+    if ":" not in name or name.endswith(POLICY_SUFFIXES):
+        return None, {}
+    return load(name), arguments
 
 
 def _read_spec(spec: str, what: str) -> tuple[str, dict[str, Any]]:

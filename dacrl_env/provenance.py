@@ -28,6 +28,7 @@ import copyreg
 import dis
 import functools
 import hashlib
+import importlib
 import importlib.metadata
 import importlib.util
 import inspect
@@ -56,7 +57,16 @@ from dacrl_env import sources
 from dacrl_env.sources import OWN, NoSource
 from dacrl_env.version import __version__
 
-__all__ = ["NoSource", "described", "libraries", "source", "version"]
+__all__ = [
+    "NoSource",
+    "check_files",
+    "described",
+    "entry_source",
+    "files_of",
+    "libraries",
+    "source",
+    "version",
+]
 
 _PARTS = ("agents", "baselines")  # of the package, which lie elsewhere in a checkout
 _LEFT_OUT = "benchmarks"  # on which no result depends
@@ -384,6 +394,80 @@ def source(thing: Any) -> str:
     return walk.digest() if origin == "local" else origin
 
 
+def files_of(*things: Any) -> dict[str, str]:
+    """Local modules that classes, functions or entry points depend on.
+
+    Programs that are run are left out: in another process they have another name.
+
+    Returns:
+        Digests of their files, by name of the module.
+
+    Raises:
+        NoSource: as `source`.
+    """
+    walk = _Walk()
+    for thing in things:
+        if isinstance(thing, str):
+            walk.add_module(thing.partition(":")[0])
+        else:
+            walk.refer("", "", thing, strict=False)
+    return walk.files()
+
+
+def check_files(files: Mapping[str, str]) -> None:
+    """Whether modules are the same here as where `files_of` was asked.
+
+    Raises:
+        ValueError: one was edited in between; the message names it.
+    """
+    for name, digest in files.items():
+        try:
+            found = sources.found(name)
+        except NoSource:  # of what runs here nobody knows what it is
+            found = None
+        if found is None or _short(found.content) != digest:
+            raise ValueError(
+                f"the module {name} was edited while this ran, so that its processes "
+                "have different versions; the same command runs the new one"
+            )
+
+
+def entry_source(entry: Any) -> str:
+    """`source` of an entry point: of ``"module:name"`` or of what stands for one.
+
+    What is installed is not imported for it.
+
+    Raises:
+        NoSource: as `source`; or there is no such thing.
+    """
+    if not isinstance(entry, str):
+        return source(entry)
+    name = entry.partition(":")[0]
+    top = name.partition(".")[0]
+    if top not in sys.modules and importlib.util.find_spec(top) is None:
+        raise NoSource(f"there is no module {top}, which {entry} names")
+    loaded = sys.modules.get(top)
+    file = None if loaded else getattr(importlib.util.find_spec(top), "origin", None)
+    origin = sources.origin(top, loaded) if loaded else sources.origin_of(top, file)
+    if origin == "installed":
+        return _distribution(name)
+    if origin == OWN:
+        return origin
+    try:
+        return source(load(entry))
+    except (ImportError, AttributeError) as error:
+        raise NoSource(f"{entry} cannot be imported: {error}") from error
+
+
+def load(entry: str) -> Any:
+    """The object that ``"module:name"`` names; the name may have dots."""
+    module, _, name = entry.partition(":")
+    thing: Any = importlib.import_module(module)
+    for part in name.split("."):
+        thing = getattr(thing, part)
+    return thing
+
+
 def _module_of(thing: Any) -> tuple[str, ModuleType | None]:
     """Name and module of a class, function or module; "" where it was made nowhere."""
     if isinstance(thing, ModuleType):
@@ -413,6 +497,10 @@ class _Walk:
         """Whether there is anything local."""
         return bool(self._files or self._texts)
 
+    def files(self) -> dict[str, str]:
+        """Digests of the files of modules, programs left out."""
+        return {n: _short(self._files[n]) for n in self._done if n in self._files}
+
     def digest(self) -> str:
         """Of all that was found, whatever the order."""
         parts = sorted(self._files.items())
@@ -424,7 +512,7 @@ class _Walk:
         """Add what something refers to; ``strict``: it must be known what it is."""
         if isinstance(value, ModuleType):
             if sources.origin(value.__name__, value) == "local":
-                self._module(value.__name__)
+                self.add_module(value.__name__)
             return
         if type(value).__module__ == "logging":
             return  # tells what happens, and changes nothing
@@ -452,7 +540,7 @@ class _Walk:
     def _class(self, kind: type, name: str, module: ModuleType | None) -> None:
         in_file = _in_file(kind, module)
         if in_file:
-            self._module(name)
+            self.add_module(name)
         for key, member in vars(kind).items():
             parts = sources.parts(member)
             for part in parts:
@@ -477,7 +565,7 @@ class _Walk:
         if local:  # two of one name in one text are told apart
             self._values.append([who, "place", _place(code, in_file)])
         if in_file:
-            self._module(name)
+            self.add_module(name)
         elif local:
             self._texts.append(sources.text_of(function))
         strict = local and not in_file
@@ -496,7 +584,7 @@ class _Walk:
             if local or isinstance(value, code_alone):
                 self.refer(who, key, value, strict)
 
-    def _module(self, name: str) -> None:
+    def add_module(self, name: str) -> None:
         """Add a local module's file, and those of all local modules it imports."""
         waiting = [name]
         while waiting:

@@ -53,10 +53,11 @@ def origin(name: str, module: ModuleType | None) -> str:
             return "python"
         # a package without an __init__
         file = next(iter(getattr(module, "__path__", ())), None)
-    return _origin_of(name, file)
+    return origin_of(name, file)
 
 
-def _origin_of(name: str, file: str | None) -> str:
+def origin_of(name: str, file: str | None) -> str:
+    """As `origin`, by the module's name and file."""
     top = name.partition(".")[0]
     if top == OWN:
         return OWN
@@ -140,7 +141,7 @@ def _not_loaded(name: str) -> File | None:
         if places is None and k < len(parts) - 1:
             return None
     path = None if spec is None else spec.origin
-    if path is None or not os.path.isfile(path) or _origin_of(name, path) != "local":
+    if path is None or not os.path.isfile(path) or origin_of(name, path) != "local":
         return None
     content = Path(path).read_bytes()
     package = name.rpartition(".")[0] if places is None else name

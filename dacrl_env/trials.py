@@ -15,7 +15,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dacrl_env.files import write_whole
-from dacrl_env.policies import Cost, Fitted, Policy, source
+from dacrl_env.policies import Cost, Fitted, Policy
 from dacrl_env.population import Population
+from dacrl_env.provenance import NoSource, described, source, version
 from dacrl_env.registration import get_task
 from dacrl_env.settings import resolve
 from dacrl_env.snapshot import (
@@ -36,7 +37,6 @@ from dacrl_env.snapshot import (
 )
 from dacrl_env.store import Store, StoreError, canonical
 from dacrl_env.tasks import Task
-from dacrl_env.version import __version__
 
 CHECKPOINT_SECONDS = 30.0  # between snapshots of a journal
 # how scores of a run become the number that candidates are compared by
@@ -133,8 +133,10 @@ class Trials:
         self._progress = progress
         self._journal: _Journal | None = None
         if store is not None:
-            key = fit_key(self.task, method, self.budget, self.seed, task_kwargs)
-            self._journal = _Journal(journal_path(store.directory, key), key)
+            # without a name there is no journal
+            with suppress(NoSource):
+                key = fit_key(self.task, method, self.budget, self.seed, task_kwargs)
+                self._journal = _Journal(journal_path(store.directory, key), key)
 
     @property
     def left(self) -> int:
@@ -446,23 +448,38 @@ def fit_key(
     seed: int,
     options: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What names a fit: everything its result depends on."""
-    digest = source(method)
-    settings = {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}
+    """What names a fit: everything its result depends on.
+
+    Raises:
+        NoSource: of the method, an option or the task it cannot be told.
+    """
+    arguments = {f.name: getattr(method, f.name) for f in fields(method)}
+    # how many processes do the work changes no result
+    arguments.pop("num_workers", None)
     return {
         "kind": "fit",
-        "version": __version__,
+        "version": version(),
         "task": task.id,
         # a user's task may change under the same id
         "definition": task.definition(),
-        "settings": settings,
+        "settings": settings_key(options),
         "method": f"{type(method).__module__}:{type(method).__qualname__}",
-        # how many processes do the work changes no result
-        "arguments": {k: v for k, v in asdict(method).items() if k != "num_workers"},
+        "arguments": described(arguments),
         "budget": budget,
         "seed": seed,
-        **({} if digest is None else {"source": digest}),
+        "origin": source(method),
     }
+
+
+def settings_key(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of the environment as JSON, without what changes no result.
+
+    Raises:
+        NoSource: of one it cannot be told what it is.
+    """
+    described_options: dict[str, Any] = described(dict(options))
+    described_options.pop("num_workers", None)
+    return described_options
 
 
 def journal_path(directory: Path, key: Mapping[str, Any]) -> Path:

@@ -18,7 +18,7 @@ Job = tuple[Callable[..., pd.DataFrame], tuple[Any, ...]]
 
 def run_units(
     store: Store | None,
-    keys: list[dict[str, Any]],
+    keys: list[dict[str, Any] | None],
     jobs: list[Job],
     sizes: list[int],
     workers: int,
@@ -28,7 +28,7 @@ def run_units(
 
     Args:
         store: None: nothing is kept.
-        keys: of the units.
+        keys: of the units; one without is run and not kept.
         jobs: that make them.
         sizes: inner environment steps of each, for the progress bar.
         workers: processes.
@@ -37,14 +37,15 @@ def run_units(
     frames: dict[int, pd.DataFrame] = {}
     todo: dict[int, Job] = {}
     for number, key in enumerate(keys):
-        if store is not None and key in store:
+        if store is not None and key is not None and key in store:
             frames[number] = store.read(key)
             bar.update(sizes[number])
         else:
             todo[number] = jobs[number]
     for number, frame in _run(todo, workers, bar.update):
-        if store is not None:
-            store.write(keys[number], frame)
+        key = keys[number]
+        if store is not None and key is not None:
+            store.write(key, frame)
         frames[number] = frame
     return [frames[number] for number in range(len(keys))]
 

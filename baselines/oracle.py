@@ -46,6 +46,7 @@ from tqdm import tqdm
 from dacrl_env import stats
 from dacrl_env.actions import check_names, check_range
 from dacrl_env.comparison import compare, fit
+from dacrl_env.files import write_text
 from dacrl_env.policies import Cost
 from dacrl_env.population import Population
 from dacrl_env.provenance import version
@@ -272,11 +273,11 @@ def write(results: Sequence[Dynamics], directory: str | os.PathLike[str]) -> Pat
     """
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
-    table(results).to_csv(folder / "dynamics.csv", index=False)
+    write_text(folder / "dynamics.csv", table(results).to_csv(index=False))
     rows = pd.concat([result.rows for result in results], ignore_index=True)
-    rows.to_csv(folder / "points.csv", index=False)
+    write_text(folder / "points.csv", rows.to_csv(index=False))
     path = folder / "dynamics.md"
-    path.write_text(markdown(results) + "\n", encoding="utf-8")
+    write_text(path, markdown(results) + "\n")
     return path
 
 

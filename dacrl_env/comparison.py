@@ -326,7 +326,7 @@ class _Same:
 
 def _same(plan: _Plan, thing: Any) -> _Same:
     """Of a policy or method and the task of a plan."""
-    things = [thing, *filter(callable, plan.options.values())]
+    things = [type(thing), *filter(callable, plan.options.values())]
     env = plan.task.inner_env
     spec = gym.registry.get(env.rpartition(":")[2]) if isinstance(env, str) else None
     things += [] if spec is None or spec.entry_point is None else [spec.entry_point]

@@ -325,10 +325,20 @@ def save_fitted(
     Raises:
         ValueError: another suffix, or a policy of another kind.
     """
-    path, policy = Path(path), to_json(fitted.policy)
+    path = Path(path)
     suffix = policy_suffix(fitted.policy)
     if path.suffix != suffix:
         raise ValueError(f"this policy's file ends in {suffix}, got {path.name!r}")
+    write_whole(path, fitted_bytes(fitted, about))
+
+
+def fitted_bytes(fitted: Fitted, about: Mapping[str, Any]) -> bytes:
+    """What `save_fitted` writes.
+
+    Raises:
+        ValueError: a policy of a kind that cannot be written out.
+    """
+    policy = to_json(fitted.policy)
     content = {
         "format": FORMAT,
         "dacrl_env": __version__,
@@ -340,10 +350,8 @@ def save_fitted(
         "about": dict(about),
     }
     if policy["kind"] == NETWORK:
-        data = _with_weights(content)
-    else:
-        data = json.dumps(content, indent=2).encode()
-    write_whole(path, data)
+        return _with_weights(content)
+    return json.dumps(content, indent=2).encode()
 
 
 def _with_weights(content: dict[str, Any]) -> bytes:

@@ -252,7 +252,7 @@ class _Values:
             value.__self__, ModuleType | None
         ):
             return {"!method": value.__name__, "of": self.of(value.__self__)}
-        if isinstance(value, _CODE):
+        if isinstance(value, _CODE) or _compiled(value):
             return self._code(value)
         if isinstance(value, ModuleType):
             return {"!module": value.__name__, "source": source(value)}
@@ -329,6 +329,11 @@ class _Values:
         if pairs is not None:
             about["pairs"] = self._mapping(dict(pairs))
         return about
+
+
+def _compiled(value: Any) -> bool:
+    """Whether something is a function that Cython or the like has made."""
+    return callable(value) and type(value).__name__ == "cython_function_or_method"
 
 
 def _text_described(text: str) -> Any:
@@ -476,6 +481,7 @@ def _module_of(thing: Any) -> tuple[str, ModuleType | None]:
         name = str(thing.__globals__.get("__name__") or "")
         return name, sys.modules.get(name)
     name = getattr(thing, "__module__", None) or "builtins"
+    name = name if isinstance(name, str) else "builtins"  # some metaclasses
     module = sys.modules.get(name)
     if name == "builtins" and not hasattr(module, thing.__name__):
         return "", None  # executed in a dictionary that has no name

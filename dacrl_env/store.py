@@ -325,7 +325,7 @@ def _read_entry(path: Path) -> Entry:
             raise ValueError("it is not what was written")
         entry = Entry(json.loads(key), **json.loads(about))
         name = Store(path.parent).path(entry.key).name
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _error(path, f"its key cannot be read ({error})") from error
     if name != path.name:  # a copy by hand would otherwise count every run twice
         raise _error(path, f"its name does not match its key, which belongs in {name}")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -23,8 +24,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dacrl_env.files import write_whole
-from dacrl_env.policies import Cost, Fitted, Policy
+from dacrl_env.files import read_json, write_whole
+from dacrl_env.policies import Cost, Fitted, Policy, cost_of
 from dacrl_env.population import Population
 from dacrl_env.provenance import NoSource, described, source, version
 from dacrl_env.registration import get_task
@@ -39,6 +40,7 @@ from dacrl_env.store import Store, StoreError, canonical
 from dacrl_env.tasks import Task
 
 CHECKPOINT_SECONDS = 30.0  # between snapshots of a journal
+JOURNAL_FORMAT = 2
 # how scores of a run become the number that candidates are compared by
 OBJECTIVES = ("final", "best", "auc")
 
@@ -376,7 +378,7 @@ class Trials:
                     f"{journal.path} records another course of this fit (operation "
                     f"{number} is {record['name']}); delete that directory to fit anew"
                 )
-            self.cost = Cost(**record["cost"])
+            self.cost = cost_of(record["cost"])
             return record["result"]
         if self._runs is None and journal.state is not None and name != "begin":
             self._runs = self._continued(journal.state)
@@ -409,18 +411,35 @@ class _Journal:
         file = self.path / "journal.json"
         if file.exists():
             try:
-                content = json.loads(file.read_text())
-                self.records = [
-                    {k: record[k] for k in ("name", "digest", "result", "cost")}
-                    for record in content["records"]
-                ]
-                name = content["state"]
-                self.state = None if name is None else self.path / Path(name).name
+                self._read(read_json(file.read_bytes(), nan=True))
             except (ValueError, KeyError, TypeError) as error:
                 raise StoreError(
                     f"{file} is damaged ({error}); delete its directory to fit anew"
                 ) from error
         self._committed = len(self.records)
+
+    def _read(self, content: dict[str, Any]) -> None:
+        """Take over what `commit` wrote.
+
+        Raises:
+            ValueError: something else, or of another fit.
+        """
+        if content.get("format") != JOURNAL_FORMAT:
+            raise ValueError(f"its format is {content.get('format')!r}")
+        if content.get("checksum") != _checksum(content):
+            raise ValueError("its checksum does not match")
+        if canonical(content["key"]) != canonical(self.key):
+            raise ValueError("it is of another fit")
+        name = content["state"]
+        if name is not None and not re.fullmatch(r"state-\d+\.safetensors", name):
+            raise ValueError(f"{name!r} is no file of runs")
+        for record in content["records"]:
+            if not {type(record["name"]), type(record["digest"])} == {str}:
+                raise ValueError("an operation has no name and digest")
+            cost_of(record["cost"])
+        names = ("name", "digest", "result", "cost")
+        self.records = [{k: r[k] for k in names} for r in content["records"]]
+        self.state = None if name is None else self.path / name
 
     def commit(self, snap: Snapshot | None) -> None:
         """Write all records so far, and the runs as they are after them."""
@@ -431,7 +450,13 @@ class _Journal:
         if snap is not None:
             name = f"state-{len(self.records)}.safetensors"
             snap.save(self.path / name)
-        content = {"key": self.key, "state": name, "records": self.records}
+        content = {
+            "format": JOURNAL_FORMAT,
+            "key": self.key,
+            "state": name,
+            "records": self.records,
+        }
+        content["checksum"] = _checksum(content)
         # from here on the new state counts
         write_whole(self.path / "journal.json", json.dumps(content).encode())
         self.state = None if name is None else self.path / name
@@ -507,6 +532,12 @@ def _spent(
         gradient_steps=int(used(lambda info: info["gradient_steps"])),
         flops=float(used(lambda info: info["objectives"]["flops"])),
     )
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    """Of all that a journal holds."""
+    rest = {name: value for name, value in content.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _digest(name: str, arguments: Any) -> str:

@@ -1,6 +1,5 @@
 """evaluate and compare: what is run, what is recorded, what is kept."""
 
-
 import numpy as np
 import pandas as pd
 import pytest

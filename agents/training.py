@@ -21,7 +21,7 @@ import inspect
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ from dacrl_env.integrations.sb3 import to_sb3
 from dacrl_env.learners.sb3 import random_state
 from dacrl_env.locks import journal_lock
 from dacrl_env.policies import METHODS, Cost, Fitted, from_json, to_json
+from dacrl_env.provenance import NoSource
 from dacrl_env.registration import get_task
 from dacrl_env.settings import resolve
 from dacrl_env.store import Store, canonical
@@ -302,8 +303,12 @@ class _Training:
         )
         self.trial_seeds = [int(word) for word in held_out]
         self.path = self.folder = None
+        key = None
         if store is not None:
-            key = fit_key(task, method, budget, seed, options)
+            # without a name there is no checkpoint
+            with suppress(NoSource):
+                key = fit_key(task, method, budget, seed, options)
+        if store is not None and key is not None:
             self.path = journal_path(store.directory, key)
             digest = hashlib.sha256(canonical(key).encode()).hexdigest()[:8]
             name = f"{type(method).__name__}-{task.id.replace('/', '-')}-{seed}"

@@ -32,7 +32,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -46,17 +47,20 @@ from dacrl_env import checks, stats
 from dacrl_env.actions import check_names, check_range
 from dacrl_env.comparison import check as check_comparison
 from dacrl_env.comparison import compare, fit
+from dacrl_env.files import write_text
 from dacrl_env.given import checked_seeds
 from dacrl_env.policies import Cost
 from dacrl_env.population import Population
+from dacrl_env.provenance import version
 from dacrl_env.registration import get_task
 from dacrl_env.report import summarize
+from dacrl_env.results import named
 from dacrl_env.settings import Settings, resolve
 from dacrl_env.snapshot import Snapshot, SnapshotNotSupported, capture
 from dacrl_env.store import Store
 from dacrl_env.tasks import FINAL_REPORT_EPISODES, Task
+from dacrl_env.trials import settings_key
 from dacrl_env.units import run_units
-from dacrl_env.version import __version__
 
 from .race import around
 from .search_space import SearchSpace
@@ -271,11 +275,11 @@ def write(results: Sequence[Dynamics], directory: str | os.PathLike[str]) -> Pat
     """
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
-    table(results).to_csv(folder / "dynamics.csv", index=False)
+    write_text(folder / "dynamics.csv", table(results).to_csv(index=False))
     rows = pd.concat([result.rows for result in results], ignore_index=True)
-    rows.to_csv(folder / "points.csv", index=False)
+    write_text(folder / "points.csv", rows.to_csv(index=False))
     path = folder / "dynamics.md"
-    path.write_text(markdown(results) + "\n", encoding="utf-8")
+    write_text(path, markdown(results) + "\n")
     return path
 
 
@@ -568,7 +572,7 @@ def branching(
         units = list(zip(parts, wanted, strict=True))
         frames = run_units(
             store,
-            [plan.key(part, branches, choosing) for part, branches in units],
+            named(store, [partial(plan.key, *unit, choosing) for unit in units]),
             [(_unit, (plan, part, branches, choosing)) for part, branches in units],
             [_size(plan, part, branches) for part, branches in units],
             workers,
@@ -654,20 +658,21 @@ class _Plan:
     def key(
         self, part: list[int], branches: list[_Branches], choosing: bool
     ) -> dict[str, Any]:
-        """Names a unit of work: everything that its result depends on."""
-        about = asdict(self)
+        """Names a unit of work: everything that its result depends on.
+
+        Raises:
+            NoSource: of the task or an option it cannot be told.
+        """
+        about = {f.name: getattr(self, f.name) for f in fields(self)}
         del about["task"], about["options"]
         # a unit does not depend on the runs and streams of others
         about["seeds"] = [self.seeds[r] for r in part]
         return {
             "kind": "branching",
-            "version": __version__,
+            "version": version(),
             "task": self.task.id,
             "definition": self.task.definition(),
-            "settings": {
-                k: list(v) if isinstance(v, tuple) else v
-                for k, v in self.options.items()
-            },
+            "settings": settings_key(self.options),
             **about,
             "part": part,
             "branches": [asdict(b) for b in branches],

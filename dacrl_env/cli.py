@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import inspect
+import io
 import json
 import os
 import re
@@ -11,7 +13,6 @@ import signal
 import sys
 import sysconfig
 import traceback
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     What a user got wrong is one line on standard error and status 2. An interrupt is
     one line and status 130 (Ctrl-C) or 143 (SIGTERM), see `interrupts`.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # of what a terminal does not have
     with terminal.safe(), answered("dacrl: interrupted") as interrupts:
         try:
             _obey(arguments, interrupts)
@@ -81,8 +85,7 @@ def _obey(arguments: Sequence[str] | None, interrupts: Interrupts) -> None:
     if "" not in sys.path and here not in sys.path:
         sys.path.append(here)  # module:Class, as under `python -m`
     _check_places(options)
-    with _plain_warnings():
-        options.command(options)
+    options.command(options)
 
 
 def _way_on(options: argparse.Namespace) -> str:
@@ -163,29 +166,6 @@ def _not_users() -> tuple[str, ...]:
     places = [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     installed = [p for p in sys.path if p.endswith(("site-packages", "dist-packages"))]
     return ("<frozen", *own, *places, *installed)
-
-
-@contextmanager
-def _plain_warnings() -> Iterator[None]:
-    """Warnings of this package are one line, as errors are."""
-    before, own = warnings.formatwarning, str(Path(__file__).parent)
-
-    def one_line(
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        line: str | None = None,
-    ) -> str:
-        if filename.startswith(own):
-            return f"dacrl: {message}\n"
-        return before(message, category, filename, lineno, line)
-
-    warnings.formatwarning = one_line
-    try:
-        yield
-    finally:
-        warnings.formatwarning = before
 
 
 def _check_places(options: argparse.Namespace) -> None:
@@ -576,9 +556,12 @@ def _compare(options: argparse.Namespace) -> None:
     if options.policy_seeds is not None:
         shown["policy_seeds"] = _seeds("--policy-seeds", options.policy_seeds)
     labels = _take_labels(options.policies) | _take_labels(options.methods)
-    _run(options, options.policies, options.reference, options.methods, shown, labels)
+    folder = _run(
+        options, options.policies, options.reference, options.methods, shown, labels
+    )
     if options.methods and options.anytime:
         from dacrl_env import report
+        from dacrl_env.files import write_text
 
         course = anytime(
             options.task,
@@ -591,8 +574,11 @@ def _compare(options: argparse.Namespace) -> None:
             **_task_options(options, options.task),
         )
         course = course.replace({"policy": labels})
-        course.to_csv(options.out / "anytime.csv", index=False)
-        print(f"anytime: {report.anytime(course, options.out / 'anytime.png')}")
+        files = (folder / "anytime.csv", folder / "anytime.png")
+        with _nothing_lost(*files):
+            write_text(files[0], course.to_csv(index=False))
+            report.anytime(course, files[1])
+        print(f"anytime: {files[1]}")
 
 
 def _take_labels(specs: list[str]) -> dict[str, str]:
@@ -603,6 +589,8 @@ def _take_labels(specs: list[str]) -> dict[str, str]:
     for k, spec in enumerate(specs):
         label, rest = take_label(spec)
         if label is not None:
+            # bytes that are no text here may be text elsewhere
+            label = os.fsencode(label).decode("utf-8", "replace")
             specs[k], labels[rest] = rest, label
     return labels
 
@@ -616,24 +604,84 @@ def _labelled(frame: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
 
 
 def _kept_labels(directory: Path) -> dict[str, str]:
-    """Labels of the comparisons in a directory, the latest ones.
+    """Labels of the comparisons in a directory, the latest ones; damaged ones: none."""
+    from dacrl_env.files import read_json
+
+    path = directory / LABELS
+    try:
+        labels = read_json(path.read_bytes())
+        if not all(isinstance(label, str) for label in labels.values()):
+            raise ValueError("a label is no text")
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        print(f"dacrl: {path}: {error}; names are shown, not labels", file=sys.stderr)
+        return {}
+    return labels
+
+
+def _check_labels(
+    directory: Path, names: Sequence[str], labels: Mapping[str, str]
+) -> None:
+    """Whether every name and label of a directory stands for one policy.
+
+    Args:
+        directory: of comparisons.
+        names: of policies and methods that are to be run.
+        labels: of some of them.
 
     Raises:
-        ValueError: the file that has them is damaged.
+        ValueError: a label is the name of another policy, or the other way round.
     """
-    path = directory / LABELS
-    if not path.exists():
-        return {}
-    try:
-        labels = json.loads(path.read_text())
-        if not all(isinstance(label, str) for label in dict(labels).values()):
-            raise TypeError
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"{path} should be a JSON object, name to label; without the file, names "
-            "are shown"
-        ) from error
-    return dict(labels)
+    from dacrl_env.report import check_names
+    from dacrl_env.store import Store
+
+    shown = [labels.get(name, name) for name in names]
+    check_names(shown)
+    if len(set(shown)) < len(shown):
+        raise ValueError(f"labels and names must differ, got {', '.join(shown)}")
+    kept = {**_kept_labels(directory), **labels}
+    if not kept:
+        return
+    for name in names:
+        other = next((n for n, label in kept.items() if label == name != n), None)
+        if other is not None and name not in labels:
+            raise ValueError(
+                f"{name!r} is the label of {other!r} in {directory}; give this one a "
+                f"label, too: own-{name}={name}"
+            )
+    keys = Store(directory / "results").keys() if labels else []
+    there = {key["policy"] for key in keys if key["kind"] == "evaluate"}
+    for name, label in labels.items():
+        if label != name and label in there and label not in kept:
+            raise ValueError(
+                f"{label!r} cannot be a label, since results of the policy of that "
+                f"name are in {directory}; choose another one for {name!r}"
+            )
+
+
+@contextmanager
+def _nothing_lost(*paths: Path) -> Iterator[None]:
+    """Keep files that are replaced by others within, and say so."""
+    from dacrl_env.files import write_whole
+
+    kept = {}
+    for path in paths:
+        if path.is_file():
+            old = path.read_bytes()
+            digest = hashlib.sha256(old).hexdigest()[:8]
+            kept[path] = path.with_name(f"{path.stem}-{digest}{path.suffix}"), old
+            if not kept[path][0].exists():
+                write_whole(*kept[path])
+    yield
+    for path, (beside, old) in kept.items():
+        if path.read_bytes() == old:
+            beside.unlink(missing_ok=True)
+        else:
+            print(
+                f"{path} was another one before, which is kept as {beside.name}",
+                file=sys.stderr,
+            )
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -642,7 +690,6 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _fit(options: argparse.Namespace) -> None:
     from dacrl_env.comparison import fit
-    from dacrl_env.policies import policy_suffix, save_fitted
 
     task, method = _fit_what(options)
     fitted = fit(
@@ -654,15 +701,55 @@ def _fit(options: argparse.Namespace) -> None:
         show_progress=True,
         **_task_options(options, task),
     )
-    path = options.out / f"policy{policy_suffix(fitted.policy)}"
     about = {"method": method, "budget": options.budget, "seed": options.seed}
-    save_fitted(fitted, path, about)
+    path = _keep_policy(options.out, fitted, about)
     cost = fitted.cost
     print(
         f"spent {cost.env_steps:,} training, {cost.eval_steps:,} evaluation and "
         f"{cost.gradient_steps:,} gradient steps"
     )
     print(f"policy: {path}")
+
+
+def _keep_policy(out: Path, fitted: Any, about: dict[str, Any]) -> Path:
+    """Write the policy of a fit: under a name of its own, and as the latest one.
+
+    Returns:
+        The file of the latest one.
+    """
+    from dacrl_env.files import write_whole
+    from dacrl_env.policies import fitted_bytes, policy_suffix
+
+    folder, suffix = out / "policies", policy_suffix(fitted.policy)
+    latest, data = out / f"policy{suffix}", fitted_bytes(fitted, about)
+    folder.mkdir(parents=True, exist_ok=True)
+    before = latest.read_bytes() if latest.is_file() else None
+    write_whole(folder / _policy_name(data, about, suffix), data)
+    if before is not None and before != data:
+        old = folder / _policy_name(before, _about_policy(latest), suffix)
+        if not old.is_file():
+            write_whole(old, before)
+        print(f"{latest} was that of another fit, which is kept as {old}")
+    write_whole(latest, data)
+    return latest
+
+
+def _policy_name(data: bytes, about: Mapping[str, Any], suffix: str) -> str:
+    """Of the file of a fit: method, budget, seed, and a digest of all that is in it."""
+    words = [str(about.get("method", "policy"))[:40]]
+    words += [f"{k}{about[k]}" for k in ("budget", "seed") if k in about]
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", "_".join(words)).strip("-")
+    return f"{readable}-{hashlib.sha256(data).hexdigest()[:8]}{suffix}"
+
+
+def _about_policy(path: Path) -> Mapping[str, Any]:
+    """What a policy file says of its fit; nothing if it cannot be read."""
+    from dacrl_env.policies import load_fitted
+
+    try:
+        return load_fitted(path).about or {}
+    except ValueError:
+        return {}
 
 
 def _fit_what(options: argparse.Namespace) -> tuple[str, str]:
@@ -717,23 +804,27 @@ def _run(
     methods: Sequence[str] = (),
     tuning: dict[str, Any] | None = None,
     labels: Mapping[str, str] | None = None,
-) -> None:
+) -> Path:
+    """Compare, and write the report; returns its folder."""
     from dacrl_env import report
     from dacrl_env.comparison import compare
+    from dacrl_env.files import write_text
+    from dacrl_env.registration import get_task
+    from dacrl_env.results import folder_of
 
     seeds = _seeds("--seeds", options.seeds)
     labels = labels or {}
-    kept = _kept_labels(options.out)
+    given = _task_options(options, options.task)
+    task = get_task(options.task)
     names = [labels.get(name, name) for name in (*policies, *methods)]
-    if labels and len(set(names)) < len(names):
-        raise ValueError(f"labels and names must differ, got {', '.join(names)}")
+    _check_labels(options.out, [*policies, *methods], labels)
     valid = list(names)
     if tuning and tuning.get("shuffled"):
         valid += [f"{labels.get(name, name)} shuffled" for name in methods]
     if reference is not None and reference not in valid:
         raise ValueError(unknown("reference", reference, valid))
     frame = compare(
-        options.task,
+        task,
         policies,
         seeds,
         methods=methods,
@@ -741,32 +832,68 @@ def _run(
         workers=options.workers,
         show_progress=True,
         **(tuning or {}),
-        **_task_options(options, options.task),
+        **given,
     )
-    frame = _labelled(frame, labels)
-    path = report.write_report(frame, options.out, reference)
     if labels:
         taken = set(labels.values())
-        kept = {name: label for name, label in kept.items() if label not in taken}
-        (options.out / LABELS).write_text(json.dumps({**kept, **labels}, indent=1))
+        kept = {n: x for n, x in _kept_labels(options.out).items() if x not in taken}
+        write_text(options.out / LABELS, json.dumps({**kept, **labels}, indent=1))
+    frame = _labelled(frame, labels)
+    if (tuning or {}).get("total"):
+        given.setdefault("feedback", "train")
+    folder: Path = options.out / folder_of(task, given)
+    dropped = _shown_in(folder) - set(frame["policy"])
+    path = report.write_report(frame, folder, reference)
     summary = report.summarize(frame)
     print(report.render(report.table(summary)))
     if len(names) > 1:
         print()
-        print(report.render(report.paired(summary, reference or names[0])))
+        differences, alone = report.comparable(summary, reference or names[0])
+        print(report.render(differences))
+        for note in alone:
+            print(note)
     print(f"\nreport: {path}")
+    if dropped:
+        print(
+            f"the report before also had {', '.join(sorted(dropped))}; all in one: "
+            f"dacrl report {options.out}"
+        )
+    return folder
+
+
+def _shown_in(folder: Path) -> set[str]:
+    """Policies that the report in a folder shows."""
+    import pandas as pd
+
+    try:
+        return set(pd.read_csv(folder / "table.csv", dtype=str)["policy"])
+    except (OSError, ValueError, KeyError):
+        return set()
 
 
 def _report(options: argparse.Namespace) -> None:
     from dacrl_env import report
     from dacrl_env.results import stored
 
-    groups = stored(options.directory / "results")
-    for folder, unlabelled in groups.items():
-        frame = _labelled(unlabelled, _kept_labels(options.directory))
-        directory = options.directory / folder if len(groups) > 1 else options.directory
-        path = report.write_report(frame, directory, options.reference)
-        print(report.render(report.table(report.summarize(frame))))
+    found = stored(options.directory / "results", _kept_labels(options.directory))
+    reference = options.reference
+    names = {name: list(kept.frame["policy"].unique()) for name, kept in found.items()}
+    every = dict.fromkeys(policy for policies in names.values() for policy in policies)
+    if reference is not None and reference not in every:
+        raise ValueError(f"unknown reference {reference!r}; valid: {', '.join(every)}")
+    for folder, kept in found.items():
+        known = reference in names[folder]
+        notes = kept.notes
+        if reference is not None and not known:
+            notes = [*notes, f"{reference} has no results here."]
+        path = report.write_report(
+            kept.frame, options.directory / folder, reference if known else None, notes
+        )
+        if len(found) > 1:
+            print(f"{folder}\n")
+        print(report.render(report.table(report.summarize(kept.frame))))
+        for note in notes:
+            print(note)
         print(f"\nreport: {path}")
 
 
@@ -794,7 +921,9 @@ def _defaults(options: argparse.Namespace) -> None:
     for task, frame in frames.items():
         print(f"\n{task}")
         print(report.render(report.table(report.summarize(frame))))
-    print(f"\nfigure: {report.gallery(frames, options.out / 'defaults.png')}")
+    with _nothing_lost(options.out / "defaults.png"):
+        report.gallery(frames, options.out / "defaults.png")
+    print(f"\nfigure: {options.out / 'defaults.png'}")
 
 
 def _oracle(options: argparse.Namespace) -> None:
@@ -818,10 +947,12 @@ def _oracle(options: argparse.Namespace) -> None:
     for name in names:  # what is wrong must not come to light after hours
         oracle.check(name, **each[name])
     results = []
-    for name in names:
-        found = oracle.oracle(name, **each[name], show_progress=True)
-        results.append(found)
-        path = oracle.write(results, options.out)
+    files = ("dynamics.csv", "points.csv", "dynamics.md")
+    with _nothing_lost(*(options.out / name for name in files)):
+        for name in names:
+            found = oracle.oracle(name, **each[name], show_progress=True)
+            results.append(found)
+            path = oracle.write(results, options.out)
     if options.markdown:
         print(oracle.markdown(results))
         return

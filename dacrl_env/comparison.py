@@ -8,13 +8,14 @@ arguments; a fit that was interrupted goes on from its journal.
 from __future__ import annotations
 
 import copy
-import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
@@ -31,7 +32,6 @@ from dacrl_env.blame import blame_if_users
 from dacrl_env.decisions import tell_intervals
 from dacrl_env.evaluation import (
     BATCH,
-    batches,
     check_options,
     run_policy,
 )
@@ -50,12 +50,22 @@ from dacrl_env.policies import (
     Policy,
     get_method,
     get_policy,
-    source,
 )
+from dacrl_env.provenance import NoSource, check_files, files_of, version
 from dacrl_env.registration import get_task
-from dacrl_env.results import fitted_of, unit_key
+from dacrl_env.results import (
+    arranged,
+    divide,
+    fitted_of,
+    independent,
+    named,
+    origin_of,
+    renew,
+    tell_unnamed,
+    unit_key,
+)
 from dacrl_env.returned import written
-from dacrl_env.store import Store, canonical
+from dacrl_env.store import Store
 from dacrl_env.tasks import Task
 from dacrl_env.trials import fit_key, forget_journal
 from dacrl_env.units import run_units
@@ -148,26 +158,23 @@ def compare(
         missing = len(own_seeds) - len(plan.seeds)
         bar.total += len(plan.policies) * missing * plan.steps
         fits = _fit_all(plan, workers, bar)
-        fitted: list[tuple[str, int, Policy]]
-        fitted = [(fit.method, fit.run, fit.fitted) for fit in fits]
+        subjects = [
+            (
+                _Subject(name, 0, plan.policy(name), split, spec=plan.spec(name)),
+                own_seeds,
+            )
+            for name in plan.policies
+        ]
+        subjects += [(_of_fit(fit, split), plan.seeds) for fit in fits]
         if shuffled:
-            fitted += [
-                (f"{fit.method} shuffled", fit.run, _shuffled(fit.fitted))
+            others = [
+                (_of_fit(_shuffled(fit), split), plan.seeds)
                 for fit in fits
                 if hasattr(fit.fitted.policy, "shuffled")
             ]
-            bar.total += (len(fitted) - len(fits)) * len(plan.seeds) * plan.steps
-        units = [
-            _Unit(name, 0, plan.policy(name), part, split, spec=plan.spec(name))
-            for name in plan.policies
-            for part in batches(own_seeds, batch)
-        ]
-        units += [
-            _Unit(name, run, policy, part, split)
-            for name, run, policy in fitted
-            for part in batches(plan.seeds, batch)
-        ]
-        frames = _evaluate_all(plan, units, workers, bar)
+            subjects += others
+            bar.total += len(others) * len(plan.seeds) * plan.steps
+        frames = _evaluate_all(plan, subjects, batch, workers, bar)
     return labelled(pd.concat(frames, ignore_index=True), plan.labels)
 
 
@@ -260,16 +267,17 @@ def anytime(
     with _bar(plan, show_progress) as bar:
         fits = _fit_all(plan, workers, bar)
         subjects = [
-            (fit, cost, policy) for fit in fits for cost, policy in _spread(fit.fitted)
+            (fit, Fitted(policy, cost, about=fit.fitted.about))
+            for fit in fits
+            for cost, policy in _spread(fit.fitted)
         ]
-        units = [
-            _Unit(fit.method, fit.run, Fitted(policy, cost), part, "test", "anytime")
-            for fit, cost, policy in subjects
-            for part in batches(plan.seeds)
+        wanted = [
+            (_of_fit(replace(fit, fitted=fitted), "test", "anytime"), plan.seeds)
+            for fit, fitted in subjects
         ]
-        tested = sum(len(unit.seeds) for unit in units)
+        tested = len(wanted) * len(plan.seeds)
         bar.total = plan.fitting_steps + tested * plan.steps
-        frames = _evaluate_all(plan, units, workers, bar)
+        frames = _evaluate_all(plan, wanted, BATCH, workers, bar)
     columns = ["policy", "run", "seed"]
     ends = []
     for frame in frames:
@@ -385,42 +393,84 @@ class _Fit:
     method: str
     run: int
     fitted: Fitted
+    origin: Any  # of the method; None: it cannot be told
 
 
 @dataclass(frozen=True)
-class _Unit:
-    """A policy on a batch of seeds."""
+class _Subject:
+    """A policy that is evaluated."""
 
     name: str
     run: int
     policy: Policy
-    seeds: list[int]
     split: str
     kind: str = "evaluate"
-    spec: str | None = ""  # the text that it was given as; None: it was an object
+    spec: str | None = None  # the text that it was given as; None: it was an object
+    origin: Any = None  # of a fit
+    unnamed: bool = False  # what it is made by cannot be told, as was said
 
     def key(self, plan: _Plan) -> dict[str, Any]:
+        """Of its results, with seeds left open.
+
+        Raises:
+            NoSource: of the policy, the task or an option it cannot be told.
+        """
         fitted = self.policy if isinstance(self.policy, Fitted) else None
+        origin = self.origin
+        if origin is None:
+            origin = origin_of(self.policy, self.spec)
         return unit_key(
             plan.task,
             self.name,
-            self.seeds,
+            [],
             self.split,
             plan.options,
             self.run,
             fitted,
             self.kind,
-            _told_apart(self.policy, self.spec),
+            origin,
         )
 
 
-def _told_apart(policy: Policy, spec: str | None) -> str | None:
-    """What tells a policy from others of its name."""
-    found = source(policy)
-    if spec is not None:
-        return found
-    about = {"source": found, "state": repr(getattr(policy, "__dict__", policy))}
-    return hashlib.sha256(canonical(about).encode()).hexdigest()[:16]
+@dataclass(frozen=True)
+class _Same:
+    """What processes must agree on: this package, and files of users' modules."""
+
+    version: str
+    files: dict[str, str]
+
+    def check(self) -> None:
+        """Raise a ValueError in a process that has others."""
+        if version() != self.version:
+            raise ValueError(
+                "dacrl-env was changed while this ran; the same command runs it anew"
+            )
+        check_files(self.files)
+
+
+def _same(plan: _Plan, thing: Any) -> _Same:
+    """Of a policy or method and the task of a plan."""
+    things = [type(thing), *filter(callable, plan.options.values())]
+    env = plan.task.inner_env
+    spec = gym.registry.get(env.rpartition(":")[2]) if isinstance(env, str) else None
+    things += [] if spec is None or spec.entry_point is None else [spec.entry_point]
+    try:
+        return _Same(version(), files_of(*things))
+    except NoSource:  # it is run, and not kept
+        return _Same(version(), {})
+
+
+def _of_fit(fit: _Fit, split: str, kind: str = "evaluate") -> _Subject:
+    origin = fit.origin
+    return _Subject(
+        fit.method,
+        fit.run,
+        fit.fitted,
+        split,
+        kind,
+        origin=origin,
+        unnamed=origin is None,
+    )
 
 
 def _plan(
@@ -577,10 +627,12 @@ def _spread(fitted: Fitted) -> list[tuple[Cost, Policy]]:
     return [course[k] for k in np.unique(at)]
 
 
-def _shuffled(fitted: Fitted) -> Fitted:
+def _shuffled(fit: _Fit) -> _Fit:
     """A trained controller with the same account, that sees what others observe."""
-    policy: Any = fitted.policy
-    return Fitted(policy.shuffled(), fitted.cost, task=fitted.task)
+    policy: Any = fit.fitted.policy
+    found = fit.fitted
+    fitted = Fitted(policy.shuffled(), found.cost, task=found.task, about=found.about)
+    return replace(fit, method=f"{fit.method} shuffled", fitted=fitted)
 
 
 # -- doing it -------------------------------------------------------------------
@@ -589,42 +641,86 @@ def _shuffled(fitted: Fitted) -> Fitted:
 def _fit_all(plan: _Plan, workers: int, bar: Any, first: int = 0) -> list[_Fit]:
     """All runs of all methods, from the store where they are in it."""
     units = [(name, first + run) for name in plan.methods for run in range(plan.runs)]
-    keys = [
-        fit_key(plan.task, plan.method(name), plan.tuning_budget, run, plan.options)
-        for name, run in units
-    ]
-    directory = None if plan.store is None else plan.store.directory
-    about = (plan.task, plan.tuning_budget)
-    jobs = [
-        (
-            _fit_unit,
-            (name, plan.objects.get(name), *about, run, directory, plan.options),
-        )
-        for name, run in units
-    ]
+    makers = {name: plan.method(name) for name in plan.methods}
+    keys = named(
+        plan.store,
+        [
+            partial(
+                fit_key, plan.task, makers[name], plan.tuning_budget, run, plan.options
+            )
+            for name, run in units
+        ],
+    )
+    same = {name: _same(plan, maker) for name, maker in makers.items()}
+    jobs = []
+    for (name, run), key in zip(units, keys, strict=True):
+        keeps = plan.store is not None and key is not None
+        directory = plan.store.directory if plan.store is not None and keeps else None
+        maker = (same[name], name, plan.objects.get(name))
+        about = (plan.task, plan.tuning_budget, run, directory, plan.options)
+        jobs.append((_fit_unit, (*maker, *about)))
     sizes = [plan.tuning_budget] * len(units)
     frames = run_units(plan.store, keys, jobs, sizes, workers, bar)
-    if directory is not None:
-        for key in keys:
-            forget_journal(directory, key)
+    for key in keys:
+        if plan.store is not None and key is not None:
+            forget_journal(plan.store.directory, key)
     fits = []
-    for (name, run), frame in zip(units, frames, strict=True):
+    for (name, run), key, frame in zip(units, keys, frames, strict=True):
         fitted = fitted_of(frame)
         fitted.task, fitted.settings = plan.task.id, dict(plan.options)
-        fits.append(_Fit(name, run, fitted))
+        fitted.about = {"method": name, "budget": plan.tuning_budget}
+        origin = None if key is None else {k: key[k] for k in ("origin", "arguments")}
+        fits.append(_Fit(name, run, fitted, origin))
     return fits
 
 
 def _evaluate_all(
-    plan: _Plan, units: list[_Unit], workers: int, bar: Any
+    plan: _Plan,
+    wanted: list[tuple[_Subject, list[int]]],
+    batch: int,
+    workers: int,
+    bar: Any,
 ) -> list[pd.DataFrame]:
-    keys = [unit.key(plan) for unit in units]
-    jobs = [(_evaluate_unit, (unit, plan.task, plan.options)) for unit in units]
-    sizes = [plan.steps * len(unit.seeds) for unit in units]
-    return run_units(plan.store, keys, jobs, sizes, workers, bar)
+    """A frame for each policy on its seeds; what is in the store is not run again."""
+    store, reasons = plan.store, []
+    keys: list[Any] = []
+    jobs: list[Any] = []
+    found: list[list[dict[str, Any]]] = []  # units in the store, of each policy
+    runs: list[list[int]] = []  # numbers of those that are run
+    for subject, seeds in wanted:
+        key = None
+        # of a fit without a name it has been said already
+        if store is not None and not subject.unnamed:
+            try:
+                key = subject.key(plan)
+            except NoSource as error:
+                reasons.append(str(error))
+        mixed = independent(subject.policy, plan.options)
+        kept, parts = divide(store, key, seeds, batch, mixed)
+        bar.update(plan.steps * len(kept))
+        found.append(list({id(unit): unit for unit in kept.values()}.values()))
+        runs.append(list(range(len(jobs), len(jobs) + len(parts))))
+        same = _same(plan, subject.policy)
+        keys += [None if key is None else {**key, "seeds": part} for part in parts]
+        given = (plan.task, plan.options)
+        jobs += [(_evaluate_unit, (same, subject, part, *given)) for part in parts]
+    tell_unnamed(reasons)
+    there = [store is not None and key is not None and key in store for key in keys]
+    sizes = [plan.steps * len(job[1][2]) for job in jobs]
+    made = run_units(store, keys, jobs, sizes, workers, bar)
+    frames = []
+    for (_, seeds), units, numbers in zip(wanted, found, runs, strict=True):
+        own = [store.read(unit) for unit in units] if store is not None else []
+        own += [made[number] for number in numbers]
+        frames.append(arranged(own, seeds, batch))
+    if store is not None:
+        again = [key for key, old in zip(keys, there, strict=True) if old]
+        renew(store, [*again, *(unit for units in found for unit in units)])
+    return frames
 
 
 def _fit_unit(
+    same: _Same,
     name: str,
     method: Method | None,
     task: Task,
@@ -637,21 +733,28 @@ def _fit_unit(
     """One run of a method, which is made here unless it was given as an object."""
     store = None if directory is None else Store(directory)
     made = get_method(name) if method is None else copy.deepcopy(method)
+    same.check()
     with blame_if_users(made, f"method {name}"):
         fitted = made.fit(task, budget, seed, store, progress, **options)
     return written(fitted, name, seed, directory)
 
 
 def _evaluate_unit(
-    unit: _Unit, task: Task, options: dict[str, Any], progress: Callable[[int], Any]
+    same: _Same,
+    subject: _Subject,
+    seeds: list[int],
+    task: Task,
+    options: dict[str, Any],
+    progress: Callable[[int], Any],
 ) -> pd.DataFrame:
+    same.check()
     return run_policy(
-        copy.deepcopy(unit.policy),
+        copy.deepcopy(subject.policy),
         task,
-        unit.seeds,
-        unit.split,
-        name=unit.name,
-        run=unit.run,
+        seeds,
+        subject.split,
+        name=subject.name,
+        run=subject.run,
         progress=progress,
         **options,
     )

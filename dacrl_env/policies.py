@@ -6,8 +6,8 @@ import base64
 import hashlib
 import inspect
 import json
+import math
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from dacrl_env.blame import blame_if_users, is_users
 from dacrl_env.checks import check_types, meant, unknown, whole_numbers
-from dacrl_env.files import file_digest, write_whole
+from dacrl_env.files import read_json, write_whole
+from dacrl_env.provenance import NoSource, described
 from dacrl_env.registration import TASKS, import_module, load
 from dacrl_env.specs import POLICY_SUFFIXES, read_spec
 from dacrl_env.version import __version__
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from dacrl_env.vector_env import PopulationEnv
 
 
-FORMAT = 1  # of policy files
+FORMAT = 2  # of policy files; 1 has no checksum over all of a file
 NETWORK = "network"  # the kind of policies that have weights
 _HEADER = "dacrl_env.policy"  # in files of weights
 PRETRAINED = "pretrained/"  # how names of policies that come with the package begin
@@ -124,6 +125,23 @@ class Cost:
         )
 
 
+def cost_of(content: Any) -> Cost:
+    """A cost that was written out as JSON.
+
+    Raises:
+        ValueError: other names, or values that no cost has.
+    """
+    names = list(asdict(Cost()))
+    if not isinstance(content, Mapping) or set(content) != set(names):
+        raise ValueError(f"a cost has {', '.join(names)}; got {content!r}")
+    for name, value in content.items():
+        whole = type(value) is int or (name == "flops" and type(value) is float)
+        if not whole or not 0 <= value < math.inf:
+            kind = "number" if name == "flops" else "whole number"
+            raise ValueError(f"{name} of a cost is a {kind} from 0 up, got {value!r}")
+    return Cost(**{**content, "flops": float(content["flops"])})
+
+
 class Fitted:
     """A policy that a method made, and what it took; itself a policy.
 
@@ -140,6 +158,7 @@ class Fitted:
             starts before it), ``member``, ``parent`` (the member it continues from),
             ``step``, observed ``score`` and ``hp/<name>`` as applied.
         settings: options of the environment that it was made with; None: not known.
+        about: JSON values that tell it from other fits of one name: method, budget, ….
     """
 
     def __init__(
@@ -151,8 +170,10 @@ class Fitted:
         task: str | None = None,
         trace: pd.DataFrame | None = None,
         settings: Mapping[str, Any] | None = None,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
         self.policy = policy
+        self.about = about
         self.trace = trace
         self.settings = settings
         self.task = task
@@ -177,19 +198,6 @@ class Fitted:
     ) -> NDArray[Any]:
         """As the policy."""
         return self.policy.act(observations, infos)
-
-
-def source(thing: Any) -> str | None:
-    """Digest of the file that the class of a user's policy or method is in.
-
-    None for those of this package, which the version tells apart, and for classes that
-    are in no file.
-    """
-    module = sys.modules.get(type(thing).__module__)
-    file = getattr(module, "__file__", None)
-    if file is None or type(thing).__module__.partition(".")[0] == "dacrl_env":
-        return None
-    return file_digest(file)
 
 
 def needs(policy: Policy, learner: str) -> tuple[str, ...]:
@@ -303,14 +311,20 @@ def from_json(content: Mapping[str, Any], **more: Any) -> Policy:
     Raises:
         ValueError: an unknown kind, or arguments that it does not take.
     """
+    if not isinstance(content, Mapping):
+        raise ValueError(
+            f"a policy is an object of kind and arguments, got {content!r}"
+        )
     kind, arguments = content.get("kind"), content.get("arguments")
-    if kind not in WRITTEN:
+    if not isinstance(kind, str) or kind not in WRITTEN:
         raise ValueError(unknown("policy", kind, WRITTEN))
     if not isinstance(arguments, Mapping):
         raise ValueError(f"arguments of a {kind} policy must be a dict")
+    factory, every = load(WRITTEN[kind]), {**arguments, **more}
     try:
-        policy: Policy = load(WRITTEN[kind])(**{**arguments, **more})
-    except TypeError as error:
+        check_types(f"a {kind} policy", factory, every)
+        policy: Policy = factory(**every)
+    except (TypeError, AttributeError) as error:
         raise ValueError(f"arguments of a {kind} policy: {error}") from error
     return policy
 
@@ -344,25 +358,55 @@ def save_fitted(
     Raises:
         ValueError: another suffix, or a policy of another kind.
     """
-    path, policy = Path(path), to_json(fitted.policy)
+    path = Path(path)
     suffix = policy_suffix(fitted.policy)
     if path.suffix != suffix:
         raise ValueError(f"this policy's file ends in {suffix}, got {path.name!r}")
+    write_whole(path, fitted_bytes(fitted, about))
+
+
+def fitted_bytes(fitted: Fitted, about: Mapping[str, Any]) -> bytes:
+    """What `save_fitted` writes.
+
+    Raises:
+        ValueError: a policy of a kind that cannot be written out.
+    """
+    policy = to_json(fitted.policy)
     content = {
         "format": FORMAT,
         "dacrl_env": __version__,
         "task": fitted.task,
-        "settings": fitted.settings,
+        "settings": _written(fitted.settings),
         "policy": policy,
         "cost": asdict(fitted.cost),
         "online": fitted.online,
         "about": dict(about),
     }
+    content = json.loads(json.dumps(content))
     if policy["kind"] == NETWORK:
-        data = _with_weights(content)
-    else:
-        data = json.dumps(content, indent=2).encode()
-    write_whole(path, data)
+        return _with_weights(content)
+    content["checksum"] = _checksum(content)
+    return json.dumps(content, indent=2).encode()
+
+
+def _written(settings: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Options of an environment as JSON; objects as what describes or prints them."""
+    if settings is None:
+        return None
+    result = {}
+    for name, value in settings.items():
+        try:
+            result[name] = described(value)
+        except NoSource:
+            result[name] = repr(value)
+    return result
+
+
+def _checksum(content: Mapping[str, Any], weights: bytes = b"") -> str:
+    """Of all that a policy file holds."""
+    rest = {name: value for name, value in content.items() if name != "checksum"}
+    text = json.dumps(rest, sort_keys=True).encode()
+    return hashlib.sha256(text + weights).hexdigest()
 
 
 def _with_weights(content: dict[str, Any]) -> bytes:
@@ -372,7 +416,7 @@ def _with_weights(content: dict[str, Any]) -> bytes:
     arguments = dict(content["policy"]["arguments"])
     weights = base64.b64decode(arguments.pop("weights"))
     header = {**content, "policy": {"kind": NETWORK, "arguments": arguments}}
-    header["checksum"] = hashlib.sha256(weights).hexdigest()
+    header["checksum"] = _checksum(header, weights)
     return bytes(save(load(weights), {_HEADER: json.dumps(header, sort_keys=True)}))
 
 
@@ -383,24 +427,71 @@ def _read_weights(path: Path) -> dict[str, Any]:
 
     try:
         with safe_open(path, framework="numpy") as file:
-            content = json.loads((file.metadata() or {})[_HEADER])
+            text = (file.metadata() or {}).get(_HEADER)
             weights = save({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(str(error)) from error
-    _check_format(content)
-    if hashlib.sha256(weights).hexdigest() != content["checksum"]:
-        raise ValueError("damaged: its checksum does not match")
-    content["policy"]["arguments"]["weights"] = base64.b64encode(weights).decode()
-    return dict(content)
+    if text is None:
+        raise ValueError(f"its header has no {_HEADER!r}")
+    content = read_json(text)
+    if _format_of(content) == 1:
+        wanted = hashlib.sha256(weights).hexdigest()
+    else:
+        wanted = _checksum(content, weights)
+    _compare(wanted, content)
+    policy = content.get("policy")
+    arguments = policy.get("arguments") if isinstance(policy, dict) else None
+    if not isinstance(arguments, dict):
+        raise ValueError("its header names no policy with arguments")
+    arguments["weights"] = base64.b64encode(weights).decode()
+    return content
 
 
-def _check_format(content: Mapping[str, Any]) -> None:
-    written = content["format"]
+def _read_plain(path: Path) -> dict[str, Any]:
+    content = read_json(path.read_bytes())
+    if _format_of(content) > 1:
+        _compare(_checksum(content), content)
+    return content
+
+
+def _format_of(content: Mapping[str, Any]) -> int:
+    written = content.get("format")
+    if type(written) is not int or written < 1:
+        raise ValueError(f"its format is {written!r}")
     if written > FORMAT:
         raise ValueError(
-            f"format {written}, written by dacrl-env {content['dacrl_env']}; this "
+            f"format {written}, written by dacrl-env {content.get('dacrl_env')}; this "
             f"version reads up to {FORMAT}"
         )
+    return written
+
+
+def _compare(wanted: str, content: Mapping[str, Any]) -> None:
+    if content.get("checksum") != wanted:
+        raise ValueError(
+            "damaged, or edited by hand: its checksum does not match; "
+            "dacrl_env.policies.save_fitted writes policies"
+        )
+
+
+def _check_content(content: Mapping[str, Any]) -> None:
+    """Raise a ValueError if what a policy file says is of another kind or range."""
+    kinds: dict[str, tuple[type, ...]] = {
+        "task": (str, type(None)),
+        "settings": (dict, type(None)),
+        "policy": (dict,),
+        "cost": (dict,),
+        "online": (float, int, type(None)),
+        "about": (dict, type(None)),
+    }
+    optional = ("settings", "about")
+    for name, valid in kinds.items():
+        if name not in content and name not in optional:
+            raise ValueError(f"{name!r} is missing")
+        value = content.get(name)
+        if not isinstance(value, valid) or isinstance(value, bool):
+            names = ["null" if k is type(None) else k.__name__ for k in valid]
+            raise ValueError(f"{name} must be {' or '.join(names)}, got {value!r}")
 
 
 def load_fitted(
@@ -422,19 +513,18 @@ def load_fitted(
     if not path.is_file():
         raise FileNotFoundError(f"no policy file {path}")
     try:
-        if path.suffix == ".safetensors":
-            content = _read_weights(path)
-        else:
-            content = json.loads(path.read_text())
-            _check_format(content)
+        weights = path.suffix == ".safetensors"
+        content = _read_weights(path) if weights else _read_plain(path)
+        _check_content(content)
         return Fitted(
             from_json(content["policy"], **more),
-            Cost(**content["cost"]),
+            cost_of(content["cost"]),
             online=content["online"],
             task=None if any_task else content["task"],
             settings=None if any_task else content.get("settings"),
+            about=content.get("about"),
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is no policy file: {error}") from error
 
 
@@ -541,6 +631,22 @@ def checked(made: Any, what: str, name: str) -> Any:
             hint = f"; it is a {other}, to be given among those"
         raise ValueError(f"{name} is no {what}: it has no {missing[0]!r}{hint}")
     return made
+
+
+def parts_of(spec: str, what: str = "policy") -> tuple[Any, dict[str, Any]]:
+    """What a ``"module:name"`` with arguments is made by, and the arguments.
+
+    Args:
+        spec: as `get_policy` or `get_method` takes it, and has taken it.
+        what: "policy" or "method".
+
+    Returns:
+        None and nothing for other names.
+    """
+    name, arguments = read_spec(spec, what)
+    if ":" not in name or name.endswith(POLICY_SUFFIXES):
+        return None, {}
+    return load(name), arguments
 
 
 def _own(name: str, what: str) -> Any:

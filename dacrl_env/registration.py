@@ -539,23 +539,33 @@ def make_inner_env(task: Task, reuse: bool = False) -> Any:
 
 
 def _make_inner_env(task: Task, reuse: bool) -> Any:
-    if not task.inner_env:
+    kwargs: Mapping[str, Any] = task.inner_env_kwargs
+    backend = backend_of(task)
+    if backend == "none":
         from dacrl_env.inner_envs import NoEnv
 
         return NoEnv()
-    kwargs: Mapping[str, Any] = task.inner_env_kwargs
-    batched = task.inner_env in BATCHED_ENVS and not kwargs
-    if task.backend == "batched" or (task.backend == "auto" and batched):
+    if backend == "batched":
         from dacrl_env.inner_envs.batched import BatchedEnv
 
         return BatchedEnv(load(BATCHED_ENVS[task.inner_env])(**kwargs))
-    if task.backend == "envpool":
+    if backend == "envpool":
         from dacrl_env.inner_envs.envpool_adapter import EnvPoolAdapter
 
         return EnvPoolAdapter(task.inner_env, kwargs)
     from dacrl_env.inner_envs.gymnasium_adapter import GymnasiumAdapter
 
     return GymnasiumAdapter(task.inner_env, kwargs, reuse)
+
+
+def backend_of(task: Task) -> str:
+    """What makes a task's inner environment; "none": it has none."""
+    if not task.inner_env:
+        return "none"
+    if task.backend != "auto":
+        return task.backend
+    batched = task.inner_env in BATCHED_ENVS and not task.inner_env_kwargs
+    return "batched" if batched else "gymnasium"
 
 
 def markdown() -> str:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
+import importlib
 import multiprocessing
 import pickle
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 import gymnasium as gym
@@ -18,7 +16,7 @@ from gymnasium.envs.registration import EnvSpec
 from numpy.typing import ArrayLike, NDArray
 
 from dacrl_env.checks import real
-from dacrl_env.files import file_digest
+from dacrl_env.provenance import described, entry_source
 
 REPORT_POINTS = 20  # evaluations of a run by the report stream, the end included
 REPORT_EPISODES = 20  # at each point on the way
@@ -293,11 +291,16 @@ class Task:
         return Task(**copy.deepcopy(own, memo))
 
     def definition(self) -> dict[str, Any]:
-        """All that results depend on, for the keys of a store."""
-        every = asdict(self) | {"description": ""}
-        del every["tags"]
-        source = _source(self.inner_env)
-        return every if source is None else every | {"inner_env_source": source}
+        """All that results depend on, for the keys of a store.
+
+        Raises:
+            NoSource: of a user's inner environment it cannot be told.
+        """
+        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        del own["description"], own["tags"]
+        every: dict[str, Any] = described(own)
+        made = _made(self)
+        return every if made is None else every | {"inner_env_made": made}
 
     def references(self, instances: Sequence[Instance]) -> References:
         """What returns on each instance are normalised by."""
@@ -325,26 +328,32 @@ class Task:
         return float(self.score(self.floor_return))
 
 
-def _source(env_id: str | None) -> str | None:
-    """Digest of the file of a user's inner environment; None for installed ones."""
-    spec = gym.registry.get((env_id or "").rpartition(":")[2])
-    entry = None if spec is None else spec.entry_point
-    if isinstance(entry, str):
-        name: str | None = entry.partition(":")[0]
-    else:
-        name = getattr(entry, "__module__", None)
-    if name is None or name.partition(".")[0] in ("dacrl_env", "gymnasium"):
+def _made(task: Task) -> Any:
+    """What an inner environment is made of; None: this package's version says it."""
+    from dacrl_env.registration import backend_of
+
+    backend = backend_of(task)
+    if backend == "envpool":
+        return entry_source("envpool:make")
+    if backend != "gymnasium" or not isinstance(task.inner_env, str):
         return None
-    if name in sys.modules:
-        file = getattr(sys.modules[name], "__file__", None)
-    else:
-        found = importlib.util.find_spec(name)
-        file = None if found is None else found.origin
-    if file is None or not Path(file).is_file():
-        return None
-    if {"site-packages", "dist-packages"} & set(Path(file).parts):
-        return None
-    return file_digest(file)
+    module, _, name = task.inner_env.rpartition(":")
+    if module:
+        importlib.import_module(module)  # as gymnasium.make does
+    spec = gym.registry.get(name)
+    if spec is None:
+        return None  # making it says what is wrong
+    about = {f.name: getattr(spec, f.name) for f in fields(spec)}
+    # the first three repeat the id, vectors of it are made here
+    for name in ("namespace", "name", "version", "vector_entry_point"):
+        about.pop(name, None)
+    return described(about) | {
+        "source": entry_source(spec.entry_point),
+        "wrappers": [
+            {**described(vars(w)), "source": entry_source(w.entry_point)}
+            for w in spec.additional_wrappers
+        ],
+    }
 
 
 def _packed(spec: EnvSpec | None) -> bytes | None:

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,11 @@ from numpy.typing import NDArray
 
 from dacrl_env import checks
 from dacrl_env.checks import unknown
-from dacrl_env.files import write_whole
+from dacrl_env.files import read_json, write_whole
 from dacrl_env.locks import Busy, Lock, journal_lock
-from dacrl_env.policies import Cost, Fitted, Method, Policy, source
+from dacrl_env.policies import Cost, Fitted, Method, Policy, cost_of
 from dacrl_env.population import Population
+from dacrl_env.provenance import NoSource, described, source, version
 from dacrl_env.registration import get_task
 from dacrl_env.settings import resolve
 from dacrl_env.snapshot import (
@@ -41,10 +43,10 @@ from dacrl_env.snapshot import (
 )
 from dacrl_env.store import Store, StoreError, canonical
 from dacrl_env.tasks import Task
-from dacrl_env.version import __version__
 
 _JOURNAL = "journal.json"
 CHECKPOINT_SECONDS = 30.0  # between snapshots of a journal
+JOURNAL_FORMAT = 2
 # how scores of a run become the number that candidates are compared by
 OBJECTIVES = ("final", "best", "auc")
 
@@ -182,8 +184,9 @@ class Trials:
         self._progress = progress
         self._journal: _Journal | None = None
         if store is not None:
-            key = fit_key(self.task, method, self.budget, self.seed, task_kwargs)
-            self._journal = _Journal(store.directory, key)
+            with suppress(NoSource):  # without a name there is no journal
+                key = fit_key(self.task, method, self.budget, self.seed, task_kwargs)
+                self._journal = _Journal(store.directory, key)
 
     def close(self) -> None:
         """Leave the journal to others; the next operation would take it again."""
@@ -442,7 +445,7 @@ class Trials:
                     f"{journal.path} records another course of this fit (operation "
                     f"{number} is {record['name']}); delete that directory to fit anew"
                 )
-            self.cost = Cost(**record["cost"])
+            self.cost = cost_of(record["cost"])
             return record["result"]
         if self._runs is None and journal.state is not None and name != "begin":
             self._runs = self._continued(journal.state)
@@ -525,18 +528,35 @@ class _Journal:
         self._known = self._stamp()
         if file.exists():
             try:
-                content = json.loads(file.read_text())
-                self.records = [
-                    {k: record[k] for k in ("name", "digest", "result", "cost")}
-                    for record in content["records"]
-                ]
-                name = content["state"]
-                self.state = None if name is None else self.path / Path(name).name
+                self._take_over(read_json(file.read_bytes(), nan=True))
             except (ValueError, KeyError, TypeError) as error:
                 raise StoreError(
                     f"{file} is damaged ({error}); delete its directory to fit anew"
                 ) from error
         self._committed = len(self.records)
+
+    def _take_over(self, content: dict[str, Any]) -> None:
+        """Take over what `commit` wrote.
+
+        Raises:
+            ValueError: something else, or of another fit.
+        """
+        if content.get("format") != JOURNAL_FORMAT:
+            raise ValueError(f"its format is {content.get('format')!r}")
+        if content.get("checksum") != _checksum(content):
+            raise ValueError("its checksum does not match")
+        if canonical(content["key"]) != canonical(self.key):
+            raise ValueError("it is of another fit")
+        name = content["state"]
+        if name is not None and not re.fullmatch(r"state-\d+\.safetensors", name):
+            raise ValueError(f"{name!r} is no file of runs")
+        for record in content["records"]:
+            if not {type(record["name"]), type(record["digest"])} == {str}:
+                raise ValueError("an operation has no name and digest")
+            cost_of(record["cost"])
+        names = ("name", "digest", "result", "cost")
+        self.records = [{k: r[k] for k in names} for r in content["records"]]
+        self.state = None if name is None else self.path / name
 
     def commit(self, snap: Snapshot | None) -> None:
         """Write all records so far, and the runs as they are after them."""
@@ -547,7 +567,13 @@ class _Journal:
         if snap is not None:
             name = f"state-{len(self.records)}.safetensors"
             snap.save(self.path / name)
-        content = {"key": self.key, "state": name, "records": self.records}
+        content = {
+            "format": JOURNAL_FORMAT,
+            "key": self.key,
+            "state": name,
+            "records": self.records,
+        }
+        content["checksum"] = _checksum(content)
         # from here on the new state counts
         write_whole(self.path / _JOURNAL, json.dumps(content).encode())
         self._known = self._stamp()
@@ -565,23 +591,38 @@ def fit_key(
     seed: int,
     options: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What names a fit: everything its result depends on."""
-    digest = source(method)
-    settings = {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}
+    """What names a fit: everything its result depends on.
+
+    Raises:
+        NoSource: of the method, an option or the task it cannot be told.
+    """
+    arguments = {f.name: getattr(method, f.name) for f in fields(method)}
+    # how many processes do the work changes no result
+    arguments.pop("num_workers", None)
     return {
         "kind": "fit",
-        "version": __version__,
+        "version": version(),
         "task": task.id,
         # a user's task may change under the same id
         "definition": task.definition(),
-        "settings": settings,
+        "settings": settings_key(options),
         "method": f"{type(method).__module__}:{type(method).__qualname__}",
-        # how many processes do the work changes no result
-        "arguments": {k: v for k, v in asdict(method).items() if k != "num_workers"},
+        "arguments": described(arguments),
         "budget": budget,
         "seed": seed,
-        **({} if digest is None else {"source": digest}),
+        "origin": source(method),
     }
+
+
+def settings_key(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of the environment as JSON, without what changes no result.
+
+    Raises:
+        NoSource: of one it cannot be told what it is.
+    """
+    described_options: dict[str, Any] = described(dict(options))
+    described_options.pop("num_workers", None)
+    return described_options
 
 
 def journal_path(directory: Path, key: Mapping[str, Any]) -> Path:
@@ -618,6 +659,12 @@ def _spent(
         gradient_steps=int(used(lambda info: info["gradient_steps"])),
         flops=float(used(lambda info: info["objectives"]["flops"])),
     )
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    """Of all that a journal holds."""
+    rest = {name: value for name, value in content.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _digest(name: str, arguments: Any) -> str:

@@ -12,11 +12,11 @@ such a name beside plain numbers and texts:
 and all local modules that these import, transitively, wherever in a file the import
 stands. Local is what is neither this package, nor Python's, nor installed. What has no
 file (a cell of a notebook) is covered by its own text. Values that the code refers to
-by a global name, as an attribute of its class, as a default or from an enclosing
-function are covered as they are, where they can be described; where there is no file,
-they have to be. Not covered are data files that the code opens by itself, modules that
-are imported under a computed name, and environment variables. A file that is named in
-an argument is covered (`described`).
+by a global name, as an attribute of its class or as a default are covered as they are,
+where they can be described; without a file they have to be, as do those of an enclosing
+function. Not covered are data files that the code opens by itself, modules that are
+imported under a computed name, and environment variables. A file that is named in an
+argument is covered (`described`).
 
 **Which version of a file.** The one that was imported, see `dacrl_env.sources`; a
 module that is not imported yet is read anew each time.
@@ -585,10 +585,12 @@ class _Walk:
             refers.append(("keyword defaults", function.__kwdefaults__))
             known = function.__globals__
             refers += [(key, known[key]) for key in _globals(code) if key in known]
+        enclosed = {*code.co_freevars}
         for key, value in refers:
             # of a decorator of others it matters what it decorates
             if local or isinstance(value, code_alone):
-                self.refer(who, key, value, strict)
+                # what encloses a function is written in no file
+                self.refer(who, key, value, strict or (local and key in enclosed))
 
     def add_module(self, name: str) -> None:
         """Add a local module's file, and those of all local modules it imports."""

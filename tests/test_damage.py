@@ -260,7 +260,7 @@ def test_results_of_the_first_format_are_left_out(tmp_path):
         assert store.keys() == [{"n": 1}]
 
 
-# -- what goes on after an interruption ------------------------------------------------
+# -- what goes on after an interruption ----------------------------------------------
 
 
 def test_a_flipped_bit_in_a_journal(tmp_path, monkeypatch):

@@ -250,7 +250,7 @@ def evolve(
     interval: int,
     quantile: float,
     objective: str,
-    default_first: bool,
+    default_first: bool = False,
 ) -> Fitted:
     """Train a population, exploiting after every ``interval`` decisions.
 

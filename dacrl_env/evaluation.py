@@ -199,6 +199,8 @@ def suitable_options(
         chosen = chosen or load(LEARNERS[task.learner]).controlled
     if isinstance(chosen, str | Hyperparameter):  # one is enough
         chosen = (chosen,)
+    if not isinstance(chosen, Sequence):
+        return options  # making the environment says what is wrong
     names = [getattr(h, "name", h) for h in chosen]
     missing = [name for name in needed if name not in names]
     options["hyperparameters"] = _wide_enough((*chosen, *missing), policy, task)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from dacrl_env.blame import blame_if_users
 from dacrl_env.evaluation import (
     BATCH,
     batches,
@@ -322,7 +324,12 @@ def _plan(
         check_made_for(policy, task, name, options)
         suitable = suitable_options(policy, task, options)
         suitable.pop("num_workers", None)  # for a single member, tried here
-        policy.reset(PopulationEnv(task, 1, **suitable), 0)
+        theirs = getattr(policy, "policy", policy)  # of a fit
+        with (
+            closing(PopulationEnv(task, 1, **suitable)) as envs,
+            blame_if_users(theirs, f"policy {name}, reset()"),
+        ):
+            policy.reset(envs, 0)
     spend = 0
     if methods:
         steps = options.get("budget") or task.budget
@@ -345,7 +352,7 @@ def _plan(
                     f"the method {name!r} is no dataclass, whose fields tell its fits "
                     "apart"
                 )
-        PopulationEnv(task, 1, **{**options, "num_workers": 1})
+        PopulationEnv(task, 1, **{**options, "num_workers": 1}).close()
     if store is not None and not isinstance(store, Store):
         store = Store(store)
     return _Plan(
@@ -436,7 +443,9 @@ def _fit_unit(
     progress: Callable[[int], Any],
 ) -> pd.DataFrame:
     store = None if directory is None else Store(directory)
-    fitted = get_method(method).fit(task, budget, seed, store, progress, **options)
+    made = get_method(method)
+    with blame_if_users(made, f"method {method}, fit()"):
+        fitted = made.fit(task, budget, seed, store, progress, **options)
     return fit_frame(fitted)
 
 

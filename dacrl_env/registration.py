@@ -387,7 +387,7 @@ def make_inner_env(task: Task, reuse: bool = False) -> Any:
         return EnvPoolAdapter(task.inner_env, kwargs)
     from dacrl_env.inner_envs.gymnasium_adapter import GymnasiumAdapter
 
-    return GymnasiumAdapter(task.inner_env, kwargs, reuse)
+    return GymnasiumAdapter(task.inner_env, kwargs, reuse, task.stateful)
 
 
 def markdown() -> str:

@@ -36,6 +36,7 @@ from dacrl_env.learners.replay import Replay
 from dacrl_env.population import Floats, Ints, Outcome, Population
 from dacrl_env.settings import Settings
 
+_PATIENCE = 1.0  # seconds for a worker to close its environments
 ATTEMPTS = 3  # at one outer step, before a worker that dies again is given up
 _LINE = 64  # bytes of a cache line, where arrays start
 _SHARED_MEMORY = Path("/dev/shm")
@@ -73,6 +74,7 @@ class Shards:
         self.population = population
         memory = _Memory.of(population.state, settings.decision_interval)
         _adopt(population.state, memory.state())
+        population.close()  # the workers have environments of their own
         places = np.array_split(np.arange(size), num_workers)
         self._shares = [
             _Share(settings, memory, k, slice(int(p[0]), int(p[-1]) + 1))
@@ -121,7 +123,10 @@ class Shards:
         """See :meth:`Population.snapshot`."""
         if exact and self._opaque:
             self._fetch_objects()
-        return self.population.snapshot(exact)
+        try:
+            return self.population.snapshot(exact)
+        finally:
+            self.population.close()  # copies that were fetched
 
     def restore(self, snap: snapshots.Snapshot) -> None:
         """See :meth:`Population.restore`."""
@@ -131,6 +136,7 @@ class Shards:
             self._run_all("begin_episodes", lambda _: ())
         elif self._opaque:
             self._hand_out_objects()
+            self.population.close()  # the workers have copies
 
     def fork(self, parents: Any, shared_streams: bool = False) -> None:
         """See :meth:`Population.fork`."""
@@ -139,9 +145,15 @@ class Shards:
         self.population.fork(parents, shared_streams)
         if self._opaque:
             self._hand_out_objects()
+            self.population.close()  # the workers have copies
 
     def close(self) -> None:
-        """End the workers."""
+        """End the workers; those that are idle close their environments first."""
+        if self._opaque:
+            for worker in filter(None, self._workers):
+                worker.pipe.close()
+            for worker in filter(None, self._workers):
+                worker.process.join(_PATIENCE)
         self._end()
 
     # -- environment objects, which cannot be shared ---------------------------

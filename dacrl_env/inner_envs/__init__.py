@@ -16,6 +16,8 @@ class NoEnv:
 
     observation_shape: tuple[int, ...] = ()
     num_actions = 0
+    action_low = np.full(1, -np.inf)
+    action_high = np.full(1, np.inf)
     physics: Mapping[str, float] = {}
 
 

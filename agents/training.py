@@ -130,7 +130,7 @@ class Outer:
 
         Raises:
             ValueError: options of the wrong kind, unknown observation rows, or a
-                budget below one round.
+                budget below one round; or every controller that was tried failed.
             Busy: somebody, perhaps this process, has the checkpoints in use.
             StoreError: a damaged checkpoint.
         """
@@ -386,6 +386,12 @@ class _Training:
                 self._checkpoint()
                 saved = time.monotonic()
         self.model.logger.close()
+        if not course.incumbents:
+            raise ValueError(
+                f"no controller for {self.task.id} to return: in every trial all runs "
+                "diverged (a loss, gradient or parameter became non-finite); control "
+                f"smaller ranges of {', '.join(self.controlled)}"
+            )
         _, policy = course.incumbents[-1]
         # the incumbent stands until all is spent
         incumbents = [*course.incumbents, (self.seen.cost, policy)]
@@ -434,6 +440,8 @@ class _Training:
             missing = self.decisions - scores.count()
             sums = scores.sum() + missing * scores.last()
             score = float((sums / self.decisions).mean())
+        if ends["diverged"].all():
+            score = -np.inf  # this controller has failed
         if score > self.course.best:
             self.course.best = score
             self.course.incumbents.append((self.seen.cost, controller))

@@ -23,7 +23,7 @@ from dacrl_env.isolation import as_usual
 from dacrl_env.policies import Cost, Fitted, Policy
 from dacrl_env.store import Store
 from dacrl_env.tasks import Task
-from dacrl_env.trials import Trials, check_objective
+from dacrl_env.trials import Trials, check_objective, check_usable
 
 from .search import (
     Tellable,
@@ -119,13 +119,16 @@ class CMAES:
             search.inject([search.mean], force=True)
         tellable = Tellable(trials)
         course: list[tuple[Cost, Policy]] = []
+        best = -np.inf
         n, S = self.generation, self.seeds
         while trials.left >= trials.steps * S * n:
             asked = search.ask()
             trials.begin(trials.tuning_seeds(S, first=S * len(course)) * n)
             seen = go_on(trials, space, np.array(asked), S, 0, trials.decisions)
             scores = seen.objective(self.objective).reshape(n, S).mean(1)
+            best = max(best, float(scores.max()))
             search.tell(asked, [-score for score in tellable(scores)])
             mean = np.clip(search.result.xfavorite, 0, 1)
             course.append((trials.cost, space.policy(mean, trials.decisions)))
+        check_usable(best, trials)
         return trials.fitted(course[-1][1], course)

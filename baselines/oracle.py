@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from itertools import product
@@ -498,12 +499,12 @@ def _check(
 
 def _why_not(task: Task, options: Mapping[str, Any]) -> str:
     """Why runs of a task cannot be branched; empty if they can."""
-    probe = Population(resolve(task, **options), 1)
-    try:
-        capture(probe.state)
-        probe.snapshot()
-    except SnapshotNotSupported as error:
-        return f"{task.id} has no branching: {error}"
+    with closing(Population(resolve(task, **options), 1)) as probe:
+        try:
+            capture(probe.state)
+            probe.snapshot()
+        except SnapshotNotSupported as error:
+            return f"{task.id} has no branching: {error}"
     return ""
 
 
@@ -756,8 +757,20 @@ def _unit(
         ``stream``, ``score`` and its own ``env_steps`` and ``eval_steps``; and one for
         each incumbent run, of kind "incumbent", without a score.
     """
-    R = len(part)
-    runs = Population(plan.settings(choosing), R)
+    runs = Population(plan.settings(choosing), len(part))
+    with closing(runs):
+        return _branched(plan, runs, part, branches, choosing, progress)
+
+
+def _branched(
+    plan: _Plan,
+    runs: Population,
+    part: list[int],
+    branches: list[_Branches],
+    choosing: bool,
+    progress: Callable[[int], Any],
+) -> pd.DataFrame:
+    R = runs.size
     zeros = np.zeros(R, np.int64)
     runs.start(np.arange(R), np.array([plan.seeds[r] for r in part]), zeros, zeros)
     values = np.array(plan.values, np.float64)
@@ -797,15 +810,15 @@ def _forks(
     frames = []
     blocks = -(-len(cells) // SIDE_BY_SIDE)
     for rows in np.array_split(np.arange(len(cells)), blocks):
-        forks = Population(plan.settings(choosing), len(rows))
-        forks.restore(snap.select(run[rows] - part[0]))
-        forks.new_streams(np.arange(len(rows)), marks[rows])
-        before = forks.info()
-        for _ in range(plan.decisions - branch.point):
-            forks.advance(values[rows])
-            progress(len(rows) * plan.interval)
-        after = forks.info()
-        score = after["score"] if choosing else forks.final_report()
+        with closing(Population(plan.settings(choosing), len(rows))) as forks:
+            forks.restore(snap.select(run[rows] - part[0]))
+            forks.new_streams(np.arange(len(rows)), marks[rows])
+            before = forks.info()
+            for _ in range(plan.decisions - branch.point):
+                forks.advance(values[rows])
+                progress(len(rows) * plan.interval)
+            after = forks.info()
+            score = after["score"] if choosing else forks.final_report()
         frame = _frame(
             run[rows], branch.kind, branch.point, label[rows], stream[rows], score
         )

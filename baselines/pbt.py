@@ -20,7 +20,7 @@ from dacrl_env.checks import unknown
 from dacrl_env.policies import Fitted
 from dacrl_env.store import Store
 from dacrl_env.tasks import LEAST_COMPLEMENT, Hyperparameter, Task
-from dacrl_env.trials import Observed, Trials, check_objective
+from dacrl_env.trials import Observed, Trials, check_objective, check_usable
 
 from .open_loop import OpenLoop
 from .search import with_default
@@ -267,7 +267,7 @@ def evolve(
 
     Raises:
         ValueError: the budget is below the population's runs, the interval leaves no
-            exploit, or the inner environments cannot be copied.
+            exploit, the inner environments cannot be copied, or all members diverged.
     """
     P = _size(trials, population, quantile)
     if interval >= trials.decisions:
@@ -297,7 +297,9 @@ def evolve(
             trials.fork(parents)
             values[np.ix_(children, columns)] = changed(course, parents)
         course.parents.append(parents)
-    best = int(np.argmax(seen.objective(objective)))
+    scores = seen.objective(objective)
+    best = int(np.argmax(scores))
+    check_usable(float(scores[best]), trials)
     # what was applied, not what was asked for: caps and rounding are part of it
     table = lineage(course.parents, [seen.applied for seen in course.rounds], best)
     schedule = {

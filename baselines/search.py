@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dacrl_env.actions import check_names, check_range
 from dacrl_env.policies import Cost, Fitted, Policy
-from dacrl_env.trials import Observed, Trials
+from dacrl_env.trials import Observed, Trials, check_usable
 
 from .search_space import ROWS, SearchSpace
 
@@ -63,7 +63,12 @@ class Incumbent:
         self._paid = self.trials.cost
 
     def fitted(self) -> Fitted:
-        """The result of the method."""
+        """The result of the method.
+
+        Raises:
+            ValueError: every candidate failed.
+        """
+        check_usable(self.score, self.trials)
         _, policy = self.course[-1]
         # the incumbent stands until all is spent
         course = [*self.course, (self.trials.cost, policy)]

@@ -734,7 +734,7 @@ def _fit_unit(
     store = None if directory is None else Store(directory)
     made = get_method(name) if method is None else copy.deepcopy(method)
     same.check()
-    with blame_if_users(made, f"method {name}"):
+    with blame_if_users(made, f"method {name}, fit()"):
         fitted = made.fit(task, budget, seed, store, progress, **options)
     return written(fitted, name, seed, directory)
 

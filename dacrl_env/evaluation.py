@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from dacrl_env.blame import blame_if_users
 from dacrl_env.decisions import intervals, tell_intervals
 from dacrl_env.given import PolicyLike, checked_seeds, name_of, one
 from dacrl_env.policies import Cost, Policy, needs
@@ -240,10 +242,25 @@ def _evaluate_batch(
     progress: Callable[[int], None] | None,
     options: dict[str, Any],
 ) -> pd.DataFrame:
-    P = len(seeds)
-    envs = PopulationEnv(task, P, split=split, report=True, **options)
+    envs = PopulationEnv(task, len(seeds), split=split, report=True, **options)
+    with closing(envs):
+        return _run_batch(policy, envs, seeds, split, name, run, progress)
+
+
+def _run_batch(
+    policy: Policy,
+    envs: PopulationEnv,
+    seeds: list[int],
+    split: str,
+    name: str,
+    run: int,
+    progress: Callable[[int], None] | None,
+) -> pd.DataFrame:
+    P, task = len(seeds), envs.settings.task
     observations, infos = envs.reset(seed=seeds)
-    policy.reset(envs, seeds[0])
+    theirs = getattr(policy, "policy", policy)  # of a fit
+    with blame_if_users(theirs, f"policy {name}, reset()"):
+        policy.reset(envs, seeds[0])
     # Runs that end early are not restarted here, unlike in PopulationEnv.step: what
     # they would do next is no part of the evaluation.
     population, state = envs.population, envs.population.state
@@ -278,10 +295,9 @@ def _evaluate_batch(
     while running.any():
         step += 1
         before = state.learner.env_steps.copy()
-        actions = policy.act(observations, infos)
-        outcome = population.advance(
-            population.actions.to_values(actions, state.requested)
-        )
+        with blame_if_users(theirs, f"policy {name}, act() at decision {step}"):
+            actions = policy.act(observations, infos)
+        outcome = envs.advance(population.actions.to_values(actions, state.requested))
         observations = population.observation()
         arrays = population.info()
         infos = vector_info(arrays, np.ones(P, bool))

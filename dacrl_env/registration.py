@@ -555,7 +555,7 @@ def _make_inner_env(task: Task, reuse: bool) -> Any:
         return EnvPoolAdapter(task.inner_env, kwargs)
     from dacrl_env.inner_envs.gymnasium_adapter import GymnasiumAdapter
 
-    return GymnasiumAdapter(task.inner_env, kwargs, reuse)
+    return GymnasiumAdapter(task.inner_env, kwargs, reuse, task.stateful)
 
 
 def backend_of(task: Task) -> str:

@@ -72,6 +72,7 @@ class Shards:
             (settings, memory), "what an environment with several workers was given"
         )
         _adopt(population.state, memory.state())
+        population.close()  # the workers have environments of their own
         places = np.array_split(np.arange(size), num_workers)
         self._shares = [
             _Share(settings, memory, k, slice(int(p[0]), int(p[-1]) + 1))
@@ -134,7 +135,10 @@ class Shards:
         self._check_whole()
         if exact and self._opaque:
             self._fetch_objects()
-        return self.population.snapshot(exact)
+        try:
+            return self.population.snapshot(exact)
+        finally:
+            self.population.close()  # copies that were fetched
 
     def restore(self, snap: snapshots.Snapshot) -> None:
         """See :meth:`Population.restore`."""
@@ -145,6 +149,7 @@ class Shards:
             self._run_all("begin_episodes", lambda _: ())
         elif self._opaque:
             self._hand_out_objects()
+            self.population.close()  # the workers have copies
 
     def fork(self, parents: Any, shared_streams: bool = False) -> None:
         """See :meth:`Population.fork`."""
@@ -154,6 +159,7 @@ class Shards:
         self.population.fork(parents, shared_streams)
         if self._opaque:
             self._hand_out_objects()
+            self.population.close()  # the workers have copies
 
     def close(self) -> None:
         """End the workers, which close their inner environments."""

@@ -220,6 +220,10 @@ class Task:
         backend: ``"batched"`` dynamics, the ``"gymnasium"`` original, ``"envpool"``
             (see :mod:`dacrl_env.inner_envs.envpool_adapter`), or ``"auto"``: batched
             where this package has it, else the original.
+        stateful: the inner environment may keep state from one episode to the next, or
+            not follow from its seeds. By default that is refused, see
+            :mod:`dacrl_env.inner_envs.first_use`: runs would not repeat, and depend on
+            other members and on evaluations. True: for those who know.
         train_instances: instances of the "train" set.
         test_instances: instances of the "test" set.
         always_varied: without a choice, runs of the tuning split take instances of the
@@ -245,6 +249,7 @@ class Task:
     scale_images: bool = True
     inner_env_kwargs: Mapping[str, Any] = field(default_factory=dict)
     backend: Literal["auto", "batched", "gymnasium", "envpool"] = "auto"
+    stateful: bool = False
     train_instances: tuple[Instance, ...] = (DEFAULT_INSTANCE,)
     test_instances: tuple[Instance, ...] = (DEFAULT_INSTANCE,)
     always_varied: bool = False
@@ -391,10 +396,11 @@ def is_worker() -> bool:
 
 
 def _check_order(what: str, floor: float, random: float, reference: float) -> None:
-    if not floor < random < reference:
+    finite = np.isfinite([floor, random, reference]).all()
+    if not (finite and floor < random < reference):
         raise ValueError(
-            f"returns of {what} must be ordered floor < random < reference, "
-            f"got {floor}, {random}, {reference}"
+            f"returns of {what} must be finite, and ordered floor < random < "
+            f"reference, got {floor}, {random}, {reference}"
         )
 
 

@@ -77,6 +77,23 @@ class Observed:
         return np.where(self.diverged | np.isnan(value), -np.inf, value)
 
 
+def check_usable(score: float, trials: Trials) -> None:
+    """Raise a ValueError if the best of all candidates is one that failed.
+
+    Args:
+        score: of the best, −∞ or NaN where some run of it diverged.
+        trials: that it was found by.
+    """
+    if np.isfinite(score):
+        return
+    raise ValueError(
+        f"every candidate on {trials.task.id} failed, there is none to return: runs of "
+        "each diverged (a loss, gradient or parameter became non-finite). Search "
+        f"smaller ranges of {', '.join(h.name for h in trials.controlled)}, or look at "
+        "the scale of rewards and observations"
+    )
+
+
 def check_objective(name: str) -> None:
     """Raise a ValueError for an unknown objective."""
     if name not in OBJECTIVES:
@@ -187,11 +204,6 @@ class Trials:
             with suppress(NoSource):  # without a name there is no journal
                 key = fit_key(self.task, method, self.budget, self.seed, task_kwargs)
                 self._journal = _Journal(store.directory, key)
-
-    def close(self) -> None:
-        """Leave the journal to others; the next operation would take it again."""
-        if self._journal is not None:
-            self._journal.release()
 
     @property
     def left(self) -> int:
@@ -336,6 +348,14 @@ class Trials:
         trace = pd.concat(map(pd.DataFrame, self._trace), ignore_index=True)
         return Fitted(policy, self.cost, course, online, self.task.id, trace)
 
+    def close(self) -> None:
+        """Close the runs' inner environments, and leave the journal to others."""
+        if self._journal is not None:
+            self._journal.release()
+        runs, self._runs = self._runs, None
+        if runs is not None:
+            runs.close()
+
     # -- live -------------------------------------------------------------------
 
     def _live(self) -> Population:
@@ -346,6 +366,7 @@ class Trials:
     def _begin(self, seeds: list[int]) -> None:
         P = len(seeds)
         if self._runs is None or self._runs.size != P:
+            self.close()
             self._runs = Population(self.settings, P)
         zeros = np.zeros(P, np.int64)
         self._runs.start(np.arange(P), np.array(seeds, np.int64), zeros, zeros)
@@ -401,8 +422,10 @@ class Trials:
             snap = runs.snapshot()
         except SnapshotNotSupported:
             snap = runs.snapshot(exact=False)
+        self.close()
+        snap = snap.select(members)
         self._runs = Population(self.settings, len(members))
-        self._runs.restore(snap.select(members))
+        self._runs.restore(snap)
 
     def _judge(self) -> list[float]:
         scores: list[float] = self._live().final_report().tolist()

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from dacrl_env import checks
 from dacrl_env.env import check_options, instance_index
 from dacrl_env.learners import streams
-from dacrl_env.population import Population
+from dacrl_env.population import Outcome, Population
 from dacrl_env.settings import Settings, resolve
 from dacrl_env.sharding import Shards
 from dacrl_env.snapshot import Snapshot, SnapshotError
@@ -248,6 +248,14 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
             np.zeros(self.num_envs, bool),
             infos,
         )
+
+    def advance(self, requested: NDArray[np.float64]) -> Outcome:
+        """An outer step after which runs that are over stay so.
+
+        Args:
+            requested: values ``(num_envs, d)`` of the controlled hyperparameters.
+        """
+        return self._engine.advance(requested)
 
     def _begin(self, members: NDArray[np.int64], later: int) -> None:
         """Begin runs of so many episodes later, each on the instance of its stream."""

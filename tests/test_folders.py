@@ -1,4 +1,4 @@
-"""One directory, several uses: nothing is overwritten silently, a report always works."""
+"""One directory, several uses: nothing is overwritten silently, reports always work."""
 
 from __future__ import annotations
 

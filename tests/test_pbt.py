@@ -509,12 +509,9 @@ def test_diverged_members_are_revived_by_an_exploit(monkeypatch):
     assert np.isfinite(fitted.online)
 
 
-def test_a_population_that_diverges_as_a_whole_still_has_a_schedule():
-    fitted = fit(PBT({"learning_rate": (99.0, 100.0)}, population=4))
-    assert len(fitted.policy.values["learning_rate"]) == 50
-    task = dacrl_env.get_task(QUADRATIC)
-    assert fitted.online == task.floor_score
-    assert fitted.cost.env_steps < 4 * 50
+def test_a_population_that_diverges_as_a_whole_is_an_error():
+    with pytest.raises(ValueError, match=r"every candidate on .* failed"):
+        fit(PBT({"learning_rate": (99.0, 100.0)}, population=4))
 
 
 def test_forked_members_have_streams_of_their_own(monkeypatch):

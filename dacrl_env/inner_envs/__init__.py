@@ -17,6 +17,8 @@ class NoEnv:
     observation_shape: tuple[int, ...] = ()
     num_actions = 0
     has_images = False
+    action_low = np.full(1, -np.inf)
+    action_high = np.full(1, np.inf)
     physics: Mapping[str, float] = {}
 
 

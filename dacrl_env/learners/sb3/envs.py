@@ -39,15 +39,18 @@ class MemberEnvs(VecEnv):
         self.env = env
         self.state: Any = None  # of a population of one, while a member is loaded
         self.episodes: list[tuple[float, int]] = []  # return and length of the ended
-        super().__init__(num_envs, spaces.Box(low, high, shape, dtype.type), actions)
+        # Stable-Baselines3 has no use for single numbers without an axis
+        self._shape = shape or (1,)
+        observations = spaces.Box(low, high, self._shape, dtype.type)
+        super().__init__(num_envs, observations, actions)
 
     def reset(self) -> NDArray[Any]:
         """The current observations: episodes begin by themselves."""
-        return self.shown(self.state.observations[0]).copy()
+        return self.shown(self.state.observations[0])
 
     def shown(self, observations: NDArray[Any]) -> NDArray[Any]:
-        """Observations ``(n, …)`` of the inner environment as they are seen here."""
-        return observations.reshape(len(observations), *self.observation_space.shape)  # type: ignore[misc]
+        """A copy of observations ``(n, …)`` as the space has them."""
+        return observations.reshape(-1, *self._shape).copy()
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Keep the actions ``(N, …)`` for `step_wait`."""
@@ -62,7 +65,7 @@ class MemberEnvs(VecEnv):
         done = step.done[0]
         for n in np.flatnonzero(done):
             infos[n] = {
-                "terminal_observation": self.shown(step.observations[0])[n].copy(),
+                "terminal_observation": self.shown(step.observations[0, [n]])[0],
                 "TimeLimit.truncated": not step.terminated[0, n],
             }
             self.episodes.append((float(step.returns[0, n]), int(step.lengths[0, n])))

@@ -74,7 +74,10 @@ class SB3PPOConfig(ppo.PPOConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("normalize_observations", "normalize_rewards"):
-            why = "Stable-Baselines3 leaves it to an environment wrapper"
+            why = (
+                "Stable-Baselines3 leaves it to an environment wrapper, whose "
+                'statistics would be no part of a run; learner="torch" has it'
+            )
             arguments.refuse(self, name, why)
         arguments.check(self, stable_baselines3.PPO, _OURS)
 
@@ -288,6 +291,7 @@ class SB3PPO:
             model.policy.set_training_mode(False)
             self.venv.state = take_rows(state.envs, [i])
             inputs, _ = model.policy.obs_to_tensor(model.env.reset())
+            self.venv.state = None
             value = model.policy.predict_values(inputs)
             return {
                 "value_mean": value.mean(),

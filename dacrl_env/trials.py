@@ -352,6 +352,9 @@ class Trials:
         """Close the runs' inner environments, and leave the journal to others."""
         if self._journal is not None:
             self._journal.release()
+        self._close_runs()
+
+    def _close_runs(self) -> None:
         runs, self._runs = self._runs, None
         if runs is not None:
             runs.close()
@@ -366,7 +369,7 @@ class Trials:
     def _begin(self, seeds: list[int]) -> None:
         P = len(seeds)
         if self._runs is None or self._runs.size != P:
-            self.close()
+            self._close_runs()
             self._runs = Population(self.settings, P)
         zeros = np.zeros(P, np.int64)
         self._runs.start(np.arange(P), np.array(seeds, np.int64), zeros, zeros)
@@ -422,7 +425,7 @@ class Trials:
             snap = runs.snapshot()
         except SnapshotNotSupported:
             snap = runs.snapshot(exact=False)
-        self.close()
+        self._close_runs()
         snap = snap.select(members)
         self._runs = Population(self.settings, len(members))
         self._runs.restore(snap)

@@ -46,7 +46,10 @@ class Policy(Protocol):
     ``decisions`` (outer steps a run) or ``decision_interval`` (inner environment
     steps), ``history`` (decisions stacked in the observation), ``hyperparameters``
     (names it needs to control beside the task's, or these by learner, see `needs`) or
-    ``controls`` (names of all it sets, in order, instead of the task's).
+    ``controls`` (names of all it sets, in order, instead of the task's), and
+    ``independent``: True says that what it does with a run depends neither on the runs
+    beside it nor on the ``seed`` of `reset`, so that results are used again beside
+    others.
     """
 
     action_mode: str

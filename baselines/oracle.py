@@ -335,7 +335,7 @@ def oracle(
             valued.
         workers: processes.
         show_progress: progress bars on standard error.
-        **task_kwargs: options of the environment; JSON values.
+        **task_kwargs: options of the environment.
 
     Returns:
         Where the runs of a task cannot be copied, (a) alone, with a note.
@@ -549,7 +549,7 @@ def branching(
         seed: names the runs and the configurations.
         workers: processes.
         show_progress: a progress bar on standard error.
-        **task_kwargs: options of the environment; with a store, JSON values.
+        **task_kwargs: options of the environment.
 
     Raises:
         ValueError: unknown names or options, or numbers that are too small.

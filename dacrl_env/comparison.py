@@ -124,7 +124,7 @@ def compare(
         split: "test" or "tuning".
         batch: seeds of a unit of work.
         show_progress: a progress bar on standard error.
-        **task_kwargs: options of the environment; with a store, JSON values.
+        **task_kwargs: options of the environment.
 
     Returns:
         The frames of `evaluate`, one policy after the other; the ``run`` column holds

@@ -49,7 +49,9 @@ class Policy(Protocol):
     (names it needs to control beside the task's, or these by learner, see `needs`) or
     ``controls`` (names of all it sets, in order, instead of the task's), ``extremes``
     (name to smallest and largest value it will set, which may lie outside the task's
-    own range as far as the learner's goes).
+    own range as far as the learner's goes), and ``independent``: True says that what it
+    does with a run depends neither on the runs beside it nor on the ``seed`` of
+    `reset`, so that results are used again beside others.
     """
 
     action_mode: str

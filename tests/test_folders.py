@@ -1,4 +1,4 @@
-"""One directory, several uses: nothing is overwritten silently, reports always work."""
+"""One directory, several uses: nothing is lost silently, a report always works."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import dacrl_env
 from dacrl_env import cli, files, report
 from dacrl_env.cli import main
 from dacrl_env.policies import load_fitted
@@ -172,6 +173,11 @@ def test_a_reference_that_is_in_one_of_the_comparisons(out, capsys):
     assert "valid: default, random" in capsys.readouterr().err
 
 
+@pytest.fixture(scope="module")
+def frame():
+    return dacrl_env.compare(QUADRATIC, ["default", "random"], range(2))
+
+
 # -- labels -----------------------------------------------------------------------
 
 
@@ -225,7 +231,7 @@ def test_labels_survive_a_full_disk(out, monkeypatch, capsys):
     [r"$\frac$", "_x", "a|b", "*bold*", "`code`", "<b>", "[l](u)", r"back\slash", "$",
      "_both_", "日本", "a$b$c", "{brace", "#1", "~~s~~"],
 )  # fmt: skip
-def test_labels_mean_themselves(out, label, monkeypatch):
+def test_labels_mean_themselves(frame, tmp_path, label, monkeypatch):
     legends = []
     original = report._legend
 
@@ -234,17 +240,22 @@ def test_labels_mean_themselves(out, label, monkeypatch):
         legends.extend(text.get_text() for text in figure.legends[0].get_texts())
 
     monkeypatch.setattr(report, "_legend", watched)
-    assert compare(f"{label}=default", "random") == 0
-    assert legends == [label, "random"]
-    (names,) = tables(out).values()
-    assert names == [label, "random"]
-    text = next(out.glob("*/report.md")).read_text()
-    rows = [line for line in text.splitlines() if line.startswith("|")]
+    names = [label, "random"]
+    path = report.write_report(frame.replace({"policy": {"default": label}}), tmp_path)
+    assert legends == names
+    assert pd.read_csv(tmp_path / "table.csv")["policy"].tolist() == names
+    rows = [line for line in path.read_text().splitlines() if line.startswith("|")]
     cells = {line.replace(r"\|", "").count("|") for line in rows}
     heads = {line.count("|") for line in rows if line.startswith("| policy")}
     assert cells == heads
-    with Image.open(next(out.glob("*/curves.png"))) as image:
+    with Image.open(tmp_path / "curves.png") as image:
         assert image.size[0] > 500
+
+
+def test_labels_go_through_the_command_line(out):
+    assert compare(r"$\frac$=default", "_x=random") == 0
+    (names,) = tables(out).values()
+    assert names == [r"$\frac$", "_x"]
 
 
 @pytest.mark.parametrize("label", ["a\nb", "a\tb", "a\x00b", "a\u2028b", "\x1b[31m"])

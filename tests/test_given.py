@@ -86,7 +86,6 @@ def untimed(frame: pd.DataFrame) -> pd.DataFrame:
         (pd.Series(["default", "random"]), ["default", "random"]),
         (np.array(["default"]), ["default"]),
     ],
-    ids=str,
 )
 def test_policies_are_given_as(policies: Any, expected: list[str] | None) -> None:
     if expected is None:
@@ -176,7 +175,6 @@ def test_workers_get_objects() -> None:
         ("static:Static", "cannot load policy 'static:Static': cannot import"),
         (QUADRATIC, "is a task, no policy"),
     ],
-    ids=str,
 )
 def test_what_is_none_is_said(policies: Any, message: str) -> None:
     if message == "ok":
@@ -254,7 +252,6 @@ def test_labels_are_shown_for_shuffled_ones_too() -> None:
         ((), {"budget": 200, "run_budget": 50, "seed": 3}),
         ((), {"tuning_budget": 200, "budget": 50, "seed": 3}),
     ],
-    ids=str,
 )
 @pytest.mark.parametrize(
     "method", ["random-search,population=2", RandomSearch(population=2)], ids=str
@@ -281,7 +278,6 @@ def test_a_fit_takes_its_budget_by_place_or_by_name(
         ({"budget": 100, "seed": 1.5}, "whole numbers, got 1.5"),
         ({"budget": 100, "seed": -1}, "between 0"),
     ],
-    ids=str,
 )
 def test_budgets_of_a_fit_that_are_none(
     arguments: dict[str, Any], message: str
@@ -313,7 +309,6 @@ def test_one_method_is_fitted_at_a_time() -> None:
         ({5}, [5]),
         (iter([1, 2]), [1, 2]),
     ],
-    ids=str,
 )
 def test_seeds_are_their_number_or_themselves(seeds: Any, expected: list[int]) -> None:
     found = checked_seeds(seeds)
@@ -339,7 +334,6 @@ def test_seeds_are_their_number_or_themselves(seeds: Any, expected: list[int]) -
         ([2**63], "between 0"),
         (None, "got None"),
     ],
-    ids=str,
 )
 def test_seeds_that_are_none(seeds: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -361,7 +355,6 @@ def test_seeds_that_are_none(seeds: Any, message: str) -> None:
         {"instances": ["test-3"]},
         {"instances": Instance("test-3", {"gravity": 8.0})},
     ],
-    ids=str,
 )
 def test_one_is_a_list_of_one(options: dict[str, Any]) -> None:
     frame = dacrl_env.evaluate("default", CARTPOLE, 1, **SMALL, **options)
@@ -382,7 +375,6 @@ def test_one_is_a_list_of_one(options: dict[str, Any]) -> None:
         ({"feedback": "evals"}, r"\(did you mean 'eval'\?\)"),
         ({"reward": "progres"}, r"\(did you mean 'progress'\?\)"),
     ],
-    ids=str,
 )
 def test_names_that_are_nearly_right(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):

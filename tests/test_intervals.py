@@ -45,7 +45,7 @@ def found(task: str, options: dict[str, Any], **wishes: int) -> dict[str, Any]:
         (QUADRATIC, {}, 100, 1, 1, "50 decisions a run instead of 100"),
         (PPO, {"budget": 20_480}, 100, 1_024, 1_024, "20 decisions a run"),
         (CARTPOLE, {"budget": 1_050}, 100, 10, 50, "105 decisions .* every 50 steps"),
-        (CARTPOLE, {"budget": 997}, 100, 1, 1, "997 decisions .* every 1 steps"),
+        (CARTPOLE, {"budget": 997}, 100, 1, 997, "997 decisions .* every 997 steps"),
         (CARTPOLE, {"budget": 3_000}, 9, 300, 150, "10 decisions"),
         (CARTPOLE, {"eval_interval": 1_250}, 30, 1_250, None, "40 decisions"),
     ],

@@ -150,7 +150,10 @@ def search_space(
     """The space of a family for the task of `trials`; see `SearchSpace`."""
     task = trials.task
     returns = (task.random_return, task.reference_return)
-    return SearchSpace(trials.controlled, bounds, family, rows, returns)
+    space = SearchSpace(trials.controlled, bounds, family, rows, returns)
+    if family == "gate":
+        check_names(rows, trials.observation_names(), "observation row")
+    return space
 
 
 def default_candidate(

@@ -125,6 +125,7 @@ def _check_return(method: Method, name: str) -> None:
         return  # not to be read here
     wrong = hint is type(None) or (
         inspect.isclass(hint)
+        and hint is not Any
         and not issubclass(hint, Fitted)
         and not issubclass(Fitted, hint)
     )

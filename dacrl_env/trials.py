@@ -305,10 +305,9 @@ class Trials:
             ValueError: the inner environments cannot be copied.
         """
         runs = self._runs
-        if runs is None and is_rehearsal():
-            runs = Population(self.settings, 1)
-        if runs is None:
+        if runs is None and not is_rehearsal():
             return  # answered from the journal: it was possible before
+        runs = Population(self.settings, 1) if runs is None else runs
         try:
             capture(runs.state, rows=slice(0, 1))
         except SnapshotNotSupported as error:
@@ -316,6 +315,15 @@ class Trials:
                 f"the method lets runs continue from copies of others, but those of "
                 f"{self.task.id} cannot be copied: {error}"
             ) from error
+        finally:
+            if runs is not self._runs:
+                runs.close()
+
+    def observation_names(self) -> tuple[str, ...]:
+        """Names of the rows of an observation."""
+        probe = Population(self.settings, 1)
+        probe.close()
+        return probe.observation_names
 
     def select(self, members: Ints) -> None:
         """Go on with some of the runs, in the given order."""

@@ -36,6 +36,7 @@ import json
 import math
 import os
 import platform
+import re
 import sys
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -179,12 +180,13 @@ def described(value: Any) -> Any:
     array and a list. Functions and classes are their name and `source`; objects are
     their class, its source, and their state, which is what pickling would keep. A path,
     and a text with a dot or a folder in it, that names a file stands for what is in the
-    file, too. Names that begin with ``!`` are this function's own.
+    file, too; a text ``module:name`` of a local module for its `source`. Names that
+    begin with ``!`` are this function's own.
 
     Raises:
         NoSource: a value that cannot be described, or a class without source.
     """
-    return _Values(_named).of(value)
+    return _Values(_named, _entry_described).of(value)
 
 
 def _named(thing: Any) -> dict[str, str]:
@@ -209,10 +211,13 @@ class _Values:
 
     Args:
         code: describes a class or function.
+        entry: describes a text ``module:name`` of a local module.
     """
 
-    def __init__(self, code: Callable[[Any], dict[str, str]]) -> None:
-        self._code = code
+    def __init__(
+        self, code: Callable[[Any], dict[str, str]], entry: Callable[[str], Any]
+    ) -> None:
+        self._code, self._entry = code, entry
         self._above: list[Any] = []  # what the present value lies in
 
     def of(self, value: Any) -> Any:
@@ -225,7 +230,9 @@ class _Values:
         if kind is float:
             return value if math.isfinite(value) else {"!float": repr(value)}
         if kind is str:
-            return _text_described(value)
+            if _ENTRY.fullmatch(value) and _is_local(value.partition(":")[0]):
+                return self._entry(value)
+            return _file_described(value)
         for depth, outer in enumerate(reversed(self._above)):
             if outer is value:
                 return {"!above": depth}
@@ -336,12 +343,27 @@ def _compiled(value: Any) -> bool:
     return callable(value) and type(value).__name__ == "cython_function_or_method"
 
 
-def _text_described(text: str) -> Any:
+def _file_described(text: str) -> Any:
     """A text; with what is in the file that it names, if it looks like a name."""
     looks = len(text) < 4096 and ("." in text or os.sep in text) and "\0" not in text
     if not looks or not os.path.isfile(text):
         return text
     return {"!file": text, "digest": _file_digest(text)}
+
+
+def _entry_described(text: str) -> Any:
+    return {"!entry": text, "source": entry_source(text)}
+
+
+_ENTRY = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
+
+
+def _is_local(name: str) -> bool:
+    """Whether there is a local module of that name; nothing is imported."""
+    top = name.partition(".")[0]
+    if top in sys.modules:
+        return sources.origin(top, sys.modules[top]) == "local"
+    return sources.found(top) is not None
 
 
 def _path_described(path: os.PathLike[Any]) -> Any:
@@ -449,11 +471,13 @@ def entry_source(entry: Any) -> str:
         return source(entry)
     name = entry.partition(":")[0]
     top = name.partition(".")[0]
-    if top not in sys.modules and importlib.util.find_spec(top) is None:
-        raise NoSource(f"there is no module {top}, which {entry} names")
-    loaded = sys.modules.get(top)
-    file = None if loaded else getattr(importlib.util.find_spec(top), "origin", None)
-    origin = sources.origin(top, loaded) if loaded else sources.origin_of(top, file)
+    module, file = sys.modules.get(top), None
+    if module is None:
+        spec = importlib.util.find_spec(top)
+        if spec is None:
+            raise NoSource(f"there is no module {top}, which {entry} names")
+        file = spec.origin or next(iter(spec.submodule_search_locations or ()), None)
+    origin = sources.origin_of(top, file) if file else sources.origin(top, module)
     if origin == "installed":
         return _distribution(name)
     if origin == OWN:
@@ -523,11 +547,17 @@ class _Walk:
         if type(value).__module__ == "logging":
             return  # tells what happens, and changes nothing
         try:
-            self._values.append([who, name, _Values(self._code).of(value)])
+            values = _Values(self._code, self._named_by)
+            self._values.append([who, name, values.of(value)])
         except _Unknown as error:
             if strict:
                 place = f"{who} refers to {name!r}: " if name else ""
                 raise NoSource(f"{place}{error}") from error
+
+    def _named_by(self, text: str) -> str:
+        """Add the module of an entry point; its text."""
+        self.add_module(text.partition(":")[0])
+        return text
 
     def _code(self, thing: Any) -> dict[str, str]:
         """Add a class or function and what it refers to; its name."""

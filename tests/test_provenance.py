@@ -511,6 +511,24 @@ def test_different_values_are_not():
     assert not twice
 
 
+def test_a_local_entry_point_is_what_it_names(folder):
+    write(folder, **{"net": "import layers\nclass N: pass\n", "layers": "SIZE = 8\n"})
+    fresh(folder, "net")
+    first = described({"features_extractor_class": "net:N"})
+    write(folder, layers="SIZE = 16\n")
+    fresh(folder, "net")
+    assert described({"features_extractor_class": "net:N"}) != first
+    for text in ("a:b", "numpy:mean", "dacrl_env:Task", "cuda:0", "json:dumps"):
+        assert described(text) == text
+
+
+def test_a_class_that_names_itself(folder):
+    text = "NAME = 'pol:P'\nclass P:\n    def act(self): return NAME\n"
+    write(folder, pol=text)
+    first = source(fresh(folder).P)
+    assert described("pol:P") == {"!entry": "pol:P", "source": first}
+
+
 def test_a_value_within_itself():
     one: list[Any] = [1]
     one.append(one)

@@ -165,7 +165,6 @@ def test_options_are_refused(case: str) -> None:
         ({"fixed": {"gamma": "high"}}, "gamma"),
         ({"device": 3.5}, "device"),
     ],
-    ids=str,
 )
 def test_options_of_the_wrong_type_are_refused_as_clearly(
     options: dict[str, Any], what: str
@@ -203,7 +202,6 @@ def test_task() -> None:
         (("a", 0.0, 1.0, 0.5, "log"), ["a", "above 0"]),
         (("a", 0.5, 1.1, 0.5, "log_complement"), ["a", "1 or below", "1.1"]),
     ],
-    ids=str,
 )
 def test_hyperparameters(fields: tuple[Any, ...], words: list[str]) -> None:
     with pytest.raises(ValueError, match=r".") as caught:
@@ -233,7 +231,6 @@ def test_hyperparameters(fields: tuple[Any, ...], words: list[str]) -> None:
             ["floor < random < reference", "nan"],
         ),
     ],
-    ids=str,
 )
 def test_returns_of_instances(fields: dict[str, float], words: list[str]) -> None:
     with pytest.raises(ValueError, match="instance 'moon'") as caught:
@@ -273,7 +270,6 @@ TASK: dict[str, Any] = {
         ({"budget": 0}, ["budget"]),
         ({"decisions": 0}, ["decisions"]),
     ],
-    ids=str,
 )
 def test_tasks_are_refused(fields: dict[str, Any], words: list[str]) -> None:
     tasks, registry = dict(dacrl_env.TASKS), set(gym.registry)
@@ -293,7 +289,6 @@ def test_tasks_are_refused(fields: dict[str, Any], words: list[str]) -> None:
         ({"inner_env": "Pendulum-v1"}, ["Pendulum-v1", "Discrete"]),
         ({"inner_env": "Blackjack-v1"}, ["Blackjack-v1", "Box"]),
     ],
-    ids=str,
 )
 def test_tasks_that_cannot_be_made(fields: dict[str, Any], words: list[str]) -> None:
     task = dacrl_env.Task(**{**TASK, **fields})

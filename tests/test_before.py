@@ -72,7 +72,6 @@ class Policy:
         (["default", "meta-gradients"], "'sgd'; valid: dqn, ppo"),
         (["default", "pretrained/dqn-cartpole-switch-0"], "was made for"),
     ],
-    ids=str,
 )
 @pytest.mark.usefixtures("untrained")
 def test_all_policies_are_tried_before_any_is_run(policies: Any, message: str) -> None:
@@ -142,7 +141,6 @@ def test_runs_that_cannot_be_copied_are_known_before(
         ({"policy_seeds": [9]}, "seeds in common"),
         ({"num_envs": 3}, "cannot be given"),
     ],
-    ids=str,
 )
 @pytest.mark.parametrize("kind", ["policies", "methods"])
 @pytest.mark.usefixtures("untrained")
@@ -170,7 +168,6 @@ def test_options_are_tried_before_anything_is_run(
         (["oracle", QUADRATIC, "--budget", "100"], "race.*takes? [0-9]|below"),
         (["oracle", QUADRATIC, "--configurations", "1"], "configurations"),
     ],
-    ids=str,
 )
 @pytest.mark.usefixtures("untrained")
 def test_all_tasks_are_tried_before_any_is_run(
@@ -276,7 +273,6 @@ class SaysNothing:
         (SaysNothing, "says that its fit returns NoneType"),
         (Own(limit=50), "at most 50 steps, got 100"),
     ],
-    ids=str,
 )
 def test_what_is_known_of_a_method_of_one_s_own(
     method: Any, message: str, untrained: None

@@ -57,7 +57,6 @@ def test_a_configuration_as_people_tune_it() -> None:
         Curve("linear", 1e-3, 1e-5, 0.5),
         " linear( start=1e-3, end=1e-5, fraction=0.5 )",
     ],
-    ids=str,
 )
 def test_curves_are_given_as(curve: Any) -> None:
     rows = applied(Combined(learning_rate=curve, batch_size=np.int64(16)))

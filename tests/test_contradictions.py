@@ -188,7 +188,6 @@ def controlled() -> Any:
         (np.float64(1e-4), np.float32(1e-2)),
         tuple(np.array([1e-4, 1e-2])),
     ],
-    ids=repr,
 )
 def test_ranges_are_taken(bounds: Any) -> None:
     space = SearchSpace(controlled(), {"learning_rate": bounds})
@@ -216,7 +215,6 @@ def test_ranges_are_taken(bounds: Any) -> None:
         ((32, np.nan), "a bound of batch_size must be a finite number"),
         ((128, 32), "inverted"),
     ],
-    ids=str,
 )
 def test_choices_are_not_read_as_ranges(bounds: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words) as caught:
@@ -281,7 +279,6 @@ def test_widths_that_are_whole(sizes: Any, learner: str) -> None:
         ({"history": None}, "history must be a whole number"),
         ({"decision_interval": [100]}, "decision_interval must be a whole number"),
     ],
-    ids=str,
 )
 def test_what_is_not_whole(options: dict[str, Any], words: str) -> None:
     for function in (gym.make, gym.make_vec):
@@ -290,7 +287,7 @@ def test_what_is_not_whole(options: dict[str, Any], words: str) -> None:
         one_line(caught)
 
 
-@pytest.mark.parametrize("number", [0, -1, 2.5, "2", True, None, np.nan, [2]], ids=str)
+@pytest.mark.parametrize("number", [0, -1, 2.5, "2", True, None, np.nan, [2]])
 def test_numbers_of_members_and_workers(number: Any) -> None:
     for name in ("num_envs", "num_workers"):
         with pytest.raises(ValueError, match=f"{name} must be a whole number"):
@@ -311,7 +308,7 @@ def test_whole() -> None:
 NO_SEEDS = [2.5, 3.0, "3", True, np.True_, np.nan, -1, 2**63, 1j, b"3", np.float64(3)]
 
 
-@pytest.mark.parametrize("value", NO_SEEDS, ids=repr)
+@pytest.mark.parametrize("value", NO_SEEDS)
 def test_seeds_that_are_no_whole_numbers(value: Any, tmp_path: Path) -> None:
     from dacrl_env.baselines.oracle import branching, oracle
 

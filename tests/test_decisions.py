@@ -49,7 +49,6 @@ def found(task: str, options: dict[str, Any], **wishes: int) -> dict[str, Any]:
         (CARTPOLE, {"budget": 3_000}, 9, 300, 150, "10 decisions"),
         (CARTPOLE, {"eval_interval": 1_250}, 30, 1_250, None, "40 decisions"),
     ],
-    ids=str,
 )
 def test_a_number_near_what_is_wished(
     task: str,
@@ -125,7 +124,6 @@ def test_decisions_alone_are_enough(spec: str, evaluation: int) -> None:
         (QUADRATIC, {}, 20, ["do not divide a budget of 50", "10, 25", "40 and 60"]),
         (PPO, {"budget": 20_480}, 40, ["into parts of", "valid near 40: ", "20"]),
     ],
-    ids=str,
 )
 def test_decisions_that_cannot_be_name_some_that_can(
     task: str, options: dict[str, Any], decisions: int, words: list[str]

@@ -468,7 +468,6 @@ def test_siblings_of_a_fork_differ_and_keep_their_names() -> None:
         {"report": True},
         {"feedback": "train"},
     ],
-    ids=str,
 )
 def test_steps_asked_for_taken_and_reported_agree(
     task: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
@@ -552,7 +551,6 @@ def test_gradient_steps_and_samples_are_counted() -> None:
             ["decision_interval 100", "8", "decision_interval 80 or 200 would do"],
         ),
     ],
-    ids=str,
 )
 def test_what_does_not_divide_is_refused(
     options: dict[str, Any], words: list[str]

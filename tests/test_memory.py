@@ -127,7 +127,6 @@ def test_what_there_is_decides(monkeypatch: pytest.MonkeyPatch) -> None:
         (SGD, {"dimensions": 10**6}),
         (DQN, {"learner": "sb3", "budget": 100_000}),
     ],
-    ids=str,
 )
 def test_what_is_asked_for_is_about_what_is_taken(
     task: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch

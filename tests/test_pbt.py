@@ -268,7 +268,7 @@ def test_a_perturbation_by_hand(h, value, factor, expected):
     assert moved[0] == pytest.approx(expected, rel=1e-11)
 
 
-@pytest.mark.parametrize("h", dqn.HYPERPARAMETERS + ppo.HYPERPARAMETERS, ids=str)
+@pytest.mark.parametrize("h", dqn.HYPERPARAMETERS + ppo.HYPERPARAMETERS)
 def test_perturbed_values_stay_valid_and_integers_move(h):
     generator = np.random.default_rng(0)
     space = SearchSpace([h])
@@ -348,7 +348,6 @@ def test_a_lineage_by_hand():
         PBT(population=8, exploit="weights", objective="auc"),
         PB2(population=8, interval=8, objective="best"),
     ],
-    ids=str,
 )
 def test_the_schedule_is_what_was_applied_to_the_best_members_run(method, monkeypatch):
     """Histories kept from outside, copied at every fork, are the other account."""

@@ -514,7 +514,7 @@ def test_nothing_else_is_taken_beside_a_snapshot() -> None:
             reset.reset(options={"snapshot": snap, name: value})
 
 
-@pytest.mark.parametrize("format_", [None, "1", [1], 1, True], ids=str)
+@pytest.mark.parametrize("format_", [None, "1", [1], 1, True])
 def test_odd_formats_are_refused(saved: Path, format_: Any) -> None:
     with_header(saved, format=format_)
     with pytest.raises(dacrl_env.SnapshotError, match="this version reads format 2"):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import operator
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
@@ -16,6 +15,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
+from dacrl_env import checks
 from dacrl_env.policies import (
     Fitted,
     Method,
@@ -168,14 +168,11 @@ def checked_seeds(seeds: Any, name: str = "seeds") -> list[int]:
 
 def _seed(seed: Any, name: str) -> int:
     try:
-        if isinstance(seed, bool | np.bool_):
-            raise TypeError
-        value = operator.index(seed)
-    except TypeError:
-        raise ValueError(f"{name} must be whole numbers, got {seed!r}") from None
-    if not 0 <= value < 2**63:
-        raise ValueError(f"{name} must lie between 0 and 2**63, got {value}")
-    return value
+        return checks.seed(seed)
+    except ValueError:
+        raise ValueError(
+            f"{name} must be whole numbers from 0 to 2**63 - 1, got {seed!r}"
+        ) from None
 
 
 def _is_one(things: Any) -> bool:

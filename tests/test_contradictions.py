@@ -522,12 +522,6 @@ def test_rollouts_of_one_step(options: dict[str, Any], implementation: str) -> N
     assert info["gradient_steps"] > 0
 
 
-def test_a_rollout_of_one_number_says_what_to_do() -> None:
-    with pytest.raises(ValueError, match="pass normalize_advantages=False") as caught:
-        gym.make(PPO, rollout_length=1, num_inner_envs=1, budget=80, learner="sb3")
-    assert 'learner="sb3"' in one_line(caught)
-
-
 def test_the_command_line_says_it_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -65,11 +65,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def program() -> NoReturn:
     """``dacrl``: `main`, and nothing after an interrupt that could hold up its end."""
     status = main()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # there is nothing left that could be lost, or said
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     terminal.flush()
     if status > 128:
         os._exit(status)
-    # there is nothing left that could be lost, or said
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.exit(status)
 
 

@@ -62,8 +62,12 @@ class Worker:
         self.process.kill()
 
     def join(self) -> str:
-        """Wait until it has ended; how it ended, in words."""
-        code = self.process.wait()
+        """Wait until it has ended, or end it; how it ended, in words."""
+        try:
+            code = self.process.wait(child.GRACE)
+        except subprocess.TimeoutExpired:  # it has closed its pipe alone
+            self.kill()
+            code = self.process.wait()
         if code >= 0:
             return f"exit code {code}"
         memory = "; is there too little memory?" if code == -signal.SIGKILL else ""

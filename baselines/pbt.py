@@ -16,14 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dacrl_env.actions import twelve_digits
-from dacrl_env.checks import unknown
 from dacrl_env.policies import Fitted
 from dacrl_env.store import Store
-from dacrl_env.tasks import LEAST_COMPLEMENT, Hyperparameter, Task
-from dacrl_env.trials import Observed, Trials, check_objective, check_usable
+from dacrl_env.tasks import Hyperparameter, Task
+from dacrl_env.trials import Observed, Trials, check_objective
 
 from .open_loop import OpenLoop
-from .search import with_default
 from .search_space import SearchSpace
 
 EXPLOITS = ("both", "weights")
@@ -52,7 +50,6 @@ class PBT:
         exploit: what comes from the donor: "both" its weights and hyperparameters,
             which are then perturbed, as in the paper; or its "weights" alone, and the
             member's own hyperparameters are perturbed. The others keep all in either.
-        default_first: the first member begins with the defaults.
 
     Raises:
         ValueError: values outside of their ranges, or a population too small for the
@@ -67,7 +64,6 @@ class PBT:
     resample: float = 0.25
     objective: str = "final"
     exploit: str = "both"
-    default_first: bool = False
 
     def __post_init__(self) -> None:
         check_objective(self.objective)
@@ -82,7 +78,9 @@ class PBT:
         if not 0 <= self.resample <= 1:
             raise ValueError(f"resample must lie in [0, 1], got {self.resample}")
         if self.exploit not in EXPLOITS:
-            raise ValueError(unknown("exploit", self.exploit, EXPLOITS))
+            raise ValueError(
+                f"unknown exploit {self.exploit!r}; valid: {', '.join(EXPLOITS)}"
+            )
 
     def fit(
         self,
@@ -119,7 +117,6 @@ class PBT:
             interval=self.interval,
             quantile=self.quantile,
             objective=self.objective,
-            default_first=self.default_first,
         )
 
 
@@ -187,12 +184,7 @@ def perturb(h: Hyperparameter, values: Floats, factors: Floats) -> Floats:
     direction of the factor, up to the end of the range.
     """
     if h.scale == "log_complement":
-        complement = 1 - values
-        if h.high == 1:  # at 1 it would stay for ever
-            complement = np.maximum(complement, LEAST_COMPLEMENT)
-        moved = 1 - complement * factors
-        if h.high == 1:
-            moved = np.where(moved > 1 - LEAST_COMPLEMENT, 1.0, moved)
+        moved = 1 - (1 - values) * factors
     else:
         first = _FIRST_SHARE * (h.high - h.low)
         stuck = (values == 0) & (factors > 1)
@@ -250,7 +242,6 @@ def evolve(
     interval: int,
     quantile: float,
     objective: str,
-    default_first: bool = False,
 ) -> Fitted:
     """Train a population, exploiting after every ``interval`` decisions.
 
@@ -263,11 +254,10 @@ def evolve(
         interval: decisions.
         quantile: share.
         objective: name.
-        default_first: see `PBT`.
 
     Raises:
         ValueError: the budget is below the population's runs, the interval leaves no
-            exploit, the inner environments cannot be copied, or all members diverged.
+            exploit, or the inner environments cannot be copied.
     """
     P = _size(trials, population, quantile)
     if interval >= trials.decisions:
@@ -276,13 +266,9 @@ def evolve(
             f"{trials.decisions} decisions; valid: below that number"
         )
     columns, course = searched(space), Course()
-    trials.check_fork()  # in a rehearsal, which ends with the next line
     trials.begin(trials.tuning_seeds(P))
     trials.check_fork()
-    candidates = space.sample(generator, P)
-    if default_first:
-        candidates = with_default(space, candidates)
-    values = space.values(candidates, 1)[0]
+    values = space.values(space.sample(generator, P), 1)[0]
     left = trials.decisions
     while True:
         K = min(interval, left)
@@ -297,9 +283,7 @@ def evolve(
             trials.fork(parents)
             values[np.ix_(children, columns)] = changed(course, parents)
         course.parents.append(parents)
-    scores = seen.objective(objective)
-    best = int(np.argmax(scores))
-    check_usable(float(scores[best]), trials)
+    best = int(np.argmax(seen.objective(objective)))
     # what was applied, not what was asked for: caps and rounding are part of it
     table = lineage(course.parents, [seen.applied for seen in course.rounds], best)
     schedule = {

@@ -1,5 +1,7 @@
 """``python -m dacrl_env``."""
 
-from dacrl_env.cli import program
+import sys
 
-program()
+from dacrl_env.cli import main
+
+sys.exit(main())

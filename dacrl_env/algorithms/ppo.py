@@ -1,0 +1,758 @@
+"""PPO for one member, as plain loops; members are independent of each other.
+
+Schulman et al. 2017, "Proximal policy optimization algorithms" (arXiv 1707.06347),
+with generalised advantage estimation (Schulman et al. 2016) and the choices of
+Stable-Baselines3: separate actor and critic, orthogonal initialisation, advantages
+normalised per minibatch, bootstrapping where an episode is truncated. Discrete and
+continuous (diagonal Gaussian) actions. Optional: observations and rewards normalised by
+running moments, as VecNormalize does, and clipped changes of values.
+
+`loss` is the definition, in torch; what trains is `loss_and_gradient`, which is tested
+against it.
+
+Letters: P members, N inner environments a member, T steps of a rollout, S = N · T,
+B batch size, D observation features, A actions or components of an action.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dacrl_env.algorithms.drivers import Interval
+from dacrl_env.kernels import dense
+from dacrl_env.kernels.adam import adam_step
+from dacrl_env.kernels.compiling import compiled, entry
+from dacrl_env.kernels.dense import Network, Scratch, backward, forward, outputs
+from dacrl_env.kernels.functions import exp, log
+from dacrl_env.kernels.moments import Moments, normalised, scaled, start, take_note
+from dacrl_env.kernels.random_numbers import below, draw, normal, uniform
+from dacrl_env.kernels.views import LINE, aligned, matrix, vector
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ADAM_EPSILON = 1e-5
+EPOCHS = 32  # more than n_epochs can be: addresses of shuffles do not meet
+_BLOCK = 256  # rows whose values are computed at once: they stay in the cache
+_LOG_2PI = np.float32(math.log(2 * math.pi))
+
+INIT, ACT, REPLAY = range(3)  # purposes of a member's keys
+# columns of a rollout beside observations and actions
+LOG_PROB, VALUE, ADVANTAGE, RETURN = range(4)
+# sums of an interval
+LOSS, GRAD_NORM, KL, ENTROPY, UPDATES, SAMPLES = range(6)
+UPDATE_RATIO, VALUE_MEAN, VALUE_STD = range(3)  # signals
+
+
+class Values(NamedTuple):
+    """Applied hyperparameters, one number a member: ``(P,)`` each."""
+
+    learning_rate: NDArray[np.float64]
+    clip_range: NDArray[np.float64]
+    batch_size: NDArray[np.float64]
+    gamma: NDArray[np.float64]
+    gae_lambda: NDArray[np.float64]
+    n_epochs: NDArray[np.float64]
+    ent_coef: NDArray[np.float64]
+    vf_coef: NDArray[np.float64]
+    max_grad_norm: NDArray[np.float64]
+
+
+class Fixed(NamedTuple):
+    """What is the same for all members and for the whole of a run."""
+
+    actor: Network
+    critic: Network
+    N: int
+    T: int
+    D: int
+    A: int
+    continuous: bool
+    normalize_observations: bool
+    normalize_rewards: bool
+    normalize_advantages: bool
+    clip_range_vf: float  # infinite: any change
+    scale: float  # of observations, before anything else
+
+    @property
+    def row(self) -> int:
+        """Length of a row: actor, critic, log standard deviations."""
+        return self.actor.row + self.critic.row + 4 * LINE * (1 + self.A // (4 * LINE))
+
+
+class State(NamedTuple):
+    """Everything P runs consist of, beside their inner environments."""
+
+    parameters: NDArray[np.float32]  # (P, row)
+    mean: NDArray[np.float32]  # (P, row) Adam's first moments
+    square: NDArray[np.float32]  # (P, row) … second moments
+    observation_moments: Moments  # (P, D)
+    return_moments: Moments  # (P, 1)
+    discounted: NDArray[np.float64]  # (P, N) running discounted returns
+    keys: NDArray[np.uint64]  # (P, purposes)
+    env_steps: NDArray[np.int64]  # (P,) taken so far
+    gradient_steps: NDArray[np.int64]  # (P,)
+
+
+class Rollout(NamedTuple):
+    """What T steps of the N environments of R members gave."""
+
+    observations: NDArray[np.float32]  # (R, N, T + 1, D) as the networks saw them
+    actions: NDArray[np.float32]  # (R, N, T, A), or (R, N, T, 1) numbers of actions
+    columns: NDArray[np.float32]  # (R, 4, N, T)
+    values: NDArray[np.float32]  # (R, N, T + 1)
+    rewards: NDArray[np.float32]  # (R, N, T) with the bootstrap of truncated episodes
+    going_on: NDArray[np.float32]  # (R, N, T) 0 where an episode ended
+
+
+class Run(NamedTuple):
+    """All that training P members takes, beside their environments."""
+
+    fixed: Fixed
+    values: Values
+    state: State
+    interval: Interval
+
+
+class Memory(NamedTuple):
+    """Memory of one thread."""
+
+    rollout: Rollout
+    scratch: Scratch
+    gradients: NDArray[np.float32]  # (row,)
+    seen: NDArray[np.float32]  # (N, D) before a step
+    following: NDArray[np.float32]  # (N, D) after it
+    actions: NDArray[np.float64]  # (N, A) within the bounds, or (N, 1)
+    low: NDArray[np.float64]  # (A,) bounds of continuous actions
+    high: NDArray[np.float64]
+    order: NDArray[np.int64]  # (S,) shuffled
+    inputs: NDArray[np.float32]  # (B, D) of a minibatch
+    taken: NDArray[np.float32]  # (B, A) its actions
+    columns: NDArray[np.float32]  # (4, B)
+    outputs: NDArray[np.float32]  # (B, A)
+    d_outputs: NDArray[np.float32]  # (B, A)
+    slope: NDArray[np.float32]  # (B, 1) gradient of the values
+    room: NDArray[np.float64]  # (K,) for constants of an environment
+
+
+def make_rollout(R: int, fixed: Fixed) -> Rollout:
+    """Memory for the rollouts of R members."""
+    N, T = fixed.N, fixed.T
+    return Rollout(
+        observations=aligned(R, N, T + 1, fixed.D),
+        actions=aligned(R, N, T, fixed.A if fixed.continuous else 1),
+        columns=aligned(R, 4, N, T),
+        values=aligned(R, N, T + 1),
+        rewards=aligned(R, N, T),
+        going_on=aligned(R, N, T),
+    )
+
+
+def make_memory(
+    fixed: Fixed,
+    largest_batch: int,
+    K: int,
+    low: NDArray[np.float64],
+    high: NDArray[np.float64],
+    rollout: Rollout,
+) -> Memory:
+    """Memory of one thread, for K physical constants and actions within bounds."""
+    N, D, A, S = fixed.N, fixed.D, fixed.A, fixed.N * fixed.T
+    B = max(min(largest_batch, S), _BLOCK, N)
+    kept = A if fixed.continuous else 1
+    return Memory(
+        rollout=rollout,
+        scratch=dense.make_scratch(fixed.actor, B),
+        gradients=aligned(fixed.row),
+        seen=aligned(N, D),
+        following=aligned(N, D),
+        actions=np.zeros((N, kept)),
+        low=np.array(low, np.float64),
+        high=np.array(high, np.float64),
+        order=np.zeros(S, np.int64),
+        inputs=aligned(B, D),
+        taken=aligned(B, kept),
+        columns=aligned(4, B),
+        outputs=aligned(B, A),
+        d_outputs=aligned(B, A),
+        slope=aligned(B, 1),
+        room=np.zeros(max(K, 1)),
+    )
+
+
+def make_state(P: int, fixed: Fixed, purposes: int) -> State:
+    """Memory for P runs; `restart` gives it meaning."""
+    return State(
+        parameters=aligned(P, fixed.row),
+        mean=aligned(P, fixed.row),
+        square=aligned(P, fixed.row),
+        observation_moments=Moments.of(P, fixed.D),
+        return_moments=Moments.of(P, 1),
+        discounted=np.zeros((P, fixed.N)),
+        keys=np.zeros((P, purposes), np.uint64),
+        env_steps=np.zeros(P, np.int64),
+        gradient_steps=np.zeros(P, np.int64),
+    )
+
+
+# -- one member ------------------------------------------------------------------------
+
+
+@entry
+def restart(p, fixed, state):
+    """Put member p before its first step, with the keys it has now."""
+    state.parameters[p] = np.float32(0.0)
+    key = state.keys[p, INIT]
+    dense.init_orthogonal(
+        fixed.actor, key, 0, 0.01, actor_of(p, fixed, state.parameters)
+    )
+    dense.init_orthogonal(
+        fixed.critic, key, 1, 1.0, critic_of(p, fixed, state.parameters)
+    )
+    state.mean[p] = np.float32(0.0)
+    state.square[p] = np.float32(0.0)
+    start(p, state.observation_moments)
+    start(p, state.return_moments)
+    state.discounted[p] = 0.0
+    state.env_steps[p] = state.gradient_steps[p] = 0
+
+
+@compiled
+def row_of(p, rows):
+    """Row p, whole."""
+    return vector(rows, p * rows.shape[1], rows.shape[1])
+
+
+@compiled
+def actor_of(p, fixed, rows):
+    """The actor's part of row p."""
+    return vector(rows, p * rows.shape[1], fixed.actor.row)
+
+
+@compiled
+def critic_of(p, fixed, rows):
+    """The critic's part of row p."""
+    return vector(rows, p * rows.shape[1] + fixed.actor.row, fixed.critic.row)
+
+
+@compiled
+def log_std_of(p, fixed, rows):
+    """The log standard deviations (A,) of row p."""
+    at = p * rows.shape[1] + fixed.actor.row + fixed.critic.row
+    return vector(rows, at, fixed.A)
+
+
+# -- rollout ---------------------------------------------------------------------------
+
+
+@compiled
+def scale_into(observation, into, fixed):
+    """Write an observation (D,) to where networks take it from, scaled."""
+    scale = np.float32(fixed.scale)
+    for k in range(fixed.D):
+        into[k] = observation[k] * scale
+
+
+@compiled
+def prepare(p, observation, into, run):
+    """What the networks of member p see of an observation (D,)."""
+    fixed, state = run.fixed, run.state
+    scale_into(observation, into, fixed)
+    if fixed.normalize_observations:
+        normalised(p, into, state.observation_moments)
+
+
+@compiled
+def act(p, r, t, run, memory):
+    """Draw actions for ``memory.seen`` into ``memory.actions``, and write them down.
+
+    Args:
+        p: member.
+        r: its place in the rollout.
+        t: step of the rollout.
+        run: of the population; running moments take note of what is seen.
+        memory: of this thread.
+    """
+    fixed, state, rollout = run.fixed, run.state, memory.rollout
+    N, T, D, A = fixed.N, fixed.T, fixed.D, fixed.A
+    inputs = matrix(memory.inputs, 0, N, D)
+    for n in range(N):
+        scale_into(row_of(n, memory.seen), row_of(n, inputs), fixed)
+    if fixed.normalize_observations:
+        take_note(p, inputs, state.observation_moments)
+    for n in range(N):
+        if fixed.normalize_observations:
+            normalised(p, row_of(n, inputs), state.observation_moments)
+        kept = vector(rollout.observations, ((r * N + n) * (T + 1) + t) * D, D)
+        for k in range(D):
+            kept[k] = inputs[n, k]
+    parameters = actor_of(p, fixed, state.parameters)
+    q = matrix(memory.outputs, 0, N, A)
+    h = forward(fixed.actor, parameters, inputs, memory.scratch.hidden)
+    outputs(fixed.actor, parameters, h, q)
+    drawn = draw(state.keys[p, ACT], state.env_steps[p])
+    for n in range(N):
+        if fixed.continuous:
+            log_std = log_std_of(p, fixed, state.parameters)
+            log_prob = np.float32(0.0)
+            for a in range(A):
+                z = np.float32(normal(drawn, n * A + a, N * A))
+                action = q[n, a] + exp(log_std[a]) * z
+                rollout.actions[r, n, t, a] = action
+                z = (action - q[n, a]) / exp(log_std[a])
+                log_prob += np.float32(-0.5) * (z * z + _LOG_2PI) - log_std[a]
+            bounded(
+                vector(rollout.actions, ((r * N + n) * T + t) * A, A),
+                memory,
+                row_of(n, memory.actions),
+            )
+        else:
+            choice, log_prob = sample(row_of(n, q), uniform(drawn, n))
+            memory.actions[n, 0] = rollout.actions[r, n, t, 0] = choice
+        rollout.columns[r, LOG_PROB, n, t] = log_prob
+
+
+@compiled
+def bounded(action, memory, into):
+    """A continuous action within the bounds; NaN counts as zero."""
+    for a in range(len(action)):
+        value = np.float64(action[a]) if action[a] == action[a] else 0.0
+        into[a] = min(max(value, memory.low[a]), memory.high[a])
+
+
+@compiled
+def sample(logits, u):
+    """An action by its probability, from a uniform number; its log probability."""
+    most = largest(logits)
+    total = np.float32(0.0)
+    for a in range(len(logits)):
+        total += exp(logits[a] - most)
+    action, below_u = 0, exp(logits[0] - most)
+    # rounding cannot lead beyond the last one
+    while action < len(logits) - 1 and below_u < u * total:
+        action += 1
+        below_u += exp(logits[action] - most)
+    return action, logits[action] - most - log(total)
+
+
+@compiled
+def largest(values):
+    """The largest of some numbers."""
+    most = values[0]
+    for a in range(1, len(values)):
+        most = max(most, values[a])
+    return most
+
+
+@compiled
+def record(p, r, n, t, reward, terminated, done, run, memory):
+    """Write down what a step of environment n gave.
+
+    Where an episode was truncated the value of what would follow is added.
+    """
+    fixed, values, state, rollout = run.fixed, run.values, run.state, memory.rollout
+    D = fixed.D
+    if fixed.normalize_rewards:
+        # the moments take note of all N environments at the end of the step
+        state.discounted[p, n] = state.discounted[p, n] * values.gamma[p] + reward
+    rollout.rewards[r, n, t] = np.float32(reward)
+    rollout.going_on[r, n, t] = np.float32(0.0) if done else np.float32(1.0)
+    rollout.values[r, n, t] = np.float32(0.0)
+    if done and not terminated:
+        into = matrix(memory.inputs, 0, 1, D)
+        prepare(p, row_of(n, memory.following), row_of(0, into), run)
+        value = matrix(memory.slope, 0, 1, 1)
+        parameters = critic_of(p, fixed, state.parameters)
+        h = forward(fixed.critic, parameters, into, memory.scratch.hidden)
+        outputs(fixed.critic, parameters, h, value)
+        # kept apart until rewards are scaled
+        rollout.values[r, n, t] = np.float32(values.gamma[p]) * value[0, 0]
+
+
+@compiled
+def step_over(p, r, t, run, memory):
+    """What follows a step of all N environments: rewards scaled, steps counted."""
+    fixed, state, rollout = run.fixed, run.state, memory.rollout
+    if fixed.normalize_rewards:
+        take_note_of_returns(p, run)
+        for n in range(fixed.N):
+            reward = scaled(
+                p, np.float64(rollout.rewards[r, n, t]), state.return_moments
+            )
+            rollout.rewards[r, n, t] = np.float32(reward)
+            if rollout.going_on[r, n, t] == np.float32(0.0):
+                state.discounted[p, n] = 0.0
+    for n in range(fixed.N):
+        rollout.rewards[r, n, t] += rollout.values[r, n, t]
+    state.env_steps[p] += fixed.N
+
+
+@compiled
+def take_note_of_returns(p, run):
+    """Running moments of discounted returns take note of the N current ones."""
+    state = run.state
+    N = state.discounted.shape[1]
+    take_note(p, matrix(state.discounted, p * N, N, 1), state.return_moments)
+
+
+@compiled
+def finish(p, r, run, memory):
+    """Values of all steps, generalised advantages and returns, into the rollout.
+
+    What is seen after the rollout is in ``memory.seen``.
+    """
+    fixed, values, state, rollout = run.fixed, run.values, run.state, memory.rollout
+    N, T, D = fixed.N, fixed.T, fixed.D
+    for n in range(N):
+        into = vector(rollout.observations, ((r * N + n) * (T + 1) + T) * D, D)
+        prepare(p, row_of(n, memory.seen), into, run)
+    parameters = critic_of(p, fixed, state.parameters)
+    rows = N * (T + 1)
+    for first in range(0, rows, _BLOCK):
+        B = min(_BLOCK, rows - first)
+        x = matrix(rollout.observations, (r * rows + first) * D, B, D)
+        h = forward(fixed.critic, parameters, x, memory.scratch.hidden)
+        outputs(
+            fixed.critic, parameters, h, matrix(rollout.values, r * rows + first, B, 1)
+        )
+    gamma = np.float32(values.gamma[p])
+    decay = gamma * np.float32(values.gae_lambda[p])
+    for n in range(N):
+        advantage = np.float32(0.0)
+        for t in range(T - 1, -1, -1):
+            value, goes_on = rollout.values[r, n, t], rollout.going_on[r, n, t]
+            following = gamma * rollout.values[r, n, t + 1] * goes_on
+            delta = rollout.rewards[r, n, t] + following - value
+            advantage = delta + decay * goes_on * advantage
+            rollout.columns[r, VALUE, n, t] = value
+            rollout.columns[r, ADVANTAGE, n, t] = advantage
+            rollout.columns[r, RETURN, n, t] = advantage + value
+
+
+# -- learning --------------------------------------------------------------------------
+
+
+@compiled
+def learn(p, r, t, run, memory):
+    """After each step: rewards scaled, steps counted; after T of them all epochs."""
+    fixed, values, state = run.fixed, run.values, run.state
+    step_over(p, r, t, run, memory)
+    if t < fixed.T - 1:
+        return
+    S, size = fixed.N * fixed.T, int(values.batch_size[p])
+    finish(p, r, run, memory)
+    for epoch in range(int(values.n_epochs[p])):
+        number = state.env_steps[p] * EPOCHS + epoch
+        shuffle(draw(state.keys[p, REPLAY], number), memory)
+        for first in range(0, S, size):
+            B = min(size, S - first)
+            take(r, first, B, run, memory)
+            update(p, B, run, memory)
+
+
+@compiled
+def shuffle(drawn, memory):
+    """Numbers below S in an order drawn as Fisher and Yates do."""
+    order = memory.order
+    for i in range(len(order)):
+        order[i] = i
+    for i in range(len(order) - 1, 0, -1):
+        j = below(drawn, i, i + 1)
+        order[i], order[j] = order[j], order[i]
+
+
+@compiled
+def take(r, first, B, run, memory):
+    """Copy a minibatch of the rollout: B steps in the order, from the first on."""
+    fixed, rollout = run.fixed, memory.rollout
+    T, S, D = fixed.T, fixed.N * fixed.T, fixed.D
+    kept = rollout.actions.shape[3]
+    inputs, taken = matrix(memory.inputs, 0, B, D), matrix(memory.taken, 0, B, kept)
+    columns = matrix(memory.columns, 0, 4, B)
+    for b in range(B):
+        i = memory.order[first + b]
+        seen = vector(rollout.observations, (r * (S + fixed.N) + i + i // T) * D, D)
+        for k in range(D):
+            inputs[b, k] = seen[k]
+        action = vector(rollout.actions, (r * S + i) * kept, kept)
+        for a in range(kept):
+            taken[b, a] = action[a]
+        for k in range(4):
+            columns[k, b] = vector(rollout.columns, (r * 4 + k) * S + i, 1)[0]
+    if fixed.normalize_advantages:
+        standardise(vector(columns, ADVANTAGE * B, B))
+
+
+@compiled
+def standardise(x):
+    """To mean 0 and standard deviation 1, unbiased, in place; one alone stays."""
+    B = len(x)
+    if B == 1:
+        return
+    mean, spread = np.float32(0.0), np.float32(0.0)
+    for b in range(B):
+        mean += x[b]
+    mean /= np.float32(B)
+    for b in range(B):
+        spread += (x[b] - mean) * (x[b] - mean)
+    deviation = np.sqrt(spread / np.float32(B - 1)) + np.float32(1e-8)
+    for b in range(B):
+        x[b] = (x[b] - mean) / deviation
+
+
+@compiled
+def update(p, B, run, memory):
+    """One gradient step."""
+    values, state, interval = run.values, run.state, run.interval
+    parameters = row_of(p, state.parameters)
+    loss, kl, entropy = loss_and_gradient(p, B, parameters, run, memory)
+    state.gradient_steps[p] += 1
+    norm = adam_step(
+        parameters,
+        memory.gradients,
+        row_of(p, state.mean),
+        row_of(p, state.square),
+        state.gradient_steps[p],
+        values.learning_rate[p],
+        ADAM_EPSILON,
+        values.max_grad_norm[p],
+    )
+    sums = row_of(p, interval.sums)
+    sums[LOSS] += loss
+    sums[GRAD_NORM] += norm
+    sums[KL] += kl
+    sums[ENTROPY] += entropy
+    sums[UPDATES] += 1
+    sums[SAMPLES] += B
+
+
+@compiled
+def loss_and_gradient(p, B, parameters, run, memory):
+    """Loss, KL divergence and entropy of the minibatch; gradients into memory."""
+    fixed = run.fixed
+    value_loss = value_gradient(p, B, parameters, run, memory)
+    if fixed.continuous:
+        policy = gaussian_gradient(p, B, parameters, run, memory)
+    else:
+        policy = discrete_gradient(p, B, parameters, run, memory)
+    return value_loss + policy[0], policy[1], policy[2]
+
+
+@compiled
+def value_gradient(p, B, parameters, run, memory):
+    """Loss of the critic; its gradient into memory."""
+    fixed, values = run.fixed, run.values
+    row = vector(parameters, fixed.actor.row, fixed.critic.row)
+    x = matrix(memory.inputs, 0, B, fixed.D)
+    columns = matrix(memory.columns, 0, 4, B)
+    value, slope = matrix(memory.outputs, 0, B, 1), matrix(memory.slope, 0, B, 1)
+    hidden = memory.scratch.hidden
+    outputs(fixed.critic, row, forward(fixed.critic, row, x, hidden), value)
+    share = np.float32(values.vf_coef[p]) / np.float32(B)
+    limit = np.float32(fixed.clip_range_vf)
+    loss = np.float32(0.0)
+    for b in range(B):
+        error, moves = value[b, 0] - columns[RETURN, b], True
+        if limit < np.inf:
+            moved = value[b, 0] - columns[VALUE, b]
+            moves = abs(moved) <= limit
+            clipped = min(max(moved, -limit), limit)
+            error = columns[VALUE, b] + clipped - columns[RETURN, b]
+        loss += share * error * error
+        slope[b, 0] = np.float32(2.0) * share * error if moves else np.float32(0.0)
+    into = vector(memory.gradients, fixed.actor.row, fixed.critic.row)
+    backward(fixed.critic, row, x, hidden, slope, into, memory.scratch)
+    return loss
+
+
+@compiled
+def objective(p, b, log_ratio, B, values, columns):
+    """Clipped gain of row b, its slope by the log probability, the KL divergence."""
+    one, share = np.float32(1.0), np.float32(1.0) / np.float32(B)
+    clip = np.float32(values.clip_range[p])
+    ratio = exp(log_ratio)
+    advantage = columns[ADVANTAGE, b] * share
+    gain = advantage * ratio
+    limited = advantage * min(max(ratio, one - clip), one + clip)
+    # the gradient vanishes where clipping makes the objective the smaller one
+    slope = gain if gain <= limited else np.float32(0.0)
+    # NaN is no smaller than anything, and stays
+    least = limited if limited < gain else gain
+    return least, slope, share * (ratio - one - log_ratio)
+
+
+@compiled
+def discrete_gradient(p, B, parameters, run, memory):
+    """Loss, KL divergence and entropy of a policy over actions; its gradient."""
+    fixed, values = run.fixed, run.values
+    A, row = fixed.A, vector(parameters, 0, fixed.actor.row)
+    x = matrix(memory.inputs, 0, B, fixed.D)
+    columns = matrix(memory.columns, 0, 4, B)
+    logits, d = matrix(memory.outputs, 0, B, A), matrix(memory.d_outputs, 0, B, A)
+    hidden = memory.scratch.hidden
+    outputs(fixed.actor, row, forward(fixed.actor, row, x, hidden), logits)
+    bonus = np.float32(values.ent_coef[p]) / np.float32(B)
+    loss = kl = mean_entropy = np.float32(0.0)
+    for b in range(B):
+        action = int(memory.taken[b, 0])
+        most, total = largest(row_of(b, logits)), np.float32(0.0)
+        for a in range(A):
+            d[b, a] = exp(logits[b, a] - most)
+            total += d[b, a]
+        log_total, entropy = most + log(total), np.float32(0.0)
+        for a in range(A):
+            logits[b, a] -= log_total  # log probabilities from here on
+            d[b, a] /= total  # probabilities
+            entropy -= d[b, a] * logits[b, a]
+        log_ratio = logits[b, action] - columns[LOG_PROB, b]
+        gain, slope, divergence = objective(p, b, log_ratio, B, values, columns)
+        for a in range(A):
+            d[b, a] *= slope + bonus * (logits[b, a] + entropy)
+        d[b, action] -= slope
+        loss -= gain + bonus * entropy
+        kl += divergence
+        mean_entropy += entropy / np.float32(B)
+    into = vector(memory.gradients, 0, fixed.actor.row)
+    backward(fixed.actor, row, x, hidden, d, into, memory.scratch)
+    return loss, kl, mean_entropy
+
+
+@compiled
+def gaussian_gradient(p, B, parameters, run, memory):
+    """Loss, KL divergence and entropy of a policy of normal actions; its gradient."""
+    fixed, values = run.fixed, run.values
+    A, row = fixed.A, vector(parameters, 0, fixed.actor.row)
+    at = fixed.actor.row + fixed.critic.row
+    log_std, d_log_std = vector(parameters, at, A), vector(memory.gradients, at, A)
+    x, taken = matrix(memory.inputs, 0, B, fixed.D), matrix(memory.taken, 0, B, A)
+    columns = matrix(memory.columns, 0, 4, B)
+    means, d = matrix(memory.outputs, 0, B, A), matrix(memory.d_outputs, 0, B, A)
+    hidden, half = memory.scratch.hidden, np.float32(0.5)
+    outputs(fixed.actor, row, forward(fixed.actor, row, x, hidden), means)
+    ent_coef = np.float32(values.ent_coef[p])
+    entropy = np.float32(0.0)
+    for a in range(A):
+        d_log_std[a] = -ent_coef
+        entropy += log_std[a] + half * (np.float32(1.0) + _LOG_2PI)
+    loss, kl = -ent_coef * entropy, np.float32(0.0)
+    for b in range(B):
+        log_prob = np.float32(0.0)
+        for a in range(A):
+            z = (taken[b, a] - means[b, a]) / exp(log_std[a])
+            log_prob += -half * (z * z + _LOG_2PI) - log_std[a]
+        log_ratio = log_prob - columns[LOG_PROB, b]
+        gain, slope, divergence = objective(p, b, log_ratio, B, values, columns)
+        for a in range(A):
+            deviation = exp(log_std[a])
+            z = (taken[b, a] - means[b, a]) / deviation
+            d[b, a] = -slope * z / deviation
+            d_log_std[a] -= slope * (z * z - np.float32(1.0))
+        loss -= gain
+        kl += divergence
+    into = vector(memory.gradients, 0, fixed.actor.row)
+    backward(fixed.actor, row, x, hidden, d, into, memory.scratch)
+    return loss, kl, entropy
+
+
+# -- beside training -------------------------------------------------------------------
+
+
+@entry
+def signals(p, run, memory, into):
+    """What the interval tells of member p, into ``into`` (3,).
+
+    Values are those of ``memory.seen``, what the inner environments show now.
+    """
+    fixed, state, interval = run.fixed, run.state, run.interval
+    N, D = fixed.N, fixed.D
+    parameters = critic_of(p, fixed, state.parameters)
+    inputs, value = matrix(memory.inputs, 0, N, D), matrix(memory.outputs, 0, N, 1)
+    for n in range(N):
+        prepare(p, row_of(n, memory.seen), row_of(n, inputs), run)
+    h = forward(fixed.critic, parameters, inputs, memory.scratch.hidden)
+    outputs(fixed.critic, parameters, h, value)
+    mean = square = 0.0
+    for n in range(N):
+        mean += value[n, 0] / N
+    for n in range(N):
+        square += (value[n, 0] - mean) ** 2 / N
+    into[VALUE_MEAN], into[VALUE_STD] = mean, math.sqrt(square)
+    into[UPDATE_RATIO] = dense.relative_change(
+        row_of(p, interval.start), row_of(p, state.parameters)
+    )
+
+
+@compiled
+def best(p, run, memory):
+    """The most likely action."""
+    fixed, state = run.fixed, run.state
+    inputs, q = (
+        matrix(memory.inputs, 0, 1, fixed.D),
+        matrix(memory.outputs, 0, 1, fixed.A),
+    )
+    prepare(p, row_of(0, memory.seen), row_of(0, inputs), run)
+    parameters = actor_of(p, fixed, state.parameters)
+    h = forward(fixed.actor, parameters, inputs, memory.scratch.hidden)
+    outputs(fixed.actor, parameters, h, q)
+    if fixed.continuous:
+        bounded(row_of(0, q), memory, row_of(0, memory.actions))
+        return
+    best = 0
+    for a in range(1, fixed.A):
+        if q[0, a] > q[0, best]:
+            best = a
+    memory.actions[0, 0] = best
+
+
+# -- the definition --------------------------------------------------------------------
+
+
+class Batch(NamedTuple):
+    """A minibatch; any batch shape ``(…, B)``."""
+
+    observations: Tensor  # (…, B, D)
+    actions: Tensor  # (…, B) int64, or (…, B, A) float32
+    log_probs: Tensor  # (…, B) when acting
+    advantages: Tensor  # (…, B)
+    returns: Tensor  # (…, B)
+    values: Tensor  # (…, B) when acting
+
+
+def loss(
+    fixed: Fixed,
+    rows: Tensor,
+    batch: Batch,
+    clip_range: Tensor,
+    ent_coef: Tensor,
+    vf_coef: Tensor,
+) -> Tensor:
+    """Mean loss of a minibatch ``(…)``; differentiable by the rows ``(…, row)``."""
+    import torch
+
+    at = fixed.actor.row + fixed.critic.row
+    log_std = rows[..., None, at : at + fixed.A]
+    out = dense.apply(fixed.actor, rows[..., : fixed.actor.row], batch.observations)
+    values = dense.apply(
+        fixed.critic, rows[..., fixed.actor.row : at], batch.observations
+    )
+    values = values.squeeze(-1)
+    if fixed.continuous:
+        normals = torch.distributions.Normal(out, log_std.exp())
+        log_probs = normals.log_prob(batch.actions).sum(-1)
+        entropy = normals.entropy().sum(-1)
+    else:
+        choices = torch.distributions.Categorical(logits=out)
+        log_probs, entropy = choices.log_prob(batch.actions), choices.entropy()
+    ratio = (log_probs - batch.log_probs).exp()
+    clip = clip_range[..., None]
+    clipped = torch.minimum(torch.maximum(ratio, 1 - clip), 1 + clip)
+    gain = torch.minimum(batch.advantages * ratio, batch.advantages * clipped)
+    if fixed.clip_range_vf < math.inf:
+        limit = fixed.clip_range_vf
+        values = batch.values + (values - batch.values).clamp(-limit, limit)
+    error = (values - batch.returns).square()
+    return (vf_coef[..., None] * error - gain - ent_coef[..., None] * entropy).mean(-1)

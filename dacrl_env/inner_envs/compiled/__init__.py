@@ -1,0 +1,1 @@
+"""Dynamics of one environment each, compiled."""

@@ -1,0 +1,73 @@
+"""Physical constants that change once in the course of a training run, unannounced.
+
+A learner that is tuned for one environment meets another one at some step: what is the
+best configuration then changes for a reason other than learning itself.
+
+The step and the factors are constants themselves, so that an instance sets them and the
+members of one population may differ: beside the K constants of the given environment
+there is ``shift_at``, the number of steps that an environment takes, in all its
+episodes, before the shift; and for each constant ``shift_<name>``, its factor. By
+default nothing ever changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from dacrl_env.inner_envs.compiled import dynamics
+from dacrl_env.kernels.compiling import compiled
+from dacrl_env.kernels.views import vector
+
+NEVER = 1e12  # a step no run comes to; finite, since instances are compared by ratios
+
+
+class Shifted(NamedTuple):
+    """An environment whose constants are multiplied by factors from a step on."""
+
+    env: Any
+    features: int
+    actions: int
+    variables: int
+    max_episode_steps: int
+
+
+def shifted(env: Any) -> Shifted:
+    """An environment that may shift, of another one."""
+    return Shifted(env, env.features, env.actions, env.variables, env.max_episode_steps)
+
+
+def with_shift(physics: Mapping[str, float]) -> dict[str, float]:
+    """Names and default values of the constants (2 K + 1,), from those of (K,)."""
+    factors = {f"shift_{name}": 1.0 for name in physics}
+    return {**physics, "shift_at": NEVER, **factors}
+
+
+@compiled
+def in_force(env, physics, lifetime, room):
+    """Constants after some steps; their factors are one: they do not change again."""
+    K = (len(physics) - 1) // 2
+    over = lifetime >= physics[K]
+    for k in range(K):
+        room[k] = physics[k] * physics[K + 1 + k] if over else physics[k]
+        room[K + 1 + k] = 1.0
+    room[K] = physics[K]
+    return vector(room, 0, len(physics))
+
+
+@compiled
+def reset(env, key, episode, physics, variables):
+    """As the given environment, with constants that are `in_force`."""
+    dynamics.reset(env.env, key, episode, physics, variables)
+
+
+@compiled
+def step(env, variables, action, physics, drawn):
+    """As the given environment, with constants that are `in_force`."""
+    return dynamics.step(env.env, variables, action, physics, drawn)
+
+
+@compiled
+def observe(env, variables, observation):
+    """As the given environment: observations do not tell of the shift."""
+    dynamics.observe(env.env, variables, observation)

@@ -1,0 +1,63 @@
+"""Adam for the parameters of one member, with clipping of the gradient's norm.
+
+Kingma and Ba 2015, "Adam: a method for stochastic optimization", with the arithmetic of
+``torch.optim.Adam`` (betas 0.9 and 0.999) and ``torch.nn.utils.clip_grad_norm_``.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from dacrl_env.kernels.compiling import compiled
+from dacrl_env.kernels.products import norm
+
+BETA_1, BETA_2 = 0.9, 0.999
+_BETA_2 = np.float32(BETA_2)
+_FRESH_1, _FRESH_2 = np.float32(1 - BETA_1), np.float32(1 - BETA_2)
+# moments below it become 0: with denormal numbers processors compute far more slowly
+_TINY = np.float32(1e-35)
+
+
+@compiled
+def adam_step(row, gradients, mean, square, steps, learning_rate, epsilon, max_norm):
+    """Clip the gradient to a norm, and take one step; returns the norm before.
+
+    Args:
+        row: parameters, changed.
+        gradients: a row; what is no parameter is zero.
+        mean: first moments, a row, changed.
+        square: second moments, a row, changed.
+        steps: taken, this one included.
+        learning_rate: a number, as the others.
+        epsilon: added to the root of the corrected second moment.
+        max_norm: largest norm of the gradient.
+    """
+    zero, one = np.float32(0.0), np.float32(1.0)
+    before = norm(gradients)
+    scale = min(np.float32(max_norm) / (before + np.float32(1e-6)), one)
+    root = math.sqrt(1.0 - _power(BETA_2, steps))
+    size = np.float32(learning_rate * root / (1.0 - _power(BETA_1, steps)))
+    small = np.float32(epsilon * root)
+    for i in range(len(row)):
+        g = gradients[i] * scale
+        m = mean[i] + _FRESH_1 * (g - mean[i])
+        v = square[i] * _BETA_2 + _FRESH_2 * g * g
+        m = zero if abs(m) < _TINY else m
+        v = zero if v < _TINY else v
+        mean[i], square[i] = m, v
+        row[i] -= size * (m / (np.sqrt(v) + small))
+    return before
+
+
+@compiled
+def _power(base, n):
+    """``base`` to a whole power, by squares: the same bits anywhere."""
+    result = 1.0
+    while n > 0:
+        if n % 2 == 1:
+            result *= base
+        base *= base
+        n //= 2
+    return result

@@ -1,0 +1,119 @@
+"""How functions are compiled, and where compiled code is kept.
+
+Numba compiles a function when it is first called with arguments of new types, and keeps
+the code on disk. By itself it notices a change in the file of that function alone, not
+in those that it calls. The folder is therefore named by a digest of all sources that
+are compiled, and of Numba's version; the processor is part of Numba's own index.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import numba
+from llvmlite import binding as llvm
+
+PACKAGE = Path(__file__).parents[1]
+_COMPILED = ("kernels", "inner_envs", "algorithms")  # folders with compiled functions
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """A function that other compiled functions call.
+
+    No ``fastmath``: every operation is rounded as IEEE 754 says, so that bits do not
+    depend on what the compiler makes of it, and a member that diverges shows.
+
+    Python must not call it, which would end the process: what takes Python's arguments
+    apart is left out, since it would be a third of the time of compiling.
+    """
+    return _jit(function, no_cpython_wrapper=True)
+
+
+def entry(function: Callable[..., Any]) -> Any:
+    """A compiled function that Python calls.
+
+    It lets go of Python's lock, so that threads train members side by side.
+    """
+    return _jit(function, nogil=True)
+
+
+def external(name: str, signature: Any) -> Callable[[Callable[..., Any]], Any]:
+    """A function that compiled ones call by a name of the process, as they do C's."""
+
+    def compile_now(function: Callable[..., Any]) -> Any:
+        made = _kept(lambda **options: numba.cfunc(signature, **options)(function))
+        llvm.add_symbol(name, made.address)
+        return made
+
+    return compile_now
+
+
+def _jit(function: Callable[..., Any], **options: Any) -> Any:
+    options |= {"error_model": "numpy", "no_cfunc_wrapper": True}
+    return _kept(lambda **more: numba.njit(function, **options, **more))
+
+
+def _kept(make: Callable[..., Any]) -> Any:
+    """What a decorator of Numba makes, its code kept in our folder."""
+    folder = cache_folder()
+    if folder is None:
+        return make()
+    config: Any = numba.config
+    before, config.CACHE_DIR = config.CACHE_DIR, str(folder)
+    try:
+        return make(cache=True)
+    finally:
+        config.CACHE_DIR = before
+
+
+@cache
+def cache_folder() -> Path | None:
+    """Where compiled code is kept; None, with one warning, if it cannot be kept.
+
+    In ``NUMBA_CACHE_DIR`` if that is set, else in the user's cache directory:
+    ``$XDG_CACHE_HOME`` or ``~/.cache``, on Windows ``%LOCALAPPDATA%``.
+    """
+    folder = _root() / f"{digest()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        warnings.warn(
+            f"compiled code cannot be kept in {folder} ({error.strerror}); everything "
+            "is compiled anew in each process. Set NUMBA_CACHE_DIR to a directory that "
+            "can be written to",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
+
+
+def _root() -> Path:
+    named = os.environ.get("NUMBA_CACHE_DIR")
+    if named:
+        return Path(named) / "dacrl-env"
+    if sys.platform == "win32":
+        place = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    else:
+        place = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(place) / "dacrl-env"
+
+
+@cache
+def digest() -> str:
+    """Of all compiled sources and of the compiler, 16 hexadecimal digits."""
+    made = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__}".encode())
+    for folder in _COMPILED:
+        for path in sorted((PACKAGE / folder).glob("*.py")):
+            made.update(path.name.encode() + path.read_bytes())
+    return made.hexdigest()[:16]

@@ -1,0 +1,346 @@
+"""Multilayer perceptrons of one member: forward and backward passes over one row.
+
+All parameters of a network lie in one row, one layer after the other: weights
+``(in, out)``, then biases. Those of the last layer lie transposed, ``(A, H)``, since A
+is small. Hidden widths are padded to multiples of LINE with units whose weights are
+zero: their outputs and gradients are zero, and so they stay.
+
+Letters: B batch size, D inputs, H width of a hidden layer, A outputs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dacrl_env.kernels.compiling import compiled
+from dacrl_env.kernels.functions import tanh
+from dacrl_env.kernels.products import matmul, narrow_matmul, transpose
+from dacrl_env.kernels.random_numbers import draw, normal, uniform
+from dacrl_env.kernels.views import LINE, aligned, matrix, vector
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ACTIVATIONS = ("relu", "tanh")
+
+
+class Network(NamedTuple):
+    """Where the layers of a perceptron lie in a row; the same for all members."""
+
+    sizes: tuple[int, ...]  # D, padded H of each hidden layer, A
+    units: tuple[int, ...]  # without padding
+    weights: tuple[int, ...]  # where those of each layer begin
+    biases: tuple[int, ...]
+    row: int  # length of a row, a multiple of 4 × LINE
+    width: int  # largest padded H
+    tanh: bool  # activation of the hidden layers; else the larger of value and zero
+
+
+class Scratch(NamedTuple):
+    """Memory of one thread, for batches of at most B rows."""
+
+    hidden: NDArray[np.float32]  # (hidden layers, B, width) outputs
+    first: NDArray[np.float32]  # (B, width) gradients of hidden outputs, in turn
+    second: NDArray[np.float32]  # (B, width)
+    turned: NDArray[np.float32]  # (width, width) transposed weights
+    zeros: NDArray[np.float32]  # (longest,)
+    ones: NDArray[np.float32]  # (longest,)
+
+
+def padded(n: int) -> int:
+    """The next multiple of LINE."""
+    return -(-n // LINE) * LINE
+
+
+def make_network(
+    inputs: int, hidden_sizes: Sequence[int], outputs: int, activation: str
+) -> Network:
+    """Layout of a network.
+
+    Args:
+        inputs: D.
+        hidden_sizes: H of each hidden layer, at least one.
+        outputs: A.
+        activation: one of `ACTIVATIONS`.
+    """
+    units = (inputs, *hidden_sizes, outputs)
+    sizes = (inputs, *map(padded, hidden_sizes), outputs)
+    weights, biases, at = [], [], 0
+    for i, o in pairwise(sizes):
+        weights.append(at)
+        biases.append(at + i * o)
+        at += i * o + o
+    return Network(
+        sizes,
+        units,
+        tuple(weights),
+        tuple(biases),
+        4 * padded(-(-at // 4)),
+        max(sizes[1:-1]),
+        activation == "tanh",
+    )
+
+
+def make_scratch(net: Network, B: int) -> Scratch:
+    """Memory for batches of at most B rows of a network, or of a smaller one."""
+    width = net.width
+    ones = aligned(max(padded(B), width))
+    ones[:] = 1.0
+    return Scratch(
+        hidden=aligned(len(net.weights) - 1, B, width),
+        first=aligned(B, width),
+        second=aligned(B, width),
+        turned=aligned(width, width),
+        zeros=aligned(max(padded(B), width)),
+        ones=ones,
+    )
+
+
+# -- passes ----------------------------------------------------------------------------
+
+
+@compiled
+def weights(net, row, k):
+    """Those of layer k in a row (in, out); of the last layer (out, in)."""
+    if k == len(net.weights) - 1:
+        return matrix(row, net.weights[k], net.sizes[k + 1], net.sizes[k])
+    return matrix(row, net.weights[k], net.sizes[k], net.sizes[k + 1])
+
+
+@compiled
+def biases(net, row, k):
+    """Those of layer k in a row (out,)."""
+    return vector(row, net.biases[k], net.sizes[k + 1])
+
+
+@compiled
+def hidden_outputs(net, memory, k, B):
+    """Outputs (B, H) of hidden layer k, where a forward pass of B rows left them."""
+    return matrix(memory, k * memory.shape[1] * net.width, B, net.sizes[k + 1])
+
+
+@compiled
+def forward(net, row, x, memory):
+    """Outputs (B, H) of the last hidden layer for inputs (B, D).
+
+    Those of all hidden layers remain in ``memory`` (hidden layers, B, width).
+    """
+    B = len(x)
+    for k in range(len(net.weights) - 1):
+        h = hidden_outputs(net, memory, k, B)
+        matmul(x, weights(net, row, k), h, biases(net, row, k))
+        _activate(net, vector(h, 0, h.size))
+        x = h
+    return x
+
+
+@compiled
+def _activate(net, values):
+    if net.tanh:
+        for i in range(len(values)):
+            values[i] = tanh(values[i])
+    else:
+        zero = np.float32(0.0)
+        for i in range(len(values)):  # NaN stays what it is
+            values[i] = zero if values[i] < zero else values[i]
+
+
+@compiled
+def outputs(net, row, h, into):
+    """Outputs (B, A) of the network, from those of its last hidden layer."""
+    k = len(net.weights) - 1
+    narrow_matmul(h, weights(net, row, k), into, biases(net, row, k))
+
+
+@compiled
+def backward(net, row, x, memory, d_outputs, gradients, scratch):
+    """Gradients of all parameters, into a row, from those of the outputs (B, A).
+
+    Args:
+        net: layout.
+        row: parameters.
+        x: inputs (B, D) of the forward pass.
+        memory: its hidden outputs.
+        d_outputs: gradient of the loss with respect to the outputs, (B, A).
+        gradients: a row; what lies between layers is left as it is.
+        scratch: memory.
+    """
+    B = len(x)
+    zeros = scratch.zeros
+    last = len(net.weights) - 1
+    h = hidden_outputs(net, memory, last - 1, B)
+    matmul(d_outputs.T, h, weights(net, gradients, last), zeros)
+    _sum_columns(d_outputs, biases(net, gradients, last))
+    d = matrix(scratch.first, 0, B, net.sizes[last])
+    other = scratch.second
+    matmul(d_outputs, weights(net, row, last), d, zeros)
+    for k in range(last - 1, -1, -1):
+        _through_activation(net, vector(d, 0, d.size), vector(h, 0, h.size))
+        inputs = x if k == 0 else hidden_outputs(net, memory, k - 1, B)
+        matmul(inputs.T, d, weights(net, gradients, k), zeros)
+        ones = matrix(scratch.ones, 0, 1, B)
+        matmul(ones, d, matrix(gradients, net.biases[k], 1, net.sizes[k + 1]), zeros)
+        if k > 0:
+            turned = matrix(scratch.turned, 0, net.sizes[k + 1], net.sizes[k])
+            transpose(weights(net, row, k), turned)
+            onwards = matrix(other, 0, B, net.sizes[k])
+            matmul(d, turned, onwards, zeros)
+            d, other, h = onwards, d, inputs
+
+
+@compiled
+def _sum_columns(x, sums):
+    """Sums (A,) of the columns of (B, A)."""
+    sums[:] = np.float32(0.0)
+    for i in range(len(x)):
+        for j in range(len(sums)):
+            sums[j] += x[i, j]
+
+
+@compiled
+def _through_activation(net, d, h):
+    """From the gradient of hidden outputs ``h`` to that before activation, in place."""
+    if net.tanh:
+        for i in range(len(d)):
+            d[i] *= np.float32(1.0) - h[i] * h[i]
+    else:
+        zero = np.float32(0.0)
+        for i in range(len(d)):
+            d[i] = zero if h[i] <= zero else d[i]
+
+
+@compiled
+def relative_change(before, now):
+    """Norm of the change of a row over the norm that it had."""
+    moved, size = 0.0, 0.0
+    for i in range(len(before)):
+        change = np.float64(now[i]) - np.float64(before[i])
+        moved += change * change
+        size += np.float64(before[i]) * np.float64(before[i])
+    return math.sqrt(moved) / math.sqrt(size)
+
+
+# -- fresh parameters ------------------------------------------------------------------
+
+
+@compiled
+def init_uniform(net, key, row):
+    """Weights and biases uniform in ± 1/√in, as ``torch.nn.Linear`` has them."""
+    row[:] = np.float32(0.0)
+    drawn = draw(key, 0)
+    lane = 0
+    for k in range(len(net.weights)):
+        i, o = net.units[k], net.units[k + 1]
+        bound = 1.0 / math.sqrt(i)
+        w, b = weights(net, row, k), biases(net, row, k)
+        last = k == len(net.weights) - 1
+        for n in range(i * o):
+            value = np.float32((2.0 * uniform(drawn, lane) - 1.0) * bound)
+            lane += 1
+            if last:
+                w[n // i, n % i] = value
+            else:
+                w[n // o, n % o] = value
+        for n in range(o):
+            b[n] = np.float32((2.0 * uniform(drawn, lane) - 1.0) * bound)
+            lane += 1
+
+
+@compiled
+def init_orthogonal(net, key, number, last_gain, row):
+    """Orthogonal weights, zero biases (Saxe, McClelland and Ganguli 2014).
+
+    The gain of hidden layers is √2, as in Stable-Baselines3.
+
+    Args:
+        net: layout.
+        key: of the member.
+        number: tells the networks of one member apart.
+        last_gain: that of the last layer.
+        row: parameters, overwritten.
+    """
+    row[:] = np.float32(0.0)
+    layers = len(net.weights)
+    for k in range(layers):
+        i, o = net.units[k], net.units[k + 1]
+        tall, narrow = max(i, o), min(i, o)
+        q = np.empty((narrow, tall))  # orthonormal rows
+        drawn = draw(key, number * layers + k)
+        for n in range(tall * narrow):
+            q[n % narrow, n // narrow] = normal(drawn, n, tall * narrow)
+        _orthonormalise(q)
+        gain = last_gain if k == layers - 1 else math.sqrt(2.0)
+        w = weights(net, row, k)
+        for a in range(i):
+            for b in range(o):
+                value = np.float32(gain * (q[b, a] if i >= o else q[a, b]))
+                if k == layers - 1:
+                    w[b, a] = value
+                else:
+                    w[a, b] = value
+
+
+@compiled
+def _orthonormalise(q):
+    """Gram and Schmidt's way, each row twice, which is enough (Giraud et al. 2005).
+
+    Of normal numbers it makes a matrix that is distributed uniformly, as a QR
+    decomposition does whose diagonal is made positive.
+    """
+    for i in range(len(q)):
+        for _ in range(2):
+            for j in range(i):
+                product = 0.0
+                for n in range(q.shape[1]):
+                    product += q[i, n] * q[j, n]
+                for n in range(q.shape[1]):
+                    q[i, n] -= product * q[j, n]
+        square = 0.0
+        for n in range(q.shape[1]):
+            square += q[i, n] * q[i, n]
+        length = math.sqrt(square)
+        for n in range(q.shape[1]):
+            q[i, n] /= length
+
+
+# -- in torch --------------------------------------------------------------------------
+
+
+def apply(net: Network, rows: Tensor, x: Tensor) -> Tensor:
+    """Outputs ``(…, B, A)`` for inputs ``(…, B, D)``: what the passes above compute.
+
+    Args:
+        net: layout.
+        rows: parameters ``(…, row)``; the result can be differentiated by them.
+        x: inputs.
+    """
+    last = len(net.weights) - 1
+    for k in range(last + 1):
+        i, o = net.sizes[k], net.sizes[k + 1]
+        flat = rows[..., net.weights[k] : net.weights[k] + i * o]
+        b = rows[..., None, net.biases[k] : net.biases[k] + o]
+        if k == last:
+            return x @ flat.unflatten(-1, (o, i)).mT + b
+        x = x @ flat.unflatten(-1, (i, o)) + b
+        x = x.tanh() if net.tanh else x.relu()
+    raise AssertionError("a network has at least one layer")
+
+
+def real_parameters(net: Network) -> NDArray[np.bool_]:
+    """Which numbers of a row are parameters ``(row,)``; the others are padding."""
+    real = np.zeros(net.row, bool)
+    last = len(net.weights) - 1
+    for k in range(last + 1):
+        shape = net.sizes[k], net.sizes[k + 1]
+        part: Any = np.zeros(shape, bool)
+        part[: net.units[k], : net.units[k + 1]] = True
+        flat = (part.T if k == last else part).ravel()
+        real[net.weights[k] : net.weights[k] + flat.size] = flat
+        real[net.biases[k] : net.biases[k] + net.units[k + 1]] = True
+    return real

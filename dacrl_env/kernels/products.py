@@ -1,0 +1,334 @@
+"""Products of small matrices in single precision.
+
+`matmul` is what matters, the rest is what layers need beside it. It comes close to the
+processor's peak at 64 × 64 because a *tile* keeps a block of the result in registers,
+which a compiler does not find out by itself from plain loops (they reach a third of
+it). The tile is therefore written in the operations of LLVM, which Numba compiles to.
+What it computes is, in Python::
+
+    for r in range(R):
+        for j in range(LINE * V):
+            c[i + r, at + j] = start[at + j] + sum(a[i + r, k] * w[k, at + j] for k ...)
+
+Every element of a result is a chain of fused multiply-adds in the order of k. So its
+bits depend neither on its place nor on the other rows, and not on how wide the vectors
+of the processor are.
+
+Widths (the last axis of ``w`` and ``c``, and what `dot` sums over) are multiples of
+LINE; all else is arbitrary. Rows lie in memory without gaps between their elements;
+``a`` may be a transposed view. Sizes are not checked.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import binding as llvm
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from dacrl_env.kernels.compiling import compiled, external
+from dacrl_env.kernels.views import LINE, address, matrix
+
+_FLOAT, _INT, _INT32 = ir.FloatType(), ir.IntType(64), ir.IntType(32)
+_VECTOR = ir.VectorType(_FLOAT, LINE)  # of AVX-512; LLVM divides it where it must
+_ZERO = ir.Constant(_VECTOR, [0.0] * LINE)
+
+# -- LLVM ------------------------------------------------------------------------------
+
+
+def _pointer(context: Any, builder: Any, kind: Any, array: Any, *indices: Any) -> Any:
+    """Address of an element, and bytes from one row to the next, of a Numba array."""
+    fields = context.make_array(kind)(context, builder, array)
+    strides = cgutils.unpack_tuple(builder, fields.strides, kind.ndim)
+    at = builder.ptrtoint(fields.data, _INT)
+    for index, stride in zip(indices, strides, strict=False):
+        at = builder.add(at, builder.mul(index, stride))
+    return at, strides
+
+
+def _load(builder: Any, address: Any, kind: Any = _VECTOR) -> Any:
+    value = builder.load(builder.inttoptr(address, kind.as_pointer()))
+    value.align = 4
+    return value
+
+
+def _store(builder: Any, value: Any, address: Any) -> None:
+    store = builder.store(value, builder.inttoptr(address, value.type.as_pointer()))
+    store.align = 4
+
+
+def _splat(builder: Any, scalar: Any) -> Any:
+    undefined = ir.Constant(_VECTOR, ir.Undefined)
+    first = builder.insert_element(undefined, scalar, _INT32(0))
+    zeros = ir.Constant(ir.VectorType(_INT32, LINE), [0] * LINE)
+    return builder.shuffle_vector(first, undefined, zeros)
+
+
+def _shuffle(builder: Any, x: Any, y: Any, lanes: Any) -> Any:
+    return builder.shuffle_vector(
+        x, y, ir.Constant(ir.VectorType(_INT32, LINE), list(lanes))
+    )
+
+
+def _fma(builder: Any, x: Any, y: Any, z: Any) -> Any:
+    name = f"llvm.fma.v{LINE}f32"
+    kind = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
+    return builder.call(
+        cgutils.get_or_insert_function(builder.module, kind, name), (x, y, z)
+    )
+
+
+def _tile(R: int, V: int) -> Any:
+    """A tile of R rows and V vectors of columns, by addresses and bytes between."""
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def tile(
+        typing_context: Any,
+        a_at: Any,
+        a_row: Any,
+        a_k: Any,
+        w_at: Any,
+        w_row: Any,
+        c_at: Any,
+        c_row: Any,
+        start_at: Any,
+        K: Any,
+    ) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            a_at, a_row, a_k, w_at, w_row, c_at, c_row, start_at, K = arguments
+            bytes_ = [_INT(4 * LINE * v) for v in range(V)]
+            first = [_load(builder, builder.add(start_at, b)) for b in bytes_]
+            before = builder.block
+            loop = builder.append_basic_block("products")
+            after = builder.append_basic_block("after")
+            builder.branch(loop)
+            builder.position_at_end(loop)
+            k, a_now, w_now = (builder.phi(_INT) for _ in range(3))
+            sums = [[builder.phi(_VECTOR) for _ in range(V)] for _ in range(R)]
+            columns = [_load(builder, builder.add(w_now, b)) for b in bytes_]
+            new = []
+            for r in range(R):
+                address = builder.add(a_now, builder.mul(a_row, _INT(r)))
+                factor = _splat(builder, _load(builder, address, _FLOAT))
+                pairs = zip(columns, sums[r], strict=True)
+                new.append([_fma(builder, factor, x, total) for x, total in pairs])
+            for phi, begin, onwards in (
+                (k, _INT(0), builder.add(k, _INT(1))),
+                (a_now, a_at, builder.add(a_now, a_k)),
+                (w_now, w_at, builder.add(w_now, w_row)),
+                *(
+                    (sums[r][v], first[v], new[r][v])
+                    for r in range(R)
+                    for v in range(V)
+                ),
+            ):
+                phi.add_incoming(begin, before)
+                phi.add_incoming(onwards, loop)
+            again = builder.icmp_signed("<", builder.add(k, _INT(1)), K)
+            builder.cbranch(again, loop, after)
+            builder.position_at_end(after)
+            for r in range(R):
+                row = builder.add(c_at, builder.mul(c_row, _INT(r)))
+                for v in range(V):
+                    _store(builder, new[r][v], builder.add(row, bytes_[v]))
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 9), generate
+
+    return tile
+
+
+def _all_rows(V: int, most: int) -> Any:
+    """A function for all rows and V vectors of columns.
+
+    It has ``most`` rows at a time: sums enough that no addition waits for another, and
+    no more than there are registers for.
+    """
+    many, four, two, one = (_tile(R, V) for R in (most, 4, 2, 1))
+
+    @compiled
+    def all_rows(a, a_row, a_k, w, w_row, c, c_row, start, M, K):
+        i = 0
+        while M - i >= most:
+            many(a + i * a_row, a_row, a_k, w, w_row, c + i * c_row, c_row, start, K)
+            i += most
+        if M - i >= 4:
+            four(a + i * a_row, a_row, a_k, w, w_row, c + i * c_row, c_row, start, K)
+            i += 4
+        if M - i >= 2:
+            two(a + i * a_row, a_row, a_k, w, w_row, c + i * c_row, c_row, start, K)
+            i += 2
+        if M - i >= 1:
+            one(a + i * a_row, a_row, a_k, w, w_row, c + i * c_row, c_row, start, K)
+
+    return all_rows
+
+
+def _has_avx512() -> bool:
+    config: Any = numba.config
+    features = config.CPU_FEATURES
+    if features is not None:
+        return "+avx512f" in features
+    return llvm.get_host_cpu_features().get("avx512f", False)
+
+
+# As many sums as fit the registers: 32 of LINE numbers with AVX-512. The choice does
+# not change a bit of the result.
+WIDE = 4 if _has_avx512() else 1
+_wide = _all_rows(4, 4) if _has_avx512() else _all_rows(1, 6)
+_narrow = _all_rows(1, 8) if _has_avx512() else _wide
+
+
+def _sum_of_products(V: int) -> Any:
+    """A function for the sum of ``x[i, k] * y[j, k]`` for k below n.
+
+    It has LINE × V sums, which are then added in pairs.
+    """
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def sum_of_products(
+        typing_context: Any, x: Any, y: Any, i: Any, j: Any, n: Any
+    ) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            x, y, i, j, n = arguments
+            x_at, _ = _pointer(context, builder, signature.args[0], x, i)
+            y_at, _ = _pointer(context, builder, signature.args[1], y, j)
+            before = builder.block
+            loop = builder.append_basic_block("products")
+            after = builder.append_basic_block("after")
+            builder.branch(loop)
+            builder.position_at_end(loop)
+            k = builder.phi(_INT)
+            sums = [builder.phi(_VECTOR) for _ in range(V)]
+            new = []
+            for v, total in enumerate(sums):
+                at = builder.mul(builder.add(k, _INT(v * LINE)), _INT(4))
+                one = _load(builder, builder.add(x_at, at))
+                other = _load(builder, builder.add(y_at, at))
+                new.append(_fma(builder, one, other, total))
+            following = builder.add(k, _INT(V * LINE))
+            for phi, begin, onwards in (
+                (k, _INT(0), following),
+                *((total, _ZERO, x) for total, x in zip(sums, new, strict=True)),
+            ):
+                phi.add_incoming(begin, before)
+                phi.add_incoming(onwards, loop)
+            builder.cbranch(builder.icmp_signed("<", following, n), loop, after)
+            builder.position_at_end(after)
+            while len(new) > 1:
+                new = [
+                    builder.fadd(one, other)
+                    for one, other in zip(new[::2], new[1::2], strict=True)
+                ]
+            total, half = new[0], LINE // 2
+            while half:
+                turned = [(lane + half) % LINE for lane in range(LINE)]
+                total = builder.fadd(total, _shuffle(builder, total, total, turned))
+                half //= 2
+            return builder.extract_element(total, _INT32(0))
+
+        return types.float32(x, y, types.int64, types.int64, types.int64), generate
+
+    return sum_of_products
+
+
+_short_sum, _long_sum = _sum_of_products(1), _sum_of_products(4)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _transpose_block(
+    typing_context: Any, source: Any, into: Any, i: Any, j: Any
+) -> Any:
+    """``into[j : j + LINE, i : i + LINE] = source[i : i + LINE, j : j + LINE].T``."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        source, into, i, j = arguments
+        at, (row, _) = _pointer(context, builder, signature.args[0], source, i, j)
+        to, (to_row, _) = _pointer(context, builder, signature.args[1], into, j, i)
+        rows = [
+            _load(builder, builder.add(at, builder.mul(row, _INT(r))))
+            for r in range(LINE)
+        ]
+        step = LINE // 2
+        while step:  # exchange squares of `step` numbers with those across the diagonal
+            upper = [k if not k & step else LINE + k - step for k in range(LINE)]
+            lower = [k + step if not k & step else LINE + k for k in range(LINE)]
+            for r in range(LINE):
+                if not r & step:
+                    x, y = rows[r], rows[r + step]
+                    rows[r] = _shuffle(builder, x, y, upper)
+                    rows[r + step] = _shuffle(builder, x, y, lower)
+            step //= 2
+        for r in range(LINE):
+            _store(builder, rows[r], builder.add(to, builder.mul(to_row, _INT(r))))
+        return context.get_dummy_value()
+
+    return types.void(source, into, types.int64, types.int64), generate
+
+
+# -- functions -------------------------------------------------------------------------
+
+
+# The product is compiled once and called by its name: whatever it were a part of would
+# take a second longer to compile.
+_NAME = "dacrl_env_matmul"
+_SIGNATURE = types.void(*[types.int64] * 11)
+
+
+@external(_NAME, _SIGNATURE)
+def _matmul(a, a_row, a_k, w, w_row, c, c_row, start, M, K, N):
+    wide, line = 4 * WIDE * LINE, 4 * LINE  # bytes
+    rest = 4 * N // wide * wide
+    for j in range(0, rest, wide):
+        _wide(a, a_row, a_k, w + j, w_row, c + j, c_row, start + j, M, K)
+    for j in range(rest, 4 * N, line):
+        _narrow(a, a_row, a_k, w + j, w_row, c + j, c_row, start + j, M, K)
+
+
+_call_matmul = types.ExternalFunction(_NAME, _SIGNATURE)
+
+
+@compiled
+def matmul(a, w, c, start):
+    """``c = start + a @ w``: (M, N) from (N,), (M, K) and (K, N).
+
+    N is a multiple of LINE.
+    """
+    M, K = a.shape
+    _call_matmul(
+        address(a), a.strides[0], a.strides[1], address(w), w.strides[0], address(c),
+        c.strides[0], address(start), M, K, c.shape[1],
+    )  # fmt: skip
+
+
+@compiled
+def dot(x, i, y, j):
+    """Sum of the products of row i of ``x`` and row j of ``y``."""
+    return _short_sum(x, y, i, j, x.shape[1])
+
+
+@compiled
+def norm(x):
+    """Euclidean norm of a vector, whose length is a multiple of 4 × LINE."""
+    row = matrix(x, 0, 1, len(x))
+    return np.sqrt(_long_sum(row, row, 0, 0, len(x)))
+
+
+@compiled
+def narrow_matmul(x, y, c, bias):
+    """``c = x @ y.T + bias`` for few rows of y: (M, A) from (M, N), (A, N), (A,)."""
+    for i in range(len(x)):
+        for j in range(len(y)):
+            c[i, j] = _short_sum(x, y, i, j, x.shape[1]) + bias[j]
+
+
+@compiled
+def transpose(source, into):
+    """``into[:N, :M] = source.T``; both sizes multiples of LINE."""
+    for i in range(0, source.shape[0], LINE):
+        for j in range(0, source.shape[1], LINE):
+            _transpose_block(source, into, i, j)

@@ -61,6 +61,10 @@ class MiniGrid:
     Attributes:
         worlds: ``(S, 29)`` every state that can be reached, in lexicographic order;
             its place is its number.
+        starts: ``(n,)`` numbers of the states in which an episode begins.
+        following: ``(S · 7,)`` number of the next state, by state × 7 + action.
+        arrives: ``(S · 7,)`` whether that one is at the goal.
+        images: ``(S, 7, 7, 3)`` what is seen in each state.
     """
 
     observation_shape: tuple[int, ...] = (VIEW, VIEW, 3)
@@ -74,20 +78,19 @@ class MiniGrid:
     ) -> None:
         self.max_episode_steps = max_episode_steps
         self.worlds = _reachable(starts)
-        self._starts = _numbers(self.worlds, starts)
+        self.starts = _numbers(self.worlds, starts)
         outcomes = [_act(self.worlds, action) for action in range(self.num_actions)]
-        # by state × 7 + action
-        self._following = np.stack(
+        self.following = np.stack(
             [_numbers(self.worlds, worlds) for worlds, _ in outcomes], -1
         ).ravel()
-        self._arrives = np.stack([arrives for _, arrives in outcomes], -1).ravel()
-        self._images = _images(self.worlds, see_through_walls)
+        self.arrives = np.stack([arrives for _, arrives in outcomes], -1).ravel()
+        self.images = _images(self.worlds, see_through_walls)
 
     def initial(self, uniforms: Floats, physics: Floats) -> Ints:
         """One of the starts."""
         variables = np.zeros((*uniforms.shape[:-1], 2), np.int64)
-        which = (uniforms[..., 0] * len(self._starts)).astype(np.int64)
-        variables[..., 0] = self._starts[which]
+        which = (uniforms[..., 0] * len(self.starts)).astype(np.int64)
+        variables[..., 0] = self.starts[which]
         return variables
 
     def step(
@@ -100,15 +103,15 @@ class MiniGrid:
         place = variables[..., 0] * self.num_actions + actions
         steps = variables[..., 1] + 1
         following = np.empty_like(variables)
-        following[..., 0] = self._following.take(place)
+        following[..., 0] = self.following.take(place)
         following[..., 1] = steps
-        terminated = self._arrives.take(place)
+        terminated = self.arrives.take(place)
         rewards = terminated * (1 - 0.9 * (steps / self.max_episode_steps))
         return following, rewards, terminated
 
     def observe(self, variables: Ints) -> NDArray[Any]:
         """The agent's view ``(…, 7, 7, 3)``: column and row, the agent at (3, 6)."""
-        return self._images.take(variables[..., 0], axis=0)
+        return self.images.take(variables[..., 0], axis=0)
 
 
 @functools.cache

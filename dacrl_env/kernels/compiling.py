@@ -114,6 +114,7 @@ def digest() -> str:
     """Of all compiled sources and of the compiler, 16 hexadecimal digits."""
     made = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__}".encode())
     for folder in _COMPILED:
-        for path in sorted((PACKAGE / folder).glob("*.py")):
-            made.update(path.name.encode() + path.read_bytes())
+        for path in sorted((PACKAGE / folder).rglob("*.py")):
+            name = path.relative_to(PACKAGE).as_posix()
+            made.update(name.encode() + path.read_bytes())
     return made.hexdigest()[:16]

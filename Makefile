@@ -3,9 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-SOURCES := dacrl_env agents baselines benchmarks tests
+SOURCES := dacrl_command.py dacrl_env agents baselines benchmarks tests
 
-.PHONY: demo test test-slow lint types bench references clean
+.PHONY: demo test test-lowest test-slow lint types bench references clean
 
 demo: $(READY)
 	$(BIN)/dacrl compare dacrl/DQN-CartPole-v0 --policies default linear-epsilon \
@@ -13,6 +13,22 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n auto
+
+# the lower bounds of pyproject.toml, in an environment of their own; Gymnasium's
+# RecordEpisodeStatistics counts members that restart in the same step only from 1.4 on
+LOWEST := .venv-lowest
+LOWEST_TESTS := import vector_env gymnasium_adapter report store snapshot sb3 sb3_learner \
+	dqn search gate controllers dacbench inner_envs
+
+test-lowest: $(LOWEST)/.ready
+	$(LOWEST)/bin/python -m pytest -n 2 $(LOWEST_TESTS:%=tests/test_%.py) --deselect \
+		tests/test_vector_env.py::test_episode_statistics_wrapper
+
+$(LOWEST)/.ready: pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints-lowest.txt \
+		--editable '.[dev]'
+	touch $@
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow -s
@@ -36,4 +52,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 clean:
-	rm -rf .venv build dist runs *.egg-info
+	rm -rf .venv .venv-lowest build dist runs *.egg-info

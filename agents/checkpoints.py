@@ -1,11 +1,13 @@
 """Training states of Stable-Baselines3 models in files, without pickle.
 
 A checkpoint is a directory with a snapshot of the population, a safetensors file of
-the model, and ``checkpoint.json``, which names both and counts once it is in place.
+the model, and ``checkpoint.json``, which counts once it is in place: it names both by
+digests of all that is in them, so that they belong together and are as they were.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import deque
 from pathlib import Path
@@ -18,12 +20,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 
-from dacrl_env.files import write_whole
+from dacrl_env.files import read_json, write_whole
 from dacrl_env.learners.sb3 import random_state
 from dacrl_env.snapshot import Snapshot, SnapshotError, SnapshotNotSupported
 from dacrl_env.store import StoreError
 from dacrl_env.vector_env import PopulationEnv
 
+FORMAT = 2
 _INDEX = "checkpoint.json"
 _HEADER = "dacrl_env.training"
 _NUMBERS = (
@@ -129,15 +132,21 @@ def save(
     path.mkdir(parents=True, exist_ok=True)
     before = _index(path)
     number = 1 if before is None else before["number"] + 1
+    population, model = _population(path, number), _model(path, number)
     try:
         snap = envs.snapshot()
-        snap.save(_population(path, number))
+        snap.save(population)
     except SnapshotNotSupported:  # inner episodes then begin anew
-        envs.snapshot(exact=False).save(_population(path, number))
+        envs.snapshot(exact=False).save(population)
     arrays: dict[str, NDArray[Any]] = {}
     skeleton = json.dumps({"about": about, "trained": _flat(trained, arrays)})
-    write_whole(_model(path, number), to_bytes(arrays, {_HEADER: skeleton}))
-    write_whole(path / _INDEX, json.dumps({"number": number}).encode())
+    data = to_bytes(arrays, {_HEADER: skeleton})
+    write_whole(model, data)
+    index: dict[str, Any] = {"format": FORMAT, "number": number}
+    index["population"] = _digest(population.read_bytes())
+    index["model"] = _digest(data)
+    index["checksum"] = _checksum(index)
+    write_whole(path / _INDEX, json.dumps(index).encode())
     if before is not None:
         for old in (_population(path, number - 1), _model(path, number - 1)):
             old.unlink(missing_ok=True)
@@ -162,6 +171,12 @@ def load(path: Path, envs: PopulationEnv) -> tuple[dict[str, Any], dict[str, Any
     assert index is not None
     number = index["number"]
     try:
+        for name, file_path in (
+            ("population", _population(path, number)),
+            ("model", _model(path, number)),
+        ):
+            if _digest(file_path.read_bytes()) != index[name]:
+                raise ValueError(f"{file_path.name} is not the file that was written")
         with safe_open(_model(path, number), framework="numpy") as file:
             content = json.loads((file.metadata() or {})[_HEADER])
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -180,11 +195,25 @@ def _index(path: Path) -> dict[str, Any] | None:
     if not file.exists():
         return None
     try:
-        return {"number": int(json.loads(file.read_text())["number"])}
-    except (ValueError, KeyError, TypeError) as error:
+        index = read_json(file.read_bytes())
+        if index.get("format") != FORMAT:
+            raise ValueError(f"its format is {index.get('format')!r}, not {FORMAT}")
+        if index.get("checksum") != _checksum(index):
+            raise ValueError("its checksum does not match")
+    except ValueError as error:
         raise StoreError(
             f"{file} is damaged ({error}); delete its directory to train anew"
         ) from error
+    return index
+
+
+def _checksum(index: dict[str, Any]) -> str:
+    rest = {name: value for name, value in index.items() if name != "checksum"}
+    return _digest(json.dumps(rest, sort_keys=True).encode())
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _population(path: Path, number: int) -> Path:

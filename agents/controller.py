@@ -25,6 +25,7 @@ ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
 }
 OUTPUTS = ("clip", "tanh", "argmax")
 CLIP = 10.0  # normalised observations, as in Stable-Baselines3's VecNormalize
+_MOST = 10**6  # decisions of a run, and of those that are seen at once
 _EPSILON = 1e-8  # added to their variance, likewise
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -58,7 +59,19 @@ class About:
 
     def __post_init__(self) -> None:
         for name in ("hyperparameters", "rows"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            value = getattr(self, name)
+            if not isinstance(value, list | tuple) or not all(
+                isinstance(one, str) for one in value
+            ):
+                raise ValueError(f"{name} of a controller must be names, got {value!r}")
+            object.__setattr__(self, name, tuple(value))
+        for name in ("history", "decisions"):
+            value = getattr(self, name)
+            if type(value) is not int or not 1 <= value <= _MOST:
+                raise ValueError(
+                    f"{name} of a controller must be a whole number from 1 to "
+                    f"{_MOST:,}, got {value!r}"
+                )
         if self.activation not in ACTIVATIONS:
             raise ValueError(
                 f"unknown activation {self.activation!r}; valid: "

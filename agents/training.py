@@ -21,7 +21,8 @@ import inspect
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +39,19 @@ from stable_baselines3.common.vec_env import (
     VecNormalize,
 )
 
+from dacrl_env import checks
 from dacrl_env.actions import check_names
 from dacrl_env.evaluation import evaluate, suitable_options
 from dacrl_env.integrations.sb3 import to_sb3
 from dacrl_env.learners.sb3 import random_state
+from dacrl_env.locks import journal_lock
 from dacrl_env.policies import METHODS, Cost, Fitted, from_json, to_json
+from dacrl_env.provenance import NoSource
 from dacrl_env.registration import get_task
 from dacrl_env.settings import resolve
 from dacrl_env.store import Store, canonical
 from dacrl_env.tasks import Task
-from dacrl_env.trials import fit_key, journal_path
+from dacrl_env.trials import fit_key, is_rehearsal, journal_path, rehearsal_ends
 from dacrl_env.vector_env import PopulationEnv
 from dacrl_env.version import __version__
 
@@ -126,24 +130,31 @@ class Outer:
 
         Raises:
             ValueError: options of the wrong kind, unknown observation rows, or a
-                budget below one round.
+                budget below one round; or every controller that was tried failed.
+            Busy: somebody, perhaps this process, has the checkpoints in use.
             StoreError: a damaged checkpoint.
         """
+        task, budget = get_task(task), int(budget)
+        alone: AbstractContextManager[Any] = nullcontext()
+        if store is not None:
+            key = fit_key(task, self, budget, seed, task_kwargs)
+            alone = journal_lock(store.directory, key)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
             # Stable-Baselines3 draws from the global generators
-            with random_state.globals_kept():
+            with alone, random_state.globals_kept():
                 training = _Training(
-                    self,
-                    get_task(task),
-                    int(budget),
+                    replace(self, num_workers=1) if is_rehearsal() else self,
+                    task,
+                    budget,
                     seed,
                     store,
                     progress,
                     task_kwargs,
                 )
                 try:
+                    rehearsal_ends()
                     return training.run()
                 finally:
                     training.venv.close()
@@ -280,6 +291,8 @@ class _Training:
         self.options = suitable_options(policy, task, options)
         settings = resolve(task, split="tuning", reward=method.reward, **self.options)
         self.decisions = settings.budget // settings.decision_interval
+        budget = checks.whole("a tuning budget", budget)
+        seed = checks.seed(seed)
         self._divide(budget, settings.budget)
         first, held_out = (
             np.random.SeedSequence((seed, use)).generate_state(
@@ -290,8 +303,12 @@ class _Training:
         )
         self.trial_seeds = [int(word) for word in held_out]
         self.path = self.folder = None
+        key = None
         if store is not None:
-            key = fit_key(task, method, budget, seed, options)
+            # without a name there is no checkpoint
+            with suppress(NoSource):
+                key = fit_key(task, method, budget, seed, options)
+        if store is not None and key is not None:
             self.path = journal_path(store.directory, key)
             digest = hashlib.sha256(canonical(key).encode()).hexdigest()[:8]
             name = f"{type(method).__name__}-{task.id.replace('/', '-')}-{seed}"
@@ -369,6 +386,12 @@ class _Training:
                 self._checkpoint()
                 saved = time.monotonic()
         self.model.logger.close()
+        if not course.incumbents:
+            raise ValueError(
+                f"no controller for {self.task.id} to return: in every trial all runs "
+                "diverged (a loss, gradient or parameter became non-finite); control "
+                f"smaller ranges of {', '.join(self.controlled)}"
+            )
         _, policy = course.incumbents[-1]
         # the incumbent stands until all is spent
         incumbents = [*course.incumbents, (self.seen.cost, policy)]
@@ -417,6 +440,8 @@ class _Training:
             missing = self.decisions - scores.count()
             sums = scores.sum() + missing * scores.last()
             score = float((sums / self.decisions).mean())
+        if ends["diverged"].all():
+            score = -np.inf  # this controller has failed
         if score > self.course.best:
             self.course.best = score
             self.course.incumbents.append((self.seen.cost, controller))

@@ -23,10 +23,16 @@ from dacrl_env.isolation import as_usual
 from dacrl_env.policies import Cost, Fitted, Policy
 from dacrl_env.store import Store
 from dacrl_env.tasks import Task
-from dacrl_env.trials import Trials, check_objective
+from dacrl_env.trials import Trials, check_objective, check_usable
 
-from .race import default_candidate
-from .search import Tellable, check_candidates, go_on, require, search_space
+from .search import (
+    Tellable,
+    check_candidates,
+    default_candidate,
+    go_on,
+    require,
+    search_space,
+)
 from .search_space import ROWS
 
 
@@ -49,6 +55,8 @@ class CMAES:
         sigma: initial standard deviation, as a share of a range.
         start: name to value of parameters of the space (`SearchSpace.names`) around
             which the distribution begins, instead of what keeps the default.
+        default_first: the first candidate is where the distribution begins; it is
+            charged as any.
 
     Raises:
         ValueError: numbers out of range; see `SearchSpace` and `Trials`.
@@ -63,6 +71,7 @@ class CMAES:
     generation: int = 12
     sigma: float = 0.08
     start: Mapping[str, float] | None = None
+    default_first: bool = False
 
     def __post_init__(self) -> None:
         check_objective(self.objective)
@@ -106,15 +115,20 @@ class CMAES:
         search = cma.CMAEvolutionStrategy(
             default_candidate(space, self.start), self.sigma, options
         )
+        if self.default_first:
+            search.inject([search.mean], force=True)
         tellable = Tellable(trials)
         course: list[tuple[Cost, Policy]] = []
+        best = -np.inf
         n, S = self.generation, self.seeds
         while trials.left >= trials.steps * S * n:
             asked = search.ask()
             trials.begin(trials.tuning_seeds(S, first=S * len(course)) * n)
             seen = go_on(trials, space, np.array(asked), S, 0, trials.decisions)
             scores = seen.objective(self.objective).reshape(n, S).mean(1)
+            best = max(best, float(scores.max()))
             search.tell(asked, [-score for score in tellable(scores)])
             mean = np.clip(search.result.xfavorite, 0, 1)
             course.append((trials.cost, space.policy(mean, trials.decisions)))
+        check_usable(best, trials)
         return trials.fitted(course[-1][1], course)

@@ -29,6 +29,7 @@ class FreezeWhenGood:
         self.threshold = threshold
         self.config = config
         self.hyperparameters = ("learning_rate", *config)
+        self.extremes = {name: (value, value) for name, value in config.items()}
 
     def reset(self, envs: PopulationEnv, seed: int) -> None:
         """Translate both configurations into actions."""

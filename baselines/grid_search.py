@@ -18,7 +18,13 @@ from dacrl_env.store import Store
 from dacrl_env.tasks import Task
 from dacrl_env.trials import Trials, check_objective
 
-from .search import Incumbent, check_candidates, search_space, train
+from .search import (
+    Incumbent,
+    check_candidates,
+    default_candidate,
+    search_space,
+    train,
+)
 from .search_space import SearchSpace
 
 
@@ -50,6 +56,8 @@ class GridSearch:
         seeds: tuning runs a candidate.
         objective: of a run: "final", "best" or "auc" of the observed score.
         population: runs trained side by side.
+        default_first: what keeps every default is tried before the grid; it is
+            charged as any.
 
     Raises:
         ValueError: see `SearchSpace` and `Trials`.
@@ -61,6 +69,7 @@ class GridSearch:
     seeds: int = 1
     objective: str = "final"
     population: int = 64
+    default_first: bool = False
 
     def __post_init__(self) -> None:
         check_objective(self.objective)
@@ -87,10 +96,13 @@ class GridSearch:
         points = self.points
         if points is None:
             paid = trials.left // (trials.steps * self.seeds)
-            points = most_points(paid, dimensions)
+            points = most_points(paid - self.default_first, dimensions)
         # first the number alone: a grid that is too large may not fit into memory
-        check_candidates(trials, self.seeds, max(points, 1) ** dimensions)
+        number = max(points, 1) ** dimensions + self.default_first
+        check_candidates(trials, self.seeds, number)
         candidates = distinct(space, points)
+        if self.default_first:
+            candidates = np.vstack([default_candidate(space), candidates])
         best = Incumbent(space, trials)
         size = max(1, self.population // self.seeds)
         for first in range(0, len(candidates), size):

@@ -25,7 +25,7 @@ from dacrl_env.store import Store
 from dacrl_env.tasks import Task
 from dacrl_env.trials import Trials, check_objective
 
-from .search import Incumbent, check_candidates, go_on, search_space
+from .search import Incumbent, check_candidates, go_on, search_space, with_default
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -151,6 +151,7 @@ class SuccessiveHalving:
         family: of `SearchSpace`: "static", "schedule", "freeze", "switch" or "gate".
         seeds: tuning runs a candidate.
         objective: of a run: "final", "best" or "auc" of the observed score so far.
+        default_first: the first candidate keeps every default; it is charged as any.
 
     Raises:
         ValueError: eta below 2; see `SearchSpace` and `Trials`.
@@ -161,6 +162,7 @@ class SuccessiveHalving:
     family: str = "static"
     seeds: int = 1
     objective: str = "final"
+    default_first: bool = False
 
     def __post_init__(self) -> None:
         check_objective(self.objective)
@@ -198,6 +200,8 @@ class SuccessiveHalving:
             if not rungs:
                 return best.fitted()
             candidates = space.sample(generator, rungs[0][0])
+            if self.default_first and not best.course:
+                candidates = with_default(space, candidates)
             race(best, candidates, rungs, self.seeds, self.objective)
         raise AssertionError("a cycle has no end")
 

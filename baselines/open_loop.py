@@ -37,6 +37,7 @@ class OpenLoop:
             )
         self.values = {name: [float(v) for v in c] for name, c in values.items()}
         self.hyperparameters = tuple(self.values)
+        self.extremes = {n: (min(c), max(c)) for n, c in self.values.items()}
         self.decisions = next(iter(lengths.values()))
 
     def arguments(self) -> dict[str, Any]:

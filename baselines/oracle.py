@@ -32,7 +32,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import closing
+from dataclasses import asdict, dataclass, fields
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -42,19 +44,24 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from dacrl_env import stats
+from dacrl_env import checks, stats
 from dacrl_env.actions import check_names, check_range
+from dacrl_env.comparison import check as check_comparison
 from dacrl_env.comparison import compare, fit
+from dacrl_env.files import write_text
+from dacrl_env.given import checked_seeds
 from dacrl_env.policies import Cost
 from dacrl_env.population import Population
+from dacrl_env.provenance import version
 from dacrl_env.registration import get_task
 from dacrl_env.report import summarize
+from dacrl_env.results import named
 from dacrl_env.settings import Settings, resolve
 from dacrl_env.snapshot import Snapshot, SnapshotNotSupported, capture
 from dacrl_env.store import Store
 from dacrl_env.tasks import FINAL_REPORT_EPISODES, Task
+from dacrl_env.trials import settings_key
 from dacrl_env.units import run_units
-from dacrl_env.version import __version__
 
 from .race import around
 from .search_space import SearchSpace
@@ -269,11 +276,11 @@ def write(results: Sequence[Dynamics], directory: str | os.PathLike[str]) -> Pat
     """
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
-    table(results).to_csv(folder / "dynamics.csv", index=False)
+    write_text(folder / "dynamics.csv", table(results).to_csv(index=False))
     rows = pd.concat([result.rows for result in results], ignore_index=True)
-    rows.to_csv(folder / "points.csv", index=False)
+    write_text(folder / "points.csv", rows.to_csv(index=False))
     path = folder / "dynamics.md"
-    path.write_text(markdown(results) + "\n", encoding="utf-8")
+    write_text(path, markdown(results) + "\n")
     return path
 
 
@@ -305,7 +312,7 @@ def oracle(
     *,
     store: Store | str | os.PathLike[str],
     tuning_budget: int | None = None,
-    seeds: Sequence[int] = range(TEST_SEEDS),
+    seeds: int | Sequence[int] = range(TEST_SEEDS),
     runs: int = RUNS,
     configurations: int = CONFIGURATIONS,
     streams: int = STREAMS,
@@ -320,7 +327,7 @@ def oracle(
         store: a store or its directory.
         tuning_budget: inner environment steps of training, for each family's search;
             None: `SEARCH_RUNS` complete runs.
-        seeds: of the test runs.
+        seeds: of the test runs, at least 2. A number n is range(n).
         runs: of the incumbent, the tuned static configuration.
         configurations: branches, continuing among them; drawn from the search space,
             half of them near the incumbent.
@@ -328,7 +335,7 @@ def oracle(
             valued.
         workers: processes.
         show_progress: progress bars on standard error.
-        **task_kwargs: options of the environment; JSON values.
+        **task_kwargs: options of the environment.
 
     Returns:
         Where the runs of a task cannot be copied, (a) alone, with a note.
@@ -339,9 +346,18 @@ def oracle(
     """
     task = get_task(task)
     store = store if isinstance(store, Store) else Store(store)
-    _check(runs, configurations, streams, task_kwargs)
-    steps = task_kwargs.get("budget") or task.budget
-    spend = SEARCH_RUNS * steps if tuning_budget is None else int(tuning_budget)
+    check(
+        task,
+        store=store,
+        tuning_budget=tuning_budget,
+        seeds=seeds,
+        runs=runs,
+        configurations=configurations,
+        streams=streams,
+        workers=workers,
+        **task_kwargs,
+    )
+    spend = _spend(task, tuning_budget, task_kwargs)
     note = _why_not(task, task_kwargs)
     frame = compare(
         task,
@@ -378,6 +394,48 @@ def oracle(
     rows = pd.concat(parts, ignore_index=True)
     rows.insert(0, "task", task.id)
     return Dynamics(task.id, rows, costs, tried, tags(rows), note)
+
+
+def check(
+    task: str | Task,
+    *,
+    store: Store | str | os.PathLike[str],
+    tuning_budget: int | None,
+    seeds: int | Sequence[int],
+    runs: int,
+    configurations: int,
+    streams: int,
+    workers: int,
+    **task_kwargs: Any,
+) -> None:
+    """What `oracle` checks before anything is run; for measurements still to come.
+
+    Raises:
+        ValueError, OSError: as `oracle`.
+    """
+    task = get_task(task)
+    _check(runs, configurations, streams, task_kwargs)
+    if len(checked_seeds(seeds)) < 2:
+        raise ValueError(f"at least 2 seeds are needed for intervals, got {seeds!r}")
+    check_comparison(
+        task,
+        ["default"],
+        seeds,
+        methods=[_STATIC, _SCHEDULE],
+        tuning_budget=_spend(task, tuning_budget, task_kwargs),
+        runs=1,
+        store=store,
+        workers=workers,
+        **task_kwargs,
+    )
+    if not _why_not(task, task_kwargs):
+        _planned(task, {}, runs, configurations, streams, POINTS, 0, task_kwargs)
+
+
+def _spend(task: Task, tuning_budget: int | None, options: Mapping[str, Any]) -> int:
+    """Training steps of the search, for each of the two families."""
+    steps: int = options.get("budget") or task.budget
+    return SEARCH_RUNS * steps if tuning_budget is None else int(tuning_budget)
 
 
 def open_loop(frame: pd.DataFrame) -> pd.DataFrame:
@@ -441,12 +499,12 @@ def _check(
 
 def _why_not(task: Task, options: Mapping[str, Any]) -> str:
     """Why runs of a task cannot be branched; empty if they can."""
-    probe = Population(resolve(task, **options), 1)
-    try:
-        capture(probe.state)
-        probe.snapshot()
-    except SnapshotNotSupported as error:
-        return f"{task.id} has no branching: {error}"
+    with closing(Population(resolve(task, **options), 1)) as probe:
+        try:
+            capture(probe.state)
+            probe.snapshot()
+        except SnapshotNotSupported as error:
+            return f"{task.id} has no branching: {error}"
     return ""
 
 
@@ -491,7 +549,7 @@ def branching(
         seed: names the runs and the configurations.
         workers: processes.
         show_progress: a progress bar on standard error.
-        **task_kwargs: options of the environment; with a store, JSON values.
+        **task_kwargs: options of the environment.
 
     Raises:
         ValueError: unknown names or options, or numbers that are too small.
@@ -515,7 +573,7 @@ def branching(
         units = list(zip(parts, wanted, strict=True))
         frames = run_units(
             store,
-            [plan.key(part, branches, choosing) for part, branches in units],
+            named(store, [partial(plan.key, *unit, choosing) for unit in units]),
             [(_unit, (plan, part, branches, choosing)) for part, branches in units],
             [_size(plan, part, branches) for part, branches in units],
             workers,
@@ -601,20 +659,21 @@ class _Plan:
     def key(
         self, part: list[int], branches: list[_Branches], choosing: bool
     ) -> dict[str, Any]:
-        """Names a unit of work: everything that its result depends on."""
-        about = asdict(self)
+        """Names a unit of work: everything that its result depends on.
+
+        Raises:
+            NoSource: of the task or an option it cannot be told.
+        """
+        about = {f.name: getattr(self, f.name) for f in fields(self)}
         del about["task"], about["options"]
         # a unit does not depend on the runs and streams of others
         about["seeds"] = [self.seeds[r] for r in part]
         return {
             "kind": "branching",
-            "version": __version__,
+            "version": version(),
             "task": self.task.id,
             "definition": self.task.definition(),
-            "settings": {
-                k: list(v) if isinstance(v, tuple) else v
-                for k, v in self.options.items()
-            },
+            "settings": settings_key(self.options),
             **about,
             "part": part,
             "branches": [asdict(b) for b in branches],
@@ -632,7 +691,7 @@ def _planned(
     seed: int,
     options: dict[str, Any],
 ) -> _Plan:
-    settings = resolve(task, **options)
+    settings, seed = resolve(task, **options), checks.seed(seed)
     known = {h.name: h for h in settings.controlled}
     check_names(incumbent, list(known), "hyperparameter")
     for name, value in incumbent.items():
@@ -698,8 +757,20 @@ def _unit(
         ``stream``, ``score`` and its own ``env_steps`` and ``eval_steps``; and one for
         each incumbent run, of kind "incumbent", without a score.
     """
-    R = len(part)
-    runs = Population(plan.settings(choosing), R)
+    runs = Population(plan.settings(choosing), len(part))
+    with closing(runs):
+        return _branched(plan, runs, part, branches, choosing, progress)
+
+
+def _branched(
+    plan: _Plan,
+    runs: Population,
+    part: list[int],
+    branches: list[_Branches],
+    choosing: bool,
+    progress: Callable[[int], Any],
+) -> pd.DataFrame:
+    R = runs.size
     zeros = np.zeros(R, np.int64)
     runs.start(np.arange(R), np.array([plan.seeds[r] for r in part]), zeros, zeros)
     values = np.array(plan.values, np.float64)
@@ -739,15 +810,15 @@ def _forks(
     frames = []
     blocks = -(-len(cells) // SIDE_BY_SIDE)
     for rows in np.array_split(np.arange(len(cells)), blocks):
-        forks = Population(plan.settings(choosing), len(rows))
-        forks.restore(snap.select(run[rows] - part[0]))
-        forks.new_streams(np.arange(len(rows)), marks[rows])
-        before = forks.info()
-        for _ in range(plan.decisions - branch.point):
-            forks.advance(values[rows])
-            progress(len(rows) * plan.interval)
-        after = forks.info()
-        score = after["score"] if choosing else forks.final_report()
+        with closing(Population(plan.settings(choosing), len(rows))) as forks:
+            forks.restore(snap.select(run[rows] - part[0]))
+            forks.new_streams(np.arange(len(rows)), marks[rows])
+            before = forks.info()
+            for _ in range(plan.decisions - branch.point):
+                forks.advance(values[rows])
+                progress(len(rows) * plan.interval)
+            after = forks.info()
+            score = after["score"] if choosing else forks.final_report()
         frame = _frame(
             run[rows], branch.kind, branch.point, label[rows], stream[rows], score
         )

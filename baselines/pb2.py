@@ -69,6 +69,7 @@ class PB2:
     quantile: float = 0.25
     objective: str = "final"
     points: int = 1_000
+    default_first: bool = False
 
     def __post_init__(self) -> None:
         check_objective(self.objective)
@@ -123,6 +124,7 @@ class PB2:
             interval=self.interval,
             quantile=self.quantile,
             objective=self.objective,
+            default_first=self.default_first,
         )
 
 

@@ -16,12 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dacrl_env.actions import twelve_digits
+from dacrl_env.checks import unknown
 from dacrl_env.policies import Fitted
 from dacrl_env.store import Store
-from dacrl_env.tasks import Hyperparameter, Task
-from dacrl_env.trials import Observed, Trials, check_objective
+from dacrl_env.tasks import LEAST_COMPLEMENT, Hyperparameter, Task
+from dacrl_env.trials import Observed, Trials, check_objective, check_usable
 
 from .open_loop import OpenLoop
+from .search import with_default
 from .search_space import SearchSpace
 
 EXPLOITS = ("both", "weights")
@@ -50,6 +52,7 @@ class PBT:
         exploit: what comes from the donor: "both" its weights and hyperparameters,
             which are then perturbed, as in the paper; or its "weights" alone, and the
             member's own hyperparameters are perturbed. The others keep all in either.
+        default_first: the first member begins with the defaults.
 
     Raises:
         ValueError: values outside of their ranges, or a population too small for the
@@ -64,6 +67,7 @@ class PBT:
     resample: float = 0.25
     objective: str = "final"
     exploit: str = "both"
+    default_first: bool = False
 
     def __post_init__(self) -> None:
         check_objective(self.objective)
@@ -78,9 +82,7 @@ class PBT:
         if not 0 <= self.resample <= 1:
             raise ValueError(f"resample must lie in [0, 1], got {self.resample}")
         if self.exploit not in EXPLOITS:
-            raise ValueError(
-                f"unknown exploit {self.exploit!r}; valid: {', '.join(EXPLOITS)}"
-            )
+            raise ValueError(unknown("exploit", self.exploit, EXPLOITS))
 
     def fit(
         self,
@@ -117,6 +119,7 @@ class PBT:
             interval=self.interval,
             quantile=self.quantile,
             objective=self.objective,
+            default_first=self.default_first,
         )
 
 
@@ -184,7 +187,12 @@ def perturb(h: Hyperparameter, values: Floats, factors: Floats) -> Floats:
     direction of the factor, up to the end of the range.
     """
     if h.scale == "log_complement":
-        moved = 1 - (1 - values) * factors
+        complement = 1 - values
+        if h.high == 1:  # at 1 it would stay for ever
+            complement = np.maximum(complement, LEAST_COMPLEMENT)
+        moved = 1 - complement * factors
+        if h.high == 1:
+            moved = np.where(moved > 1 - LEAST_COMPLEMENT, 1.0, moved)
     else:
         first = _FIRST_SHARE * (h.high - h.low)
         stuck = (values == 0) & (factors > 1)
@@ -242,6 +250,7 @@ def evolve(
     interval: int,
     quantile: float,
     objective: str,
+    default_first: bool = False,
 ) -> Fitted:
     """Train a population, exploiting after every ``interval`` decisions.
 
@@ -254,10 +263,11 @@ def evolve(
         interval: decisions.
         quantile: share.
         objective: name.
+        default_first: see `PBT`.
 
     Raises:
         ValueError: the budget is below the population's runs, the interval leaves no
-            exploit, or the inner environments cannot be copied.
+            exploit, the inner environments cannot be copied, or all members diverged.
     """
     P = _size(trials, population, quantile)
     if interval >= trials.decisions:
@@ -266,9 +276,13 @@ def evolve(
             f"{trials.decisions} decisions; valid: below that number"
         )
     columns, course = searched(space), Course()
+    trials.check_fork()  # in a rehearsal, which ends with the next line
     trials.begin(trials.tuning_seeds(P))
     trials.check_fork()
-    values = space.values(space.sample(generator, P), 1)[0]
+    candidates = space.sample(generator, P)
+    if default_first:
+        candidates = with_default(space, candidates)
+    values = space.values(candidates, 1)[0]
     left = trials.decisions
     while True:
         K = min(interval, left)
@@ -283,7 +297,9 @@ def evolve(
             trials.fork(parents)
             values[np.ix_(children, columns)] = changed(course, parents)
         course.parents.append(parents)
-    best = int(np.argmax(seen.objective(objective)))
+    scores = seen.objective(objective)
+    best = int(np.argmax(scores))
+    check_usable(float(scores[best]), trials)
     # what was applied, not what was asked for: caps and rounding are part of it
     table = lineage(course.parents, [seen.applied for seen in course.rounds], best)
     schedule = {

@@ -19,14 +19,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dacrl_env.actions import check_names, check_range
 from dacrl_env.policies import Fitted
 from dacrl_env.store import Store
 from dacrl_env.tasks import Task
 from dacrl_env.trials import Trials, check_objective
 
 from .hyperband import promote
-from .search import Incumbent, check_candidates, go_on, search_space
+from .search import (
+    Incumbent,
+    check_candidates,
+    default_candidate,
+    go_on,
+    search_space,
+)
 from .search_space import ROWS, SearchSpace
 
 NEAR = 0.15  # standard deviation of what lies near, as a share of a range
@@ -54,27 +59,6 @@ def around(
     result = np.where(np.arange(n)[:, None] % 2 == 1, near, anywhere)
     result[0] = middle
     return result
-
-
-def default_candidate(
-    space: SearchSpace, others: Mapping[str, float] | None = None
-) -> Floats:
-    """The candidate ``(k,)`` that keeps every hyperparameter at its default.
-
-    Args:
-        space: of the candidate.
-        others: parameters of the space that are to be different, by name.
-
-    Raises:
-        ValueError: an unknown parameter, or a value out of range.
-    """
-    known = {d.name: d for d in space.dimensions}
-    others = others or {}
-    check_names(others, list(known), "parameter")
-    for name, value in others.items():
-        check_range(known[name], value)
-    parameters = {d.name: d.default for d in space.dimensions} | dict(others)
-    return np.clip(space.encode([parameters])[0], 0.0, 1.0)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from .search import (
     check_candidates,
     search_space,
     train,
+    with_default,
 )
 
 
@@ -36,6 +37,7 @@ class RandomSearch:
         seeds: tuning runs a candidate.
         objective: of a run: "final", "best" or "auc" of the observed score.
         population: runs trained side by side.
+        default_first: the first candidate keeps every default; it is charged as any.
 
     Raises:
         ValueError: see `SearchSpace` and `Trials`.
@@ -46,6 +48,7 @@ class RandomSearch:
     seeds: int = 1
     objective: str = "final"
     population: int = 64
+    default_first: bool = False
 
     def __post_init__(self) -> None:
         check_objective(self.objective)
@@ -73,6 +76,8 @@ class RandomSearch:
         # runs that diverge leave steps for further candidates
         while n := affordable(trials, self.seeds, self.population):
             candidates = space.sample(generator, n)
+            if self.default_first and not best.course:
+                candidates = with_default(space, candidates)
             best.offer(
                 candidates,
                 *train(trials, space, candidates, self.seeds, self.objective),

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
+from dacrl_env.actions import check_names, check_range
 from dacrl_env.policies import Cost, Fitted, Policy
-from dacrl_env.trials import Observed, Trials
+from dacrl_env.trials import Observed, Trials, check_usable
 
 from .search_space import ROWS, SearchSpace
 
@@ -62,7 +63,12 @@ class Incumbent:
         self._paid = self.trials.cost
 
     def fitted(self) -> Fitted:
-        """The result of the method."""
+        """The result of the method.
+
+        Raises:
+            ValueError: every candidate failed.
+        """
+        check_usable(self.score, self.trials)
         _, policy = self.course[-1]
         # the incumbent stands until all is spent
         course = [*self.course, (self.trials.cost, policy)]
@@ -144,7 +150,38 @@ def search_space(
     """The space of a family for the task of `trials`; see `SearchSpace`."""
     task = trials.task
     returns = (task.random_return, task.reference_return)
-    return SearchSpace(trials.controlled, bounds, family, rows, returns)
+    space = SearchSpace(trials.controlled, bounds, family, rows, returns)
+    if family == "gate":
+        check_names(rows, trials.observation_names(), "observation row")
+    return space
+
+
+def default_candidate(
+    space: SearchSpace, others: Mapping[str, float] | None = None
+) -> Floats:
+    """The candidate ``(k,)`` that keeps every hyperparameter at its default.
+
+    Args:
+        space: of the candidate.
+        others: parameters of the space that are to be different, by name.
+
+    Raises:
+        ValueError: an unknown parameter, or a value out of range.
+    """
+    known = {d.name: d for d in space.dimensions}
+    others = others or {}
+    check_names(others, list(known), "parameter")
+    for name, value in others.items():
+        check_range(known[name], value)
+    parameters = {d.name: d.default for d in space.dimensions} | dict(others)
+    return np.clip(space.encode([parameters])[0], 0.0, 1.0)
+
+
+def with_default(space: SearchSpace, candidates: Floats) -> Floats:
+    """Candidates ``(n, k)`` of which the first keeps every default instead."""
+    result = candidates.copy()
+    result[:1] = default_candidate(space)
+    return result
 
 
 # -- searchers of other packages ------------------------------------------------------
@@ -183,6 +220,15 @@ def from_suggestion(space: SearchSpace, given: Mapping[str, float]) -> list[floa
         else float(given[name])
         for name in space.names
     ]
+
+
+def to_suggestion(space: SearchSpace, candidate: Floats) -> dict[str, float]:
+    """What `from_suggestion` makes the candidate ``(k,)`` of."""
+    given: dict[str, float] = {}
+    for name, position in zip(space.names, candidate, strict=True):
+        n = space.choices.get(name)
+        given[name] = float(position) if n is None else min(int(position * n), n - 1)
+    return given
 
 
 class Tellable:

@@ -14,6 +14,7 @@ from dacrl_env.agents.controller import About, Controller
 from numpy.typing import ArrayLike, NDArray
 
 from dacrl_env.actions import ActionMap, check_names, check_range, twelve_digits
+from dacrl_env.checks import real, unknown
 from dacrl_env.observations import signed_decades
 from dacrl_env.tasks import Hyperparameter
 from dacrl_env.trials import Rule
@@ -54,8 +55,9 @@ class SearchSpace:
 
     Args:
         controlled: hyperparameters of the environment.
-        bounds: name to lowest and highest value, of the hyperparameters to search;
-            None: all that are controlled, over their whole range.
+        bounds: name to a tuple (or array) of lowest and highest value, of the
+            hyperparameters to search; None: all that are controlled, over their whole
+            range. A list would be one of values to choose from, and is refused.
         family: one of `FAMILIES`.
         rows: observation rows of the family "gate"; with ``("progress",)`` alone it is
             a schedule.
@@ -69,13 +71,13 @@ class SearchSpace:
     def __init__(
         self,
         controlled: Sequence[Hyperparameter],
-        bounds: Mapping[str, Sequence[float]] | None = None,
+        bounds: Mapping[str, Sequence[float] | NDArray[Any]] | None = None,
         family: str = "static",
         rows: Sequence[str] = ROWS,
         returns: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         if family not in FAMILIES:
-            raise ValueError(f"unknown family {family!r}; valid: {', '.join(FAMILIES)}")
+            raise ValueError(unknown("family", family, FAMILIES))
         known = {h.name: h for h in controlled}
         if not isinstance(bounds, Mapping | None):
             raise ValueError(
@@ -304,10 +306,17 @@ class SearchSpace:
         return np.rint(values) if h.integer else values
 
 
-def _narrowed(h: Hyperparameter, bounds: Sequence[float]) -> Hyperparameter:
-    if not isinstance(bounds, Sequence) or len(bounds) != 2:
-        raise ValueError(f"bounds of {h.name} must be low and high, got {bounds!r}")
-    low, high = map(float, bounds)
+def _narrowed(h: Hyperparameter, bounds: Any) -> Hyperparameter:
+    if isinstance(bounds, list | set | frozenset):
+        raise ValueError(
+            f"{bounds!r} for {h.name} may be values to choose from, which are not "
+            "searched; a range is a tuple, (low, high)"
+        )
+    if not isinstance(bounds, tuple | np.ndarray) or np.shape(bounds) != (2,):
+        raise ValueError(
+            f"bounds of {h.name} must be a tuple (low, high), got {bounds!r}"
+        )
+    low, high = (float(real(f"a bound of {h.name}", x)) for x in bounds)
     if not low < high:
         raise ValueError(f"bounds of {h.name} are inverted or empty: {low}, {high}")
     if h.integer and not (low.is_integer() and high.is_integer()):

@@ -21,11 +21,11 @@ import numpy as np
 from dacrl_env.policies import Cost, Fitted, Policy
 from dacrl_env.store import Store
 from dacrl_env.tasks import Task
-from dacrl_env.trials import Trials, check_objective
+from dacrl_env.trials import Trials, check_objective, check_usable
 
 from .hyperband import promote
-from .race import around, default_candidate
-from .search import go_on, search_space
+from .race import around
+from .search import default_candidate, go_on, search_space
 from .search_space import ROWS
 
 
@@ -122,6 +122,7 @@ class SequentialHalving:
                 better = promote(scores.mean(1), math.ceil(len(left) / 2))
                 left, scores = left[better], scores[better]
                 course.append((trials.cost, space.policy(left[0], trials.decisions)))
+            check_usable(float(scores[0].mean()), trials)
             (found,) = space.decode(left[:1])
         judged = trials.judge().reshape(-1, each).mean(1)
         return trials.fitted(course[-1][1], course, float(judged[better[0]]))

@@ -8,6 +8,7 @@ go on from where they stood.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
@@ -29,17 +30,19 @@ from .search import (
     Incumbent,
     Tellable,
     affordable,
+    default_candidate,
     from_suggestion,
     library_seed,
     quiet,
     require,
     search_space,
+    to_suggestion,
     train,
 )
 from .search_space import SearchSpace
 
 if TYPE_CHECKING:
-    from ConfigSpace import ConfigurationSpace
+    from ConfigSpace import Configuration, ConfigurationSpace
     from smac import Scenario
     from smac.acquisition.maximizer import LocalAndSortedRandomSearch
     from smac.model.random_forest import RandomForest
@@ -63,6 +66,7 @@ class SMAC:
         family: of `SearchSpace`: "static", "schedule", "freeze", "switch" or "gate".
         seeds: tuning runs a candidate; SMAC sees their mean.
         objective: of a run: "final", "best" or "auc" of the observed score so far.
+        default_first: the first candidate keeps every default; it is charged as any.
 
     Raises:
         ValueError: eta below 2; see `SearchSpace` and `Trials`.
@@ -74,6 +78,7 @@ class SMAC:
     family: str = "static"
     seeds: int = 1
     objective: str = "final"
+    default_first: bool = True
 
     def __post_init__(self) -> None:
         check_objective(self.objective)
@@ -103,7 +108,15 @@ class SMAC:
         best = Incumbent(space, trials)
         unit = self.seeds * trials.settings.decision_interval
         with TemporaryDirectory() as directory, quiet("smac"):
-            smac = _Suggestions(space, trials, table, self.eta, unit, Path(directory))
+            smac = _Suggestions(
+                space,
+                trials,
+                table,
+                self.eta,
+                unit,
+                Path(directory),
+                self.default_first,
+            )
             for rungs in cycle(table):
                 if decisions(rungs) * unit > trials.left:
                     break
@@ -133,6 +146,7 @@ class _Suggestions:
         eta: int,
         unit: int,
         directory: Path,
+        default_first: bool,
     ) -> None:
         from smac import MultiFidelityFacade, Scenario
 
@@ -148,23 +162,34 @@ class _Suggestions:
             n_trials=trials.left // unit,  # at least one decision each
             seed=library_seed(trials.seed),
         )
-        self.facade = MultiFidelityFacade(
-            scenario,
-            model=_model(scenario),
-            acquisition_maximizer=_maximizer(scenario),
-            intensifier=MultiFidelityFacade.get_intensifier(scenario, eta=eta),
-            logging_level=False,  # which leaves the configuration of logging alone
-            # the first rung; later draws of the same generator would repeat its own
-            initial_design=MultiFidelityFacade.get_initial_design(
-                scenario, n_configs=table[0][0][0], max_ratio=1
-            ),
-            overwrite=True,
-        )
+        self.first: list[Configuration] = []
+        if default_first:
+            self.first.append(_configuration(scenario.configspace, space))
+        with warnings.catch_warnings():
+            # SMAC describes added configurations in a way that ConfigSpace gives up
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self.facade = MultiFidelityFacade(
+                scenario,
+                model=_model(scenario),
+                acquisition_maximizer=_maximizer(scenario),
+                intensifier=MultiFidelityFacade.get_intensifier(scenario, eta=eta),
+                logging_level=False,  # which leaves the configuration of logging alone
+                # the first rung; later draws of the same generator would repeat its own
+                initial_design=MultiFidelityFacade.get_initial_design(
+                    scenario,
+                    n_configs=table[0][0][0] - len(self.first),
+                    max_ratio=1,
+                    additional_configs=list(self.first),
+                ),
+                overwrite=True,
+            )
         self.asked: list[TrialInfo] = []
 
     def ask(self, n: int) -> Floats:
         """Candidates ``(n, k)`` to train."""
         self.asked = [self.facade.ask() for _ in range(n)]
+        # the initial design ends with what was added to it
+        self.asked.sort(key=lambda trial: trial.config not in self.first)
         return np.array([from_suggestion(self.space, i.config) for i in self.asked])
 
     def tell(self, scores: Floats) -> None:
@@ -210,6 +235,13 @@ def _configuration_space(space: SearchSpace) -> ConfigurationSpace:
         for name in space.names
     ]
     return ConfigurationSpace({d.name: d for d in dimensions})
+
+
+def _configuration(known: ConfigurationSpace, space: SearchSpace) -> Configuration:
+    """What keeps every default."""
+    from ConfigSpace import Configuration
+
+    return Configuration(known, to_suggestion(space, default_candidate(space)))
 
 
 def _model(scenario: Scenario) -> RandomForest:

@@ -27,6 +27,7 @@ class Static:
     def __init__(self, **config: float) -> None:
         self.config = config
         self.hyperparameters = tuple(config)
+        self.extremes = {name: (value, value) for name, value in config.items()}
 
     def arguments(self) -> dict[str, Any]:
         """What makes it again, as JSON values."""

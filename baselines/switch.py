@@ -53,6 +53,8 @@ class Switch:
         self.below, self.above = dict(below), dict(above)
         self.shuffle = shuffle
         self.hyperparameters = tuple(below)
+        both = {name: (self.below[name], self.above[name]) for name in self.below}
+        self.extremes = {name: (min(pair), max(pair)) for name, pair in both.items()}
 
     def arguments(self) -> dict[str, Any]:
         """What makes it again, as JSON values."""

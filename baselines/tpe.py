@@ -27,11 +27,13 @@ from .search import (
     Tellable,
     affordable,
     check_candidates,
+    default_candidate,
     from_suggestion,
     library_seed,
     quiet,
     require,
     search_space,
+    to_suggestion,
     train,
 )
 
@@ -47,6 +49,7 @@ class TPE:
         objective: of a run: "final", "best" or "auc" of the observed score.
         generation: candidates suggested at once and trained side by side.
         startup: candidates drawn uniformly before there are densities.
+        default_first: the first candidate keeps every default; it is charged as any.
 
     Raises:
         ValueError: generation or startup below 1; see `SearchSpace` and `Trials`.
@@ -59,6 +62,7 @@ class TPE:
     objective: str = "final"
     generation: int = 8
     startup: int = 10
+    default_first: bool = True
 
     def __post_init__(self) -> None:
         check_objective(self.objective)
@@ -108,6 +112,8 @@ class TPE:
         runs = self.generation * self.seeds
         with quiet("optuna"):
             study = optuna.create_study(direction="maximize", sampler=sampler)
+            if self.default_first:
+                study.enqueue_trial(to_suggestion(space, default_candidate(space)))
             # runs that diverge leave steps for further candidates
             while n := affordable(trials, self.seeds, runs):
                 asked = [study.ask(distributions) for _ in range(n)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import resource
 import sys
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dacrl_env import snapshot
+from dacrl_env import processes, snapshot
 
 from . import suite
 from .throughput import versions
@@ -74,17 +73,19 @@ def render(result: dict[str, Any]) -> str:
 
 def _megabytes(task: str, P: int) -> float:
     """Resident memory of a new process with such a population."""
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_train_once, args=(task, P, there))
-    process.start()
-    there.close()
-    megabytes: float = here.recv()
-    process.join()
+    worker = processes.start(_train_once, task, P)
+    try:
+        megabytes: float = worker.pipe.recv()
+    except EOFError:
+        raise processes.WorkerDiedError(
+            f"the process with {P} members died with {worker.join()}"
+        ) from None
+    finally:
+        processes.end([worker])
     return megabytes
 
 
-def _train_once(task: str, P: int, pipe: Connection[Any, Any]) -> None:
+def _train_once(pipe: Connection, task: str, P: int) -> None:
     with suite.population(task, P, 1) as (run, state):
         run()
         # memory counts once it is written to, which takes a replay a whole run

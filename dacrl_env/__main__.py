@@ -1,7 +1,5 @@
 """``python -m dacrl_env``."""
 
-import sys
+from dacrl_env.cli import program
 
-from dacrl_env.cli import main
-
-sys.exit(main())
+program()

@@ -14,6 +14,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import ArrayLike, NDArray
 
+from dacrl_env.checks import meant
 from dacrl_env.isolation import as_usual
 from dacrl_env.tasks import Hyperparameter
 
@@ -241,10 +242,12 @@ def twelve_digits(values: ArrayLike) -> Floats:
 
 def check_names(names: Any, valid: Sequence[str], what: str) -> None:
     """Raise a ValueError that lists the valid names, if one is unknown."""
-    unknown = [repr(name) for name in names if name not in valid]
+    unknown = [name for name in names if name not in valid]
     if unknown:
+        listed = ", ".join(map(repr, unknown))
         raise ValueError(
-            f"unknown {what} {', '.join(unknown)}; valid: {', '.join(valid)}"
+            f"unknown {what} {listed}{meant(unknown[0], valid)}; "
+            f"valid: {', '.join(valid)}"
         )
 
 

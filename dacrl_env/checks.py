@@ -1,11 +1,15 @@
-"""Whether arguments have the types that signatures say."""
+"""Whether arguments are what they should be: types, whole numbers, seeds, names."""
 
 from __future__ import annotations
 
+import difflib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
 
 _TYPES: dict[Any, tuple[type, ...]] = {
     int: (int,),
@@ -17,6 +21,62 @@ _TYPES: dict[Any, tuple[type, ...]] = {
     Sequence: (Sequence,),
     Mapping: (Mapping,),
 }
+
+
+def meant(name: Any, valid: Iterable[Any]) -> str:
+    """`` (did you mean 'x'?)`` for the valid name that is nearest, or nothing."""
+    by_letters = {str(v).lower(): str(v) for v in valid}
+    near = difflib.get_close_matches(str(name).lower(), by_letters, n=1)
+    return f" (did you mean {by_letters[near[0]]!r}?)" if near else ""
+
+
+def unknown(what: str, name: Any, valid: Iterable[Any]) -> str:
+    """The message for a name that is none of the valid ones."""
+    names = list(valid)
+    listed = ", ".join(map(str, names))
+    return f"unknown {what} {name!r}{meant(name, names)}; valid: {listed}"
+
+
+def whole_numbers(
+    factory: Callable[..., Any], arguments: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Arguments in which 2e3 is 2000, where a signature says int and not float.
+
+    For values that were written as texts: the number of steps is often written so.
+    Values that are no whole numbers stay as they are.
+
+    Args:
+        factory: function or class that takes them.
+        arguments: by name.
+    """
+    given = dict(arguments)
+    for name, kinds in _kinds(factory, given).items():
+        value = given[name]
+        if int in kinds and float not in kinds and isinstance(value, float):
+            given[name] = int(value) if value.is_integer() else value
+    return given
+
+
+def _kinds(factory: Callable[..., Any], names: Iterable[str]) -> dict[str, list[Any]]:
+    """What annotations say of arguments: the types of a union, or the one type.
+
+    Arguments without an annotation that can be read are left out.
+    """
+    parameters = inspect.signature(factory).parameters
+    rest = "".join(n for n, p in parameters.items() if p.kind is p.VAR_KEYWORD)
+    try:
+        hints = get_type_hints(
+            factory.__init__ if inspect.isclass(factory) else factory
+        )
+    except (AttributeError, NameError, TypeError):
+        return {}
+    found = {}
+    for name in names:
+        hint = hints.get(name if name in parameters else rest)
+        union = get_origin(hint) in (Union, UnionType)
+        valid = [get_origin(kind) or kind for kind in get_args(hint)] if union else []
+        found[name] = valid or [get_origin(hint) or hint]
+    return found
 
 
 def check_types(
@@ -32,19 +92,8 @@ def check_types(
         factory: function or class that takes them.
         arguments: by name.
     """
-    parameters = inspect.signature(factory).parameters
-    rest = "".join(n for n, p in parameters.items() if p.kind is p.VAR_KEYWORD)
-    try:
-        hints = get_type_hints(
-            factory.__init__ if inspect.isclass(factory) else factory
-        )
-    except (AttributeError, NameError, TypeError):
-        return
-    for name, value in arguments.items():
-        hint = hints.get(name if name in parameters else rest)
-        union = get_origin(hint) in (Union, UnionType)
-        valid = [get_origin(kind) or kind for kind in get_args(hint)] if union else []
-        valid = valid or [get_origin(hint) or hint]
+    for name, valid in _kinds(factory, arguments).items():
+        value = arguments[name]
         if not all(kind in _TYPES for kind in valid):
             continue
         types = tuple(kind for one in valid for kind in _TYPES[one])
@@ -55,3 +104,88 @@ def check_types(
             raise ValueError(
                 f"{whose}: {name} must be of type {' or '.join(names)}, got {value!r}"
             )
+
+
+def whole(name: str, value: Any, least: int = 1) -> int:
+    """A whole number as an int, also of one that is written as 256.0 or 2e3.
+
+    Args:
+        name: of the option, for the message.
+        value: of any kind of number.
+        least: smallest that is valid.
+
+    Raises:
+        ValueError: it is none, or smaller.
+    """
+    number = _whole(value)
+    if number is None or number < least:
+        raise ValueError(
+            f"{name} must be a whole number of at least {least}, got {value!r}"
+        )
+    return number
+
+
+def real(what: str, value: Any) -> int | float:
+    """A finite real number as one of Python's, also of numpy's.
+
+    Raises:
+        ValueError: text, a truth value, more than one number, NaN, ….
+    """
+    if isinstance(value, np.generic | np.ndarray) and value.shape == ():
+        value = value.item()
+    # what is not equal to itself is NaN; a whole number may be too large for a double
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not abs(value) < np.inf
+    ):
+        raise ValueError(f"{what} must be a finite number, got {value!r}")
+    return value
+
+
+def seed(value: Any) -> int:
+    """A seed as an int.
+
+    Raises:
+        ValueError: no integer, or not from 0 to 2**63 - 1.
+    """
+    if not isinstance(value, bool | np.bool_):
+        try:
+            number = operator.index(value)
+        except TypeError:
+            pass
+        else:
+            if 0 <= number < 2**63:
+                return number
+    raise ValueError(f"seeds must be whole numbers from 0 to 2**63 - 1, got {value!r}")
+
+
+def plain(factory: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments without numpy's numbers and arrays; whole floats are ints where asked.
+
+    Args:
+        factory: function or class that takes them.
+        arguments: by name.
+    """
+    hints = get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
+    result = {}
+    for name, value in arguments.items():
+        kinds = get_args(hints.get(name)) or (hints.get(name),)
+        if isinstance(value, np.generic | np.ndarray):
+            value = value.tolist()
+        if int in kinds and isinstance(value, float):
+            number = _whole(value)
+            value = value if number is None else number
+        result[name] = value
+    return result
+
+
+def _whole(value: Any) -> int | None:
+    if isinstance(value, bool | np.bool_):
+        return None
+    if isinstance(value, float | np.floating):
+        return int(value) if float(value).is_integer() else None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None

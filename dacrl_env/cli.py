@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import inspect
+import io
 import json
 import os
+import re
+import signal
 import sys
-from collections.abc import Mapping, Sequence
+import sysconfig
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from gymnasium.error import Error
 
+from dacrl_env import terminal
+from dacrl_env.checks import meant, unknown, whole_numbers
+from dacrl_env.interrupts import Interrupts, answered
+from dacrl_env.places import check_file, check_folder
+from dacrl_env.processes import WorkerDiedError, usable_cores
 from dacrl_env.version import __version__
 
 if TYPE_CHECKING:
@@ -24,30 +36,182 @@ LABELS = "labels.json"  # in the directory of a comparison
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status.
 
-    What a user got wrong is one line on standard error and status 2.
+    What a user got wrong is one line on standard error and status 2. An interrupt is
+    one line and status 130 (Ctrl-C) or 143 (SIGTERM), see `interrupts`.
     """
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # module:Class, as under `python -m`
-    try:
-        if getattr(options, "out", None) is not None and options.command != _references:
-            options.out.mkdir(parents=True, exist_ok=True)
-        options.command(options)
-    except (ValueError, OSError, ImportError, Error) as error:
-        print(f"dacrl: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(
-            "dacrl: interrupted; finished work is kept, the same command goes on",
-            file=sys.stderr,
-        )
-        return 130
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # of what a terminal does not have
+    with terminal.safe(), answered("dacrl: interrupted") as interrupts:
+        try:
+            _obey(arguments, interrupts)
+            sys.stdout.flush()
+        except (Exception, KeyboardInterrupt) as error:
+            # what was interrupted may make another error of it
+            if interrupts.number is None and not isinstance(error, KeyboardInterrupt):
+                explained = _explain(error, "--traceback" in (arguments or sys.argv))
+                if explained is None:
+                    raise
+                print(explained, file=sys.stderr)
+                return 2
+            interrupts.say()
+            return interrupts.status
+        if interrupts.number is not None:
+            interrupts.say()
+            return interrupts.status
     return 0
 
 
+def program() -> NoReturn:
+    """``dacrl``: `main`, and nothing after an interrupt that could hold up its end."""
+    status = main()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # there is nothing left that could be lost, or said
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    terminal.flush()
+    if status > 128:
+        os._exit(status)
+    sys.exit(status)
+
+
+def _obey(arguments: Sequence[str] | None, interrupts: Interrupts) -> None:
+    options = _parser().parse_args(arguments)
+    interrupts.line = _way_on(options)
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            "the working directory does not exist any more; change to another one"
+        ) from None
+    if "" not in sys.path and here not in sys.path:
+        sys.path.append(here)  # module:Class, as under `python -m`
+    _check_places(options)
+    options.command(options)
+
+
+def _way_on(options: argparse.Namespace) -> str:
+    """What is said when a command is interrupted."""
+    if options.command in (_compare, _evaluate, _fit, _defaults, _oracle):
+        return (
+            f"dacrl: interrupted; finished work is kept in {options.out}, the same "
+            "command goes on"
+        )
+    if options.command is _references and (options.instances or options.seconds):
+        return "dacrl: interrupted; what was measured to its end is in the file"
+    return "dacrl: interrupted; nothing is kept, the same command begins anew"
+
+
+def _line(error: Exception) -> str | None:
+    """What there is to say of an error; None: it is a fault of ours."""
+    if isinstance(error, MemoryError) or _is_out_of_memory(error):
+        about = " ".join(str(error).split())
+        return f"out of memory{f' ({about})' if about else ''}; finished work is kept"
+    if isinstance(error, ValueError | OSError | ImportError | Error | WorkerDiedError):
+        return str(error)
+    return None
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether torch or the system could not get memory, or a thread its stack."""
+    words = ("can't allocate memory", "not enough memory", "can't start new thread")
+    return isinstance(error, RuntimeError) and any(w in str(error) for w in words)
+
+
+# -- errors and warnings ------------------------------------------------------------
+
+
+def _explain(error: Exception, full: bool) -> str | None:
+    """What is said of an error; None: it is no user's, and Python says it all.
+
+    Errors in users' code are shown from that code on. What else users got wrong is one
+    line.
+
+    Args:
+        error: with ``dacrl_blame``, if it is known whose code it left.
+        full: the whole traceback.
+    """
+    whose, lines = getattr(error, "dacrl_blame", None), _users_lines(error)
+    about = traceback.format_exception_only(error)
+    if full:
+        return "".join(traceback.format_exception(error)).rstrip()
+    if whose is None and not lines:
+        line = _line(error)
+        return None if line is None else f"dacrl: {line}"
+    place = f"your {whose}" if whose else "your code"
+    if isinstance(error, SyntaxError):
+        text = f"dacrl: {type(error).__name__} in {place}\n{''.join(about)}"
+    else:
+        said = f": {error}" if str(error) else ""
+        text = f"dacrl: {type(error).__name__} in {place}{said}\n{lines}"
+    return f"{text.rstrip()}\n(all of it with dacrl --traceback)"
+
+
+def _users_lines(error: BaseException) -> str:
+    """The traceback from a user's code on; empty: it is not in it.
+
+    A worker process passes its traceback on as text.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    for first, frame in enumerate(frames):
+        if not frame.filename.startswith(_not_users()):
+            return "".join(traceback.format_list(frames[first:]))
+    return str(getattr(error, "dacrl_traceback", ""))
+
+
+def _not_users() -> tuple[str, ...]:
+    """Where files of this package, of Python and of installed packages are."""
+    names = ("", ".agents", ".baselines", ".benchmarks")
+    modules = [sys.modules.get(f"dacrl_env{name}") for name in names]
+    own = [str(Path(str(m.__file__)).parent) for m in modules if m is not None]
+    paths = sysconfig.get_paths()
+    places = [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    installed = [p for p in sys.path if p.endswith(("site-packages", "dist-packages"))]
+    return ("<frozen", *own, *places, *installed)
+
+
+def _check_places(options: argparse.Namespace) -> None:
+    """Raise an OSError if what a command makes cannot be written."""
+    out, file = getattr(options, "out", None), getattr(options, "json", None)
+    if options.command is _references:
+        out, file = None, out if options.instances or options.seconds else None
+    if out is not None:
+        check_folder(out)
+    if file is not None:
+        check_file(file)
+
+
+# -- options ------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what was meant, and how the command that was given is used."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        options, rest = self.parse_known_args(args, namespace)
+        if rest:
+            parser: _Parser = getattr(options, "parser", self)
+            parser.error(
+                f"unrecognized arguments: {' '.join(rest)}{parser._near(rest)}"
+            )
+        return options
+
+    def _near(self, rest: list[str]) -> str:
+        """What may have been meant by arguments that nothing takes."""
+        names = self._option_string_actions
+        if rest[0].startswith("-"):
+            return meant(rest[0].partition("=")[0], names)
+        return "; policies are given by --policies" if "--policies" in names else ""
+
+    def error(self, message: str) -> NoReturn:
+        wrong = re.search(r"invalid choice: '?([^' ]*)'? \(choose from (.*)\)", message)
+        if wrong is not None:
+            message += meant(wrong[1], re.findall(r"[\w-]+", wrong[2]))
+        super().error(message)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="dacrl",
         description="Compare ways of configuring reinforcement learning "
         "while it trains.",
@@ -89,7 +253,7 @@ def _parser() -> argparse.ArgumentParser:
         help="training steps that each run of a method may spend on tuning: 5e6",
     )
     compare.add_argument(
-        "--runs", type=int, default=5, help="independent runs of each method"
+        "--runs", type=_count, default=5, help="independent runs of each method"
     )
     compare.add_argument(
         "--total",
@@ -104,7 +268,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare.add_argument(
         "--anytime",
-        type=int,
+        type=_count,
         default=0,
         metavar="SEEDS",
         help="also test what the methods would have returned earlier",
@@ -139,7 +303,7 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--task", help="instead of the first place")
     fit.add_argument("--method", help="instead of the second place")
     fit.add_argument("--budget", type=_count, required=True, metavar="STEPS")
-    fit.add_argument("--seed", type=int, default=0, help="of the method run")
+    fit.add_argument("--seed", type=_count, default=0, help="of the method run")
     _run_arguments(fit)
     fit.set_defaults(command=_fit)
 
@@ -151,9 +315,9 @@ def _parser() -> argparse.ArgumentParser:
     defaults = commands.add_parser(
         "defaults", help="learning curves of the default configuration on every task"
     )
-    defaults.add_argument("--seeds", type=int, default=16)
+    defaults.add_argument("--seeds", type=_count, default=16)
     defaults.add_argument("--out", type=Path, required=True, metavar="DIR")
-    defaults.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    _workers_argument(defaults)
     defaults.add_argument("--tasks", nargs="+", metavar="TASK")
     defaults.set_defaults(command=_defaults)
 
@@ -170,23 +334,23 @@ def _parser() -> argparse.ArgumentParser:
         metavar="STEPS",
         help="training steps of the search, for each of the two; default: 24 runs",
     )
-    dynamics.add_argument("--seeds", type=int, default=32, help="number of test runs")
     dynamics.add_argument(
-        "--runs", type=int, default=8, help="runs of the incumbent that are branched"
+        "--seeds", type=_count, default=32, help="number of test runs"
     )
     dynamics.add_argument(
-        "--configurations", type=int, default=6, metavar="K", help="branches of each"
+        "--runs", type=_count, default=8, help="runs of the incumbent that are branched"
+    )
+    dynamics.add_argument(
+        "--configurations", type=_count, default=6, metavar="K", help="branches of each"
     )
     dynamics.add_argument(
         "--streams",
-        type=int,
+        type=_count,
         default=2,
         metavar="S",
         help="forks of each run and branch that choose, and as many that are valued",
     )
-    dynamics.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="processes"
-    )
+    _workers_argument(dynamics)
     dynamics.add_argument(
         "--markdown", action="store_true", help="as the table in docs/dynamics.md"
     )
@@ -223,18 +387,20 @@ def _parser() -> argparse.ArgumentParser:
         help="for --phases and --all; one task for --scaling and --fork",
     )
     bench.add_argument(
-        "--workers", nargs="+", type=int, metavar="W", help="for --all, default 1 2"
+        "--workers", nargs="+", type=_count, metavar="W", help="for --all, default 1 2"
     )
     bench.add_argument(
         "--populations",
         "--population",
         nargs="+",
-        type=int,
+        type=_count,
         metavar="P",
         help="default 1 8 32 64; --phases 64, --all 1 8 64 256, --fork 64, "
         "--scaling 64 … 1024",
     )
-    bench.add_argument("--repeats", type=int, help="default 5, others 3, no --phases")
+    bench.add_argument(
+        "--repeats", type=_count, help="default 5, others 3, no --phases"
+    )
     bench.add_argument(
         "--seconds", type=float, help="of each measurement, at least, default 1 or 0.5"
     )
@@ -256,16 +422,26 @@ def _parser() -> argparse.ArgumentParser:
         help="processor time of one run; into the file",
     )
     references.add_argument(
-        "--episodes", type=int, help="default 200,000; of each instance 10,000"
+        "--episodes", type=_count, help="default 200,000; of each instance 10,000"
     )
     references.add_argument(
-        "--runs", type=int, help="of the default; default 64, of each instance 4"
+        "--runs", type=_count, help="of the default; default 64, of each instance 4"
     )
-    references.add_argument("--population", type=int, help="for --seconds, default 64")
+    references.add_argument(
+        "--population", type=_count, help="for --seconds, default 64"
+    )
     references.add_argument(
         "--out", type=Path, metavar="FILE", help="default: the package's own"
     )
     references.set_defaults(command=_references)
+    everywhere: dict[str, Any] = {
+        "action": "store_true",
+        "help": "all of an error in your own code",
+    }
+    parser.add_argument("--traceback", **everywhere)
+    for command in commands.choices.values():  # before the command, or after it
+        command.add_argument("--traceback", default=argparse.SUPPRESS, **everywhere)
+        command.set_defaults(parser=command)
     return parser
 
 
@@ -276,10 +452,18 @@ def _evaluation_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SEEDS",
         help="test runs: their number, or their seeds: 128:256 are 128 to 255",
     )
-    parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="processes"
-    )
+    _workers_argument(parser)
     _run_arguments(parser)
+
+
+def _workers_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--workers",
+        type=_count,
+        default=usable_cores(),
+        help="processes; default: as many as this one may use processors, which its "
+        "affinity and its container limit (here %(default)s)",
+    )
 
 
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -290,8 +474,8 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="STEPS",
         help="inner environment steps of a run",
     )
-    parser.add_argument("--decision-interval", type=int, metavar="STEPS")
-    parser.add_argument("--eval-interval", type=int, metavar="STEPS")
+    parser.add_argument("--decision-interval", type=_count, metavar="STEPS")
+    parser.add_argument("--eval-interval", type=_count, metavar="STEPS")
     parser.add_argument("--feedback", choices=("eval", "train"))
     parser.add_argument("--hyperparameters", nargs="+", metavar="NAME")
     parser.add_argument(
@@ -319,8 +503,8 @@ def _seeds(option: str, text: str) -> range:
     """Seeds from 0, by their number, or from one up to another, which is left out."""
     first, colon, end = text.rpartition(":")
     try:
-        seeds = range(int(first) if colon else 0, int(end))
-    except ValueError:
+        seeds = range(_count(first) if colon else 0, _count(end))
+    except argparse.ArgumentTypeError:
         raise ValueError(
             f"{option} takes a number, or first:end such as 128:256; got {text!r}"
         ) from None
@@ -374,9 +558,12 @@ def _compare(options: argparse.Namespace) -> None:
     if options.policy_seeds is not None:
         shown["policy_seeds"] = _seeds("--policy-seeds", options.policy_seeds)
     labels = _take_labels(options.policies) | _take_labels(options.methods)
-    _run(options, options.policies, options.reference, options.methods, shown, labels)
+    folder = _run(
+        options, options.policies, options.reference, options.methods, shown, labels
+    )
     if options.methods and options.anytime:
         from dacrl_env import report
+        from dacrl_env.files import write_text
 
         course = anytime(
             options.task,
@@ -386,22 +573,26 @@ def _compare(options: argparse.Namespace) -> None:
             workers=options.workers,
             show_progress=True,
             **tuning,
-            **_task_options(options),
+            **_task_options(options, options.task),
         )
         course = course.replace({"policy": labels})
-        course.to_csv(options.out / "anytime.csv", index=False)
-        print(f"anytime: {report.anytime(course, options.out / 'anytime.png')}")
+        files = (folder / "anytime.csv", folder / "anytime.png")
+        with _nothing_lost(*files):
+            write_text(files[0], course.to_csv(index=False))
+            report.anytime(course, files[1])
+        print(f"anytime: {files[1]}")
 
 
 def _take_labels(specs: list[str]) -> dict[str, str]:
     """Cut the labels off policies or methods; they come back by what is left."""
+    from dacrl_env.specs import take_label
+
     labels = {}
     for k, spec in enumerate(specs):
-        label, equals, rest = spec.partition("=")
-        # the equals signs of arguments come after a comma, those of files after a name
-        if equals and not set(label) & set(",:/."):
-            if not label.strip() or not rest:
-                raise ValueError(f"{spec!r} should read LABEL=POLICY")
+        label, rest = take_label(spec)
+        if label is not None:
+            # bytes that are no text here may be text elsewhere
+            label = os.fsencode(label).decode("utf-8", "replace")
             specs[k], labels[rest] = rest, label
     return labels
 
@@ -415,24 +606,84 @@ def _labelled(frame: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
 
 
 def _kept_labels(directory: Path) -> dict[str, str]:
-    """Labels of the comparisons in a directory, the latest ones.
+    """Labels of the comparisons in a directory, the latest ones; damaged ones: none."""
+    from dacrl_env.files import read_json
+
+    path = directory / LABELS
+    try:
+        labels = read_json(path.read_bytes())
+        if not all(isinstance(label, str) for label in labels.values()):
+            raise ValueError("a label is no text")
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        print(f"dacrl: {path}: {error}; names are shown, not labels", file=sys.stderr)
+        return {}
+    return labels
+
+
+def _check_labels(
+    directory: Path, names: Sequence[str], labels: Mapping[str, str]
+) -> None:
+    """Whether every name and label of a directory stands for one policy.
+
+    Args:
+        directory: of comparisons.
+        names: of policies and methods that are to be run.
+        labels: of some of them.
 
     Raises:
-        ValueError: the file that has them is damaged.
+        ValueError: a label is the name of another policy, or the other way round.
     """
-    path = directory / LABELS
-    if not path.exists():
-        return {}
-    try:
-        labels = json.loads(path.read_text())
-        if not all(isinstance(label, str) for label in dict(labels).values()):
-            raise TypeError
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"{path} should be a JSON object, name to label; without the file, names "
-            "are shown"
-        ) from error
-    return dict(labels)
+    from dacrl_env.report import check_names
+    from dacrl_env.store import Store
+
+    shown = [labels.get(name, name) for name in names]
+    check_names(shown)
+    if len(set(shown)) < len(shown):
+        raise ValueError(f"labels and names must differ, got {', '.join(shown)}")
+    kept = {**_kept_labels(directory), **labels}
+    if not kept:
+        return
+    for name in names:
+        other = next((n for n, label in kept.items() if label == name != n), None)
+        if other is not None and name not in labels:
+            raise ValueError(
+                f"{name!r} is the label of {other!r} in {directory}; give this one a "
+                f"label, too: own-{name}={name}"
+            )
+    keys = Store(directory / "results").keys() if labels else []
+    there = {key["policy"] for key in keys if key["kind"] == "evaluate"}
+    for name, label in labels.items():
+        if label != name and label in there and label not in kept:
+            raise ValueError(
+                f"{label!r} cannot be a label, since results of the policy of that "
+                f"name are in {directory}; choose another one for {name!r}"
+            )
+
+
+@contextmanager
+def _nothing_lost(*paths: Path) -> Iterator[None]:
+    """Keep files that are replaced by others within, and say so."""
+    from dacrl_env.files import write_whole
+
+    kept = {}
+    for path in paths:
+        if path.is_file():
+            old = path.read_bytes()
+            digest = hashlib.sha256(old).hexdigest()[:8]
+            kept[path] = path.with_name(f"{path.stem}-{digest}{path.suffix}"), old
+            if not kept[path][0].exists():
+                write_whole(*kept[path])
+    yield
+    for path, (beside, old) in kept.items():
+        if path.read_bytes() == old:
+            beside.unlink(missing_ok=True)
+        else:
+            print(
+                f"{path} was another one before, which is kept as {beside.name}",
+                file=sys.stderr,
+            )
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -441,7 +692,6 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _fit(options: argparse.Namespace) -> None:
     from dacrl_env.comparison import fit
-    from dacrl_env.policies import policy_suffix, save_fitted
 
     task, method = _fit_what(options)
     fitted = fit(
@@ -451,17 +701,57 @@ def _fit(options: argparse.Namespace) -> None:
         options.seed,
         store=options.out / "results",
         show_progress=True,
-        **_task_options(options),
+        **_task_options(options, task),
     )
-    path = options.out / f"policy{policy_suffix(fitted.policy)}"
     about = {"method": method, "budget": options.budget, "seed": options.seed}
-    save_fitted(fitted, path, about)
+    path = _keep_policy(options.out, fitted, about)
     cost = fitted.cost
     print(
         f"spent {cost.env_steps:,} training, {cost.eval_steps:,} evaluation and "
         f"{cost.gradient_steps:,} gradient steps"
     )
     print(f"policy: {path}")
+
+
+def _keep_policy(out: Path, fitted: Any, about: dict[str, Any]) -> Path:
+    """Write the policy of a fit: under a name of its own, and as the latest one.
+
+    Returns:
+        The file of the latest one.
+    """
+    from dacrl_env.files import write_whole
+    from dacrl_env.policies import fitted_bytes, policy_suffix
+
+    folder, suffix = out / "policies", policy_suffix(fitted.policy)
+    latest, data = out / f"policy{suffix}", fitted_bytes(fitted, about)
+    folder.mkdir(parents=True, exist_ok=True)
+    before = latest.read_bytes() if latest.is_file() else None
+    write_whole(folder / _policy_name(data, about, suffix), data)
+    if before is not None and before != data:
+        old = folder / _policy_name(before, _about_policy(latest), suffix)
+        if not old.is_file():
+            write_whole(old, before)
+        print(f"{latest} was that of another fit, which is kept as {old}")
+    write_whole(latest, data)
+    return latest
+
+
+def _policy_name(data: bytes, about: Mapping[str, Any], suffix: str) -> str:
+    """Of the file of a fit: method, budget, seed, and a digest of all that is in it."""
+    words = [str(about.get("method", "policy"))[:40]]
+    words += [f"{k}{about[k]}" for k in ("budget", "seed") if k in about]
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", "_".join(words)).strip("-")
+    return f"{readable}-{hashlib.sha256(data).hexdigest()[:8]}{suffix}"
+
+
+def _about_policy(path: Path) -> Mapping[str, Any]:
+    """What a policy file says of its fit; nothing if it cannot be read."""
+    from dacrl_env.policies import load_fitted
+
+    try:
+        return load_fitted(path).about or {}
+    except ValueError:
+        return {}
 
 
 def _fit_what(options: argparse.Namespace) -> tuple[str, str]:
@@ -477,10 +767,10 @@ def _fit_what(options: argparse.Namespace) -> tuple[str, str]:
     return found[0], found[1]
 
 
-def _task_options(options: argparse.Namespace) -> dict[str, Any]:
+def _task_options(options: argparse.Namespace, task: str) -> dict[str, Any]:
     """Options of the environment that were given."""
     from dacrl_env.comparison import compare
-    from dacrl_env.policies import literal
+    from dacrl_env.specs import literal
 
     names = ("decision_interval", "eval_interval", "feedback", "hyperparameters")
     given = {name: getattr(options, name) for name in names}
@@ -494,6 +784,18 @@ def _task_options(options: argparse.Namespace) -> dict[str, Any]:
         if name in given or name in taken or name == "budget":
             raise ValueError(f"{name} cannot be given by --set, or not twice")
         given[name] = literal(value)
+    return _whole(given, task)
+
+
+def _whole(given: dict[str, Any], task: str) -> dict[str, Any]:
+    """Options in which 2e3 is 2000 where a whole number is taken."""
+    from dacrl_env.registration import IMPLEMENTATIONS, get_task, load_learner
+    from dacrl_env.settings import resolve
+
+    given = whole_numbers(resolve, given)
+    learner, name = given.get("learner", "torch"), get_task(task).learner
+    if learner in IMPLEMENTATIONS and name in IMPLEMENTATIONS[learner]:
+        given = whole_numbers(load_learner(name, learner).config_class, given)
     return given
 
 
@@ -504,20 +806,27 @@ def _run(
     methods: Sequence[str] = (),
     tuning: dict[str, Any] | None = None,
     labels: Mapping[str, str] | None = None,
-) -> None:
+) -> Path:
+    """Compare, and write the report; returns its folder."""
     from dacrl_env import report
     from dacrl_env.comparison import compare
+    from dacrl_env.files import write_text
+    from dacrl_env.registration import get_task
+    from dacrl_env.results import folder_of
 
     seeds = _seeds("--seeds", options.seeds)
     labels = labels or {}
-    kept = _kept_labels(options.out)
+    given = _task_options(options, options.task)
+    task = get_task(options.task)
     names = [labels.get(name, name) for name in (*policies, *methods)]
-    if labels and len(set(names)) < len(names):
-        raise ValueError(f"labels and names must differ, got {', '.join(names)}")
-    if reference is not None and reference not in names:
-        raise ValueError(f"unknown reference {reference!r}; valid: {', '.join(names)}")
+    _check_labels(options.out, [*policies, *methods], labels)
+    valid = list(names)
+    if tuning and tuning.get("shuffled"):
+        valid += [f"{labels.get(name, name)} shuffled" for name in methods]
+    if reference is not None and reference not in valid:
+        raise ValueError(unknown("reference", reference, valid))
     frame = compare(
-        options.task,
+        task,
         policies,
         seeds,
         methods=methods,
@@ -525,38 +834,74 @@ def _run(
         workers=options.workers,
         show_progress=True,
         **(tuning or {}),
-        **_task_options(options),
+        **given,
     )
-    frame = _labelled(frame, labels)
-    path = report.write_report(frame, options.out, reference)
     if labels:
         taken = set(labels.values())
-        kept = {name: label for name, label in kept.items() if label not in taken}
-        (options.out / LABELS).write_text(json.dumps({**kept, **labels}, indent=1))
+        kept = {n: x for n, x in _kept_labels(options.out).items() if x not in taken}
+        write_text(options.out / LABELS, json.dumps({**kept, **labels}, indent=1))
+    frame = _labelled(frame, labels)
+    if (tuning or {}).get("total"):
+        given.setdefault("feedback", "train")
+    folder: Path = options.out / folder_of(task, given)
+    dropped = _shown_in(folder) - set(frame["policy"])
+    path = report.write_report(frame, folder, reference)
     summary = report.summarize(frame)
     print(report.render(report.table(summary)))
     if len(names) > 1:
         print()
-        print(report.render(report.paired(summary, reference or names[0])))
+        differences, alone = report.comparable(summary, reference or names[0])
+        print(report.render(differences))
+        for note in alone:
+            print(note)
     print(f"\nreport: {path}")
+    if dropped:
+        print(
+            f"the report before also had {', '.join(sorted(dropped))}; all in one: "
+            f"dacrl report {options.out}"
+        )
+    return folder
+
+
+def _shown_in(folder: Path) -> set[str]:
+    """Policies that the report in a folder shows."""
+    import pandas as pd
+
+    try:
+        return set(pd.read_csv(folder / "table.csv", dtype=str)["policy"])
+    except (OSError, ValueError, KeyError):
+        return set()
 
 
 def _report(options: argparse.Namespace) -> None:
     from dacrl_env import report
     from dacrl_env.results import stored
 
-    groups = stored(options.directory / "results")
-    for folder, unlabelled in groups.items():
-        frame = _labelled(unlabelled, _kept_labels(options.directory))
-        directory = options.directory / folder if len(groups) > 1 else options.directory
-        path = report.write_report(frame, directory, options.reference)
-        print(report.render(report.table(report.summarize(frame))))
+    found = stored(options.directory / "results", _kept_labels(options.directory))
+    reference = options.reference
+    names = {name: list(kept.frame["policy"].unique()) for name, kept in found.items()}
+    every = dict.fromkeys(policy for policies in names.values() for policy in policies)
+    if reference is not None and reference not in every:
+        raise ValueError(f"unknown reference {reference!r}; valid: {', '.join(every)}")
+    for folder, kept in found.items():
+        known = reference in names[folder]
+        notes = kept.notes
+        if reference is not None and not known:
+            notes = [*notes, f"{reference} has no results here."]
+        path = report.write_report(
+            kept.frame, options.directory / folder, reference if known else None, notes
+        )
+        if len(found) > 1:
+            print(f"{folder}\n")
+        print(report.render(report.table(report.summarize(kept.frame))))
+        for note in notes:
+            print(note)
         print(f"\nreport: {path}")
 
 
 def _defaults(options: argparse.Namespace) -> None:
     from dacrl_env import report
-    from dacrl_env.comparison import compare
+    from dacrl_env.comparison import check, compare
     from dacrl_env.registration import TASKS
 
     for name, least in (("seeds", 1), ("workers", 1)):
@@ -564,48 +909,52 @@ def _defaults(options: argparse.Namespace) -> None:
             raise ValueError(f"--{name} must be at least {least}")
     frames = {}
     half = -(-options.seeds // options.workers)  # a unit of work for every worker
-    for task in options.tasks or TASKS:
-        frames[task] = compare(
-            task,
-            ["default"],
-            range(options.seeds),
-            store=options.out / "results",
-            workers=options.workers,
-            batch=half,
-            show_progress=True,
-        )
+    given: dict[str, Any] = {
+        "policies": ["default"],
+        "seeds": options.seeds,
+        "store": options.out / "results",
+        "workers": options.workers,
+    }
+    tasks = list(dict.fromkeys(options.tasks or TASKS))
+    for task in tasks:  # a wrong one must not come to light after hours
+        check(task, **given)
+    for task in tasks:
+        frames[task] = compare(task, **given, batch=half, show_progress=True)
     for task, frame in frames.items():
         print(f"\n{task}")
         print(report.render(report.table(report.summarize(frame))))
-    print(f"\nfigure: {report.gallery(frames, options.out / 'defaults.png')}")
+    with _nothing_lost(options.out / "defaults.png"):
+        report.gallery(frames, options.out / "defaults.png")
+    print(f"\nfigure: {options.out / 'defaults.png'}")
 
 
 def _oracle(options: argparse.Namespace) -> None:
     from dacrl_env.baselines import oracle
-    from dacrl_env.registration import TASKS, get_task
+    from dacrl_env.registration import TASKS
 
     if options.seeds < 2:
         raise ValueError(f"--seeds must be at least 2, got {options.seeds}")
     single = [] if options.task is None else [options.task]
-    names = [*single, *(options.tasks or [])] or list(TASKS)
-    for name in names:  # a wrong one must not come to light after hours
-        get_task(name)
+    names = list(dict.fromkeys([*single, *(options.tasks or [])])) or list(TASKS)
+    given: dict[str, Any] = {
+        "store": options.out / "results",
+        "tuning_budget": options.budget,
+        "seeds": range(options.seeds),
+        "runs": options.runs,
+        "configurations": options.configurations,
+        "streams": options.streams,
+        "workers": options.workers,
+    }
+    each = {name: {**given, **_task_options(options, name)} for name in names}
+    for name in names:  # what is wrong must not come to light after hours
+        oracle.check(name, **each[name])
     results = []
-    for name in dict.fromkeys(names):
-        found = oracle.oracle(
-            name,
-            store=options.out / "results",
-            tuning_budget=options.budget,
-            seeds=range(options.seeds),
-            runs=options.runs,
-            configurations=options.configurations,
-            streams=options.streams,
-            workers=options.workers,
-            show_progress=True,
-            **_task_options(options),
-        )
-        results.append(found)
-        path = oracle.write(results, options.out)
+    files = ("dynamics.csv", "points.csv", "dynamics.md")
+    with _nothing_lost(*(options.out / name for name in files)):
+        for name in names:
+            found = oracle.oracle(name, **each[name], show_progress=True)
+            results.append(found)
+            path = oracle.write(results, options.out)
     if options.markdown:
         print(oracle.markdown(results))
         return
@@ -682,4 +1031,4 @@ def _references(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

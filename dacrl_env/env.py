@@ -11,6 +11,7 @@ import numpy as np
 from gymnasium import error, spaces
 from numpy.typing import NDArray
 
+from dacrl_env import checks
 from dacrl_env.population import Population
 from dacrl_env.settings import Settings, resolve
 from dacrl_env.snapshot import Snapshot
@@ -169,12 +170,11 @@ class DynamicConfigEnv(gym.Env[NDArray[np.float32], Any]):
         """
         options = check_options(options, OPTIONS)
         instance = instance_index(self.settings, options.get("instance"))
+        seed = None if seed is None else checks.seed(seed)
         if "snapshot" in options:
-            super().reset(seed=seed)
             self.restore(options["snapshot"])
+            super().reset(seed=seed)
             return self._observation(), self._info()
-        if isinstance(seed, int | np.integer) and int(seed) >= 2**63:
-            raise ValueError(f"seeds must lie between 0 and 2**63, got {seed}")
         super().reset(seed=seed)
         if seed is not None:
             self._seed, self._member, self._episode = seed, 0, 0

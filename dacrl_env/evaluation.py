@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from contextlib import closing
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from dacrl_env.policies import Cost, Policy, get_policy, needs
+from dacrl_env.blame import blame_if_users
+from dacrl_env.decisions import intervals, tell_intervals
+from dacrl_env.given import PolicyLike, checked_seeds, name_of, one
+from dacrl_env.policies import Cost, Policy, needs
 from dacrl_env.registration import LEARNERS, get_task, load
-from dacrl_env.tasks import Task
+from dacrl_env.settings import own_hyperparameters
+from dacrl_env.tasks import Hyperparameter, Task
 from dacrl_env.vector_env import PopulationEnv, vector_info
 
 BATCH = 32  # runs advanced together; also the unit of work in the store
@@ -46,9 +52,9 @@ _FIXED_COLUMNS = (
 
 
 def evaluate(
-    policy: str | Policy,
+    policy: PolicyLike,
     task: str | Task,
-    seeds: Sequence[int] = range(64),
+    seeds: int | Sequence[int] = range(64),
     split: str = "test",
     *,
     name: str | None = None,
@@ -63,11 +69,13 @@ def evaluate(
     charged to the run.
 
     Args:
-        policy: the policy, or its name as `get_policy` takes it.
+        policy: the policy; or its name or file, as `get_policy` takes it, or a class
+            that needs no arguments.
         task: id or task.
-        seeds: of the runs; paired between policies.
+        seeds: of the runs; paired between policies. A number n is range(n).
         split: "test" or "tuning".
-        name: in the ``policy`` column; None: the policy's given or class name.
+        name: in the ``policy`` column; None: the name as given, or the class with
+            those fields of a dataclass that differ from their defaults.
         run: number of the method run that made the policy.
         progress: called with inner environment steps done since its last call.
         **task_kwargs: options of the environment.
@@ -79,13 +87,30 @@ def evaluate(
     Raises:
         ValueError: unknown names, no seeds, or seeds given twice.
     """
-    check_options(task_kwargs)
     task = get_task(task)
+    made = one(policy, "policy")
+    if name is None:
+        name = str(policy) if isinstance(policy, str | os.PathLike) else name_of(made)
+    tell_intervals(made, name, task, task_kwargs)
+    return run_policy(
+        made, task, seeds, split, name=name, run=run, progress=progress, **task_kwargs
+    )
+
+
+def run_policy(
+    policy: Policy,
+    task: Task,
+    seeds: int | Sequence[int],
+    split: str,
+    *,
+    name: str,
+    run: int,
+    progress: Callable[[int], None] | None,
+    **task_kwargs: Any,
+) -> pd.DataFrame:
+    """As `evaluate`, of a policy whose name is known."""
+    check_options(task_kwargs)
     seeds = checked_seeds(seeds)
-    if isinstance(policy, str):
-        name = policy if name is None else name
-        policy = get_policy(policy)
-    name = type(policy).__name__ if name is None else name
     check_made_for(policy, task, name, task_kwargs)
     options = suitable_options(policy, task, task_kwargs)
     frames = [
@@ -141,20 +166,6 @@ def check_options(options: Mapping[str, Any]) -> None:
         raise ValueError(f"{', '.join(taken)} cannot be given: what is run decides it")
 
 
-def checked_seeds(seeds: Sequence[int]) -> list[int]:
-    """Seeds as a list.
-
-    Raises:
-        ValueError: none, or one given twice.
-    """
-    result = [int(seed) for seed in seeds]
-    if not result:
-        raise ValueError("no seeds given")
-    if len(set(result)) < len(result):
-        raise ValueError(f"seeds are given twice: {result}")
-    return result
-
-
 def batches(seeds: list[int], size: int = BATCH) -> Iterator[list[int]]:
     """Seeds in the parts that are run together; a single one left joins the last."""
     starts = list(range(0, len(seeds), size))
@@ -171,7 +182,7 @@ def suitable_options(
 
     Raises:
         ValueError: it does not know the learner, acts in another mode than is given,
-            or its number of decisions does not divide the budget.
+            or its number of decisions is none that runs can have.
     """
     needed = needs(policy, task.learner)
     options = dict(given)
@@ -180,20 +191,7 @@ def suitable_options(
             f"action_mode {options['action_mode']!r} is not that of the policy, which "
             f"acts in mode {policy.action_mode!r}; leave it out"
         )
-    budget = options.get("budget") or task.budget
-    wanted = getattr(policy, "decision_interval", None)
-    decisions = getattr(policy, "decisions", None)
-    if (wanted, options.get("decision_interval")) == (None, None) and decisions:
-        if budget % decisions:
-            raise ValueError(
-                f"the policy is made for {decisions} decisions a run, which do not "
-                f"divide a budget of {budget:,}"
-            )
-        wanted = budget // decisions
-    if wanted is not None and options.get("decision_interval") is None:
-        options["decision_interval"] = wanted
-        # feedback as for every other policy, so that all are charged alike
-        options.setdefault("eval_interval", budget // task.decisions)
+    options |= intervals(policy, task, options).options
     history = getattr(policy, "history", None)
     if history is not None:
         options.setdefault("history", history)
@@ -201,10 +199,37 @@ def suitable_options(
     if chosen is None:
         chosen = getattr(policy, "controls", None) or task.controlled
         chosen = chosen or load(LEARNERS[task.learner]).controlled
+    if isinstance(chosen, str | Hyperparameter):  # one is enough
+        chosen = (chosen,)
+    if not isinstance(chosen, Sequence):
+        return options  # making the environment says what is wrong
     names = [getattr(h, "name", h) for h in chosen]
     missing = [name for name in needed if name not in names]
-    options["hyperparameters"] = (*chosen, *missing)
+    options["hyperparameters"] = _wide_enough((*chosen, *missing), policy, task)
     return options
+
+
+def _wide_enough(
+    chosen: Sequence[str | Hyperparameter], policy: Policy, task: Task
+) -> tuple[str | Hyperparameter, ...]:
+    """Hyperparameters, those with the learner's range that a policy needs it of.
+
+    A policy that knows what it will set says so in ``extremes``: name to smallest and
+    largest value. Where a task's own range is narrower than the learner's, they may lie
+    outside of it.
+    """
+    extremes = getattr(policy, "extremes", None) or {}
+    whole = load(LEARNERS[task.learner]).hyperparameters
+    own = own_hyperparameters(task, whole)
+    wide = {h.name: h for h in whole}
+    result = list(chosen)
+    for k, h in enumerate(chosen):
+        if isinstance(h, Hyperparameter) or h not in extremes or h not in own:
+            continue
+        low, high = extremes[h]
+        if low < own[h].low or high > own[h].high:
+            result[k] = replace(wide[h], default=own[h].default)
+    return tuple(result)
 
 
 def _evaluate_batch(
@@ -217,10 +242,25 @@ def _evaluate_batch(
     progress: Callable[[int], None] | None,
     options: dict[str, Any],
 ) -> pd.DataFrame:
-    P = len(seeds)
-    envs = PopulationEnv(task, P, split=split, report=True, **options)
+    envs = PopulationEnv(task, len(seeds), split=split, report=True, **options)
+    with closing(envs):
+        return _run_batch(policy, envs, seeds, split, name, run, progress)
+
+
+def _run_batch(
+    policy: Policy,
+    envs: PopulationEnv,
+    seeds: list[int],
+    split: str,
+    name: str,
+    run: int,
+    progress: Callable[[int], None] | None,
+) -> pd.DataFrame:
+    P, task = len(seeds), envs.settings.task
     observations, infos = envs.reset(seed=seeds)
-    policy.reset(envs, seeds[0])
+    theirs = getattr(policy, "policy", policy)  # of a fit
+    with blame_if_users(theirs, f"policy {name}, reset()"):
+        policy.reset(envs, seeds[0])
     # Runs that end early are not restarted here, unlike in PopulationEnv.step: what
     # they would do next is no part of the evaluation.
     population, state = envs.population, envs.population.state
@@ -255,10 +295,9 @@ def _evaluate_batch(
     while running.any():
         step += 1
         before = state.learner.env_steps.copy()
-        actions = policy.act(observations, infos)
-        outcome = population.advance(
-            population.actions.to_values(actions, state.requested)
-        )
+        with blame_if_users(theirs, f"policy {name}, act() at decision {step}"):
+            actions = policy.act(observations, infos)
+        outcome = envs.advance(population.actions.to_values(actions, state.requested))
         observations = population.observation()
         arrays = population.info()
         infos = vector_info(arrays, np.ones(P, bool))

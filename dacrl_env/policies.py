@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import base64
 import hashlib
 import inspect
 import json
+import math
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
@@ -18,9 +17,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dacrl_env.checks import check_types
-from dacrl_env.files import file_digest, write_whole
-from dacrl_env.registration import load
+from dacrl_env.blame import blame_if_users, is_users
+from dacrl_env.checks import check_types, meant, unknown, whole_numbers
+from dacrl_env.files import read_json, write_whole
+from dacrl_env.provenance import NoSource, described
+from dacrl_env.registration import TASKS, import_module, load
+from dacrl_env.specs import POLICY_SUFFIXES, read_spec
 from dacrl_env.version import __version__
 
 if TYPE_CHECKING:
@@ -31,10 +33,9 @@ if TYPE_CHECKING:
     from dacrl_env.vector_env import PopulationEnv
 
 
-FORMAT = 1  # of policy files
+FORMAT = 2  # of policy files; 1 has no checksum over all of a file
 NETWORK = "network"  # the kind of policies that have weights
 _HEADER = "dacrl_env.policy"  # in files of weights
-POLICY_SUFFIXES = (".json", ".safetensors")  # of files that hold a policy
 PRETRAINED = "pretrained/"  # how names of policies that come with the package begin
 
 
@@ -42,10 +43,15 @@ class Policy(Protocol):
     """Anything that maps outer observations to actions.
 
     Beside ``action_mode`` a policy may have these attributes, which `evaluate` heeds:
-    ``decisions`` (outer steps a run) or ``decision_interval`` (inner environment
-    steps), ``history`` (decisions stacked in the observation), ``hyperparameters``
+    ``decisions`` (outer steps a run), ``decisions_near`` (that number, or the nearest
+    one that runs can have) or ``decision_interval`` (inner environment steps),
+    ``history`` (decisions stacked in the observation), ``hyperparameters``
     (names it needs to control beside the task's, or these by learner, see `needs`) or
-    ``controls`` (names of all it sets, in order, instead of the task's).
+    ``controls`` (names of all it sets, in order, instead of the task's), ``extremes``
+    (name to smallest and largest value it will set, which may lie outside the task's
+    own range as far as the learner's goes), and ``independent``: True says that what it
+    does with a run depends neither on the runs beside it nor on the ``seed`` of
+    `reset`, so that results are used again beside others.
     """
 
     action_mode: str
@@ -68,7 +74,8 @@ class Method(Protocol):
     """Anything that spends inner steps on the tuning split to make a policy.
 
     A dataclass, whose fields tell its fits apart. The policies that it makes are of the
-    kinds that can be written out: `Static`, `OpenLoop`, `Switch` or `Controller`.
+    kinds that can be written out: `Static`, `Combined`, `OpenLoop`, `Switch` or
+    `Controller`.
     """
 
     def fit(
@@ -120,6 +127,23 @@ class Cost:
         )
 
 
+def cost_of(content: Any) -> Cost:
+    """A cost that was written out as JSON.
+
+    Raises:
+        ValueError: other names, or values that no cost has.
+    """
+    names = list(asdict(Cost()))
+    if not isinstance(content, Mapping) or set(content) != set(names):
+        raise ValueError(f"a cost has {', '.join(names)}; got {content!r}")
+    for name, value in content.items():
+        whole = type(value) is int or (name == "flops" and type(value) is float)
+        if not whole or not 0 <= value < math.inf:
+            kind = "number" if name == "flops" else "whole number"
+            raise ValueError(f"{name} of a cost is a {kind} from 0 up, got {value!r}")
+    return Cost(**{**content, "flops": float(content["flops"])})
+
+
 class Fitted:
     """A policy that a method made, and what it took; itself a policy.
 
@@ -136,6 +160,7 @@ class Fitted:
             starts before it), ``member``, ``parent`` (the member it continues from),
             ``step``, observed ``score`` and ``hp/<name>`` as applied.
         settings: options of the environment that it was made with; None: not known.
+        about: JSON values that tell it from other fits of one name: method, budget, ….
     """
 
     def __init__(
@@ -147,8 +172,10 @@ class Fitted:
         task: str | None = None,
         trace: pd.DataFrame | None = None,
         settings: Mapping[str, Any] | None = None,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
         self.policy = policy
+        self.about = about
         self.trace = trace
         self.settings = settings
         self.task = task
@@ -158,9 +185,11 @@ class Fitted:
         self.action_mode = policy.action_mode
         self.hyperparameters = getattr(policy, "hyperparameters", ())
         self.decisions = getattr(policy, "decisions", None)
+        self.decisions_near = getattr(policy, "decisions_near", None)
         self.decision_interval = getattr(policy, "decision_interval", None)
         self.history = getattr(policy, "history", None)
         self.controls = getattr(policy, "controls", None)
+        self.extremes = getattr(policy, "extremes", {})
 
     def reset(self, envs: PopulationEnv, seed: int) -> None:
         """As the policy."""
@@ -171,19 +200,6 @@ class Fitted:
     ) -> NDArray[Any]:
         """As the policy."""
         return self.policy.act(observations, infos)
-
-
-def source(thing: Any) -> str | None:
-    """Digest of the file that the class of a user's policy or method is in.
-
-    None for those of this package, which the version tells apart, and for classes that
-    are in no file.
-    """
-    module = sys.modules.get(type(thing).__module__)
-    file = getattr(module, "__file__", None)
-    if file is None or type(thing).__module__.partition(".")[0] == "dacrl_env":
-        return None
-    return file_digest(file)
 
 
 def needs(policy: Policy, learner: str) -> tuple[str, ...]:
@@ -224,6 +240,7 @@ POLICIES: dict[str, tuple[str, dict[str, Any]]] = {
         )
         for shape in ("linear", "exponential", "cosine", "step")
     },
+    "combined": ("dacrl_env.baselines.combined:Combined", {}),
     "random": ("dacrl_env.baselines.dynamic_random:DynamicRandom", {}),
     "freeze-when-good": ("dacrl_env.baselines.freeze_when_good:FreezeWhenGood", {}),
     "reduce-on-plateau": ("dacrl_env.baselines.reduce_on_plateau:ReduceOnPlateau", {}),
@@ -265,6 +282,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
 # kinds of policies that can be written out: what a file may name
 WRITTEN = {
     "static": "dacrl_env.baselines.static:Static",
+    "combined": "dacrl_env.baselines.combined:Combined",
     "open-loop": "dacrl_env.baselines.open_loop:OpenLoop",
     "switch": "dacrl_env.baselines.switch:Switch",
     NETWORK: "dacrl_env.agents.controller:Controller",
@@ -295,14 +313,20 @@ def from_json(content: Mapping[str, Any], **more: Any) -> Policy:
     Raises:
         ValueError: an unknown kind, or arguments that it does not take.
     """
+    if not isinstance(content, Mapping):
+        raise ValueError(
+            f"a policy is an object of kind and arguments, got {content!r}"
+        )
     kind, arguments = content.get("kind"), content.get("arguments")
-    if kind not in WRITTEN:
-        raise ValueError(f"unknown policy {kind!r}; valid: {', '.join(WRITTEN)}")
+    if not isinstance(kind, str) or kind not in WRITTEN:
+        raise ValueError(unknown("policy", kind, WRITTEN))
     if not isinstance(arguments, Mapping):
         raise ValueError(f"arguments of a {kind} policy must be a dict")
+    factory, every = load(WRITTEN[kind]), {**arguments, **more}
     try:
-        policy: Policy = load(WRITTEN[kind])(**{**arguments, **more})
-    except TypeError as error:
+        check_types(f"a {kind} policy", factory, every)
+        policy: Policy = factory(**every)
+    except (TypeError, AttributeError) as error:
         raise ValueError(f"arguments of a {kind} policy: {error}") from error
     return policy
 
@@ -336,25 +360,55 @@ def save_fitted(
     Raises:
         ValueError: another suffix, or a policy of another kind.
     """
-    path, policy = Path(path), to_json(fitted.policy)
+    path = Path(path)
     suffix = policy_suffix(fitted.policy)
     if path.suffix != suffix:
         raise ValueError(f"this policy's file ends in {suffix}, got {path.name!r}")
+    write_whole(path, fitted_bytes(fitted, about))
+
+
+def fitted_bytes(fitted: Fitted, about: Mapping[str, Any]) -> bytes:
+    """What `save_fitted` writes.
+
+    Raises:
+        ValueError: a policy of a kind that cannot be written out.
+    """
+    policy = to_json(fitted.policy)
     content = {
         "format": FORMAT,
         "dacrl_env": __version__,
         "task": fitted.task,
-        "settings": fitted.settings,
+        "settings": _written(fitted.settings),
         "policy": policy,
         "cost": asdict(fitted.cost),
         "online": fitted.online,
         "about": dict(about),
     }
+    content = json.loads(json.dumps(content))
     if policy["kind"] == NETWORK:
-        data = _with_weights(content)
-    else:
-        data = json.dumps(content, indent=2).encode()
-    write_whole(path, data)
+        return _with_weights(content)
+    content["checksum"] = _checksum(content)
+    return json.dumps(content, indent=2).encode()
+
+
+def _written(settings: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Options of an environment as JSON; objects as what describes or prints them."""
+    if settings is None:
+        return None
+    result = {}
+    for name, value in settings.items():
+        try:
+            result[name] = described(value)
+        except NoSource:
+            result[name] = repr(value)
+    return result
+
+
+def _checksum(content: Mapping[str, Any], weights: bytes = b"") -> str:
+    """Of all that a policy file holds."""
+    rest = {name: value for name, value in content.items() if name != "checksum"}
+    text = json.dumps(rest, sort_keys=True).encode()
+    return hashlib.sha256(text + weights).hexdigest()
 
 
 def _with_weights(content: dict[str, Any]) -> bytes:
@@ -364,7 +418,7 @@ def _with_weights(content: dict[str, Any]) -> bytes:
     arguments = dict(content["policy"]["arguments"])
     weights = base64.b64decode(arguments.pop("weights"))
     header = {**content, "policy": {"kind": NETWORK, "arguments": arguments}}
-    header["checksum"] = hashlib.sha256(weights).hexdigest()
+    header["checksum"] = _checksum(header, weights)
     return bytes(save(load(weights), {_HEADER: json.dumps(header, sort_keys=True)}))
 
 
@@ -375,24 +429,71 @@ def _read_weights(path: Path) -> dict[str, Any]:
 
     try:
         with safe_open(path, framework="numpy") as file:
-            content = json.loads((file.metadata() or {})[_HEADER])
+            text = (file.metadata() or {}).get(_HEADER)
             weights = save({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(str(error)) from error
-    _check_format(content)
-    if hashlib.sha256(weights).hexdigest() != content["checksum"]:
-        raise ValueError("damaged: its checksum does not match")
-    content["policy"]["arguments"]["weights"] = base64.b64encode(weights).decode()
-    return dict(content)
+    if text is None:
+        raise ValueError(f"its header has no {_HEADER!r}")
+    content = read_json(text)
+    if _format_of(content) == 1:
+        wanted = hashlib.sha256(weights).hexdigest()
+    else:
+        wanted = _checksum(content, weights)
+    _compare(wanted, content)
+    policy = content.get("policy")
+    arguments = policy.get("arguments") if isinstance(policy, dict) else None
+    if not isinstance(arguments, dict):
+        raise ValueError("its header names no policy with arguments")
+    arguments["weights"] = base64.b64encode(weights).decode()
+    return content
 
 
-def _check_format(content: Mapping[str, Any]) -> None:
-    written = content["format"]
+def _read_plain(path: Path) -> dict[str, Any]:
+    content = read_json(path.read_bytes())
+    if _format_of(content) > 1:
+        _compare(_checksum(content), content)
+    return content
+
+
+def _format_of(content: Mapping[str, Any]) -> int:
+    written = content.get("format")
+    if type(written) is not int or written < 1:
+        raise ValueError(f"its format is {written!r}")
     if written > FORMAT:
         raise ValueError(
-            f"format {written}, written by dacrl-env {content['dacrl_env']}; this "
+            f"format {written}, written by dacrl-env {content.get('dacrl_env')}; this "
             f"version reads up to {FORMAT}"
         )
+    return written
+
+
+def _compare(wanted: str, content: Mapping[str, Any]) -> None:
+    if content.get("checksum") != wanted:
+        raise ValueError(
+            "damaged, or edited by hand: its checksum does not match; "
+            "dacrl_env.policies.save_fitted writes policies"
+        )
+
+
+def _check_content(content: Mapping[str, Any]) -> None:
+    """Raise a ValueError if what a policy file says is of another kind or range."""
+    kinds: dict[str, tuple[type, ...]] = {
+        "task": (str, type(None)),
+        "settings": (dict, type(None)),
+        "policy": (dict,),
+        "cost": (dict,),
+        "online": (float, int, type(None)),
+        "about": (dict, type(None)),
+    }
+    optional = ("settings", "about")
+    for name, valid in kinds.items():
+        if name not in content and name not in optional:
+            raise ValueError(f"{name!r} is missing")
+        value = content.get(name)
+        if not isinstance(value, valid) or isinstance(value, bool):
+            names = ["null" if k is type(None) else k.__name__ for k in valid]
+            raise ValueError(f"{name} must be {' or '.join(names)}, got {value!r}")
 
 
 def load_fitted(
@@ -414,19 +515,18 @@ def load_fitted(
     if not path.is_file():
         raise FileNotFoundError(f"no policy file {path}")
     try:
-        if path.suffix == ".safetensors":
-            content = _read_weights(path)
-        else:
-            content = json.loads(path.read_text())
-            _check_format(content)
+        weights = path.suffix == ".safetensors"
+        content = _read_weights(path) if weights else _read_plain(path)
+        _check_content(content)
         return Fitted(
             from_json(content["policy"], **more),
-            Cost(**content["cost"]),
+            cost_of(content["cost"]),
             online=content["online"],
             task=None if any_task else content["task"],
             settings=None if any_task else content.get("settings"),
+            about=content.get("about"),
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is no policy file: {error}") from error
 
 
@@ -457,7 +557,7 @@ def get_policy(spec: str) -> Policy:
         ValueError: an unknown name, class or argument; the message lists the valid
             ones.
     """
-    name, kwargs = _read_spec(spec, "policy")
+    name, kwargs = read_spec(spec, "policy")
     if name.startswith(PRETRAINED):
         return load_fitted(_pretrained(name), **kwargs)
     if name.endswith(POLICY_SUFFIXES):
@@ -476,74 +576,103 @@ def pretrained() -> dict[str, Path]:
 def _pretrained(name: str) -> Path:
     known = pretrained()
     if name not in known:
-        valid = ", ".join(known) or "none come with this version"
-        raise ValueError(f"unknown policy {name!r}; valid: {valid}")
+        raise ValueError(unknown("policy", name, known))
     return known[name]
 
 
 def _by_name(
     spec: str, table: Mapping[str, tuple[str, dict[str, Any]]], what: str
 ) -> Any:
-    name, kwargs = _read_spec(spec, what)
+    name, kwargs = read_spec(spec, what)
     if ":" in name:
-        try:
-            factory = load(name)
-        except (ImportError, AttributeError) as error:
-            raise ValueError(f"cannot load {what} {name!r}: {error}") from error
+        factory = _own(name, what)
     elif name in table:
         entry, preset = table[name]
         factory, kwargs = load(entry), {**preset, **kwargs}
     else:
-        more = f", a policy file, or {PRETRAINED}…" if table is POLICIES else ""
-        raise ValueError(
-            f"unknown {what} {name!r}; valid: {', '.join(table)}, module:Class{more}"
-        )
+        raise ValueError(_unknown(name, table, what))
     try:
         inspect.signature(factory).bind(**kwargs)
     except TypeError as error:
-        valid = ", ".join(inspect.signature(factory).parameters)
-        raise ValueError(f"{what} {spec!r}: {error}; arguments: {valid}") from error
+        parameters = inspect.signature(factory).parameters
+        wrong = [key for key in kwargs if key not in parameters]
+        near = meant(wrong[0], parameters) if wrong else ""
+        raise ValueError(
+            f"{what} {spec!r}: {error}{near}; arguments: "
+            f"{', '.join(parameters) or 'none'}"
+        ) from error
+    kwargs = whole_numbers(factory, kwargs)
     check_types(f"{what} {spec!r}", factory, kwargs)
     try:
-        made = factory(**kwargs)
+        with blame_if_users(factory, f"{what} {spec!r}"):
+            made = factory(**kwargs)
     except TypeError as error:
+        if is_users(factory):  # the arguments are those of its signature
+            raise
         raise ValueError(f"{what} {spec!r}: {error}") from error
-    for name in ("fit",) if what == "method" else ("action_mode", "reset", "act"):
-        if not hasattr(made, name):
-            raise ValueError(f"{spec!r} is no {what}: it has no {name!r}")
+    return checked(made, what, repr(spec))
+
+
+def checked(made: Any, what: str, name: str) -> Any:
+    """A policy or method, if it is one.
+
+    Args:
+        made: the object.
+        what: "policy" or "method".
+        name: of it, for the message.
+
+    Raises:
+        ValueError: it lacks what one has.
+    """
+    needed = {"method": ("fit",), "policy": ("action_mode", "reset", "act")}
+    other = {"method": "policy", "policy": "method"}[what]
+    missing = [part for part in needed[what] if not hasattr(made, part)]
+    if missing:
+        hint = ""
+        if all(hasattr(made, part) for part in needed[other]):
+            hint = f"; it is a {other}, to be given among those"
+        raise ValueError(f"{name} is no {what}: it has no {missing[0]!r}{hint}")
     return made
 
 
-def _read_spec(spec: str, what: str) -> tuple[str, dict[str, Any]]:
-    """Name and arguments."""
-    name, *rest = _parts(spec)
-    kwargs: dict[str, Any] = {}
-    for part in rest:
-        key, equals, value = part.partition("=")
-        if not equals:
-            raise ValueError(
-                f"cannot read {part!r} in {what} {spec!r}; arguments look like "
-                "name,key=value,key=value"
-            )
-        kwargs[key] = literal(value)
-    return name, kwargs
+def parts_of(spec: str, what: str = "policy") -> tuple[Any, dict[str, Any]]:
+    """What a ``"module:name"`` with arguments is made by, and the arguments.
+
+    Args:
+        spec: as `get_policy` or `get_method` takes it, and has taken it.
+        what: "policy" or "method".
+
+    Returns:
+        None and nothing for other names.
+    """
+    name, arguments = read_spec(spec, what)
+    if ":" not in name or name.endswith(POLICY_SUFFIXES):
+        return None, {}
+    return load(name), arguments
 
 
-def _parts(spec: str) -> list[str]:
-    """What commas separate, those inside brackets aside."""
-    parts, depth = [""], 0
-    for letter in spec:
-        depth += (letter in "([{") - (letter in ")]}")
-        if letter == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += letter
-    return [part.strip() for part in parts]
+def _own(name: str, what: str) -> Any:
+    """What ``"module:Class"`` names.
 
-
-def literal(text: str) -> Any:
-    """The Python value that a text is, or the text."""
+    Raises:
+        ValueError: there is no such module, or nothing of that name in it.
+    """
+    module, _, attribute = name.partition(":")
+    found = import_module(module, f"{what} {name!r}")
     try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+        return getattr(found, attribute)
+    except AttributeError:
+        near = meant(attribute, [n for n in dir(found) if n[:1] != "_"])
+        raise ValueError(
+            f"cannot load {what} {name!r}: the module has no {attribute!r}{near}"
+        ) from None
+
+
+def _unknown(name: str, table: Mapping[str, Any], what: str) -> str:
+    for kind, names in (("method", METHODS), ("policy", POLICIES)):
+        if kind != what and name in names:
+            return f"{name!r} is a {kind}, no {what}"
+    if name in TASKS:
+        return f"{name!r} is a task, no {what}"
+    more = f", a policy file, or {PRETRAINED}…" if what == "policy" else ""
+    return f"{unknown(what, name, table)}, module:Class{more}"

@@ -6,6 +6,7 @@ Both outer environments are thin shells around it.
 from __future__ import annotations
 
 import copy
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +16,12 @@ import torch
 from gymnasium import error
 from numpy.typing import NDArray
 
-from dacrl_env import observations
+from dacrl_env import memory, observations
 from dacrl_env import snapshot as snapshots
 from dacrl_env.actions import ActionMap, check_names
+from dacrl_env.blame import blame_if_users
+from dacrl_env.inner_envs.batched import BatchedEnv
+from dacrl_env.inner_envs.faults import InnerEnvError
 from dacrl_env.inner_envs.gymnasium_adapter import GymnasiumAdapter
 from dacrl_env.isolation import as_usual, inner_context
 from dacrl_env.learners import streams
@@ -37,6 +41,7 @@ Ints = NDArray[np.int64]
 
 # what a forked member keeps: the name of its streams after the next restart
 _IDENTITY = ("seeds", "seed_members", "episodes")
+_TRIED_STEPS = 5  # of batched dynamics with the constants of each instance
 
 
 @dataclass
@@ -106,7 +111,12 @@ class Population:
                 f"inner environment {settings.task.inner_env} has continuous actions; "
                 f"learner {settings.task.learner} needs Discrete ones"
             )
+        self._check_memory(learner)
         self._eval_env = make_inner_env(settings.task, reuse=True)
+        # whether actions are; a policy can take others as far as numbers go
+        self._bounded = bool(
+            np.isfinite([self.env.action_low, self.env.action_high]).all()
+        )
         self.learner = learner(
             self.env,
             self._eval_env,
@@ -129,6 +139,37 @@ class Population:
         self.state = self._blank() if state is None else state
         self._report_seconds = 0.0
         self._in_step = False  # or left in the middle of one
+
+    def _check_memory(self, learner: Any) -> None:
+        """Refuse more runs, or larger ones, than there is memory for.
+
+        Raises:
+            ValueError: with the option that takes most.
+        """
+        s, env = self.settings, self.env
+        row = len(
+            observations.names(
+                [h.name for h in s.controlled],
+                learner.signal_names,
+                list(env.physics) if s.observe_instance else (),
+                1,
+            )
+        )
+        features = math.prod(env.observation_shape)
+        hidden = max(getattr(s.config, "hidden_sizes", ()), default=1)
+        each = 8 * (features + hidden) + 300
+        if hasattr(env, "env_id"):  # an object each, of a size that nobody knows
+            each += 10_000
+        parts = {
+            name: self.size * number
+            for name, number in learner.member_bytes(s.config, s.budget, env).items()
+        }
+        parts["eval_episodes"] = self.size * s.eval_episodes * each
+        # the state, its copies and bounds, and a name for each number
+        parts["history"] = s.history * row * (20 * self.size + 100)
+        options = {name: getattr(s.config, name, None) for name in parts}
+        options |= {"eval_episodes": s.eval_episodes, "history": s.history}
+        memory.check(self.size, parts, options)
 
     # -- copies -----------------------------------------------------------------
 
@@ -162,7 +203,36 @@ class Population:
         for instance in self.settings.instances:
             check_names(instance.physics, list(default), "physical constant")
             table.append([*{**default, **instance.physics}.values()])
-        return np.array(table, np.float64).reshape(len(table), len(default))
+        physics = np.array(table, np.float64).reshape(len(table), len(default))
+        if isinstance(self.env, BatchedEnv):
+            self._try_physics(self.env, physics)
+        return physics
+
+    def _try_physics(self, env: BatchedEnv, physics: Floats) -> None:
+        """Raise a ValueError for constants ``(instances, K)`` and no finite values."""
+        given = zip(self.settings.instances, physics, strict=True)
+        wrong = [i.name for i, row in given if not np.isfinite(row).all()]
+        if not wrong:
+            keys = np.arange(1, len(physics) + 1, dtype=np.uint64)[:, None]
+            with np.errstate(all="ignore"):
+                state = env.init(keys, physics)
+                low = env.action_low
+                actions = np.zeros((len(keys), 1), np.int64)
+                if not env.num_actions:
+                    actions = np.tile(low, (len(keys), 1, 1))
+                finite = np.isfinite(state.observations).reshape(len(keys), -1).all(1)
+                for _ in range(_TRIED_STEPS):
+                    step = env.step(state, actions)
+                    seen = step.observations.reshape(len(keys), -1)
+                    finite &= np.isfinite(seen).all(1) & np.isfinite(step.rewards[:, 0])
+            wrong = [self.settings.instances[i].name for i in np.flatnonzero(~finite)]
+        if wrong:
+            physical = next(i for i in self.settings.instances if i.name == wrong[0])
+            raise ValueError(
+                f"inner environment {self.settings.task.inner_env} gives observations "
+                f"or rewards that are not finite with the physical constants of "
+                f"{', '.join(wrong)}: {dict(physical.physics)}"
+            )
 
     def _blank(self) -> PopulationState:
         """A state of the right shapes; `start` gives it meaning."""
@@ -272,6 +342,7 @@ class Population:
         if s.feedback == "eval":
             scale = self.references(members)
             state.score[members] = scale.score(state.eval_return[members])
+            self._check_scores(members)
             first = state.eval_return[members]
         else:  # nothing is known yet: the return of a random policy
             first = self.references(members).random
@@ -296,16 +367,11 @@ class Population:
                 "the last step did not reach its end, so that the runs are between two "
                 "decisions: reset() all of them, or restore() a snapshot"
             )
-        state, s = self.state, self.settings
+        state = self.state
         began, self._report_seconds = time.perf_counter(), 0.0
         context = self._train(requested)
         # a function of the user's, under numpy's settings of the user's
-        rewards = np.asarray(s.reward(context), np.float64)
-        if rewards.shape != (self.size,):
-            raise ValueError(
-                f"reward {s.reward!r} must return a value for each member, shape "
-                f"({self.size},), but returned shape {rewards.shape}"
-            )
+        rewards = self._rewarded(context)
         spent = time.perf_counter() - began - self._report_seconds
         state.wall_seconds += spent / self.size
         self._in_step = False
@@ -348,6 +414,7 @@ class Population:
         seen = self._observed_return()
         scale = self.references()
         state.score = np.where(state.diverged, scale.floor_score, scale.score(seen))
+        self._check_scores(slice(None))
         state.best_score = np.maximum(state.best_score, state.score)
         better = seen > state.high_return
         state.best_at = np.where(better, learner.env_steps, state.best_at)
@@ -370,6 +437,58 @@ class Population:
             remaining=left,
             ended=ended,
             diverged=state.diverged.copy(),
+        )
+
+    def _rewarded(self, context: RewardContext) -> Floats:
+        """Outer rewards ``(P,)``.
+
+        Raises:
+            ValueError: what the reward function returns is something else.
+        """
+        reward = self.settings.reward
+        name = getattr(reward, "__qualname__", repr(reward))
+        with blame_if_users(reward, f"reward {name}"):
+            given = reward(context)
+        try:
+            rewards = np.asarray(given)
+        except ValueError as failure:
+            raise ValueError(
+                f"reward {name} must return a value for each member, but returned "
+                f"{given!r}"
+            ) from failure
+        if rewards.shape != (self.size,):
+            raise ValueError(
+                f"reward {name} must return a value for each member, shape "
+                f"({self.size},), but returned shape {rewards.shape}"
+            )
+        if rewards.dtype.kind not in "biuf":
+            raise ValueError(
+                f"reward {name} must return real numbers, but returned dtype "
+                f"{rewards.dtype}: {given!r}"
+            )
+        rewards = rewards.astype(np.float64)
+        finite = np.isfinite(rewards)
+        if not finite.all():
+            bad = {int(i): float(rewards[i]) for i in np.flatnonzero(~finite)}
+            raise ValueError(
+                f"reward {name} must return finite numbers, but returned (value by "
+                f"member) {bad} at {self._when(np.flatnonzero(~finite))}"
+            )
+        return rewards
+
+    def _when(self, members: Ints) -> str:
+        steps = self.state.learner.env_steps[members]
+        return f"environment steps {', '.join(map(str, steps.tolist()))} of the run"
+
+    def _check_scores(self, members: Ints | slice) -> None:
+        """Raise an InnerEnvError for observed scores that are not finite."""
+        if np.isfinite(self.state.score[members]).all():
+            return
+        bad = np.flatnonzero(~np.isfinite(self.state.score))
+        returns = self._observed_return()[bad].tolist()
+        raise InnerEnvError(
+            f"inner environment {self.settings.task.inner_env} gives returns that have "
+            f"no finite score (members {bad.tolist()}: {returns}) at {self._when(bad)}"
         )
 
     def _held(self, requested: Floats) -> Floats:
@@ -416,7 +535,10 @@ class Population:
         returns, steps = self._play(
             members, "evaluation", state.evaluations[members], episodes
         )
-        state.eval_return[members] = returns.mean(1)
+        finite = self._finite(returns)
+        # what an environment without bounds makes of a policy that diverges
+        state.diverged[members[~finite]] = True
+        state.eval_return[members[finite]] = returns[finite].mean(1)
         state.evaluations[members] += 1
         state.eval_steps[members] += steps
 
@@ -436,8 +558,7 @@ class Population:
             members = np.flatnonzero(group)
             if len(members):
                 returns, _ = self._play(members, "report", point[members], episodes)
-                scores = self.references(members).score(returns.mean(1))
-                state.reports[members, point[members]] = scores
+                state.reports[members, point[members]] = self._scored(members, returns)
         self._report_seconds += time.perf_counter() - began
 
     @as_usual
@@ -455,8 +576,29 @@ class Population:
             last = np.full(len(members), REPORT_POINTS)
             with inner_context():
                 returns, _ = self._play(members, "report", last, FINAL_REPORT_EPISODES)
-            scores[members] = self.references(members).score(returns.mean(1))
+            scores[members] = self._scored(members, returns)
         return scores
+
+    def _scored(self, members: Ints, returns: Floats) -> Floats:
+        """Report scores ``(m,)`` of members' returns ``(m, E)``."""
+        scale = self.references(members)
+        scores = scale.score(np.where(self._finite(returns), returns.mean(1), np.nan))
+        return np.where(np.isnan(scores), scale.floor_score, scores)
+
+    def _finite(self, returns: Floats) -> NDArray[np.bool_]:
+        """Members ``(m,)`` with finite returns ``(m, E)`` of their episodes.
+
+        Raises:
+            InnerEnvError: others, where that is not the learner's failure.
+        """
+        with np.errstate(all="ignore"):
+            finite = np.isfinite(returns.mean(1))
+        if finite.all() or not self._bounded:
+            return np.asarray(finite)
+        raise InnerEnvError(
+            f"inner environment {self.settings.task.inner_env} gives returns that are "
+            f"not finite in an evaluation: {returns[~finite][0].tolist()}"
+        )
 
     def _play(
         self, members: Ints, purpose: str, number: Ints, episodes: int
@@ -563,10 +705,11 @@ class Population:
 
     def close(self) -> None:
         """Close inner environments that are objects."""
-        learner = self.state.learner
-        for env in (self.env, self._eval_env):
-            if isinstance(env, GymnasiumAdapter):
-                env.close(learner.envs)
+        if isinstance(self.env, GymnasiumAdapter):
+            try:
+                self.env.close(self.state.learner.envs)
+            finally:
+                self._eval_env.close()
 
     # -- snapshots --------------------------------------------------------------
 
@@ -608,8 +751,6 @@ class Population:
         Raises:
             SnapshotError: it does not; see :func:`dacrl_env.snapshot.check`.
         """
-        if not isinstance(snap, snapshots.Snapshot):
-            raise snapshots.SnapshotError(f"{snap!r} is no snapshot")
         snapshots.check(self.state, snap, self._header(exact=True))
         s = self.settings
         left = s.budget - snap.arrays["learner.env_steps"]

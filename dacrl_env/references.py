@@ -15,10 +15,8 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os
 import platform
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +26,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dacrl_env.files import write_text
 from dacrl_env.inner_envs import InnerEnv
 from dacrl_env.learners import streams
 from dacrl_env.learners.rollout import Act, play
@@ -456,9 +455,7 @@ def save(section: str, name: str, value: dict[str, Any], path: Path) -> None:
     order = varied_envs() if section == "instances" else list(TASKS)
     known = [key for key in order if key in entries]
     content[section] = {key: entries[key] for key in known}
-    temporary = path.with_name(f"{path.name}.tmp-{uuid.uuid4().hex}")
-    temporary.write_text(_text(content) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, _text(content) + "\n")
 
 
 def _text(value: Any, level: int = 0) -> str:

@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import importlib
 import textwrap
+import warnings
 from collections.abc import Mapping
+from dataclasses import fields as fields_of
+from dataclasses import replace
+from types import ModuleType
 from typing import Any
 
 import gymnasium as gym
+from gymnasium.envs.registration import EnvSpec, get_env_id, parse_env_id
 
 from dacrl_env import measured
+from dacrl_env.blame import blame
+from dacrl_env.checks import unknown
 from dacrl_env.instances import Ranges, vary
-from dacrl_env.tasks import Task
+from dacrl_env.tasks import Task, is_worker
 
 LEARNERS = {
     "dqn": "dacrl_env.learners.dqn:DQN",
@@ -72,6 +79,22 @@ _WHOLE = frozenset({"shift_at"})
 # that fires the main engine alone −9,700
 _LANDER_FLOOR = -30_000.0
 
+# what actions have meant on these tasks since their results were measured
+_DQN_RANGES = {
+    "batch_size": (4, 256),
+    "gamma": (0.8, 0.9999),
+    "train_freq": (1, 256),
+    "gradient_steps": (1, 256),
+}
+_PPO_RANGES = {
+    "clip_range": (0.01, 0.5),
+    "batch_size": (16, 512),
+    "gamma": (0.8, 0.9999),
+    "gae_lambda": (0.8, 0.9999),
+    "n_epochs": (1, 20),
+    "ent_coef": (0.0, 0.1),
+}
+
 
 def _sets(inner_env: str, ranges: Ranges) -> dict[str, Any]:
     """Both instance sets of a task on an inner environment, as its fields."""
@@ -87,6 +110,7 @@ _TABLE = (
         id="dacrl/DQN-CartPole-v0",
         inner_env="CartPole-v1",
         learner="dqn",
+        ranges=_DQN_RANGES,
         budget=50_000,
         random_return=22.2,
         reference_return=500.0,
@@ -98,6 +122,7 @@ _TABLE = (
         id="dacrl/DQN-Acrobot-v0",
         inner_env="Acrobot-v1",
         learner="dqn",
+        ranges=_DQN_RANGES,
         budget=100_000,
         random_return=-499.0,
         reference_return=-75.0,
@@ -112,6 +137,7 @@ _TABLE = (
         id="dacrl/DQN-MountainCar-v0",
         inner_env="MountainCar-v0",
         learner="dqn",
+        ranges=_DQN_RANGES,
         budget=120_000,
         random_return=-200.0,
         reference_return=-100.0,
@@ -122,7 +148,9 @@ _TABLE = (
     Task(
         id="dacrl/DQN-MiniGrid-Empty-5x5-v0",
         inner_env="MiniGrid-Empty-5x5-v0",
+        scale_images=False,  # codes of objects, colours and states
         learner="dqn",
+        ranges=_DQN_RANGES,
         budget=50_000,
         random_return=0.2,
         reference_return=0.95,
@@ -139,7 +167,9 @@ _TABLE = (
     Task(
         id="dacrl/DQN-MiniGrid-DoorKey-5x5-v0",
         inner_env="MiniGrid-DoorKey-5x5-v0",
+        scale_images=False,  # codes of objects, colours and states
         learner="dqn",
+        ranges=_DQN_RANGES,
         budget=100_000,
         random_return=0.035,
         reference_return=0.95,
@@ -157,6 +187,7 @@ _TABLE = (
         id="dacrl/DQN-CartPoleShift-v0",
         inner_env="CartPoleShift",
         learner="dqn",
+        ranges=_DQN_RANGES,
         budget=50_000,
         random_return=22.2,
         reference_return=500.0,
@@ -174,6 +205,7 @@ _TABLE = (
         id="dacrl/DQN-LunarLander-v0",
         inner_env="LunarLander-v3",
         learner="dqn",
+        ranges=_DQN_RANGES,
         budget=100_000,
         random_return=-183.5,
         reference_return=200.0,
@@ -186,6 +218,7 @@ _TABLE = (
         id="dacrl/PPO-CartPole-v0",
         inner_env="CartPole-v1",
         learner="ppo",
+        ranges=_PPO_RANGES,
         budget=102_400,
         random_return=22.2,
         reference_return=500.0,
@@ -198,6 +231,7 @@ _TABLE = (
         id="dacrl/PPO-Acrobot-v0",
         inner_env="Acrobot-v1",
         learner="ppo",
+        ranges=_PPO_RANGES,
         budget=204_800,
         random_return=-499.0,
         reference_return=-75.0,
@@ -210,6 +244,7 @@ _TABLE = (
         id="dacrl/PPO-Pendulum-v0",
         inner_env="Pendulum-v1",
         learner="ppo",
+        ranges=_PPO_RANGES,
         budget=204_800,
         random_return=-1230.0,
         reference_return=-150.0,
@@ -222,7 +257,9 @@ _TABLE = (
     Task(
         id="dacrl/PPO-MiniGrid-DoorKey-5x5-v0",
         inner_env="MiniGrid-DoorKey-5x5-v0",
+        scale_images=False,  # codes of objects, colours and states
         learner="ppo",
+        ranges=_PPO_RANGES,
         budget=204_800,
         random_return=0.035,
         reference_return=0.95,
@@ -234,6 +271,7 @@ _TABLE = (
         id="dacrl/PPO-PendulumShift-v0",
         inner_env="PendulumShift",
         learner="ppo",
+        ranges=_PPO_RANGES,
         budget=204_800,
         random_return=-1230.0,
         reference_return=-150.0,
@@ -249,6 +287,7 @@ _TABLE = (
         id="dacrl/PPO-LunarLander-v0",
         inner_env="LunarLander-v3",
         learner="ppo",
+        ranges=_PPO_RANGES,
         budget=204_800,
         random_return=-183.5,
         reference_return=200.0,
@@ -270,6 +309,7 @@ _TABLE = (
     ),
 )
 TASKS: dict[str, Task] = {}
+_BUILT_IN = frozenset(task.id for task in _TABLE)
 
 
 def load(entry_point: str) -> Any:
@@ -278,50 +318,173 @@ def load(entry_point: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
+class TaskId(str):
+    """The id of a user's task, which takes the task along to other processes.
+
+    It is what Gymnasium keeps of the task. Where a specification goes, as to the
+    workers of an ``AsyncVectorEnv``, nobody has to register the task again.
+    """
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        task = TASKS.get(self)
+        return (str, (str(self),)) if task is None else (_arrived, (task,))
+
+    def __copy__(self) -> TaskId:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TaskId:
+        return self
+
+
 def register_task(task: Task | None = None, /, **fields: Any) -> Task:
     """Make a task known to `gymnasium.make`, `gymnasium.make_vec` and the tools.
 
+    The same task may be registered again, as when a cell of a notebook is run twice.
+    Another one under the id of a user's task takes its place, with a warning.
+
+    Images are divided by 255 before the networks see them, as in Stable-Baselines3;
+    ``scale_images=False`` keeps them as they are, see :class:`dacrl_env.Task`.
+
     Args:
         task: the task; or its fields by keyword, see :class:`dacrl_env.Task`.
-        **fields: of a :class:`dacrl_env.Task`.
+        **fields: of a :class:`dacrl_env.Task`. ``inner_env`` may also be a class, a
+            function that makes an environment, or a specification of Gymnasium's. It is
+            registered with Gymnasium under an id that follows from the task's; options
+            such as ``max_episode_steps`` go into ``inner_env_kwargs``.
 
     Returns:
         The task.
 
     Raises:
-        ValueError: the id is taken, the learner or backend is unknown, or there are
-            fields beside a task.
+        ValueError: the id is a task's of this package or another environment's, the
+            learner or backend is unknown, or there are fields beside a task.
     """
     if task is not None and fields:
         raise ValueError(
             f"a task and fields are given ({', '.join(fields)}); change fields of a "
             "task by dataclasses.replace(task, ...)"
         )
+    made_by = fields.get("inner_env")
+    if isinstance(made_by, EnvSpec) and made_by == gym.registry.get(made_by.id):
+        made_by = fields["inner_env"] = made_by.id
+    if isinstance(made_by, EnvSpec) or callable(made_by):
+        fields["inner_env"] = _inner_id(str(fields.get("id")))
     task = Task(**fields) if task is None else task
-    if task.id in TASKS or task.id in gym.registry:
+    before = TASKS.get(task.id)
+    if before is not None and task.id in _BUILT_IN:
+        raise ValueError(
+            f"the id {task.id!r} is taken by a task of this package; choose another "
+            "name or version"
+        )
+    if before is None and task.id in gym.registry:
         raise ValueError(f"the id {task.id!r} is taken; choose another name or version")
     if task.learner not in LEARNERS:
-        raise ValueError(
-            f"unknown learner {task.learner!r}; valid: {', '.join(LEARNERS)}"
-        )
+        raise ValueError(unknown("learner", task.learner, LEARNERS))
     backends = ("auto", "batched", "gymnasium", "envpool")
     if task.backend not in backends:
-        raise ValueError(
-            f"unknown backend {task.backend!r}; valid: {', '.join(backends)}"
-        )
+        raise ValueError(unknown("backend", task.backend, backends))
     if task.backend == "batched" and task.inner_env not in BATCHED_ENVS:
         raise ValueError(
             f"no batched implementation of {task.inner_env!r}; "
             f"there is one of: {', '.join(BATCHED_ENVS)}"
         )
-    gym.register(
-        id=task.id,
-        entry_point="dacrl_env.env:DynamicConfigEnv",
-        vector_entry_point="dacrl_env.vector_env:PopulationEnv",
-        kwargs={"task": task.id},
-    )
-    TASKS[task.id] = task
+    other = _enter_inner(task.inner_env, made_by)
+    if before is not None and (other or before != task):
+        differing = [
+            f.name
+            for f in fields_of(Task)
+            if getattr(before, f.name) != getattr(task, f.name)
+        ]
+        warnings.warn(
+            f"the task {task.id!r} was registered before, with another "
+            f"{', '.join(differing) or 'inner_env'}; from now on it is the new one",
+            stacklevel=2,
+        )
+    _enter(task)
     return task
+
+
+def _inner_id(task_id: str) -> str:
+    """The id of an inner environment that has none of its own.
+
+    Raises:
+        gymnasium.error.Error: what should be the task's id is none.
+    """
+    namespace, name, version = parse_env_id(task_id)
+    return get_env_id(namespace, f"{name}.inner", version)
+
+
+def _enter_inner(env_id: str, made_by: Any) -> bool:
+    """Register an inner environment by what makes it; whether another one was before.
+
+    A class that is defined again, as by a cell of a notebook, is not another one.
+    """
+    if isinstance(made_by, EnvSpec):
+        spec = replace(made_by, id=env_id)
+    elif callable(made_by):
+        spec = EnvSpec(env_id, entry_point=made_by)
+    else:
+        return False
+    before = gym.registry.get(env_id)
+    gym.registry[env_id] = spec
+    if before is None or before == spec:
+        return False
+    old, new = _entry(before.entry_point), _entry(spec.entry_point)
+    return old != new or replace(before, entry_point=None) != replace(
+        spec, entry_point=None
+    )
+
+
+def _entry(entry_point: Any) -> Any:
+    """What tells apart what makes environments: names; code, where there is none."""
+    code = getattr(entry_point, "__code__", None)
+    names = [getattr(entry_point, n, None) for n in ("__module__", "__qualname__")]
+    return entry_point if isinstance(entry_point, str) else (*names, code)
+
+
+def _enter(task: Task) -> None:
+    """Make a task known here."""
+    if task.id not in gym.registry:
+        known = task.id if task.id in _BUILT_IN else TaskId(task.id)
+        gym.register(
+            id=task.id,
+            entry_point="dacrl_env.env:DynamicConfigEnv",
+            vector_entry_point="dacrl_env.vector_env:PopulationEnv",
+            kwargs={"task": known},
+        )
+    TASKS[task.id] = task
+
+
+def _arrived(task: Task) -> TaskId:
+    """The id of a task that came from another process, known here from now on."""
+    if task.id not in _BUILT_IN and (is_worker() or task.id not in TASKS):
+        _enter(task)
+    return TaskId(task.id)
+
+
+def import_module(name: str, what: str) -> ModuleType:
+    """A user's module.
+
+    What goes wrong inside of it is raised as it is, with a note whose code it was.
+
+    Args:
+        name: of the module.
+        what: is looked for in it, for the message.
+
+    Raises:
+        ValueError: there is no such module.
+    """
+    try:
+        with blame(f"module {name!r}"):
+            return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise  # another one, that the module imports
+        raise ValueError(
+            f"cannot load {what}: cannot import its module: {error}"
+        ) from None
 
 
 def get_task(task: str | Task) -> Task:
@@ -332,19 +495,18 @@ def get_task(task: str | Task) -> Task:
     """
     if isinstance(task, Task):
         return task
+    if not isinstance(task, str):
+        raise ValueError(f"a task is an id or a dacrl_env.Task, got {task!r}")
     module, colon, name = task.rpartition(":")
     if colon:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise ValueError(
-                f"cannot import the module of {task!r}: {error}"
-            ) from error
+        import_module(module, f"task {task!r}")
     if name not in TASKS:
-        raise ValueError(
-            f"unknown task {task!r}; valid: {', '.join(TASKS)}, or module:id of one "
-            "that a module registers"
-        )
+        own = ", or module:id of one that a module registers"
+        if name in gym.registry:  # an inner environment's
+            on_it = [t.id for t in TASKS.values() if t.inner_env == name]
+            own += f"; {name} is no task, register_task makes one of it"
+            own += f" (there is {', '.join(on_it)})" if on_it else ""
+        raise ValueError(f"{unknown('task', task, TASKS)}{own}")
     return TASKS[name]
 
 
@@ -371,23 +533,39 @@ def make_inner_env(task: Task, reuse: bool = False) -> Any:
         task: names the environment and its backend.
         reuse: see :class:`~dacrl_env.inner_envs.gymnasium_adapter.GymnasiumAdapter`.
     """
-    if not task.inner_env:
+    env = _make_inner_env(task, reuse)
+    env.scales_images = task.scale_images and env.has_images
+    return env
+
+
+def _make_inner_env(task: Task, reuse: bool) -> Any:
+    kwargs: Mapping[str, Any] = task.inner_env_kwargs
+    backend = backend_of(task)
+    if backend == "none":
         from dacrl_env.inner_envs import NoEnv
 
         return NoEnv()
-    kwargs: Mapping[str, Any] = task.inner_env_kwargs
-    batched = task.inner_env in BATCHED_ENVS and not kwargs
-    if task.backend == "batched" or (task.backend == "auto" and batched):
+    if backend == "batched":
         from dacrl_env.inner_envs.batched import BatchedEnv
 
         return BatchedEnv(load(BATCHED_ENVS[task.inner_env])(**kwargs))
-    if task.backend == "envpool":
+    if backend == "envpool":
         from dacrl_env.inner_envs.envpool_adapter import EnvPoolAdapter
 
         return EnvPoolAdapter(task.inner_env, kwargs)
     from dacrl_env.inner_envs.gymnasium_adapter import GymnasiumAdapter
 
-    return GymnasiumAdapter(task.inner_env, kwargs, reuse)
+    return GymnasiumAdapter(task.inner_env, kwargs, reuse, task.stateful)
+
+
+def backend_of(task: Task) -> str:
+    """What makes a task's inner environment; "none": it has none."""
+    if not task.inner_env:
+        return "none"
+    if task.backend != "auto":
+        return task.backend
+    batched = task.inner_env in BATCHED_ENVS and not task.inner_env_kwargs
+    return "batched" if batched else "gymnasium"
 
 
 def markdown() -> str:
@@ -402,7 +580,10 @@ def markdown() -> str:
         "-78 on LunarLander, where one among 64 moves a mean by more than all that",
         "training gains: read failures and the interquartile mean beside it.",
         "Hyperparameters that differ from the learner's default are given with their",
-        "value; bold ones are controlled by default.",
+        "value; bold ones are controlled by default. The range of a learner is what a",
+        "`Hyperparameter`, `fixed`, a static configuration or a schedule may use, and",
+        "that of users' tasks; these tasks' own range is what actions mean by default.",
+        "What Stable-Baselines3 calls gradient_steps=-1 is the value of train_freq.",
         "",
         *textwrap.wrap(_about_seconds(), 80, break_on_hyphens=False),
         "",
@@ -433,15 +614,22 @@ def markdown() -> str:
             "",
             f"## {name}",
             "",
-            "| hyperparameter | range | scale | default |",
-            "| --- | --- | --- | ---: |",
+            "| hyperparameter | range | range in these tasks | scale | default |",
+            "| --- | --- | --- | --- | ---: |",
         ]
         for h in learner.hyperparameters:
             shown = f"**{h.name}**" if h.name in learner.controlled else h.name
             scale = h.scale.replace("log_complement", "log in 1 − value")
             whole = ", integer" if h.integer else ""
+            own_ranges = {
+                tuple(task.ranges.get(h.name, (h.low, h.high)))
+                for task in TASKS.values()
+                if task.learner == name
+            }
+            ranges = "; ".join(f"{a:g} – {b:g}" for a, b in sorted(own_ranges))
             lines.append(
-                f"| {shown} | {h.low:g} – {h.high:g} | {scale}{whole} | {h.default:g} |"
+                f"| {shown} | {h.low:g} – {h.high:g} | {ranges} | {scale}{whole} "
+                f"| {h.default:g} |"
             )
     return "\n".join(lines)
 
@@ -467,4 +655,4 @@ def _about_seconds() -> str:
 
 
 for _task in _TABLE:
-    register_task(_task)
+    _enter(_task)

@@ -7,9 +7,13 @@ over independent runs; where a method was fitted more than once, over its fits a
 the test seeds that all of them share.
 """
 
+import io
 import os
+import re
 import textwrap
-from collections.abc import Mapping
+import unicodedata
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,7 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from PIL import Image
 
 from dacrl_env import stats
+from dacrl_env.files import write_text, write_whole
 from dacrl_env.version import __version__
 
 METRICS = ("final", "auc", "best")
@@ -244,7 +249,7 @@ def curves(frame: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
     names = [c for c in frame.columns if c.startswith("hp/") and frame[c].notna().any()]
     policies = list(frame["policy"].unique())
     # No pyplot: a Figure of its own leaves no global state and needs no display.
-    longest = max(len(str(policy)) for policy in policies)
+    longest = max(len(printable(policy)) for policy in policies)
     across = max(1, min(4, len(policies), 84 // (longest + 7)))  # legend columns
     legend_rows = -(-len(policies) // across)
     figure = Figure(
@@ -261,16 +266,17 @@ def curves(frame: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
     reports = np.unique(frame.loc[frame["report_score"].notna(), "env_steps"])
     alpha = min(0.14, 0.8 / len(policies))  # many bands must not hide the lines
     shown: dict[str, list[float]] = {name: [] for name in names}
+    handles: list[Any] = []
     for i, policy in enumerate(policies):
         rows = frame[frame["policy"] == policy]
         colour = _COLOURS[i % len(_COLOURS)]
         style = _STYLES[i % len(_STYLES)]
         look: dict[str, Any] = {
-            "color": colour, "linestyle": style, "linewidth": 1.5, "label": str(policy)
+            "color": colour, "linestyle": style, "linewidth": 1.5
         }  # fmt: skip
         band: dict[str, Any] = {"color": colour, "alpha": alpha, "linewidth": 0}
         x, mean, low, high = _learning_curve(rows, reports)
-        score.plot(x, mean, **look)
+        handles += score.plot(x, mean, **look)
         score.fill_between(x, low, high, **band)
         for name, axis in panels.items():
             if rows[name].isna().all():  # this policy controls something else
@@ -295,12 +301,22 @@ def curves(frame: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
         axis.tick_params(labelsize=8)
         axis.yaxis.label.set_fontsize(9)
     figure.align_ylabels(list(axes))
-    handles, labels = score.get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside upper center", ncols=across,
+    _legend(figure, handles, policies, across)
+    return _save(figure, path)
+
+
+def _legend(
+    figure: Figure, handles: list[Any], names: Sequence[Any], across: int
+) -> None:
+    """Names as they are, above: no mathematics, and none that is hidden."""
+    places = [str(number) for number in range(len(names))]
+    legend = figure.legend(
+        handles, places, loc="outside upper center", ncols=across,
         frameon=False, fontsize=9,
     )  # fmt: skip
-    return _save(figure, path)
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_parse_math(False)
+        text.set_text(printable(name))
 
 
 def gallery(frames: Mapping[str, pd.DataFrame], path: str | os.PathLike[str]) -> Path:
@@ -334,7 +350,9 @@ def gallery(frames: Mapping[str, pd.DataFrame], path: str | os.PathLike[str]) ->
             axis.axhline(level, color="0.6", linewidth=0.8, linestyle=":", zorder=0)
         axis.plot(x, mean, color=_COLOURS[1], linewidth=1.5)
         axis.fill_between(x, low, high, color=_COLOURS[1], alpha=0.2, linewidth=0)
-        axis.set_title(task.removeprefix("dacrl/"), fontsize=8)
+        axis.set_title(
+            printable(task.removeprefix("dacrl/")), fontsize=8, parse_math=False
+        )
         axis.set_xlim(0, float(frame["env_steps"].max()))
         axis.xaxis.set_major_locator(MaxNLocator(3))
         axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
@@ -364,7 +382,10 @@ def anytime(course: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
         raise ValueError("the frame has no rows")
     figure = Figure(figsize=(6.5, 3.6), layout="constrained")
     axis = figure.subplots()
+    handles: list[Any] = []
+    names: list[Any] = []
     for i, (method, rows) in enumerate(course.groupby("policy", sort=False)):
+        names.append(method)
         tested = rows.groupby(["run", "steps"])["final"].mean()
         fits = [scores.droplevel("run") for _, scores in tested.groupby("run")]
         # between incumbents of a fit the last one stands
@@ -380,11 +401,11 @@ def anytime(course: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
         mean = values.mean(0)
         if len(steps) == 1:  # a method that ends in one policy
             about = np.stack([mean - low, high - mean])
-            axis.errorbar(
-                steps, mean, about, label=str(method), marker="o", capsize=3, **look
+            handles.append(
+                axis.errorbar(steps, mean, about, marker="o", capsize=3, **look)
             )
             continue
-        axis.step(steps, mean, where="post", label=str(method), **look)
+        handles += axis.step(steps, mean, where="post", **look)
         axis.fill_between(
             steps, low, high, step="post", alpha=0.12, color=look["color"], linewidth=0
         )
@@ -393,18 +414,48 @@ def anytime(course: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
     axis.set_ylabel("test score at the end of a run")
     axis.spines[["top", "right"]].set_visible(False)
     axis.tick_params(labelsize=8)
-    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=9)
+    _legend(figure, handles, names, 3)
     return _save(figure, path)
 
 
 def _save(figure: Figure, path: str | os.PathLike[str]) -> Path:
     canvas = FigureCanvasAgg(figure)
     figure.set_dpi(150)
-    canvas.draw()
+    with warnings.catch_warnings():  # a box stands for what the font does not have
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        canvas.draw()
     # A palette of 256 colours loses nothing one can see and is a third of the size.
     image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    image.quantize(256, dither=Image.Dither.NONE).save(path, "PNG", dpi=(150, 150))
+    data = io.BytesIO()
+    image.quantize(256, dither=Image.Dither.NONE).save(data, "PNG", dpi=(150, 150))
+    write_whole(path, data.getvalue())
     return Path(path)
+
+
+def printable(name: Any) -> str:
+    """A name on one line: control characters and line ends as their escapes."""
+    return "".join(
+        repr(letter)[1:-1] if _is_control(letter) else letter for letter in str(name)
+    )
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Whether names of policies can stand in tables.
+
+    Raises:
+        ValueError: one has line ends or other control characters.
+    """
+    for name in names:
+        if any(map(_is_control, name)):
+            raise ValueError(
+                f"{name!r} has control characters or line ends, which tables cannot "
+                "show; give it a label without them: label=policy"
+            )
+
+
+def _is_control(letter: str) -> bool:
+    # controls, line ends, and bytes that are no text
+    return unicodedata.category(letter) in ("Cc", "Zl", "Zp", "Cs")
 
 
 def render(result: pd.DataFrame) -> str:
@@ -430,6 +481,7 @@ def write_report(
     frame: pd.DataFrame,
     directory: str | os.PathLike[str],
     reference: str | None = None,
+    notes: Sequence[str] = (),
 ) -> Path:
     """Writes `report.md` with `summary.csv`, `table.csv`, `paired.csv`, `curves.png`.
 
@@ -437,28 +489,32 @@ def write_report(
         frame: Rows of one task.
         directory: Made if missing; files of an earlier report are replaced.
         reference: Policy for the paired differences; None takes the first one.
+        notes: What else there is to say, in sentences.
+
+    Policies that share no seed with the reference have no differences from it.
 
     Returns:
-        Path of `report.md`.
+        Path of `report.md`; each file is there whole or as it was before.
 
     Raises:
-        ValueError: As `summarize` and `paired`; nothing is written then.
+        ValueError: As `summarize`, or an unknown reference; nothing is written then.
     """
     summary = summarize(frame)
     policies = list(summary["policy"].unique())
     reference = policies[0] if reference is None else reference
-    results, differences = table(summary), paired(summary, reference)
+    results = table(summary)
+    differences, alone = comparable(summary, reference)
 
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
-    summary.to_csv(folder / "summary.csv", index=False)
-    results.to_csv(folder / "table.csv", index=False)
-    differences.to_csv(folder / "paired.csv", index=False)
+    write_text(folder / "summary.csv", summary.to_csv(index=False))
+    write_text(folder / "table.csv", results.to_csv(index=False))
+    write_text(folder / "paired.csv", differences.to_csv(index=False))
     curves(frame, folder / "curves.png")
 
     task = frame["task"].iloc[0]
     facts = {
-        "Policies": ", ".join(map(str, policies)),
+        "Policies": ", ".join(map(_escaped, policies)),
         "Test runs": f"{len(summary)} ({summary['seed'].nunique()} seeds)",
         "Budget": f"{summary['env_steps'].max():,.0f} environment steps a run",
     }
@@ -471,12 +527,13 @@ def write_report(
         f"# Comparison on {task}",
         "\n".join(f"- {name}: {value}" for name, value in facts.items())
         + f"\n- Made with: dacrl-env {__version__}",
+        *map(_escaped, [*notes, *alone]),
         "## Scores and cost",
         _markdown(results),
     ]
     if len(differences):
         parts += [
-            f"## Paired differences from {reference}",
+            f"## Paired differences from {_escaped(reference)}",
             _markdown(differences),
             "Positive differences are better than the reference, over runs paired by "
             "seed. P(better) is the probability that a run of the policy beats one of "
@@ -493,8 +550,32 @@ def write_report(
         "above in full.",
     ]
     report = folder / "report.md"
-    report.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    write_text(report, "\n\n".join(parts) + "\n")
     return report
+
+
+def comparable(summary: pd.DataFrame, reference: str) -> tuple[pd.DataFrame, list[str]]:
+    """`paired` of the policies that have runs in common with the reference.
+
+    Returns:
+        The differences, and sentences about those that have none.
+
+    Raises:
+        ValueError: If the reference is unknown.
+    """
+    base = summary[summary["policy"] == reference]
+    keep, alone = [], []
+    for policy, runs in summary.groupby("policy", sort=False):
+        fitted = min(runs["run"].nunique(), base["run"].nunique()) > 1
+        shared = ["run", "seed"] if fitted else ["seed"]
+        if runs.merge(base, on=shared).empty and len(base):
+            alone.append(
+                f"{policy} and {reference} have no test seeds in common, and so no "
+                "difference."
+            )
+        else:
+            keep.append(policy)
+    return paired(summary[summary["policy"].isin(keep)], reference), alone
 
 
 def _check(frame: pd.DataFrame) -> None:
@@ -558,7 +639,7 @@ def _per_run(rows: pd.DataFrame, column: str) -> pd.DataFrame:
 
 def _cells(result: pd.DataFrame, brief: bool = False) -> list[pd.DataFrame]:
     """What people read of a `paired`, or of a `table` (scores, then costs), as text."""
-    policies = [str(name) for name in result["policy"]]
+    policies = [printable(name) for name in result["policy"]]
     if "difference" in result:
         differences = {
             "policy": policies,
@@ -618,6 +699,13 @@ def _markdown(result: pd.DataFrame) -> str:
     blocks = []
     for cells in _cells(result):
         lines = [list(cells.columns), [":--"] + ["--:"] * (cells.shape[1] - 1)]
-        lines += [[cell.replace("|", r"\|") for cell in line] for line in cells.values]
+        # all but names are numbers
+        lines += [[_escaped(line[0]), *line[1:]] for line in cells.values]
         blocks.append("\n".join("| " + " | ".join(line) + " |" for line in lines))
     return "\n\n".join(blocks)
+
+
+def _escaped(text: Any) -> str:
+    """A text that means itself in Markdown."""
+    shown = re.sub(r"([\\`*\[\]<>|$~])", r"\\\1", printable(text))
+    return re.sub(r"(?<!\w)_|_(?!\w)", r"\_", shown)

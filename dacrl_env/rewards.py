@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dacrl_env.checks import unknown
+
 Floats = NDArray[np.float64]
 
 
@@ -78,7 +80,6 @@ def get_reward(reward: str | Reward) -> Reward:
         return reward
     if not isinstance(reward, str) or reward not in REWARDS:
         raise ValueError(
-            f"unknown reward {reward!r}; valid: {', '.join(REWARDS)}, or a function "
-            "of a RewardContext"
+            f"{unknown('reward', reward, REWARDS)}, or a function of a RewardContext"
         )
     return REWARDS[reward]

@@ -13,11 +13,11 @@ takes its place and does the step again.
 from __future__ import annotations
 
 import math
-import multiprocessing
+import mmap
 import os
 import pickle
 import shutil
-import signal
+import tempfile
 import warnings
 import weakref
 from collections.abc import Callable, Iterable
@@ -27,17 +27,19 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import numpy as np
-import torch.multiprocessing  # tensors in shared memory are passed by handle
+import torch
 from gymnasium import error
 from numpy.typing import NDArray
 
+from dacrl_env import child, processes
 from dacrl_env import snapshot as snapshots
 from dacrl_env.learners.replay import Replay
 from dacrl_env.population import Floats, Ints, Outcome, Population
+from dacrl_env.processes import ATTEMPTS, Worker, WorkerDiedError
 from dacrl_env.settings import Settings
 
-ATTEMPTS = 3  # at one outer step, before a worker that dies again is given up
 _LINE = 64  # bytes of a cache line, where arrays start
 _SHARED_MEMORY = Path("/dev/shm")
 
@@ -64,16 +66,13 @@ class Shards:
                 f"num_workers shares the processor's cores; device is "
                 f"{settings.device!r}, which takes num_workers=1"
             )
-        try:
-            pickle.dumps(settings)
-        except (pickle.PicklingError, AttributeError, TypeError) as failure:
-            raise ValueError(
-                "with num_workers, options are passed to other processes, which these "
-                f"do not allow ({failure}); a reward must be a function of a module"
-            ) from failure
         self.population = population
         memory = _Memory.of(population.state, settings.decision_interval)
+        self._packed = processes.pack(
+            (settings, memory), "what an environment with several workers was given"
+        )
         _adopt(population.state, memory.state())
+        population.close()  # the workers have environments of their own
         places = np.array_split(np.arange(size), num_workers)
         self._shares = [
             _Share(settings, memory, k, slice(int(p[0]), int(p[-1]) + 1))
@@ -81,11 +80,12 @@ class Shards:
         ]
         self._kept = [memory.kept(share.rows) for share in self._shares]
         self._replacing = False
-        self._begun = memory.begun.numpy()
+        self._begun = memory.begun
+        self._unfinished = False  # rows were not put back
         self._opaque = any(
             snapshots.is_opaque(leaf) for _, leaf in snapshots.leaves(population.state)
         )
-        self._workers: list[_Worker | None] = [None] * num_workers
+        self._workers: list[Worker | None] = [None] * num_workers
         self._end = weakref.finalize(self, _stop, self._workers)
         _OWN.add(self)
         self._start_missing()
@@ -132,30 +132,47 @@ class Shards:
 
     def snapshot(self, exact: bool = True) -> snapshots.Snapshot:
         """See :meth:`Population.snapshot`."""
+        self._check_whole()
         if exact and self._opaque:
             self._fetch_objects()
-        return self.population.snapshot(exact)
+        try:
+            return self.population.snapshot(exact)
+        finally:
+            self.population.close()  # copies that were fetched
 
     def restore(self, snap: snapshots.Snapshot) -> None:
         """See :meth:`Population.restore`."""
         self.population.check(snap)
         snapshots.restore(self.population.state, snap)
+        self._unfinished = False
         if not snap.header["exact"]:
             self._run_all("begin_episodes", lambda _: ())
         elif self._opaque:
             self._hand_out_objects()
+            self.population.close()  # the workers have copies
 
     def fork(self, parents: Any, shared_streams: bool = False) -> None:
         """See :meth:`Population.fork`."""
+        self._check_whole()
         if self._opaque:
             self._fetch_objects()
         self.population.fork(parents, shared_streams)
         if self._opaque:
             self._hand_out_objects()
+            self.population.close()  # the workers have copies
 
     def close(self) -> None:
-        """End the workers."""
+        """End the workers, which close their inner environments."""
         self._end()
+
+    def _check_whole(self) -> None:
+        """Raise a ResetNeeded if members are in the middle of a job."""
+        if self._unfinished:
+            raise error.ResetNeeded(
+                "the last step was interrupted, and again before it was undone, so "
+                "that the runs are between two decisions: restore() a snapshot, or "
+                "make the environment anew"
+            )
 
     # -- environment objects, which cannot be shared ---------------------------
 
@@ -204,6 +221,7 @@ class Shards:
                 "the environment is closed, or was made in another process, to which "
                 "its workers belong"
             )
+        self._check_whole()
         self._start_missing()
         self._begun[:] = False
         attempts = dict.fromkeys(jobs, 1)
@@ -214,46 +232,50 @@ class Shards:
             while len(results) < len(jobs):
                 for number in self._ready(jobs.keys() - results.keys()):
                     try:
-                        failure, result = self._worker(number).pipe.recv()
+                        data = self._worker(number).pipe.recv_bytes()
                     except (EOFError, OSError):
                         self._replace(number, attempts[number])
                         attempts[number] += 1
                         self._send(number, jobs[number])
                         continue
+                    failure, result = pickle.loads(data)
                     if failure is not None:
-                        raise failure
+                        raise processes.unpack_error(failure)
                     results[number] = result
         except BaseException:
+            self._unfinished = True
             _stop(self._workers)
             for number in jobs:
                 self._put_back(number)
+            self._unfinished = False
             raise
         return results
 
     def _send(self, number: int, job: tuple[str, tuple[Any, ...]]) -> None:
-        with suppress(BrokenPipeError):  # it has died, which `_ready` finds out
-            self._worker(number).pipe.send(job)
+        data = cloudpickle.dumps(job)
+        with suppress(ConnectionError):  # it has died, which `_ready` finds out
+            self._worker(number).pipe.send_bytes(data)
 
     def _ready(self, numbers: Iterable[int]) -> list[int]:
         """Workers that have something to say, or have died."""
         pipes = {self._worker(number).pipe: number for number in numbers}
         return [pipes[pipe] for pipe in connection.wait(list(pipes))]  # type: ignore[index]
 
-    def _worker(self, number: int) -> _Worker:
+    def _worker(self, number: int) -> Worker:
         worker = self._workers[number]
         assert worker is not None
         return worker
 
     def _replace(self, number: int, attempt: int) -> None:
         """Put another worker in the place of one that has died."""
-        rows, process = self._shares[number].rows, self._worker(number).process
-        process.join()
+        rows, worker = self._shares[number].rows, self._worker(number)
         what = (
             f"worker {number} with members {rows.start} to {rows.stop - 1} died with "
-            f"exit code {process.exitcode}"
+            f"{worker.join()}"
         )
+        processes.end([worker])
         if attempt == ATTEMPTS:
-            raise RuntimeError(f"{what}, {attempt} times in the same outer step")
+            raise WorkerDiedError(f"{what}, {attempt} times in the same outer step")
         lost = "; its inner episodes begin anew" if self._opaque else ""
         warnings.warn(
             f"{what}; it is started again from the last outer step{lost}",
@@ -273,22 +295,20 @@ class Shards:
     def _start_missing(self) -> None:
         for number, share in enumerate(self._shares):
             if self._workers[number] is None:
-                self._workers[number] = _start(share, self._replacing)
+                rows, file = share.rows, share.memory.file
+                about = (number, rows.start, rows.stop, self._replacing)
+                self._workers[number] = processes.start(
+                    _serve, self._packed, *about, files=(file,)
+                )
 
 
 _OWN: weakref.WeakSet[Shards] = weakref.WeakSet()  # made in this process
 
 
 def _leave_to_the_parent() -> None:
-    """In a forked child, forget the workers of the process that made them.
-
-    What ends them there, at the end of the environment or of the process, would end
-    them here, too: our own finalizer, and multiprocessing's of daemonic processes.
-    """
-    children: set[Any] = getattr(multiprocessing.process, "_children", set())
+    """In a forked child, forget the workers of the process that made them."""
     for shards in _OWN:
         shards._end.detach()
-        children -= {w.process for w in shards._workers if w is not None}
     _OWN.clear()
 
 
@@ -319,8 +339,9 @@ class _Memory:
 
     places: dict[str, _Place]  # of the arrays, by name
     before: dict[str, _Place]  # of as much as jobs change of each
-    data: torch.Tensor  # bytes, shared
-    begun: torch.Tensor  # by number of the worker: it has begun to change its rows
+    flags: _Place  # by number of the worker: it has begun to change its rows
+    file: int  # descriptor of what is shared
+    data: NDArray[np.uint8]  # the bytes there
 
     @classmethod
     def of(cls, state: Any, interval: int) -> _Memory:
@@ -346,14 +367,27 @@ class _Memory:
                     shape = (P, N, min(C, interval // N + 1), *row)
                 into[name] = _Place(length, a.dtype.str, shape)
                 length += -(-into[name].nbytes // _LINE) * _LINE
+        flags = _Place(length, "?", (len(next(iter(arrays.values()))),))
+        length += flags.nbytes
         _check_room(length)
-        data = torch.zeros(length, dtype=torch.uint8).share_memory_()
-        size = len(next(iter(arrays.values())))
-        begun = torch.zeros(size, dtype=torch.bool).share_memory_()
-        memory = cls(places, before, data, begun)
+        folder = _SHARED_MEMORY if _SHARED_MEMORY.is_dir() else None
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.truncate(length)
+            descriptor = os.dup(file.fileno())
+        memory = cls(places, before, flags, descriptor, _mapped(descriptor))
+        weakref.finalize(memory, os.close, descriptor)
         for name, view in memory.state().items():
             view[...] = arrays[name]
         return memory
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For a worker, which inherits the descriptor."""
+        return _attached, (self.places, self.before, self.flags, self.file)
+
+    @property
+    def begun(self) -> NDArray[np.bool_]:
+        """By number of the worker: it has begun to change its rows."""
+        return self._views({"begun": self.flags})["begun"]
 
     def state(self) -> Arrays:
         """Views of the arrays by name."""
@@ -368,13 +402,20 @@ class _Memory:
         )
 
     def _views(self, places: dict[str, _Place]) -> Arrays:
-        flat = self.data.numpy()
         return {
-            name: flat[place.offset : place.offset + place.nbytes]
+            name: self.data[place.offset : place.offset + place.nbytes]
             .view(place.dtype)
             .reshape(place.shape)
             for name, place in places.items()
         }
+
+
+def _mapped(descriptor: int) -> NDArray[np.uint8]:
+    return np.frombuffer(mmap.mmap(descriptor, 0), np.uint8)
+
+
+def _attached(places: Any, before: Any, flags: _Place, file: int) -> _Memory:
+    return _Memory(places, before, flags, file, _mapped(file))
 
 
 @dataclass(frozen=True)
@@ -459,58 +500,41 @@ class _Share:
     rows: slice
 
 
-@dataclass(frozen=True)
-class _Worker:
-    """A worker, seen from the process of the environment."""
-
-    process: multiprocessing.process.BaseProcess
-    pipe: connection.Connection[Any, Any]
-
-
-def _start(share: _Share, replacing: bool) -> _Worker:
-    # spawn: a forked child would inherit torch's threads in an unknown state
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(
-        target=_serve, args=(there, share, replacing), daemon=True
-    )
-    process.start()
-    there.close()  # so that the pipe ends when the worker does
-    return _Worker(process, here)
-
-
-def _stop(workers: list[_Worker | None]) -> None:
-    for number, worker in enumerate(workers):
-        if worker is not None:
-            worker.process.kill()
-            worker.process.join()
-            worker.pipe.close()
-            workers[number] = None
+def _stop(workers: list[Worker | None]) -> None:
+    processes.end(worker for worker in workers if worker is not None)
+    workers[:] = [None] * len(workers)
 
 
 def _serve(
-    pipe: connection.Connection[Any, Any], share: _Share, replacing: bool
+    pipe: connection.Connection,
+    packed: bytes,
+    number: int,
+    first: int,
+    end: int,
+    replacing: bool,
 ) -> None:
-    """Do jobs until the other end is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the environment's process decides
-    shard = _Shard(share, replacing)
-    while True:
-        try:
-            name, arguments = pipe.recv()
-        except EOFError:
-            return
+    """Do jobs until the other end is closed, or this process is asked to end."""
+    settings, memory = processes.unpack(packed)
+    shard = _Shard(_Share(settings, memory, number, slice(first, end)), replacing)
+    try:
+        while True:
+            try:
+                name, arguments = pickle.loads(pipe.recv_bytes())
+                pipe.send_bytes(_answer(shard, name, arguments))
+            except (EOFError, ConnectionError):  # the parent is gone
+                return
+    finally:
+        shard.close()
+
+
+def _answer(shard: _Shard, name: str, arguments: tuple[Any, ...]) -> bytes:
+    try:
         shard.keep()
-        answer: tuple[Exception | None, Any]
-        try:
-            answer = None, getattr(shard, name)(*arguments)
-        except Exception as failure:
-            answer = failure, None
-        try:
-            pipe.send(answer)
-        except BrokenPipeError:
-            return
-        except (pickle.PicklingError, AttributeError, TypeError):
-            pipe.send((RuntimeError(f"in a worker: {answer[0]!r}"), None))
+        return cloudpickle.dumps((None, getattr(shard, name)(*arguments)))
+    except BaseException as failure:  # whatever users' code raises, a SystemExit too
+        if child.leaving():
+            raise
+        return cloudpickle.dumps((processes.pack_error(failure), None))
 
 
 class _Shard:
@@ -531,6 +555,10 @@ class _Shard:
         opaque = any(map(snapshots.is_opaque, self._leaves.values()))
         if opaque and replacing:
             self.begin_episodes()
+
+    def close(self) -> None:
+        """Close the inner environments."""
+        self._population.close()
 
     def keep(self) -> None:
         """Copy the rows before they change."""
@@ -564,7 +592,7 @@ class _Shard:
     def objects(self) -> bytes | snapshots.SnapshotNotSupported:
         """The environment objects, pickled; or why not, which harms nobody."""
         try:
-            return pickle.dumps(snapshots.objects(self._population.state))
+            return cloudpickle.dumps(snapshots.objects(self._population.state))
         except snapshots.SnapshotNotSupported as failure:
             return failure
         except (pickle.PicklingError, AttributeError, TypeError) as failure:

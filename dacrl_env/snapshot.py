@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -30,8 +30,10 @@ from numpy.typing import NDArray
 from dacrl_env.files import write_whole
 from dacrl_env.version import __version__
 
-FORMAT = 1
+FORMAT = 2
 _HEADER = "dacrl_env"
+_SHOWN = 5  # options in which a snapshot differs, at most
+_WIDTH = 80  # characters of a value that is shown
 _PART = 2**18  # bytes that are moved at once
 
 
@@ -322,11 +324,11 @@ class Snapshot:
         try:
             with safe_open(path, framework="numpy") as file:
                 header = json.loads((file.metadata() or {})[_HEADER])
-                # checked before reading: what follows may differ in a newer format
-                if header["format"] > FORMAT:
+                # checked before reading: what follows differs in other formats
+                if header["format"] != FORMAT:
                     raise SnapshotError(
-                        f"{path} has format {header['format']}, written by dacrl-env "
-                        f"{header.get('package')}; this version reads up to {FORMAT}"
+                        f"{path} has format {header['format']!r}, written by dacrl-env "
+                        f"{header.get('package')}; this version reads format {FORMAT}"
                     )
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
@@ -360,14 +362,29 @@ def check(state: Any, snapshot: Snapshot, expected: dict[str, Any]) -> None:
     Raises:
         SnapshotError: another task, other settings, size, or arrays.
     """
-    for key in ("task", "settings"):
-        mine, theirs = expected[key], snapshot.header.get(key)
-        if mine != theirs:
-            raise SnapshotError(
-                f"the snapshot was made with {key} {theirs!r}; this is {mine!r}"
-            )
+    if not isinstance(snapshot, Snapshot):
+        raise SnapshotError(
+            f"{_short(snapshot)} is no snapshot: take what snapshot() gives, or "
+            "Snapshot.load(path)"
+        )
+    header = snapshot.header
+    if not isinstance(header, Mapping) or not {*expected} <= {*header}:
+        raise SnapshotError(f"the header of a snapshot has {', '.join(expected)}")
+    differing = [
+        line
+        for key, name in (("task", "task"), ("settings", ""))
+        for line in _differences(header[key], expected[key], name)
+    ]
+    if differing:
+        more = len(differing) - _SHOWN
+        rest = f"; and {more} more" if more > 0 else ""
+        raise SnapshotError(
+            f"the snapshot was made with {'; '.join(differing[:_SHOWN])}{rest}"
+        )
     here = dict(leaves(state))
     size = len(next(iter(here.values())))
+    if not snapshot.arrays:
+        raise SnapshotError("the snapshot holds no arrays")
     if snapshot.size != size:
         raise SnapshotError(
             f"the snapshot holds {snapshot.size} members, this population {size}; "
@@ -385,6 +402,21 @@ def check(state: Any, snapshot: Snapshot, expected: dict[str, Any]) -> None:
                 f"{name} is {a.dtype}{list(a.shape)}, expected "
                 f"{_dtype(leaf)}{list(leaf.shape)}"
             )
+
+
+def _differences(theirs: Any, mine: Any, name: str) -> Iterator[str]:
+    """What differs between JSON values, by name."""
+    if isinstance(theirs, Mapping) and isinstance(mine, Mapping):
+        for key in [*mine, *(k for k in theirs if k not in mine)]:
+            inner = f"{name}.{key}" if name else key
+            yield from _differences(theirs.get(key), mine.get(key), inner)
+    elif theirs != mine:
+        yield f"{name or 'settings'} {_short(theirs)}, not {_short(mine)} as here"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _WIDTH else text[:_WIDTH] + "…"
 
 
 def restore(state: Any, snapshot: Snapshot) -> None:

@@ -5,9 +5,11 @@ dict of everything that determines the result. A file appears under its final na
 when it is complete and on disk, so an interrupted comparison goes on where it stopped:
 work whose key is in the store is skipped.
 
-The key is in the file itself and is compared on every access. A file that cannot be
-trusted raises `StoreError`; it never counts as finished, is never redone in silence and
-is never changed. Files hold columns of plain values alone; nothing is unpickled.
+The key is in the file itself and is compared on every access, as is a digest of its
+rows. Beside it are the time of writing and the versions of this package and its
+libraries, which are no part of the key. A file that cannot be trusted raises
+`StoreError`; it never counts as finished, is never redone in silence and is never
+changed. Files hold columns of plain values alone; nothing is unpickled.
 """
 
 import hashlib
@@ -15,23 +17,50 @@ import json
 import math
 import os
 import re
-import uuid
+import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-FORMAT_VERSION = 1
+from dacrl_env import provenance
+from dacrl_env.files import write_whole
+
+FORMAT_VERSION = 2
 _KEY = b"dacrl_env.key"
 _FORMAT = b"dacrl_env.format"
+_ABOUT = b"dacrl_env.about"  # time and versions
+_ROWS = b"dacrl_env.rows"  # digest of the rows
+_SEAL = b"dacrl_env.seal"  # digest of all of these
+PART = "seeds"  # in a key: which part of the same work a unit is
+# in a key: what may change under one name, so that its results are out of date
+VERSIONED = ("version", "definition", "origin", "fitted")
 _T = TypeVar("_T")
 
 
 class StoreError(ValueError):
     """A file of the store is damaged, foreign or too new; the message names it."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A finished unit, without its rows.
+
+    Args:
+        key: what it is.
+        written: when, in nanoseconds since 1970.
+        versions: of this package and its libraries, by name.
+    """
+
+    key: dict[str, Any]
+    written: int
+    versions: dict[str, str]
 
 
 class Store:
@@ -53,16 +82,18 @@ class Store:
             raise NotADirectoryError(f"{self.directory} is not a directory")
 
     def path(self, key: Mapping[str, Any]) -> Path:
-        """File of a key, whether it exists or not: readable prefix, then a hash.
+        """File of a key, whether it exists or not: readable prefix, then hashes.
+
+        The hashes are of what has results under one name, of the work, and of its part
+        (see `versions` and `parts`).
 
         Raises:
             ValueError: If the key is not JSON-able (see `canonical`).
         """
-        text = canonical(key)
+        name, work, part = _hashes(key)
         words = [v for _, v in sorted(key.items()) if isinstance(v, str)]
-        prefix = re.sub(r"[^A-Za-z0-9]+", "-", "_".join(words))[:80].strip("-")
-        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-        return self.directory / f"{prefix or 'unit'}-{digest}.parquet"
+        prefix = re.sub(r"[^A-Za-z0-9]+", "-", "_".join(words))[:70].strip("-")
+        return self.directory / f"{prefix or 'unit'}-{name}-{work}-{part}.parquet"
 
     def write(self, key: Mapping[str, Any], frame: pd.DataFrame) -> Path:
         """Stores a finished unit durably and atomically; the index is not kept.
@@ -81,22 +112,43 @@ class Store:
         path = self.path(key)
         self._has(path, canonical(key))  # refuses to replace what it cannot read
         table = pa.Table.from_pandas(frame, preserve_index=False)
-        metadata = {_KEY: canonical(key), _FORMAT: str(FORMAT_VERSION)}
-        table = table.replace_schema_metadata(metadata)
+        versions = {"dacrl-env": provenance.version(), **provenance.libraries()}
+        about = {"written": time.time_ns(), "versions": versions}
+        metadata = {
+            _KEY: canonical(key),
+            _FORMAT: str(FORMAT_VERSION),
+            _ABOUT: canonical(about),
+            _ROWS: _digest_of(table),
+        }
+        metadata[_SEAL] = _seal(*(metadata[n] for n in (_KEY, _ABOUT, _ROWS)))
+        sink = pa.BufferOutputStream()
+        # Page checksums let a flipped bit be noticed when the file is read.
+        pq.write_table(
+            table.replace_schema_metadata(metadata), sink, write_page_checksum=True
+        )
         self.directory.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.tmp-{uuid.uuid4().hex}")
-        try:
-            with temporary.open("xb") as file:
-                # Page checksums let a flipped bit be noticed when the file is read.
-                pq.write_table(table, file, write_page_checksum=True)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:  # also an interrupt; a kill leaves a harmless file
-            temporary.unlink(missing_ok=True)
-            raise
-        _sync_directory(self.directory)
+        write_whole(path, sink.getvalue().to_pybytes())
         return path
+
+    def parts(self, key: Mapping[str, Any]) -> list[Entry]:
+        """Finished units that differ from a key at most in their `PART`.
+
+        Raises:
+            StoreError: If one of their files cannot be trusted.
+        """
+        _, work, _ = _hashes(key)
+        found = self._entries(f"*-{work}-????????.parquet")
+        return [entry for entry in found if _hashes(entry.key)[1] == work]
+
+    def versions(self, key: Mapping[str, Any]) -> list[Entry]:
+        """Finished units that differ at most in `PART` and what is `VERSIONED`.
+
+        Raises:
+            StoreError: If one of their files cannot be trusted.
+        """
+        name, _, _ = _hashes(key)
+        found = self._entries(f"*-{name}-????????????????-????????.parquet")
+        return [entry for entry in found if _hashes(entry.key)[0] == name]
 
     def __contains__(self, key: Mapping[str, Any]) -> bool:
         """Whether the unit is finished.
@@ -142,32 +194,69 @@ class Store:
         Raises:
             StoreError: If a Parquet file in the directory cannot be trusted.
         """
+        return [entry.key for entry in self.entries()]
+
+    def entries(self) -> list[Entry]:
+        """All finished units, in the order of the JSON text of their keys.
+
+        Those of an older format are left out, with one warning.
+
+        Raises:
+            StoreError: If a Parquet file in the directory cannot be trusted.
+        """
         # Temporaries end in `.tmp-…` and so do not match the pattern.
-        texts = (_read_key(path) for path in self.directory.glob("*.parquet"))
-        return [json.loads(text) for text in sorted(texts)]
+        return self._entries("*.parquet")
+
+    def _entries(self, pattern: str) -> list[Entry]:
+        found, old = [], 0
+        for path in self.directory.glob(pattern):
+            try:
+                found.append(_read_entry(path))
+            except FileNotFoundError:  # went since the folder was listed
+                continue
+            except _OldFormatError:
+                old += 1
+        if old:
+            warnings.warn(
+                f"{old} results in {self.directory} were written by an older "
+                "dacrl-env and are left out; they can be deleted",
+                stacklevel=3,
+            )
+        return sorted(found, key=lambda entry: canonical(entry.key))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Iterates over `keys()`."""
         return iter(self.keys())
 
     def _has(self, path: Path, text: str) -> bool:
-        if not path.exists():
+        try:
+            entry = _read_entry(path)
+        except FileNotFoundError:
             return False
-        if _read_key(path) != text:
+        if canonical(entry.key) != text:
             raise _error(path, "it holds another key than the one its name stands for")
         return True
 
     def _table(self, key: Mapping[str, Any]) -> pa.Table:
         path, text = self.path(key), canonical(key)
-        if not self._has(path, text):
+        try:
+            with_metadata = self._has(path, text) and _parquet(
+                path,
+                lambda file: pq.read_table(
+                    file,
+                    use_threads=False,
+                    pre_buffer=False,  # by threads, which memory may not suffice for
+                    page_checksum_verification=True,
+                ),
+            )
+        except FileNotFoundError:  # went in between
+            with_metadata = False
+        if not with_metadata:
             raise KeyError(f"not in the store {self.directory}: {text}")
-        table = _parquet(
-            path,
-            lambda file: pq.read_table(
-                file, use_threads=False, page_checksum_verification=True
-            ),
-        )
-        return table.replace_schema_metadata(None)
+        table = with_metadata.replace_schema_metadata(None)
+        if _digest_of(table) != with_metadata.schema.metadata[_ROWS].decode():
+            raise _error(path, "it is damaged (its rows are not those that it had)")
+        return table
 
 
 def canonical(key: Mapping[str, Any]) -> str:
@@ -180,6 +269,11 @@ def canonical(key: Mapping[str, Any]) -> str:
     if not isinstance(key, Mapping):
         raise ValueError(f"a key must be a dict, not {type(key).__name__}")
     return json.dumps(_plain(key, "key"), sort_keys=True, separators=(",", ":"))
+
+
+def digest(key: Mapping[str, Any]) -> str:
+    """Of the `canonical` text of a key, in hexadecimal digits."""
+    return _sha(canonical(key).encode())
 
 
 def _plain(value: Any, where: str) -> Any:
@@ -204,13 +298,22 @@ def _plain(value: Any, where: str) -> Any:
     )
 
 
-def _read_key(path: Path) -> str:
-    """Canonical key in the footer of a file that is ours, complete and readable."""
+class _OldFormatError(StoreError):
+    """Written by an older version of this package."""
+
+
+def _read_entry(path: Path) -> Entry:
+    """What the footer of a file says, which is ours, complete and readable."""
     schema = _parquet(path, lambda file: pq.ParquetFile(file).schema_arrow)
     metadata = schema.metadata or {}
     if _KEY not in metadata or _FORMAT not in metadata:
         raise _error(path, "it was not written by dacrl-env")
     version = metadata[_FORMAT].decode(errors="replace")
+    if version == "1" and _SEAL not in metadata:
+        raise _OldFormatError(
+            f"{path} has format 1, of an older dacrl-env; this one reads format "
+            f"{FORMAT_VERSION}. Delete that file; the unit is then run again."
+        )
     if version != str(FORMAT_VERSION):
         raise StoreError(
             f"{path} has format {version}, but this dacrl-env reads format "
@@ -218,18 +321,56 @@ def _read_key(path: Path) -> str:
             "then run again."
         )
     try:
-        text = metadata[_KEY].decode()
-        name = Store(path.parent).path(json.loads(text)).name
-    except ValueError as error:
+        key, about, rows, seal = (
+            metadata[name].decode() for name in (_KEY, _ABOUT, _ROWS, _SEAL)
+        )
+        if _seal(key, about, rows) != seal:
+            raise ValueError("it is not what was written")
+        entry = Entry(json.loads(key), **json.loads(about))
+        name = Store(path.parent).path(entry.key).name
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _error(path, f"its key cannot be read ({error})") from error
     if name != path.name:  # a copy by hand would otherwise count every run twice
         raise _error(path, f"its name does not match its key, which belongs in {name}")
-    return text
+    return entry
+
+
+def _hashes(key: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Of what has results under one name, of the work, and of its part."""
+    whole = json.loads(canonical(key))
+    work = {k: v for k, v in whole.items() if k != PART}
+    name = {k: v for k, v in work.items() if k not in VERSIONED}
+    return digest(name)[:8], digest(work)[:16], digest(whole)[:8]
+
+
+def _seal(key: str, about: str, rows: str) -> str:
+    return _sha("\n".join((key, about, rows)).encode())
+
+
+def _sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _digest_of(table: pa.Table) -> str:
+    """Of names, types and values of all columns."""
+    found = hashlib.sha256(f"{table.num_rows} {table.num_columns}".encode())
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        found.update(f"\n{len(name)} {name} {column.type} ".encode())
+        array = column.combine_chunks()
+        found.update(np.packbits(array.is_null().to_numpy(False)).tobytes())
+        kind = array.type
+        if pa.types.is_floating(kind) or pa.types.is_integer(kind):
+            values = array.fill_null(0).to_numpy(False)
+            found.update(np.ascontiguousarray(values).tobytes())
+        else:
+            found.update(json.dumps(array.to_pylist(), default=repr).encode())
+    return found.hexdigest()
 
 
 def _parquet(path: Path, read: Callable[[Any], _T]) -> _T:
     """Applies `read` to the opened file and names the file if it is damaged."""
-    with path.open("rb") as file:  # a missing permission is no damage: raised as it is
+    # a missing file or permission is no damage: raised as it is
+    with path.open("rb") as file:
         try:
             return read(file)
         except (pa.ArrowException, OSError, ValueError) as error:
@@ -242,14 +383,3 @@ def _error(path: Path, what: str) -> StoreError:
         f"{path} cannot be used: {what}. Delete that file (or move it elsewhere); the "
         "unit is then run again."
     )
-
-
-def _sync_directory(directory: Path) -> None:
-    """Makes a rename durable; Windows has no such call and needs none."""
-    if os.name != "posix":
-        return
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import importlib.util
+import copy
+import importlib
+import multiprocessing
 import pickle
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, get_args
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from numpy.typing import ArrayLike, NDArray
 
-from dacrl_env.files import file_digest
+from dacrl_env.checks import real
+from dacrl_env.provenance import described, entry_source
 
 REPORT_POINTS = 20  # evaluations of a run by the report stream, the end included
 REPORT_EPISODES = 20  # at each point on the way
 FINAL_REPORT_EPISODES = 100  # at the end
 
 Scale = Literal["linear", "log", "log_complement"]
+# where a "log_complement" axis that includes 1 ends: nearer to 1 is 1
+LEAST_COMPLEMENT = 1e-5
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,9 @@ class Hyperparameter:
         high: largest value.
         default: used where nothing is chosen; between low and high.
         scale: how ranges are divided: ``"linear"``, ``"log"``, or
-            ``"log_complement"``, which is logarithmic in one minus the value.
+            ``"log_complement"``, which is logarithmic in one minus the value. Such a
+            range may end at 1: its axis then ends where one minus the value is 1e-5,
+            and what lies beyond is exactly 1.
         integer: applied values are rounded.
 
     Raises:
@@ -50,6 +55,21 @@ class Hyperparameter:
     integer: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise ValueError(f"a hyperparameter needs a name, got {self.name!r}")
+        for end in ("low", "high", "default"):
+            what = f"{end} of {self.name}"
+            object.__setattr__(self, end, real(what, getattr(self, end)))
+        if self.scale not in get_args(Scale):
+            raise ValueError(
+                f"unknown scale {self.scale!r} of {self.name}; valid: "
+                f"{', '.join(get_args(Scale))}"
+            )
+        if not isinstance(self.integer, bool | np.bool_):
+            raise ValueError(
+                f"integer of {self.name} must be True or False, got {self.integer!r}"
+            )
+        object.__setattr__(self, "integer", bool(self.integer))
         if not self.low < self.high:
             raise ValueError(
                 f"range of {self.name} is inverted or empty: "
@@ -62,8 +82,17 @@ class Hyperparameter:
             )
         if self.scale == "log" and self.low <= 0:
             raise ValueError(f"log range of {self.name} must start above 0")
-        if self.scale == "log_complement" and self.high >= 1:
-            raise ValueError(f"log_complement range of {self.name} must end below 1")
+        if self.scale == "log_complement":
+            if self.high > 1:
+                raise ValueError(
+                    f"log_complement range of {self.name} must end at 1 or below, "
+                    f"got {self.high}"
+                )
+            if self.high == 1 and self.low >= 1 - LEAST_COMPLEMENT:
+                raise ValueError(
+                    f"log_complement range of {self.name} up to 1 must start below "
+                    f"{1 - LEAST_COMPLEMENT}, got {self.low}"
+                )
 
     def to_unit(self, values: ArrayLike) -> NDArray[np.float64]:
         """Values on the axis where equal distances are equal factors (or sums)."""
@@ -71,6 +100,8 @@ class Hyperparameter:
         if self.scale == "log":
             return np.log(x)
         if self.scale == "log_complement":
+            if self.high == 1:
+                x = np.minimum(x, 1 - LEAST_COMPLEMENT)
             return -np.log1p(-x)
         return x
 
@@ -80,7 +111,12 @@ class Hyperparameter:
         if self.scale == "log":
             x = np.exp(x)
         elif self.scale == "log_complement":
+            complement = np.exp(-x)
             x = -np.expm1(-x)
+            if (
+                self.high == 1
+            ):  # rounding may leave the end of the axis just out of reach
+                x = np.where(complement < LEAST_COMPLEMENT * (1 + 1e-9), 1.0, x)
         return np.clip(x, self.low, self.high)
 
 
@@ -170,12 +206,24 @@ class Task:
         decisions: outer steps of one run by default.
         controlled: hyperparameters an action sets by default; None: the learner's.
         defaults: hyperparameter defaults that differ from the learner's.
+        ranges: name to lowest and highest value, where they differ from the learner's:
+            what actions mean by default, and what is searched. Values that are fixed,
+            static configurations, schedules and `Hyperparameter` objects may use all
+            of the learner's range.
         configuration: learner configuration that differs from the learner's.
+        scale_images: divide images by 255 before the networks see them, as
+            Stable-Baselines3 does: observations of three axes and dtype uint8 whose
+            space goes from 0 to 255. False: they are fed as they are, for grids of
+            codes, which are no pictures.
         inner_env_kwargs: passed to ``gymnasium.make`` or ``envpool.make`` of the inner
             environment.
         backend: ``"batched"`` dynamics, the ``"gymnasium"`` original, ``"envpool"``
             (see :mod:`dacrl_env.inner_envs.envpool_adapter`), or ``"auto"``: batched
             where this package has it, else the original.
+        stateful: the inner environment may keep state from one episode to the next, or
+            not follow from its seeds. By default that is refused, see
+            :mod:`dacrl_env.inner_envs.first_use`: runs would not repeat, and depend on
+            other members and on evaluations. True: for those who know.
         train_instances: instances of the "train" set.
         test_instances: instances of the "test" set.
         always_varied: without a choice, runs of the tuning split take instances of the
@@ -196,9 +244,12 @@ class Task:
     decisions: int = 20
     controlled: tuple[str, ...] | None = None
     defaults: Mapping[str, float] = field(default_factory=dict)
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     configuration: Mapping[str, Any] = field(default_factory=dict)
+    scale_images: bool = True
     inner_env_kwargs: Mapping[str, Any] = field(default_factory=dict)
     backend: Literal["auto", "batched", "gymnasium", "envpool"] = "auto"
+    stateful: bool = False
     train_instances: tuple[Instance, ...] = (DEFAULT_INSTANCE,)
     test_instances: tuple[Instance, ...] = (DEFAULT_INSTANCE,)
     always_varied: bool = False
@@ -206,9 +257,20 @@ class Task:
     tags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if not isinstance(self.inner_env, str | None):
+            raise ValueError(
+                f"inner_env of {self.id} must be a Gymnasium id, got "
+                f"{self.inner_env!r}; register_task(id=..., inner_env=...) takes "
+                "classes and functions, too"
+            )
         _check_order(
             self.id, self.floor_return, self.random_return, self.reference_return
         )
+        ranges = {
+            name: bounds(f"range of {name} in {self.id}", pair)
+            for name, pair in self.ranges.items()
+        }
+        object.__setattr__(self, "ranges", ranges)
         if self.budget < 1 or self.decisions < 1:
             raise ValueError(f"budget and decisions of {self.id} must be at least 1")
         if self.budget % self.decisions:
@@ -220,24 +282,30 @@ class Task:
     def __reduce__(self) -> tuple[Any, ...]:
         """With what Gymnasium knows of the inner environment.
 
-        Another process, in which nobody has registered it, can then make it, too.
+        Another process, in which nobody has registered it, can then make it, too: also
+        where it is a class of a notebook or a function without a name.
         """
         own = {f.name: getattr(self, f.name) for f in fields(self)}
-        spec = gym.registry.get(self.inner_env)
-        if spec is None or str(spec.entry_point).startswith("gymnasium."):
-            return _unpickled, (own, None)
-        try:
-            pickle.dumps(spec)
-        except (pickle.PicklingError, AttributeError, TypeError):
-            spec = None
-        return _unpickled, (own, spec)
+        return _unpickled, (own, _packed(gym.registry.get(self.inner_env)))
+
+    def __copy__(self) -> Task:
+        return replace(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Task:
+        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Task(**copy.deepcopy(own, memo))
 
     def definition(self) -> dict[str, Any]:
-        """All that results depend on, for the keys of a store."""
-        every = asdict(self) | {"description": ""}
-        del every["tags"]
-        source = _source(self.inner_env)
-        return every if source is None else every | {"inner_env_source": source}
+        """All that results depend on, for the keys of a store.
+
+        Raises:
+            NoSource: of a user's inner environment it cannot be told.
+        """
+        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        del own["description"], own["tags"]
+        every: dict[str, Any] = described(own)
+        made = _made(self)
+        return every if made is None else every | {"inner_env_made": made}
 
     def references(self, instances: Sequence[Instance]) -> References:
         """What returns on each instance are normalised by."""
@@ -265,37 +333,97 @@ class Task:
         return float(self.score(self.floor_return))
 
 
-def _source(env_id: str | None) -> str | None:
-    """Digest of the file of a user's inner environment; None for installed ones."""
-    spec = gym.registry.get((env_id or "").rpartition(":")[2])
-    entry = None if spec is None else spec.entry_point
-    if isinstance(entry, str):
-        name: str | None = entry.partition(":")[0]
-    else:
-        name = getattr(entry, "__module__", None)
-    if name is None or name.partition(".")[0] in ("dacrl_env", "gymnasium"):
+def _made(task: Task) -> Any:
+    """What an inner environment is made of; None: this package's version says it."""
+    from dacrl_env.registration import backend_of
+
+    backend = backend_of(task)
+    if backend == "envpool":
+        return entry_source("envpool:make")
+    if backend != "gymnasium" or not isinstance(task.inner_env, str):
         return None
-    if name in sys.modules:
-        file = getattr(sys.modules[name], "__file__", None)
-    else:
-        found = importlib.util.find_spec(name)
-        file = None if found is None else found.origin
-    if file is None or not Path(file).is_file():
-        return None
-    if {"site-packages", "dist-packages"} & set(Path(file).parts):
-        return None
-    return file_digest(file)
+    module, _, name = task.inner_env.rpartition(":")
+    if module:
+        importlib.import_module(module)  # as gymnasium.make does
+    spec = gym.registry.get(name)
+    if spec is None:
+        return None  # making it says what is wrong
+    about = {f.name: getattr(spec, f.name) for f in fields(spec)}
+    # the first three repeat the id, vectors of it are made here
+    for name in ("namespace", "name", "version", "vector_entry_point"):
+        about.pop(name, None)
+    return described(about) | {
+        "source": entry_source(spec.entry_point),
+        "wrappers": [
+            {**described(vars(w)), "source": entry_source(w.entry_point)}
+            for w in spec.additional_wrappers
+        ],
+    }
 
 
-def _unpickled(own: dict[str, Any], spec: EnvSpec | None) -> Task:
-    if spec is not None:
-        gym.registry.setdefault(spec.id, spec)
+def _packed(spec: EnvSpec | None) -> bytes | None:
+    """What Gymnasium knows of an environment, for another process.
+
+    Raises:
+        ValueError: it cannot be sent there.
+    """
+    import cloudpickle
+
+    if spec is None:
+        return None
+    try:
+        return bytes(cloudpickle.dumps(spec))
+    except Exception as error:  # of whatever the entry point holds
+        raise ValueError(
+            f"the inner environment {spec.id} cannot be sent to another process "
+            f"({type(error).__name__}: {error}); register it by a name, "
+            "entry_point='module:Class', or stay in one process"
+        ) from error
+
+
+def _unpickled(own: dict[str, Any], packed: bytes | None) -> Task:
+    if packed is not None:
+        spec = pickle.loads(packed)
+        # a worker's own registrations may be older than those of who sent the task
+        if is_worker() or spec.id not in gym.registry:
+            gym.registry[spec.id] = spec
     return Task(**own)
 
 
+def is_worker() -> bool:
+    """Whether this process was started by another one of Python's."""
+    return multiprocessing.parent_process() is not None
+
+
 def _check_order(what: str, floor: float, random: float, reference: float) -> None:
-    if not floor < random < reference:
+    finite = np.isfinite([floor, random, reference]).all()
+    if not (finite and floor < random < reference):
         raise ValueError(
-            f"returns of {what} must be ordered floor < random < reference, "
-            f"got {floor}, {random}, {reference}"
+            f"returns of {what} must be finite, and ordered floor < random < "
+            f"reference, got {floor}, {random}, {reference}"
         )
+
+
+def bounds(what: str, given: Any) -> tuple[float, float]:
+    """Lowest and highest value of a range: any pair of numbers, also of an array.
+
+    Args:
+        what: is given, for the message.
+        given: the pair.
+
+    Raises:
+        ValueError: something else, or a pair in the wrong order.
+    """
+    pair = given.tolist() if isinstance(given, np.ndarray) else given
+    numbers = isinstance(pair, Sequence) and all(
+        isinstance(x, int | float | np.number) and not isinstance(x, bool) for x in pair
+    )
+    if not numbers or len(pair) != 2:
+        raise ValueError(
+            f"{what} must be the lowest and the highest value, (low, high), got "
+            f"{given!r}"
+        )
+    low, high = map(float, pair)
+    if not low < high or not np.isfinite(pair).all():
+        raise ValueError(f"{what} is inverted, empty or not finite: {low}, {high}")
+    return low, high

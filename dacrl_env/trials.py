@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +26,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dacrl_env.files import write_whole
-from dacrl_env.policies import Cost, Fitted, Policy, source
+from dacrl_env import checks
+from dacrl_env.checks import unknown
+from dacrl_env.files import read_json, write_whole
+from dacrl_env.locks import Busy, Lock, journal_lock
+from dacrl_env.policies import Cost, Fitted, Method, Policy, cost_of
 from dacrl_env.population import Population
+from dacrl_env.provenance import NoSource, described, source, version
 from dacrl_env.registration import get_task
 from dacrl_env.settings import resolve
 from dacrl_env.snapshot import (
@@ -36,9 +43,10 @@ from dacrl_env.snapshot import (
 )
 from dacrl_env.store import Store, StoreError, canonical
 from dacrl_env.tasks import Task
-from dacrl_env.version import __version__
 
+_JOURNAL = "journal.json"
 CHECKPOINT_SECONDS = 30.0  # between snapshots of a journal
+JOURNAL_FORMAT = 2
 # how scores of a run become the number that candidates are compared by
 OBJECTIVES = ("final", "best", "auc")
 
@@ -69,10 +77,65 @@ class Observed:
         return np.where(self.diverged | np.isnan(value), -np.inf, value)
 
 
+def check_usable(score: float, trials: Trials) -> None:
+    """Raise a ValueError if the best of all candidates is one that failed.
+
+    Args:
+        score: of the best, −∞ or NaN where some run of it diverged.
+        trials: that it was found by.
+    """
+    if np.isfinite(score):
+        return
+    raise ValueError(
+        f"every candidate on {trials.task.id} failed, there is none to return: runs of "
+        "each diverged (a loss, gradient or parameter became non-finite). Search "
+        f"smaller ranges of {', '.join(h.name for h in trials.controlled)}, or look at "
+        "the scale of rewards and observations"
+    )
+
+
 def check_objective(name: str) -> None:
     """Raise a ValueError for an unknown objective."""
     if name not in OBJECTIVES:
-        raise ValueError(f"unknown objective {name!r}; valid: {', '.join(OBJECTIVES)}")
+        raise ValueError(unknown("objective", name, OBJECTIVES))
+
+
+_rehearsing: ContextVar[bool] = ContextVar("rehearsing", default=False)
+
+
+class Rehearsed(Exception):  # noqa: N818 - no error
+    """The first training would begin now: nothing before it was wrong."""
+
+
+def is_rehearsal() -> bool:
+    """Whether a fit is only tried; see `rehearse`."""
+    return _rehearsing.get()
+
+
+def rehearsal_ends() -> None:
+    """Where training begins; a rehearsal goes no further."""
+    if is_rehearsal():
+        raise Rehearsed
+
+
+def rehearse(method: Method, task: Task, budget: int, /, **task_kwargs: Any) -> None:
+    """Do what a fit does before its first training.
+
+    Args:
+        method: whose ``fit`` is one of this package's, and so stops there.
+        task: the task.
+        budget: inner environment steps of training.
+        **task_kwargs: options of the environment.
+
+    Raises:
+        ValueError: what the fit has against its arguments, the task or the budget.
+    """
+    token = _rehearsing.set(True)
+    try:
+        with suppress(Rehearsed):
+            method.fit(task, budget, 0, None, None, **task_kwargs)
+    finally:
+        _rehearsing.reset(token)
 
 
 class Trials:
@@ -87,8 +150,12 @@ class Trials:
         progress: called with inner environment steps done since its last call.
         **task_kwargs: options of the environment.
 
+    With a store, nobody else can make the same journal meanwhile: until the result is
+    there (`fitted`), an operation fails, `close` is called or this object is forgotten.
+
     Raises:
         ValueError: options of the wrong kind, or a budget below one run.
+        Busy: somebody, perhaps this process, has the journal in use.
     """
 
     def __init__(
@@ -113,7 +180,8 @@ class Trials:
         self.settings = resolve(
             self.task, split="tuning", action_mode="continuous", **task_kwargs
         )
-        self.budget, self.seed = int(budget), int(seed)
+        self.budget = checks.whole("a tuning budget", budget)
+        self.seed = checks.seed(seed)
         self.steps = self.settings.budget  # of one run
         self.decisions = self.steps // self.settings.decision_interval
         if budget < self.steps:
@@ -133,8 +201,9 @@ class Trials:
         self._progress = progress
         self._journal: _Journal | None = None
         if store is not None:
-            key = fit_key(self.task, method, self.budget, self.seed, task_kwargs)
-            self._journal = _Journal(journal_path(store.directory, key), key)
+            with suppress(NoSource):  # without a name there is no journal
+                key = fit_key(self.task, method, self.budget, self.seed, task_kwargs)
+                self._journal = _Journal(store.directory, key)
 
     @property
     def left(self) -> int:
@@ -160,7 +229,8 @@ class Trials:
         Args:
             seeds: ``(P,)``; runs of the same seed share all random streams.
         """
-        seeds = [int(seed) for seed in seeds]
+        rehearsal_ends()
+        seeds = [checks.seed(seed) for seed in seeds]
         self._operation("begin", seeds, lambda: self._begin(seeds))
         self._size, self._step = len(seeds), 0
         self._generation += 1
@@ -234,15 +304,26 @@ class Trials:
         Raises:
             ValueError: the inner environments cannot be copied.
         """
-        if self._runs is None:
+        runs = self._runs
+        if runs is None and not is_rehearsal():
             return  # answered from the journal: it was possible before
+        runs = Population(self.settings, 1) if runs is None else runs
         try:
-            capture(self._runs.state, rows=slice(0, 1))
+            capture(runs.state, rows=slice(0, 1))
         except SnapshotNotSupported as error:
             raise ValueError(
                 f"the method lets runs continue from copies of others, but those of "
                 f"{self.task.id} cannot be copied: {error}"
             ) from error
+        finally:
+            if runs is not self._runs:
+                runs.close()
+
+    def observation_names(self) -> tuple[str, ...]:
+        """Names of the rows of an observation."""
+        probe = Population(self.settings, 1)
+        probe.close()
+        return probe.observation_names
 
     def select(self, members: Ints) -> None:
         """Go on with some of the runs, in the given order."""
@@ -271,8 +352,20 @@ class Trials:
             course: see `Fitted`.
             online: see `Fitted`.
         """
+        self.close()
         trace = pd.concat(map(pd.DataFrame, self._trace), ignore_index=True)
         return Fitted(policy, self.cost, course, online, self.task.id, trace)
+
+    def close(self) -> None:
+        """Close the runs' inner environments, and leave the journal to others."""
+        if self._journal is not None:
+            self._journal.release()
+        self._close_runs()
+
+    def _close_runs(self) -> None:
+        runs, self._runs = self._runs, None
+        if runs is not None:
+            runs.close()
 
     # -- live -------------------------------------------------------------------
 
@@ -284,6 +377,7 @@ class Trials:
     def _begin(self, seeds: list[int]) -> None:
         P = len(seeds)
         if self._runs is None or self._runs.size != P:
+            self._close_runs()
             self._runs = Population(self.settings, P)
         zeros = np.zeros(P, np.int64)
         self._runs.start(np.arange(P), np.array(seeds, np.int64), zeros, zeros)
@@ -339,8 +433,10 @@ class Trials:
             snap = runs.snapshot()
         except SnapshotNotSupported:
             snap = runs.snapshot(exact=False)
+        self._close_runs()
+        snap = snap.select(members)
         self._runs = Population(self.settings, len(members))
-        self._runs.restore(snap.select(members))
+        self._runs.restore(snap)
 
     def _judge(self) -> list[float]:
         scores: list[float] = self._live().final_report().tolist()
@@ -362,9 +458,18 @@ class Trials:
 
     def _operation(self, name: str, arguments: Any, run: Callable[[], Any]) -> Any:
         """The result of an operation, from the journal or by doing it."""
-        journal = self._journal
-        if journal is None:
+        if self._journal is None:
             return run()
+        try:
+            return self._journalled(self._journal, name, arguments, run)
+        except BaseException:  # it may stay in memory for long, in a traceback
+            self.close()
+            raise
+
+    def _journalled(
+        self, journal: _Journal, name: str, arguments: Any, run: Callable[[], Any]
+    ) -> Any:
+        journal.take()
         digest = _digest(name, arguments)
         number, self._done = self._done, self._done + 1
         if number < len(journal.records):
@@ -374,7 +479,7 @@ class Trials:
                     f"{journal.path} records another course of this fit (operation "
                     f"{number} is {record['name']}); delete that directory to fit anew"
                 )
-            self.cost = Cost(**record["cost"])
+            self.cost = cost_of(record["cost"])
             return record["result"]
         if self._runs is None and journal.state is not None and name != "begin":
             self._runs = self._continued(journal.state)
@@ -397,28 +502,95 @@ class Trials:
 
 
 class _Journal:
-    """Operations of one fit with their results, and the runs after the last."""
+    """Operations of one fit with their results, and the runs after the last.
 
-    def __init__(self, path: Path, key: dict[str, Any]) -> None:
-        self.key, self.path = key, path
+    Args:
+        directory: of the store.
+        key: of the fit.
+
+    Raises:
+        Busy: somebody else has it.
+        StoreError: it is damaged.
+    """
+
+    def __init__(self, directory: Path, key: dict[str, Any]) -> None:
+        self.key, self.directory = key, directory
+        self.path = journal_path(directory, key)
         self.records: list[dict[str, Any]] = []
         self.state: Path | None = None
         self.saved = time.monotonic()
-        file = self.path / "journal.json"
+        self._lock: Lock | None = journal_lock(directory, key)
+        try:
+            self._read()
+        except BaseException:
+            self.release()
+            raise
+
+    def take(self) -> None:
+        """Have it to oneself, again if it was released.
+
+        Raises:
+            Busy: somebody else has it.
+            StoreError: somebody else went on with it meanwhile.
+        """
+        if self._lock is not None:
+            return
+        self._lock = journal_lock(self.directory, self.key)
+        if self._stamp() != self._known:
+            self.release()
+            raise StoreError(
+                f"{self.path} was gone on with elsewhere since; begin the fit again, "
+                "which goes on from what is there"
+            )
+
+    def release(self) -> None:
+        """Leave it to others."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _stamp(self) -> tuple[int, ...] | None:
+        """Tells whether the journal has been written since."""
+        try:
+            about = (self.path / _JOURNAL).stat()
+        except FileNotFoundError:
+            return None
+        return about.st_ino, about.st_mtime_ns, about.st_size
+
+    def _read(self) -> None:
+        file = self.path / _JOURNAL
+        self._known = self._stamp()
         if file.exists():
             try:
-                content = json.loads(file.read_text())
-                self.records = [
-                    {k: record[k] for k in ("name", "digest", "result", "cost")}
-                    for record in content["records"]
-                ]
-                name = content["state"]
-                self.state = None if name is None else self.path / Path(name).name
+                self._take_over(read_json(file.read_bytes(), nan=True))
             except (ValueError, KeyError, TypeError) as error:
                 raise StoreError(
                     f"{file} is damaged ({error}); delete its directory to fit anew"
                 ) from error
         self._committed = len(self.records)
+
+    def _take_over(self, content: dict[str, Any]) -> None:
+        """Take over what `commit` wrote.
+
+        Raises:
+            ValueError: something else, or of another fit.
+        """
+        if content.get("format") != JOURNAL_FORMAT:
+            raise ValueError(f"its format is {content.get('format')!r}")
+        if content.get("checksum") != _checksum(content):
+            raise ValueError("its checksum does not match")
+        if canonical(content["key"]) != canonical(self.key):
+            raise ValueError("it is of another fit")
+        name = content["state"]
+        if name is not None and not re.fullmatch(r"state-\d+\.safetensors", name):
+            raise ValueError(f"{name!r} is no file of runs")
+        for record in content["records"]:
+            if not {type(record["name"]), type(record["digest"])} == {str}:
+                raise ValueError("an operation has no name and digest")
+            cost_of(record["cost"])
+        names = ("name", "digest", "result", "cost")
+        self.records = [{k: r[k] for k in names} for r in content["records"]]
+        self.state = None if name is None else self.path / name
 
     def commit(self, snap: Snapshot | None) -> None:
         """Write all records so far, and the runs as they are after them."""
@@ -429,9 +601,16 @@ class _Journal:
         if snap is not None:
             name = f"state-{len(self.records)}.safetensors"
             snap.save(self.path / name)
-        content = {"key": self.key, "state": name, "records": self.records}
+        content = {
+            "format": JOURNAL_FORMAT,
+            "key": self.key,
+            "state": name,
+            "records": self.records,
+        }
+        content["checksum"] = _checksum(content)
         # from here on the new state counts
-        write_whole(self.path / "journal.json", json.dumps(content).encode())
+        write_whole(self.path / _JOURNAL, json.dumps(content).encode())
+        self._known = self._stamp()
         self.state = None if name is None else self.path / name
         if old is not None and old != self.state:
             old.unlink(missing_ok=True)
@@ -446,29 +625,53 @@ def fit_key(
     seed: int,
     options: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What names a fit: everything its result depends on."""
-    digest = source(method)
-    settings = {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}
+    """What names a fit: everything its result depends on.
+
+    Raises:
+        NoSource: of the method, an option or the task it cannot be told.
+    """
+    arguments = {f.name: getattr(method, f.name) for f in fields(method)}
+    # how many processes do the work changes no result
+    arguments.pop("num_workers", None)
     return {
         "kind": "fit",
-        "version": __version__,
+        "version": version(),
         "task": task.id,
         # a user's task may change under the same id
         "definition": task.definition(),
-        "settings": settings,
+        "settings": settings_key(options),
         "method": f"{type(method).__module__}:{type(method).__qualname__}",
-        # how many processes do the work changes no result
-        "arguments": {k: v for k, v in asdict(method).items() if k != "num_workers"},
+        "arguments": described(arguments),
         "budget": budget,
         "seed": seed,
-        **({} if digest is None else {"source": digest}),
+        "origin": source(method),
     }
+
+
+def settings_key(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of the environment as JSON, without what changes no result.
+
+    Raises:
+        NoSource: of one it cannot be told what it is.
+    """
+    described_options: dict[str, Any] = described(dict(options))
+    described_options.pop("num_workers", None)
+    return described_options
 
 
 def journal_path(directory: Path, key: Mapping[str, Any]) -> Path:
     """Where the journal of a fit is kept in a store, until the fit is finished."""
     digest = hashlib.sha256(canonical(key).encode()).hexdigest()[:16]
     return directory / "fits" / digest
+
+
+def forget_journal(directory: Path, key: Mapping[str, Any]) -> None:
+    """Remove what a finished fit needs no more, unless somebody is using it."""
+    path = journal_path(directory, key)
+    if not path.exists():
+        return
+    with suppress(Busy), journal_lock(directory, key):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _fixed(values: Floats) -> Rule:
@@ -490,6 +693,12 @@ def _spent(
         gradient_steps=int(used(lambda info: info["gradient_steps"])),
         flops=float(used(lambda info: info["objectives"]["flops"])),
     )
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    """Of all that a journal holds."""
+    rest = {name: value for name, value in content.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _digest(name: str, arguments: Any) -> str:

@@ -12,9 +12,10 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
+from dacrl_env import checks
 from dacrl_env.env import check_options, instance_index
 from dacrl_env.learners import streams
-from dacrl_env.population import Population
+from dacrl_env.population import Outcome, Population
 from dacrl_env.settings import Settings, resolve
 from dacrl_env.sharding import Shards
 from dacrl_env.snapshot import Snapshot, SnapshotError
@@ -76,20 +77,18 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
     ) -> None:
         if render_mode is not None:
             raise TypeError(f"render_mode {render_mode!r} is not supported")
-        if not isinstance(num_envs, int | np.integer) or num_envs < 1:
-            raise ValueError(f"num_envs must be at least 1, got {num_envs!r}")
-        if not isinstance(num_workers, int | np.integer) or num_workers < 1:
-            raise ValueError(f"num_workers must be at least 1, got {num_workers!r}")
+        num_envs = checks.whole("num_envs", num_envs)
+        num_workers = checks.whole("num_workers", num_workers)
         self.autoreset_mode = _autoreset_mode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         self.render_mode = None
-        self.num_envs = int(num_envs)
+        self.num_envs = num_envs
         self.settings: Settings = resolve(task, **options)
         self.population = Population(self.settings, self.num_envs)
         # what trains it: itself, or workers that share its state
         self._engine: Population | Shards = self.population
         if num_workers > 1:
-            self._engine = Shards(self.population, int(num_workers))
+            self._engine = Shards(self.population, num_workers)
         self.observation_names = self.population.observation_names
         self.single_observation_space = spaces.Box(
             -1.0, 1.0, (len(self.observation_names),), np.float32
@@ -127,8 +126,8 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
         if "snapshot" in options:
             self.restore(options["snapshot"])
             return self.population.observation(), self._infos(mask)
-        if isinstance(seed, int | np.integer):
-            super().reset(seed=int(seed))
+        if _for_all(seed):
+            super().reset(seed=int(seeds[0]))
         for instance in dict.fromkeys(instances):
             same = np.array([i == instance for i in instances]) & mask
             members = np.flatnonzero(same)
@@ -170,18 +169,13 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Seeds, member numbers and episodes that new runs would have."""
         P, state = self.num_envs, self.population.state
-        if isinstance(seed, int | np.integer):
-            if not _is_seed(seed):
-                raise ValueError(f"seeds must lie between 0 and 2**63, got {seed}")
-            return np.full(P, seed, np.int64), np.arange(P), np.zeros(P, np.int64)
-        if seed is not None and not isinstance(seed, Sequence | np.ndarray):
-            raise ValueError(f"seed must be an int, a list or None, got {seed!r}")
-        wanted = [None] * P if seed is None else list(seed)
+        if _for_all(seed):
+            number = checks.seed(seed)
+            return np.full(P, number, np.int64), np.arange(P), np.zeros(P, np.int64)
+        wanted: list[Any] = [None] * P if seed is None else [*seed]  # type: ignore[misc]
         if len(wanted) != P:
             raise ValueError(f"expected {P} seeds, one a member, got {len(wanted)}")
-        bad = [s for s in wanted if s is not None and not _is_seed(s)]
-        if bad:
-            raise ValueError(f"seeds must be integers from 0 to 2**63, got {bad}")
+        wanted = [None if s is None else checks.seed(s) for s in wanted]
         if self._started:
             seeds, numbers = state.seeds.copy(), state.seed_members.copy()
             episodes = state.episodes + 1
@@ -254,6 +248,14 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
             np.zeros(self.num_envs, bool),
             infos,
         )
+
+    def advance(self, requested: NDArray[np.float64]) -> Outcome:
+        """An outer step after which runs that are over stay so.
+
+        Args:
+            requested: values ``(num_envs, d)`` of the controlled hyperparameters.
+        """
+        return self._engine.advance(requested)
 
     def _begin(self, members: NDArray[np.int64], later: int) -> None:
         """Begin runs of so many episodes later, each on the instance of its stream."""
@@ -360,6 +362,8 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
 
     def close_extras(self, **kwargs: Any) -> None:
         """End the workers, if there are any, and close the inner environments."""
+        if "_engine" not in vars(self):
+            return  # its making failed
         if isinstance(self._engine, Shards):
             self._engine.close()
         self.population.close()
@@ -380,8 +384,11 @@ def _autoreset_mode(mode: Any) -> AutoresetMode:
     )
 
 
-def _is_seed(seed: Any) -> bool:
-    return isinstance(seed, int | np.integer) and 0 <= int(seed) < 2**63
+def _for_all(seed: Any) -> bool:
+    """Whether a seed is one for all members, and no list of them."""
+    listed = isinstance(seed, Sequence | np.ndarray)
+    listed &= not isinstance(seed, str | bytes)
+    return seed is not None and not (listed and getattr(seed, "shape", None) != ())
 
 
 def vector_info(info: dict[str, Any], mask: NDArray[np.bool_]) -> dict[str, Any]:

@@ -119,7 +119,6 @@ def test_masked_entries_of_a_population_are_refused() -> None:
         ({"learning_rate": [1e-3] * 3}, r"learning_rate has shape \(3,\)"),
         ({"learning_rate": np.ma.masked}, "learning_rate must be numbers.*masked"),
     ],
-    ids=str,
 )
 def test_values_are_checked_as_actions_are(config: Any, words: str) -> None:
     one = dacrl_env.DynamicConfigEnv(DQN, **SMALL)
@@ -129,7 +128,7 @@ def test_values_are_checked_as_actions_are(config: Any, words: str) -> None:
             call(config)
 
 
-@pytest.mark.parametrize("member", [2, -1, 0.5, "0", None, [0]], ids=str)
+@pytest.mark.parametrize("member", [2, -1, 0.5, "0", None, [0]])
 def test_members_that_are_none(member: Any) -> None:
     envs = PopulationEnv(DQN, 2, **SMALL)
     for call in (

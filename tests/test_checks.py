@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Mapping, Sequence
 
 import gymnasium as gym
@@ -122,6 +124,8 @@ def test_a_fit_is_named_by_the_file_of_a_method_of_ones_own(tmp_path, monkeypatc
     first = fit_key(task, method, 100, 0, {})
     assert fit_key(task, method, 100, 0, {}) == first
     path.write_text(f"{code}# another\n")
-    assert fit_key(task, method, 100, 0, {}) != first
+    importlib.reload(sys.modules["own_method"])
+    again = get_method("own_method:M")
+    assert fit_key(task, again, 100, 0, {}) != first
     # the package's own by its version
-    assert "source" not in fit_key(task, get_method("race"), 100, 0, {})
+    assert fit_key(task, get_method("race"), 100, 0, {})["origin"] == "dacrl_env"

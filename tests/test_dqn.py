@@ -646,11 +646,11 @@ def test_defaults_are_those_of_the_specification():
     assert {h.name: (h.low, h.high, h.default) for h in dqn.HYPERPARAMETERS} == {
         "learning_rate": (1e-6, 1e-1, 1e-3),
         "epsilon": (0, 1, 0.1),
-        "batch_size": (4, 256, 64),
-        "gamma": (0.8, 0.9999, 0.99),
+        "batch_size": (4, 512, 64),
+        "gamma": (0.8, 1.0, 0.99),
         "target_update_interval": (1, 10_000, 500),
-        "train_freq": (1, 256, 4),
-        "gradient_steps": (1, 256, 1),
+        "train_freq": (1, 1_000, 4),
+        "gradient_steps": (1, 1_000, 1),
         "max_grad_norm": (0.1, 100, 10),
         "replay_window": (1_000, 100_000, 100_000),
     }

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from dacrl_env.inner_envs.batched import BatchedEnv
 from dacrl_env.inner_envs.cartpole import CartPole
+from dacrl_env.inner_envs.faults import InnerEnvError
 from dacrl_env.learners import rollout, streams
 
 ENV = BatchedEnv(CartPole())
@@ -69,5 +70,7 @@ def test_an_episode_that_does_not_end_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(rollout, "LONGEST", 100)
-    with pytest.raises(RuntimeError, match="not ended after 100 steps; give the inner"):
+    with pytest.raises(
+        InnerEnvError, match="not ended after 100 steps; give the inner"
+    ):
         rollout.play(policy, ENV, KEYS, PHYSICS)

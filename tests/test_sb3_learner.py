@@ -996,17 +996,31 @@ def test_fields_are_those_of_our_own_learners() -> None:
         ("ppo", {"sb3_kwargs": {"tua": 1}}, "unknown 'tua'.*target_kl"),
         ("dqn", {"sb3_kwargs": [1]}, "of type Mapping"),
         ("dqn", {"sb3_kwargs": {"policy": lambda: None}}, "names of classes"),
-        (
-            "ppo",
-            {"rollout_length": 1, "num_inner_envs": 1},
-            "pass normalize_advantages=False",
-        ),
         ("dqn", {"hidden": 1}, "unknown option 'hidden'.*sb3_kwargs"),
     ],
 )
 def test_refused(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         single(name, **options)
+
+
+@pytest.mark.parametrize("normalized", [True, False])
+@pytest.mark.parametrize(("steps", "envs"), [(1, 1), (1, 3), (2, 1)])
+def test_rollouts_may_be_short(steps: int, envs: int, normalized: bool) -> None:
+    """A single step's advantage stays as it is, as in this package's own learner."""
+    options = {
+        "rollout_length": steps,
+        "num_inner_envs": envs,
+        "normalize_advantages": normalized,
+        "budget": 12,
+        "decision_interval": 6,
+        "eval_episodes": 1,
+    }
+    env = gym.make("dacrl/PPO-CartPole-v0", learner="sb3", **options)
+    env.reset(seed=0)
+    _, _, _, _, info = env.step(np.zeros(3))
+    assert info["env_steps"] == 6
+    assert not info["diverged"]
 
 
 DOUBLE_Q = [t.id for t in REGISTERED.values() if t.configuration.get("double_q")]

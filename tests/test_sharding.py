@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,12 +56,22 @@ ONE_BY_ONE = Task(
 )
 
 
-def rewarded(**options: Any) -> Any:
-    """CartPole in a wrapper that can be copied, but not pickled."""
-    return gym.wrappers.TransformReward(gym.make("CartPole-v1"), lambda r: 2 * r)
+class Connected(gym.Wrapper[Any, Any, Any, Any]):
+    """CartPole that can be copied, but not passed to another process."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(gym.make("CartPole-v1"))
+
+    def __deepcopy__(self, memo: Any) -> Connected:
+        other = Connected.__new__(Connected)
+        other.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return other
+
+    def __reduce__(self) -> Any:
+        raise TypeError("it holds a connection")
 
 
-gym.register("test/Unpickled-v0", rewarded, max_episode_steps=500)
+gym.register("test/Unpickled-v0", Connected, max_episode_steps=500)
 UNPICKLED = replace(
     ONE_BY_ONE, id="test/DQN-Unpickled-v0", inner_env="test_sharding:test/Unpickled-v0"
 )
@@ -189,10 +201,10 @@ def test_make_vec_takes_workers_and_close_ends_them() -> None:
     )
     env.reset(seed=0)
     base: Any = env.unwrapped
-    processes = [base._engine._worker(k).process for k in range(2)]
-    assert all(process.is_alive() for process in processes)
+    workers = [base._engine._worker(k) for k in range(2)]
+    assert all(worker.is_alive() for worker in workers)
     env.close()
-    assert not any(process.is_alive() for process in processes)
+    assert not any(worker.is_alive() for worker in workers)
     with pytest.raises(gym.error.ClosedEnvironmentError, match="closed"):
         env.step(env.action_space.sample())
 
@@ -549,6 +561,15 @@ def _is_running(pid: int) -> bool:
 # -- bad input --------------------------------------------------------------------
 
 
+def unpassable(context: RewardContext) -> Any:
+    return context.score
+
+
+unpassable.lock = threading.Lock()  # type: ignore[attr-defined]
+# as if it were a notebook's: it travels with what it has
+unpassable.__module__ = "__main__"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -556,8 +577,8 @@ def _is_running(pid: int) -> bool:
         ({"num_workers": 1.5}, "num_workers must be at least 1, got 1.5"),
         ({"num_workers": 3}, "num_workers 3 exceeds the 2 members"),
         (
-            {"num_workers": 2, "reward": lambda context: context.score},
-            "a reward must be a function of a module",
+            {"num_workers": 2, "reward": unpassable},
+            "several workers was given cannot be passed to another process",
         ),
     ],
 )

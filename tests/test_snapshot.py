@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 import dacrl_env
+import dacrl_env.rewards
 from dacrl_env import snapshot as module
 from dacrl_env.snapshot import Snapshot, is_opaque, leaves
 
@@ -171,13 +173,39 @@ def test_what_if() -> None:
     assert not np.array_equal(ends[0], ends[1])
 
 
-def test_other_rewards_and_fixed_values_may_continue_it() -> None:
-    snap = begun().snapshot()
-    envs = make_vec(reward="auc", fixed={"gamma": 0.9}, action_mode="relative")
-    envs.restore(snap)
-    *_, infos = envs.step(np.zeros((3, 3)))
+def test_what_does_not_decide_how_runs_go_on_may_differ() -> None:
+    snap = begun().snapshot()  # at step 200 of 400
+    expected = begun()
+    *_, infos = expected.step(np.zeros((3, 3)))
     assert infos["env_steps"].tolist() == [300] * 3
-    assert infos["hyperparameters"]["gamma"].tolist() == [0.9] * 3
+    same = (
+        {"report": True},
+        {"device": "cpu"},
+        {"num_workers": 2},
+        {"autoreset_mode": "NEXT_STEP"},
+        {"reward": dacrl_env.rewards.progress},
+    )
+    for free in same:
+        envs = make_vec(**free)
+        envs.restore(snap)
+        envs.step(np.zeros((3, 3)))
+        ours, theirs = rows(envs), rows(expected)
+        ours.pop("reports"), theirs.pop("reports")
+        assert differing(ours, theirs) == []
+        envs.close()
+    for interval, steps in ((50, 250), (200, 400)):
+        envs = make_vec(decision_interval=interval, eval_interval=100)
+        _, infos = envs.reset(options={"snapshot": snap})
+        *_, infos = envs.step(np.zeros((3, 3)))
+        final = infos.get("final_info", infos)
+        assert final["env_steps"].tolist() == [steps] * 3
+    reported = make_vec(report=True, autoreset_mode="DISABLED")
+    reported.restore(snap)
+    for _ in range(2):
+        reported.step(np.zeros((3, 3)))
+    known = ~np.isnan(reported.population.state.reports)
+    # what lay behind when the run was taken up stays empty
+    np.testing.assert_array_equal(known, [np.arange(21) > 10] * 3)
 
 
 def test_a_budget_of_numpys_can_be_saved(tmp_path: Path) -> None:
@@ -219,26 +247,76 @@ def test_returns_of_episodes_that_were_left_are_forgotten() -> None:
 
 # -- what does not fit --------------------------------------------------------------
 
-MISFITS = {
-    "size": {"num_envs": 2},
-    "budget": {"budget": 800},
-    "split": {"split": "test"},
-    "controlled": {"hyperparameters": ("learning_rate",)},
-    "order": {"hyperparameters": ("epsilon", "learning_rate", "batch_size")},
-    "network": {"hidden_sizes": (32, 32)},
-    "activation": {"activation": "tanh"},
-    "replay": {"replay_capacity": 100},
-    "instances": {"instances": [dacrl_env.Instance("other")]},
-    "physics": {"instances": [dacrl_env.Instance("default", {"gravity": 5.0})]},
-    "history": {"history": 2},
-    "observation": {"observe_instance": True},
+
+def doubled(context: Any) -> Any:
+    return 2 * context.score
+
+
+class Scaled:
+    """A reward that is an object."""
+
+    def __call__(self, context: Any) -> Any:
+        return context.score
+
+
+H = dacrl_env.Hyperparameter
+MOON = dacrl_env.Instance("default", {"gravity": 5.0})
+SCALED = dacrl_env.Instance(
+    "default", {}, random_return=10.0, reference_return=90.0, floor_return=0.0
+)
+# options, and what the message names beside them
+MISFITS: dict[str, tuple[dict[str, Any], str]] = {
+    "size": ({"num_envs": 2}, "members"),
+    "budget": ({"budget": 800}, "budget 400, not 800 as here"),
+    "split": ({"split": "test"}, "split 'tuning', not 'test'"),
+    "controlled": ({"hyperparameters": ("learning_rate",)}, "controlled"),
+    "order": (
+        {"hyperparameters": ("epsilon", "learning_rate", "batch_size")},
+        "controlled",
+    ),
+    "range": (
+        {
+            "hyperparameters": (
+                H("learning_rate", 1e-5, 1e-1, 1e-3, "log"),
+                "epsilon",
+                "batch_size",
+            )
+        },
+        "controlled.*1e-05",
+    ),
+    "default": (
+        {"hyperparameters": ("learning_rate", H("epsilon", 0, 1, 0.2), "batch_size")},
+        "controlled.*0.2",
+    ),
+    "fixed": ({"fixed": {"gamma": 0.9}}, r"fixed\.gamma 0.99, not 0.9"),
+    "network": ({"hidden_sizes": (32, 32)}, r"config\.hidden_sizes \[64, 64\], not"),
+    "activation": ({"activation": "tanh"}, r"config\.activation 'relu', not 'tanh'"),
+    "replay": ({"replay_capacity": 100}, r"config\.replay_capacity None, not 100"),
+    "instances": ({"instances": [dacrl_env.Instance("other")]}, "instances.*other"),
+    "physics": ({"instances": [MOON]}, "instances.*gravity"),
+    "references": ({"instances": [SCALED]}, "instances.*random_return"),
+    "history": ({"history": 2}, "history 1, not 2"),
+    "observation": ({"observe_instance": True}, "observe_instance False, not True"),
+    "feedback": ({"feedback": "train"}, "feedback 'eval', not 'train'"),
+    "reward": ({"reward": "auc"}, "reward 'progress', not 'auc'"),
+    "function": ({"reward": doubled}, "reward 'progress', not 'test_snapshot:doubled'"),
+    "object": ({"reward": Scaled()}, "reward 'progress', not 'test_snapshot:Scaled'"),
+    "action mode": ({"action_mode": "relative"}, "action_mode 'continuous', not"),
+    "evaluations": ({"eval_interval": 200}, "eval_interval 100, not 200"),
+    "episodes": ({"eval_episodes": 3}, "eval_episodes 2, not 3"),
+    "implementation": ({"learner": "sb3"}, "learner 'torch', not 'sb3'"),
+    "several": (
+        {"feedback": "train", "reward": "best"},
+        "reward 'progress', not 'best' as here; feedback 'eval', not 'train' as here",
+    ),
 }
 
 
 @pytest.mark.parametrize("misfit", MISFITS)
 def test_misfits_change_nothing(misfit: str) -> None:
     snap = begun().snapshot()
-    envs = make_vec(**{"num_envs": 3, **MISFITS[misfit]})
+    options, words = MISFITS[misfit]
+    envs = make_vec(**{"num_envs": 3, **options})
     envs.reset(seed=1)
     before = rows(envs)
     for call in (
@@ -246,10 +324,73 @@ def test_misfits_change_nothing(misfit: str) -> None:
         lambda: envs.reset(options={"snapshot": snap}),
         lambda: envs.reset(seed=9, options={"snapshot": snap}),
     ):
-        with pytest.raises(dacrl_env.SnapshotError) as caught:
+        with pytest.raises(dacrl_env.SnapshotError, match=words) as caught:
             call()
         assert "\n" not in str(caught.value)
         assert differing(rows(envs), before) == []
+
+
+def test_rewards_that_are_lambdas_are_told_apart() -> None:
+    rewards = (
+        lambda context: context.score,
+        lambda context: -context.score,
+    )
+    snap = begun(reward=rewards[0]).snapshot()
+    make_vec(reward=rewards[0]).restore(snap)
+    with pytest.raises(dacrl_env.SnapshotError, match=r"reward .line \d+ of"):
+        make_vec(reward=rewards[1]).restore(snap)
+
+
+def test_another_definition_of_the_same_task() -> None:
+    task = dacrl_env.get_task(DQN)
+    snap = begun().snapshot()
+    for change, words in (
+        ({"backend": "gymnasium"}, "backend 'auto', not 'gymnasium'"),
+        ({"reference_return": 400.0}, r"returns \[22.2, 500.0, 0.0\], not"),
+        ({"inner_env_kwargs": {"sutton_barto_reward": True}}, "inner_env_kwargs"),
+        ({"inner_env": "Acrobot-v1"}, "inner_env 'CartPole-v1', not 'Acrobot-v1'"),
+    ):
+        other = dacrl_env.PopulationEnv(replace(task, **change), 3, **OPTIONS)
+        with pytest.raises(dacrl_env.SnapshotError, match=words):
+            other.restore(snap)
+
+
+@pytest.mark.parametrize(
+    "thing",
+    [None, 3, "run.safetensors", {}, np.zeros(3), [None] * 10_000],
+    ids=lambda x: type(x).__name__,
+)
+def test_what_is_no_snapshot_changes_nothing(thing: Any) -> None:
+    for make_one in (make, make_vec):
+        env = make_one()
+        fresh = make_one()
+        env.reset(seed=1)
+        before, generator = rows(env), env.np_random.bit_generator.state
+        for each in (env, fresh):
+            for call in (
+                lambda each=each: each.restore(thing),
+                lambda each=each: each.reset(options={"snapshot": thing}),
+                lambda each=each: each.reset(seed=4, options={"snapshot": thing}),
+            ):
+                with pytest.raises(
+                    dacrl_env.SnapshotError, match=r"is no snapshot.*load"
+                ) as caught:
+                    call()
+                assert len(str(caught.value)) < 200
+        assert differing(rows(env), before) == []
+        assert env.np_random.bit_generator.state == generator
+        with pytest.raises(gym.error.ResetNeeded):
+            fresh.step(np.zeros(fresh.action_space.shape))
+
+
+def test_headers_that_say_too_little() -> None:
+    snap = begun().snapshot()
+    envs = make_vec()
+    for header in ({}, None, {"exact": True}, {**snap.header, "settings": None}):
+        with pytest.raises(dacrl_env.SnapshotError, match=r"header|settings None"):
+            envs.restore(Snapshot(header, snap.arrays))  # type: ignore[arg-type]
+    with pytest.raises(dacrl_env.SnapshotError, match="holds no arrays"):
+        envs.restore(Snapshot(snap.header, {}))
 
 
 def test_arrays_that_do_not_fit_change_nothing() -> None:
@@ -347,7 +488,9 @@ def test_newer_formats_are_refused(saved: Path) -> None:
     with_header(saved)
     Snapshot.load(saved)  # rewriting alone does no harm
     with_header(saved, format=module.FORMAT + 1, package="99.0")
-    with pytest.raises(dacrl_env.SnapshotError, match=r"format 2.*99\.0.*up to 1"):
+    with pytest.raises(
+        dacrl_env.SnapshotError, match=r"format 3.*99\.0.*reads format 2"
+    ):
         Snapshot.load(saved)
 
 
@@ -371,10 +514,10 @@ def test_nothing_else_is_taken_beside_a_snapshot() -> None:
             reset.reset(options={"snapshot": snap, name: value})
 
 
-@pytest.mark.parametrize("format_", [None, "1", [1]], ids=str)
+@pytest.mark.parametrize("format_", [None, "1", [1], 1, True])
 def test_odd_formats_are_refused(saved: Path, format_: Any) -> None:
     with_header(saved, format=format_)
-    with pytest.raises(dacrl_env.SnapshotError):
+    with pytest.raises(dacrl_env.SnapshotError, match="this version reads format 2"):
         Snapshot.load(saved)
 
 

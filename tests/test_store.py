@@ -154,7 +154,7 @@ def foreign_parquet(path):
 
 def newer_format(path):
     table = pq.read_table(path)
-    metadata = {**table.schema.metadata, b"dacrl_env.format": b"2"}
+    metadata = {**table.schema.metadata, b"dacrl_env.format": b"3"}
     pq.write_table(table.replace_schema_metadata(metadata), path)
 
 
@@ -182,8 +182,8 @@ def broken_key(path):
         ),
         (lambda path: os.truncate(path, path.stat().st_size // 2), "damaged"),
         (foreign_parquet, "not written by dacrl-env"),
-        (newer_format, "has format 2, but this dacrl-env reads format 1"),
-        (another_key, "name does not match its key"),
+        (newer_format, "has format 3, but this dacrl-env reads format 2"),
+        (another_key, "its key cannot be read"),
         (broken_key, "its key cannot be read"),
     ],
 )

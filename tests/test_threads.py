@@ -82,7 +82,7 @@ def run(kind: str, seed: int, steps: int) -> bytes:
     return np.stack(seen).tobytes()
 
 
-@pytest.mark.parametrize("kinds", [*KINDS, ("dqn", "sb3 dqn", "ppo")], ids=str)
+@pytest.mark.parametrize("kinds", [*KINDS, ("dqn", "sb3 dqn", "ppo")])
 def test_the_same_bits_as_alone(kinds: Any) -> None:
     kinds = (kinds,) * 3 if isinstance(kinds, str) else kinds
     # one leaves while others are still at it

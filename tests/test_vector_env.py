@@ -171,7 +171,7 @@ def test_final_info_is_the_last_info_of_the_run() -> None:
     assert final["objectives"]["auc"][1] == pytest.approx(info["objectives"]["auc"])
 
 
-@pytest.mark.parametrize("train_freq", [(4, 4, 4), (4, 2, 4), (3, 5, 2)], ids=str)
+@pytest.mark.parametrize("train_freq", [(4, 4, 4), (4, 2, 4), (3, 5, 2)])
 def test_a_diverged_member_restarts_alone(train_freq: tuple[int, ...]) -> None:
     outcomes = []
     for inject in (False, True):

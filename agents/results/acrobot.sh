@@ -20,5 +20,5 @@ methods=(--methods "PBT=pbt,population=50,$ranges" "static=sequential-halving,$r
 "${compare[@]}" "${tuned[@]}" "${methods[@]}" --shuffled
 # the figure
 "${compare[@]}" "${tuned[@]}" "${methods[@]}"
-cp "$out/curves.png" "$out/best.png"
+cp "$out"/dacrl-*/curves.png "$out/best.png"
 dacrl report "$out" --reference "tuned freeze"

@@ -27,7 +27,7 @@ tuned=(--budget 5e6 --runs 3)
 # the figure
 "${compare[@]}" "${tuned[@]}" --methods "$static" "$staged" "$gate" "$switch" "$rule" \
   --seeds 43 --policy-seeds 128
-cp "$out/curves.png" "$out/best.png"
+cp "$out"/dacrl-*/curves.png "$out/best.png"
 # three times as many test runs of the best
 "${compare[@]}" "${tuned[@]}" --methods "$switch" --seeds 128
 dacrl report "$out" --reference "warm switch"

@@ -35,7 +35,7 @@ best=(dacrl compare $task --policies default freeze=freeze-when-good --seeds 128
   "switch from static=$from_static,family='switch',$freeze,$ranges"
 # the figure
 "${best[@]}" --methods "$static" "$staged" "$tuned_freeze"
-cp "$out/curves.png" "$out/best.png"
+cp "$out"/dacrl-*/curves.png "$out/best.png"
 dacrl report "$out" --reference "tuned freeze"
 # once more the best, on test seeds that nothing above has seen
 mkdir -p "$out/fresh"

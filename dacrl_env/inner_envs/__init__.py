@@ -16,6 +16,9 @@ class NoEnv:
 
     observation_shape: tuple[int, ...] = ()
     num_actions = 0
+    has_images = False
+    action_low = np.full(1, -np.inf)
+    action_high = np.full(1, np.inf)
     physics: Mapping[str, float] = {}
 
 
@@ -32,6 +35,8 @@ class InnerEnv(Protocol):
     action_low: NDArray[np.float64]  # (A,) bounds; empty where actions are discrete
     action_high: NDArray[np.float64]
     physics: Mapping[str, float]  # constants that instances may change
+    has_images: bool  # as `images.is_image` says
+    scales_images: bool  # whether networks see them divided by 255; see `Task`
 
     def init(
         self,

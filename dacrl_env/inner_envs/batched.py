@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dacrl_env.inner_envs.images import is_image_array
 from dacrl_env.learners import streams
 from dacrl_env.snapshot import copy_rows
 
@@ -87,10 +88,13 @@ class BatchedEnv:
     Episode ``e`` of an environment starts from the uniform numbers at ``(key, e)``.
     """
 
+    scales_images = False
+
     def __init__(self, dynamics: Dynamics) -> None:
         self.dynamics = dynamics
         self.observation_shape = dynamics.observation_shape
         self.observation_dtype = dynamics.observation_dtype
+        self.has_images = is_image_array(self.observation_shape, self.observation_dtype)
         self.num_actions = dynamics.num_actions
         self.action_low: Floats = getattr(dynamics, "action_low", np.empty(0))
         self.action_high: Floats = getattr(dynamics, "action_high", np.empty(0))

@@ -31,7 +31,9 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from dacrl_env.inner_envs import faults
 from dacrl_env.inner_envs.batched import Transition
+from dacrl_env.inner_envs.images import is_image
 from dacrl_env.learners import streams
 from dacrl_env.snapshot import copy_rows
 
@@ -94,9 +96,11 @@ class EnvPoolAdapter:
         ValueError: an id or argument that EnvPool does not know or that is set here,
             observations that are no Box, actions that are neither Discrete nor Box, or
             several players.
+        InnerEnvError: in all methods: an observation or reward that is not finite.
     """
 
     physics: Mapping[str, float] = {}
+    scales_images = False
 
     def __init__(self, env_id: str, kwargs: Mapping[str, Any]) -> None:
         try:
@@ -130,6 +134,7 @@ class EnvPoolAdapter:
             )
         self.observation_shape = observations.shape
         self.observation_dtype = observations.dtype
+        self.has_images = is_image(observations)
         self._action_space = actions
         if isinstance(actions, gym.spaces.Discrete):
             self.num_actions = int(actions.n)
@@ -203,7 +208,20 @@ class EnvPoolAdapter:
         places = np.empty(P, object)
         for i in range(P):
             places[i] = Place(pool, i * N)
-        return places, self._of(observations).reshape(P, N, *self.observation_shape)
+        begun = self._of(observations).reshape(P, N, *self.observation_shape)
+        self._check_finite(begun, np.zeros((P, N)), "at a reset")
+        return places, begun
+
+    def _check_finite(
+        self, observations: NDArray[Any], returns: NDArray[np.float64], when: str
+    ) -> None:
+        """Raise an InnerEnvError for values ``(P, N, …)`` that are not finite."""
+        if faults.all_finite(returns) and faults.all_finite(observations):
+            return
+        each = observations.reshape(returns.size, *self.observation_shape)
+        bad = faults.not_finite(each, returns.ravel())
+        if bad is not None:
+            raise faults.named(self.env_id, bad[1], when)
 
     def _of(self, observations: Any) -> NDArray[Any]:
         chosen: NDArray[Any] = (
@@ -266,6 +284,7 @@ class EnvPoolAdapter:
             terminated[members] = ended.reshape(shape)
             done[members] = (ended | timed_out).reshape(shape)
         returns, lengths = state.returns + rewards, state.lengths + 1
+        self._check_finite(observations, returns, "at a step")
         result = Transition(observations, rewards, terminated, done, returns, lengths)
         if done.any():
             # the result keeps what it has

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,18 +16,30 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from dacrl_env.blame import mark
+from dacrl_env.inner_envs import faults, first_use, objects
 from dacrl_env.inner_envs.batched import Transition
+from dacrl_env.inner_envs.images import is_image
 from dacrl_env.learners import streams
 from dacrl_env.snapshot import copy_rows
 
+# objects that play evaluation episodes, at most: as many as the last report of a member
+# has, with which the networks of members are seldom asked about few of them
+AT_ONCE = 100
+# an action beyond this in a space without bounds, and what comes of it, is the work of
+# a learner that diverges
+_FAR = 1e6
 _BOX2D_ENVS = "gymnasium.envs.box2d"
+_NOTHING = object()  # where a call has not returned
+
+_warned: set[str] = set()  # ids of which copies draw what their originals draw
 
 
 @dataclass
 class AdapterState:
     """P × N environment objects and what is counted about them."""
 
-    envs: Any  # (P, N) array of environment objects
+    envs: Any  # (P, N) array of `objects.Owned`
     keys: streams.UInts  # (P, N)
     observations: NDArray[Any]  # (P, N, *observation_shape), current
     returns: NDArray[np.float64]  # (P, N) of the running episode
@@ -39,32 +51,46 @@ class GymnasiumAdapter:
     """Inner environments made by ``gymnasium.make``.
 
     Episode ``e`` of an environment is seeded with bits of ``(key, e)``, so that no two
-    episodes share a seed and a run is reproducible.
+    episodes share a seed and a run is reproducible. That an episode follows from its
+    seed is checked when a process first uses an environment, see
+    :mod:`~dacrl_env.inner_envs.first_use`; observations and rewards are checked at
+    every step, bounds of observations at the first.
+
+    Objects are closed by `close`, or when nobody has them any more.
 
     Args:
         env_id: Gymnasium id.
         kwargs: passed to ``gymnasium.make``.
         reuse: let every `init` take over the environment objects of the one before,
             which saves making them; earlier states become invalid.
+        stateful: see :class:`~dacrl_env.tasks.Task`.
 
     Raises:
         ImportError: an environment of Gymnasium's that needs Box2D, without it.
         ValueError: observations that are no Box, or actions that are neither Discrete
             nor Box.
+        InnerEnvError: state outlives a reset; here and in all methods: what the
+            environment gives is not as declared, or not finite.
     """
 
     physics: Mapping[str, float] = {}
+    scales_images = False
+    at_once = AT_ONCE
 
     def __init__(
-        self, env_id: str, kwargs: Mapping[str, Any], reuse: bool = False
+        self,
+        env_id: str,
+        kwargs: Mapping[str, Any],
+        reuse: bool = False,
+        stateful: bool = False,
     ) -> None:
         self.env_id = env_id
         self.kwargs = dict(kwargs)
-        self._pool: list[gym.Env[Any, Any]] | None = [] if reuse else None
         if needs_box2d(env_id):
             _import_box2d(env_id)
         probe = self._make()
         observations, actions = probe.observation_space, probe.action_space
+        self._close([probe])
         if not isinstance(observations, gym.spaces.Box) or not isinstance(
             actions, gym.spaces.Discrete | gym.spaces.Box
         ):
@@ -75,21 +101,34 @@ class GymnasiumAdapter:
             )
         self.observation_shape = observations.shape
         self.observation_dtype = observations.dtype
+        self.has_images = is_image(observations)
+        self._declared = faults.Declared(observations)
+        self._castable = self._declared.castable
         self._action_space = actions
         if isinstance(actions, gym.spaces.Discrete):
             self.num_actions = int(actions.n)
+            self._first_action = int(actions.start)
             self.action_low = self.action_high = np.empty(0)
         else:
             self.num_actions = 0
             self.action_low = actions.low.ravel().astype(np.float64)
             self.action_high = actions.high.ravel().astype(np.float64)
-        if self._pool is None:
-            probe.close()
-        else:
-            self._pool.append(probe)
+        self._pool: list[objects.Owned] | None = None
+        self._draws = first_use.check(self, stateful)
+        if reuse:
+            self._pool = []
 
-    def _make(self) -> gym.Env[Any, Any]:
-        return gym.make(self.env_id, disable_env_checker=True, **self.kwargs)
+    def _make(self) -> objects.Owned:
+        try:
+            env = gym.make(self.env_id, disable_env_checker=True, **self.kwargs)
+        except gym.error.Error:  # an unknown id, a missing package
+            raise
+        except Exception as error:
+            mark(error, f"inner environment {self.env_id}, when it is made")
+            raise
+        return objects.owned(env)
+
+    # -- episodes ---------------------------------------------------------------
 
     def init(
         self,
@@ -101,16 +140,13 @@ class GymnasiumAdapter:
 
         There are no constants, so ``physics`` and ``lifetime`` mean nothing here.
         """
-        envs = np.empty(keys.shape, object)
-        for k, place in enumerate(np.ndindex(keys.shape)):
-            if self._pool is None:
-                envs[place] = self._make()
-            else:
-                if k == len(self._pool):
-                    self._pool.append(self._make())
-                envs[place] = self._pool[k]
+        pool = [] if self._pool is None else self._pool
+        while len(pool) < keys.size:
+            pool.append(self._make())
+        envs = np.empty(keys.size, object)
+        envs[:] = pool[: keys.size]
         state = AdapterState(
-            envs=envs,
+            envs=envs.reshape(keys.shape),
             keys=keys,
             observations=np.empty(
                 (*keys.shape, *self.observation_shape), self.observation_dtype
@@ -119,16 +155,38 @@ class GymnasiumAdapter:
             lengths=np.zeros(keys.shape, np.int64),
             episodes=np.zeros(keys.shape, np.int64),
         )
-        for place in np.ndindex(keys.shape):
-            self._reset(state, place)
+        self._reset(state, np.ones(keys.shape, bool))
         return state
 
-    def _reset(self, state: AdapterState, place: tuple[int, ...]) -> None:
-        word = streams.bits(state.keys[place][None], state.episodes[place][None], 1)
-        observation, _ = state.envs[place].reset(seed=int(word[0, 0] >> np.uint64(33)))
-        state.observations[place] = observation
-        state.returns[place] = 0.0
-        state.lengths[place] = 0
+    def _reset(self, state: AdapterState, which: NDArray[np.bool_]) -> None:
+        """Begin episodes, in the environments of a mask ``(P, N)``."""
+        state.returns[which] = 0.0
+        state.lengths[which] = 0
+        seeds = _seeds(state.keys[which], state.episodes[which])
+        for seed, place in zip(
+            seeds, zip(*np.nonzero(which), strict=True), strict=True
+        ):
+            result: Any = _NOTHING
+            try:
+                result = state.envs[place].env.reset(seed=seed)
+                observation, _ = result
+                state.observations[place] = self._declared.taken(observation)
+            except Exception as error:
+                fault = self._fault(
+                    error,
+                    result,
+                    "reset() must return observation and info",
+                    f"at the reset with seed {seed}",
+                )
+                if fault is None:
+                    raise
+                raise fault from None
+            begun = state.observations[place]
+            if not faults.all_finite(begun):
+                what = faults.not_finite(begun[None], np.zeros(1))
+                if what is not None:
+                    when = f"at the reset with seed {seed}"
+                    raise faults.named(self.env_id, what[1], when)
 
     def restart(
         self,
@@ -139,65 +197,234 @@ class GymnasiumAdapter:
     ) -> None:
         """Put some members' environments at their first start, with new keys."""
         if self._pool is None:
-            self._close(state.envs[members])
+            self._close(state.envs[members].ravel())
         copy_rows(state, members, self.init(keys, physics))
 
-    def close(self, state: AdapterState) -> None:
-        """Close all environments, which end whatever they hold outside of Python."""
-        self._close(state.envs)
-        self._close(np.array(self._pool or [], object))
+    def next_episodes(
+        self, state: AdapterState, members: NDArray[np.int64], keys: streams.UInts
+    ) -> None:
+        """Let some members' environments, as they are, play episodes of other keys.
 
-    def _close(self, envs: NDArray[Any]) -> None:
-        for env in envs.ravel():
-            env.close()
+        Args:
+            state: changed in place.
+            members: ``(m,)``.
+            keys: ``(m, N)``.
+        """
+        state.keys[members] = keys
+        state.episodes[members] = 0
+        which = np.zeros(state.keys.shape, bool)
+        which[members] = True
+        self._reset(state, which)
 
     def begin_episodes(self, state: AdapterState) -> None:
         """Leave every running episode and start the next one."""
         state.episodes += 1
-        for place in np.ndindex(state.keys.shape):
-            self._reset(state, place)
+        self._reset(state, np.ones(state.keys.shape, bool))
+
+    def step(self, state: AdapterState, actions: NDArray[Any]) -> Transition:
+        """Advance every environment by one step, ``state`` in place."""
+        result = self.advance(state, actions)
+        if np.count_nonzero(result.done):
+            # the result keeps what it has
+            state.observations = state.observations.copy()
+            state.returns, state.lengths = state.returns.copy(), state.lengths.copy()
+            state.episodes += result.done
+            self._reset(state, result.done)
+        return result
+
+    def advance(self, state: AdapterState, actions: NDArray[Any]) -> Transition:
+        """`step`, after which episodes that have ended stay so."""
+        shape, declared = state.keys.shape, self.observation_shape
+        envs = state.envs.ravel()
+        observations = np.empty((*shape, *declared), self.observation_dtype)
+        rewards = np.empty(shape)
+        terminated, done = np.empty(shape, bool), np.empty(shape, bool)
+        # views, one place after the other
+        each = observations.reshape(len(envs), *declared)
+        earned, over, left = rewards.ravel(), terminated.ravel(), done.ravel()
+        dtype, castable = self.observation_dtype, self._castable
+        numbers, array = faults.NUMBERS, np.ndarray
+        k: int = 0
+        result: Any = _NOTHING
+        try:
+            for k, (env, action) in enumerate(
+                zip(envs, self._native(actions), strict=True)
+            ):
+                result = _NOTHING
+                result = env.env.step(action)
+                seen, reward, ended, truncated, _ = result
+                if (
+                    type(seen) is not array
+                    or seen.shape != declared
+                    or (seen.dtype is not dtype and seen.dtype not in castable)
+                ):
+                    seen = self._declared.taken(seen)
+                if type(reward) not in numbers:
+                    reward = faults.number(reward)
+                each[k], earned[k] = seen, reward
+                over[k], left[k] = ended, ended or truncated
+        except Exception as error:
+            fault = self._fault(
+                error,
+                result,
+                "step() must return observation, reward, terminated, truncated and "
+                "info",
+                self._moment(state, k),
+            )
+            if fault is None:
+                raise
+            raise fault from None
+        returns, lengths = state.returns + rewards, state.lengths + 1
+        if not (faults.all_finite(returns) and faults.all_finite(observations)):
+            self._check_finite(state, actions, each, earned, returns)
+        state.observations, state.returns, state.lengths = (
+            observations,
+            returns,
+            lengths,
+        )
+        return Transition(observations, rewards, terminated, done, returns, lengths)
+
+    def _native(self, actions: NDArray[Any]) -> Iterable[Any]:
+        """Actions as the environments themselves take them, one after the other."""
+        space = self._action_space
+        if isinstance(space, gym.spaces.Discrete):
+            numbers = actions.ravel()
+            if self._first_action:
+                numbers = numbers + self._first_action
+            dtype = space.dtype
+            return numbers if numbers.dtype == dtype else numbers.astype(dtype)
+        native = actions.astype(space.dtype).reshape(-1, *space.shape)
+        # numbers of a space of shape () remain arrays
+        return native if space.shape else [native[k, ...] for k in range(len(native))]
+
+    # -- faults -----------------------------------------------------------------
+
+    def _moment(self, state: AdapterState, k: int) -> str:
+        """When the k-th environment takes its next step, for messages."""
+        place = np.unravel_index(k, state.keys.shape)
+        (seed,) = _seeds(state.keys[place][None], state.episodes[place][None])
+        return f"at step {state.lengths[place] + 1} of the episode with seed {seed}"
+
+    def _fault(
+        self, error: Exception, result: Any, wanted: str, when: str
+    ) -> faults.InnerEnvError | None:
+        """What to raise for an error; None: the environment's own, which is marked.
+
+        Args:
+            error: that was caught.
+            result: of the call of the environment, if it returned.
+            wanted: what it should have returned.
+            when: it was called.
+        """
+        if isinstance(error, faults.Fault):
+            return faults.named(self.env_id, error, when)
+        if result is not _NOTHING:
+            given = f"{faults.shown(result)}, but {wanted}"
+            return faults.named(self.env_id, given, when)
+        mark(error, f"inner environment {self.env_id}, {when}")
+        return None
+
+    def _check_finite(
+        self,
+        state: AdapterState,
+        actions: NDArray[Any],
+        observations: NDArray[Any],
+        rewards: NDArray[np.float64],
+        returns: NDArray[np.float64],
+    ) -> None:
+        """Raise an InnerEnvError for values that are not finite.
+
+        Observations ``(n, …)`` and rewards ``(n,)`` are of one environment after the
+        other, the rest ``(P, N, …)``. Where actions have no bounds, a learner that
+        diverges takes environments as far as numbers go; what comes of that is its own
+        failure.
+        """
+        n = len(rewards)
+        excused = np.zeros(n, bool)
+        if not self.num_actions:
+            given = np.abs(actions.reshape(n, -1))
+            before = np.abs(state.observations.reshape(n, -1))
+            bounded = np.isfinite([self.action_low, self.action_high]).all()
+            far = ~(given <= _FAR).all(1) | ~(before <= _FAR).all(1)
+            excused = far if not bounded else ~np.isfinite(given).all(1)
+        kept = np.flatnonzero(~excused)
+        bad = faults.not_finite(observations[kept], rewards[kept])
+        if bad is not None:
+            k, fault = bad
+            raise faults.named(self.env_id, fault, self._moment(state, kept[k]))
+        endless = kept[~np.isfinite(returns.reshape(n)[kept])]
+        if len(endless):
+            k = int(endless[0])
+            raise faults.named(
+                self.env_id,
+                f"the reward {rewards[k]:g}, with which the return of the episode is "
+                "not finite any more",
+                self._moment(state, k),
+            )
+
+    def check_bounds(
+        self, state: AdapterState, when: str, observations: NDArray[Any]
+    ) -> None:
+        """Raise an InnerEnvError for observations ``(P, N, …)`` beyond their bounds."""
+        for observation in observations.reshape(-1, *self.observation_shape):
+            try:
+                self._declared.check_bounds(observation)
+            except faults.Fault as fault:
+                raise faults.named(self.env_id, fault, when) from None
+
+    # -- objects ----------------------------------------------------------------
+
+    def close(self, state: AdapterState | None = None) -> None:
+        """Close environments, which end whatever they hold outside of Python.
+
+        Args:
+            state: whose environments are closed, beside those kept for the next `init`.
+        """
+        envs = [] if state is None else list(state.envs.ravel())
+        pool, self._pool = self._pool, None if self._pool is None else []
+        self._close([*envs, *(pool or [])])
+
+    def _close(self, envs: Any) -> None:
+        """Close all of them, also if that fails for some."""
+        failure: Exception | None = None
+        for env in envs:
+            try:
+                env.close()
+            except Exception as error:
+                mark(error, f"inner environment {self.env_id}, close()")
+                failure = failure or error
+        if failure is not None:
+            raise failure
 
     def reseed(self, state: AdapterState, members: NDArray[np.int64]) -> None:
         """Give members' running episodes random numbers that follow from their keys.
 
-        Objects that were copied would go on with those of the original. It is
-        Gymnasium's generator of the environment, ``np_random``, that is replaced.
+        Objects that were copied would go on with those of the original. All generators
+        that are found in them are seeded anew, see `objects.reseed`. Where there are
+        none although episodes depend on their seeds, a warning says so, once.
         """
         for i in members:
             for place in np.ndindex(state.keys.shape[1:]):
                 at = (i, *place)
                 words = streams.bits(state.keys[at][None], state.episodes[at][None], 2)
                 # the first is the seed of the episode's start
-                generator = np.random.default_rng(int(words[0, 1]))
-                state.envs[at].unwrapped.np_random = generator
+                found = objects.reseed(state.envs[at], int(words[0, 1]))
+                if self._draws and not found and self.env_id not in _warned:
+                    _warned.add(self.env_id)
+                    warnings.warn(
+                        f"copies of inner environment {self.env_id} may draw the same "
+                        "random numbers as their originals until the episode ends: no "
+                        "generator was found in the object (use self.np_random)",
+                        RuntimeWarning,
+                        stacklevel=2,
+                    )
 
-    def _native(self, action: Any) -> Any:
-        """An action as the environment itself takes it."""
-        space = self._action_space
-        if isinstance(space, gym.spaces.Discrete):
-            return int(action) + int(space.start)
-        return action.astype(space.dtype).reshape(space.shape)
 
-    def step(self, state: AdapterState, actions: NDArray[Any]) -> Transition:
-        """Advance every environment by one step, ``state`` in place."""
-        shape = state.keys.shape
-        observations = np.empty_like(state.observations)
-        rewards = np.empty(shape)
-        terminated = np.empty(shape, bool)
-        done = np.empty(shape, bool)
-        for place in np.ndindex(shape):
-            result = state.envs[place].step(self._native(actions[place]))
-            observations[place], rewards[place], terminated[place], truncated, _ = (
-                result
-            )
-            done[place] = terminated[place] or truncated
-        returns, lengths = state.returns + rewards, state.lengths + 1
-        state.observations = observations.copy()
-        state.returns, state.lengths = returns.copy(), lengths.copy()
-        for place in zip(*np.nonzero(done), strict=True):
-            state.episodes[place] += 1
-            self._reset(state, place)
-        return Transition(observations, rewards, terminated, done, returns, lengths)
+def _seeds(keys: streams.UInts, episodes: NDArray[np.int64]) -> list[int]:
+    """What the episodes ``(n,)`` of environments with some keys ``(n,)`` begin from."""
+    words = streams.bits(keys, episodes, 1)[:, 0]
+    seeds: list[int] = (words >> np.uint64(33)).tolist()
+    return seeds
 
 
 def needs_box2d(env_id: str) -> bool:

@@ -15,6 +15,7 @@ features, A actions.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +25,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dacrl_env import checks
 from dacrl_env.inner_envs import InnerEnv
+from dacrl_env.inner_envs.images import BRIGHTEST
 from dacrl_env.learners import adam, blocks, networks, replay, streams
 from dacrl_env.learners.interval import Interval, begin, finished_episodes
 from dacrl_env.learners.rollout import Act, play
@@ -33,11 +36,11 @@ from dacrl_env.tasks import Hyperparameter
 HYPERPARAMETERS = (
     Hyperparameter("learning_rate", 1e-6, 1e-1, 1e-3, "log"),
     Hyperparameter("epsilon", 0.0, 1.0, 0.1),
-    Hyperparameter("batch_size", 4, 256, 64, "log", integer=True),
-    Hyperparameter("gamma", 0.8, 0.9999, 0.99, "log_complement"),
+    Hyperparameter("batch_size", 4, 512, 64, "log", integer=True),
+    Hyperparameter("gamma", 0.8, 1.0, 0.99, "log_complement"),
     Hyperparameter("target_update_interval", 1, 10_000, 500, "log", integer=True),
-    Hyperparameter("train_freq", 1, 256, 4, "log", integer=True),
-    Hyperparameter("gradient_steps", 1, 256, 1, "log", integer=True),
+    Hyperparameter("train_freq", 1, 1_000, 4, "log", integer=True),
+    Hyperparameter("gradient_steps", 1, 1_000, 1, "log", integer=True),
     Hyperparameter("max_grad_norm", 0.1, 100, 10, "log"),
     Hyperparameter("replay_window", 1_000, 100_000, 100_000, "log", integer=True),
 )
@@ -79,7 +82,8 @@ class DQNConfig:
     n_step: int = 1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "hidden_sizes", tuple(self.hidden_sizes))
+        sizes = tuple(checks.whole("a hidden size", n) for n in self.hidden_sizes)
+        object.__setattr__(self, "hidden_sizes", sizes)
         for name in ("num_inner_envs", "n_step"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
@@ -219,6 +223,25 @@ class DQN:
         return max(capacity // N, config.n_step) * N
 
     @classmethod
+    def member_bytes(
+        cls, config: DQNConfig, budget: int, env: InnerEnv
+    ) -> dict[str, int]:
+        """About what one member takes, by the option that it depends on most."""
+        features, size = (
+            math.prod(env.observation_shape),
+            env.observation_dtype.itemsize,
+        )
+        row = networks.row_bytes((features, *config.hidden_sizes, env.num_actions))
+        transition = 2 * features * size + 16
+        return {
+            "replay_capacity": cls.replay_capacity(config, budget) * transition,
+            # target, moments, and where the interval began
+            "hidden_sizes": 5 * row,
+            "num_inner_envs": config.num_inner_envs * (4 * features * size + 300),
+            "n_step": (config.n_step - 1) * _PROBE_BATCH * 60,
+        }
+
+    @classmethod
     def constrain(
         cls, values: dict[str, NDArray[np.float64]], config: DQNConfig, budget: int
     ) -> None:
@@ -348,7 +371,15 @@ class DQN:
 
     def _inputs(self, observations: NDArray[Any]) -> Tensor:
         flat = observations.reshape(*observations.shape[:2], self.features)
-        return networks.inputs(flat, self.device)
+        result = networks.inputs(flat, self.device)
+        return result.div_(BRIGHTEST) if self.env.scales_images else result
+
+    def _scale(self, batch: replay.Batch) -> replay.Batch:
+        """A batch whose observations are as the networks see them, in place."""
+        if self.env.scales_images:
+            batch.observations.div_(BRIGHTEST)
+            batch.next_observations.div_(BRIGHTEST)
+        return batch
 
     # -- loss -------------------------------------------------------------------
 
@@ -451,6 +482,8 @@ class DQN:
                 explore, random_actions = self._exploration(state, epsilon, coming)
             observations = state.envs.observations.reshape(P, N, self.features)
             seen[...] = observations
+            if self.env.scales_images:
+                seen /= BRIGHTEST
             if on_device.tensor is not inputs:
                 on_device.tensor.copy_(inputs)
             greedy = self._act(layers, on_device, outputs)
@@ -565,7 +598,7 @@ class DQN:
                 plan.window[:m],
                 work.batch,
             )
-            loss = self._loss_and_gradient(part, batch, work)
+            loss = self._loss_and_gradient(part, self._scale(batch), work)
             norms = adam.clip_norm(work.unpadded_gradients, max_grad_norm)
             adam.step(
                 part.parameters,
@@ -671,7 +704,7 @@ class DQN:
             words: ``(P, B)`` random bits.
         """
         P, B = words.shape
-        return state.replay.sample(
+        batch = state.replay.sample(
             np.arange(P),
             state.env_steps // self.config.num_inner_envs,
             words,
@@ -680,6 +713,7 @@ class DQN:
             self.config.n_step,
             values["replay_window"].astype(np.int64),
         )
+        return self._scale(batch)
 
     def signals(
         self, state: DQNState, values: Values, interval: Interval

@@ -65,6 +65,11 @@ def padded(size: int) -> int:
     return -(-size // _LINE) * _LINE
 
 
+def row_bytes(sizes: Sequence[int]) -> int:
+    """What the parameters of one perceptron take."""
+    return 4 * padded(sum(i * o + o for i, o in pairwise(sizes)))
+
+
 def inputs(observations: NDArray[Any], device: torch.device) -> Tensor:
     """Observations ``(m, E, D)`` as network inputs.
 

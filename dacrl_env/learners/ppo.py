@@ -12,6 +12,7 @@ D observation features, A actions or action components.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -22,7 +23,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dacrl_env import checks
 from dacrl_env.inner_envs import InnerEnv
+from dacrl_env.inner_envs.images import BRIGHTEST
 from dacrl_env.learners import adam, blocks, networks, streams
 from dacrl_env.learners.interval import Interval, begin, finished_episodes
 from dacrl_env.learners.normalisation import RunningMoments
@@ -31,12 +34,12 @@ from dacrl_env.tasks import Hyperparameter
 
 HYPERPARAMETERS = (
     Hyperparameter("learning_rate", 1e-6, 1e-1, 3e-4, "log"),
-    Hyperparameter("clip_range", 0.01, 0.5, 0.2),
-    Hyperparameter("batch_size", 16, 512, 64, "log", integer=True),
-    Hyperparameter("gamma", 0.8, 0.9999, 0.99, "log_complement"),
-    Hyperparameter("gae_lambda", 0.8, 0.9999, 0.95, "log_complement"),
-    Hyperparameter("n_epochs", 1, 20, 10, integer=True),
-    Hyperparameter("ent_coef", 0.0, 0.1, 0.0),
+    Hyperparameter("clip_range", 0.0, 0.5, 0.2),
+    Hyperparameter("batch_size", 8, 512, 64, "log", integer=True),
+    Hyperparameter("gamma", 0.8, 1.0, 0.99, "log_complement"),
+    Hyperparameter("gae_lambda", 0.8, 1.0, 0.95, "log_complement"),
+    Hyperparameter("n_epochs", 1, 30, 10, integer=True),
+    Hyperparameter("ent_coef", 0.0, 0.5, 0.0),
     Hyperparameter("vf_coef", 0.0, 1.0, 0.5),
     Hyperparameter("max_grad_norm", 0.05, 10, 0.5, "log"),
 )
@@ -85,7 +88,8 @@ class PPOConfig:
     clip_range_vf: float | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "hidden_sizes", tuple(self.hidden_sizes))
+        sizes = tuple(checks.whole("a hidden size", n) for n in self.hidden_sizes)
+        object.__setattr__(self, "hidden_sizes", sizes)
         for name in ("num_inner_envs", "rollout_length"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
@@ -220,6 +224,22 @@ class PPO:
     def granularity(config: PPOConfig) -> int:
         """Environment steps that cannot be divided further: one rollout."""
         return config.num_inner_envs * config.rollout_length
+
+    @classmethod
+    def member_bytes(
+        cls, config: PPOConfig, budget: int, env: InnerEnv
+    ) -> dict[str, int]:
+        """About what one member takes, by the option that it depends on most."""
+        features = math.prod(env.observation_shape)
+        outputs = env.num_actions or len(env.action_low)
+        hidden = (features, *config.hidden_sizes)
+        row = networks.row_bytes((*hidden, outputs)) + networks.row_bytes((*hidden, 1))
+        # a rollout, the table made of it, and the order of ten epochs
+        step = 12 * (features + outputs) + 60 + 240
+        many = "rollout_length"
+        if config.num_inner_envs > config.rollout_length:
+            many = "num_inner_envs"
+        return {"hidden_sizes": 5 * row, many: cls.granularity(config) * step}
 
     @classmethod
     def constrain(
@@ -358,6 +378,8 @@ class PPO:
         flat = observations.reshape(*observations.shape[:2], self.features)
         if self.config.normalize_observations:
             return state.observation_moments.normalise(flat, members)
+        if self.env.scales_images:
+            return np.divide(flat, BRIGHTEST, dtype=np.float32)
         return flat
 
     def _clip(self, actions: NDArray[Any]) -> NDArray[np.float64]:

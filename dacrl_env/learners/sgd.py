@@ -86,6 +86,11 @@ class SGD:
         return 1
 
     @classmethod
+    def member_bytes(cls, config: SGDConfig, budget: int, env: Any) -> dict[str, int]:
+        """About what one member takes, by the option that it depends on."""
+        return {"dimensions": config.dimensions * 8 * 4}
+
+    @classmethod
     def constrain(cls, values: dict[str, Floats], config: SGDConfig, _: int) -> None:
         """Every learning rate can be applied."""
 

@@ -74,8 +74,14 @@ def check(config: Any, algorithm: type, ours: Mapping[str, str]) -> None:
     object.__setattr__(config, "sb3_kwargs", _named(given, "sb3_kwargs"))
 
 
-def of(config: Any) -> dict[str, Any]:
-    """The user's arguments and those that follow from what both algorithms share."""
+def of(config: Any, scales_images: bool) -> dict[str, Any]:
+    """The user's arguments and those that follow from what both algorithms share.
+
+    Args:
+        config: of a learner.
+        scales_images: see `Task`; for policies of other kinds than "MlpPolicy" this is
+            the default of Stable-Baselines3, and a user's to change.
+    """
     given = _resolved(dict(config.sb3_kwargs))
     given.setdefault("policy", "MlpPolicy")
     activation = {"relu": torch.nn.ReLU, "tanh": torch.nn.Tanh}
@@ -84,8 +90,7 @@ def of(config: Any) -> dict[str, Any]:
         "activation_fn": activation[config.activation],
     }
     if given["policy"] == "MlpPolicy":
-        # bytes are fed as they are to this package's own networks, too
-        policy_kwargs["normalize_images"] = False
+        policy_kwargs["normalize_images"] = scales_images
     policy_kwargs.update(given.get("policy_kwargs") or {})
     return {**given, "policy_kwargs": policy_kwargs, "device": "cpu", "verbose": 0}
 

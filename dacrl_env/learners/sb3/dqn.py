@@ -156,6 +156,7 @@ class SB3DQN:
     granularity = staticmethod(dqn.DQN.granularity)
     replay_capacity = staticmethod(dqn.DQN.replay_capacity)
     constrain = staticmethod(dqn.DQN.constrain)
+    member_bytes = staticmethod(dqn.DQN.member_bytes)
 
     def __init__(
         self,
@@ -392,7 +393,7 @@ class SB3DQN:
 
 def _build(config: SB3DQNConfig, venv: MemberEnvs) -> Any:
     """A model with memory for one row of the replay: the state has the memory."""
-    given = arguments.of(config)
+    given = arguments.of(config, venv.env.scales_images)
     if config.n_step > 1:
         given["n_steps"] = config.n_step
     model = stable_baselines3.DQN(

@@ -24,7 +24,8 @@ class MemberEnvs(VecEnv):
     """
 
     def __init__(self, env: InnerEnv, num_envs: int) -> None:
-        shape, dtype = env.observation_shape, np.dtype(env.observation_dtype)
+        # its networks need an axis; a single number has none
+        shape, dtype = env.observation_shape or (1,), np.dtype(env.observation_dtype)
         low: Any = -np.inf
         high: Any = np.inf
         if dtype.kind in "iu":
@@ -38,12 +39,18 @@ class MemberEnvs(VecEnv):
         self.env = env
         self.state: Any = None  # of a population of one, while a member is loaded
         self.episodes: list[tuple[float, int]] = []  # return and length of the ended
-        super().__init__(num_envs, spaces.Box(low, high, shape, dtype.type), actions)
+        # Stable-Baselines3 has no use for single numbers without an axis
+        self._shape = shape or (1,)
+        observations = spaces.Box(low, high, self._shape, dtype.type)
+        super().__init__(num_envs, observations, actions)
 
     def reset(self) -> NDArray[Any]:
         """The current observations: episodes begin by themselves."""
-        observations: NDArray[Any] = self.state.observations[0].copy()
-        return observations
+        return self.shown(self.state.observations[0])
+
+    def shown(self, observations: NDArray[Any]) -> NDArray[Any]:
+        """A copy of observations ``(n, …)`` as the space has them."""
+        return observations.reshape(-1, *self._shape).copy()
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Keep the actions ``(N, …)`` for `step_wait`."""
@@ -58,7 +65,7 @@ class MemberEnvs(VecEnv):
         done = step.done[0]
         for n in np.flatnonzero(done):
             infos[n] = {
-                "terminal_observation": step.observations[0, n].copy(),
+                "terminal_observation": self.shown(step.observations[0, [n]])[0],
                 "TimeLimit.truncated": not step.terminated[0, n],
             }
             self.episodes.append((float(step.returns[0, n]), int(step.lengths[0, n])))

@@ -208,7 +208,8 @@ class Members:
 
     def _greedy(self, observations: NDArray[Any]) -> NDArray[Any]:
         """Best actions ``(1, E)`` for observations ``(1, E, …)``, of the loaded."""
-        actions, _ = self.model.policy.predict(observations[0], deterministic=True)
+        shown = self.venv.shown(observations[0])
+        actions, _ = self.model.policy.predict(shown, deterministic=True)
         result: NDArray[Any] = actions[None]
         return result
 
@@ -252,6 +253,7 @@ class Members:
             model.num_timesteps += self.N
         self._store(state, i, model)
         copy_rows(state.envs, slice(i, i + 1), venv.state)
+        venv.state = None  # nobody else keeps environments from being closed
         for total, length in venv.episodes:
             interval.episodes[i] += 1
             interval.returns[i] += total

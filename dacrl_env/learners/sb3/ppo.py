@@ -65,9 +65,8 @@ class SB3PPOConfig(ppo.PPOConfig):
 
     Raises:
         ValueError: normalised observations or rewards, which Stable-Baselines3 leaves
-            to an environment wrapper; a rollout of one step with normalised
-            advantages; or an argument that does not exist, that is set elsewhere, or
-            that has no name.
+            to an environment wrapper; or an argument that does not exist, that is set
+            elsewhere, or that has no name.
     """
 
     sb3_kwargs: Mapping[str, Any] = field(default_factory=dict)
@@ -75,13 +74,11 @@ class SB3PPOConfig(ppo.PPOConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("normalize_observations", "normalize_rewards"):
-            why = "Stable-Baselines3 leaves it to an environment wrapper"
-            arguments.refuse(self, name, why)
-        if self.normalize_advantages and ppo.PPO.granularity(self) == 1:
-            raise ValueError(
-                "normalize_advantages needs num_inner_envs × rollout_length above 1; "
-                "for single steps pass normalize_advantages=False"
+            why = (
+                "Stable-Baselines3 leaves it to an environment wrapper, whose "
+                'statistics would be no part of a run; learner="torch" has it'
             )
+            arguments.refuse(self, name, why)
         arguments.check(self, stable_baselines3.PPO, _OURS)
 
 
@@ -128,6 +125,7 @@ class SB3PPO:
     exact_snapshots = False  # a user's policy may hold more than parameters
     granularity = staticmethod(ppo.PPO.granularity)
     constrain = staticmethod(ppo.PPO.constrain)
+    member_bytes = staticmethod(ppo.PPO.member_bytes)
 
     def __init__(
         self,
@@ -293,6 +291,7 @@ class SB3PPO:
             model.policy.set_training_mode(False)
             self.venv.state = take_rows(state.envs, [i])
             inputs, _ = model.policy.obs_to_tensor(model.env.reset())
+            self.venv.state = None
             value = model.policy.predict_values(inputs)
             return {
                 "value_mean": value.mean(),
@@ -308,8 +307,11 @@ def _build(config: SB3PPOConfig, venv: MemberEnvs) -> Any:
         # what does not divide the rollout would be warned of
         batch_size=ppo.PPO.granularity(config),
         clip_range_vf=config.clip_range_vf,
-        normalize_advantage=config.normalize_advantages,
-        **arguments.of(config),
+        # a single step cannot be: there Stable-Baselines3 would refuse it, though its
+        # updates leave minibatches of one as they are
+        normalize_advantage=config.normalize_advantages
+        and ppo.PPO.granularity(config) > 1,
+        **arguments.of(config, venv.env.scales_images),
     )
 
 

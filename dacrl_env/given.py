@@ -73,6 +73,9 @@ def given(things: Several[Any], what: str) -> Given:
     for label, thing in labelled:
         if isinstance(thing, str | os.PathLike):
             name = os.fspath(thing)
+            if what == "method" and name.startswith("__main__:"):
+                # made here, since workers run another program
+                result.objects[name] = one(name, what)
         else:
             made = one(thing, what)
             name = name_of(made)

@@ -41,6 +41,10 @@ Ints = NDArray[np.int64]
 
 # what a forked member keeps: the name of its streams after the next restart
 _IDENTITY = ("seeds", "seed_members", "episodes")
+IN_STEP = (
+    "the last step did not reach its end, so that the runs are between two decisions: "
+    "reset() all of them, or restore() a snapshot"
+)
 _TRIED_STEPS = 5  # of batched dynamics with the constants of each instance
 
 
@@ -296,8 +300,8 @@ class Population:
         """
         state, s = self.state, self.settings
         began, self._report_seconds = time.perf_counter(), 0.0
-        if len(np.unique(members)) == self.size:
-            self._in_step = False
+        others_are = self._in_step and len(np.unique(members)) < self.size
+        self._in_step = True
         keys = np.stack(
             [
                 streams.member_keys(s.split, int(a), int(b), int(c))
@@ -355,18 +359,16 @@ class Population:
         state.observation[members] = rows[members, None]
         spent = time.perf_counter() - began - self._report_seconds
         state.wall_seconds[members] += spent / len(members)
+        self._in_step = others_are
 
     def advance(self, requested: Floats) -> Outcome:
         """Apply values ``(P, d)`` and train until the next decision.
 
         Raises:
-            ResetNeeded: the last step was interrupted, or failed, in its middle.
+            ResetNeeded: the last step, or reset, was interrupted, or failed, in its
+                middle.
         """
-        if self._in_step:
-            raise error.ResetNeeded(
-                "the last step did not reach its end, so that the runs are between two "
-                "decisions: reset() all of them, or restore() a snapshot"
-            )
+        self._check_whole()
         state = self.state
         began, self._report_seconds = time.perf_counter(), 0.0
         context = self._train(requested)
@@ -376,6 +378,10 @@ class Population:
         state.wall_seconds += spent / self.size
         self._in_step = False
         return Outcome(rewards, context.ended)
+
+    def _check_whole(self) -> None:
+        if self._in_step:
+            raise error.ResetNeeded(IN_STEP)
 
     @as_usual
     def _train(self, requested: Floats) -> RewardContext:
@@ -721,9 +727,11 @@ class Population:
                 restored population then begins new inner episodes.
 
         Raises:
+            ResetNeeded: the last step, or reset, was interrupted in its middle.
             SnapshotNotSupported: exact, and the environments cannot be copied or the
                 learner does not promise it.
         """
+        self._check_whole()
         if exact and not getattr(self.learner, "exact_snapshots", True):
             raise snapshots.SnapshotNotSupported(
                 f"learner {self.settings.implementation!r} has no exact snapshots; use "
@@ -789,8 +797,10 @@ class Population:
                 actions give equal runs; False: with streams of its own.
 
         Raises:
+            ResetNeeded: the last step, or reset, was interrupted in its middle.
             ValueError: wrong shape or an index outside the population.
         """
+        self._check_whole()
         index = np.asarray(parents)
         if index.shape != (self.size,) or index.dtype.kind not in "iu":
             raise ValueError(

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from dacrl_env import checks
 from dacrl_env.env import check_options, instance_index
 from dacrl_env.learners import streams
-from dacrl_env.population import Outcome, Population
+from dacrl_env.population import IN_STEP, Outcome, Population
 from dacrl_env.settings import Settings, resolve
 from dacrl_env.sharding import Shards
 from dacrl_env.snapshot import Snapshot, SnapshotError
@@ -99,6 +99,7 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
         )
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self._started = False
+        self._in_step = False  # or left in the middle of one that begins runs
 
     def reset(
         self,
@@ -140,6 +141,7 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
                     instance,
                 )
         self._started = True
+        self._in_step = self._in_step and not mask.all()
         return self.population.observation(), self._infos(mask)
 
     def _mask(self, mask: Any) -> NDArray[np.bool_]:
@@ -202,16 +204,17 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
             actions: ``(num_envs, d)``, or ``(num_envs,)`` in discrete mode.
 
         Raises:
-            ResetNeeded: before the first reset.
+            ResetNeeded: before the first reset; the last step, or reset, was
+                interrupted, or failed, in its middle.
             ValueError: actions of the wrong kind; the runs are left untouched.
         """
-        if not self._started:
-            raise error.ResetNeeded("call reset() before step(): no run is under way")
+        self._check_whole("step(): no run is under way")
         population = self.population
         requested = population.actions.to_values(actions, population.state.requested)
-        over = (
-            population.ended()
-        )  # since the step before, in other modes than SAME_STEP
+        over = population.ended()  # since the step before
+        same_step = self.autoreset_mode is AutoresetMode.SAME_STEP
+        if over.any() and same_step:  # it was interrupted before they were begun again
+            raise error.ResetNeeded(IN_STEP)
         if over.any() and self.autoreset_mode is AutoresetMode.DISABLED:
             raise error.ResetNeeded(
                 f"the runs of members {np.flatnonzero(over).tolist()} are over: reset "
@@ -219,6 +222,7 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
                 "autoreset_mode"
             )
         waiting = np.flatnonzero(over)
+        self._in_step = len(waiting) > 0
         rewards, ended = np.zeros(self.num_envs), np.zeros(self.num_envs, bool)
         if len(waiting):
             self._begin(waiting, later=1)
@@ -231,7 +235,8 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
                 self._begin(waiting, later=0)
                 rewards, ended = np.where(over, 0.0, rewards), ended & ~over
         infos: dict[str, Any] = {}
-        if ended.any() and self.autoreset_mode is AutoresetMode.SAME_STEP:
+        if ended.any() and same_step:
+            self._in_step = True
             final = population.observation()
             infos["final_obs"] = np.full(self.num_envs, None, object)
             for i in np.flatnonzero(ended):
@@ -241,6 +246,7 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
             infos["_final_info"] = ended.copy()
             self._begin(np.flatnonzero(ended), later=1)
         infos.update(self._infos(np.ones(self.num_envs, bool)))
+        self._in_step = False
         return (
             population.observation(),
             rewards,
@@ -256,6 +262,12 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
             requested: values ``(num_envs, d)`` of the controlled hyperparameters.
         """
         return self._engine.advance(requested)
+
+    def _check_whole(self, before: str) -> None:
+        if not self._started:
+            raise error.ResetNeeded(f"call reset() before {before}")
+        if self._in_step:
+            raise error.ResetNeeded(IN_STEP)
 
     def _begin(self, members: NDArray[np.int64], later: int) -> None:
         """Begin runs of so many episodes later, each on the instance of its stream."""
@@ -316,11 +328,10 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
         """A copy of all runs; see :meth:`Population.snapshot`.
 
         Raises:
-            ResetNeeded: before the first reset.
+            ResetNeeded: as for `step`.
             SnapshotNotSupported: exact, and the environments cannot be copied.
         """
-        if not self._started:
-            raise error.ResetNeeded("call reset() before snapshot()")
+        self._check_whole("snapshot()")
         return self._engine.snapshot(exact)
 
     def restore(self, snap: Snapshot) -> None:
@@ -339,17 +350,16 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
                 "DISABLED"
             )
         self._engine.restore(snap)
-        self._started = True
+        self._started, self._in_step = True, False
 
     def fork(self, parents: Any, shared_streams: bool = False) -> None:
         """Member i continues from ``parents[i]``; see :meth:`Population.fork`.
 
         Raises:
-            ResetNeeded: before the first reset.
+            ResetNeeded: as for `step`.
             ValueError: wrong shape or an index outside the population.
         """
-        if not self._started:
-            raise error.ResetNeeded("call reset() before fork()")
+        self._check_whole("fork()")
         self._engine.fork(parents, shared_streams)
 
     def __copy__(self) -> PopulationEnv:

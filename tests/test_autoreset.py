@@ -315,3 +315,80 @@ def test_forks_from_and_to_runs_that_are_over(mode: str) -> None:
     twin.fork([1, 1, 2])  # the first goes on with what the second did
     *_, infos = twin.step(actions_of(twin, k))
     assert infos["env_steps"].tolist() == [k + 1] * 3
+
+
+@pytest.mark.parametrize(
+    ("mode", "calls"),
+    [
+        (AutoresetMode.SAME_STEP, 1),
+        (AutoresetMode.NEXT_STEP, 1),
+        (AutoresetMode.NEXT_STEP, 2),
+    ],
+)
+@pytest.mark.parametrize("when", ["before", "within", "after"])
+def test_an_interrupt_while_runs_are_begun_asks_for_a_reset(
+    mode: AutoresetMode, calls: int, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    envs = population("sgd", mode)
+    actions = actions_of(envs, 0)
+    envs.reset(seed=3)
+    steps = 1  # in which runs end
+    while not envs.step(actions)[2].any():
+        steps += 1
+    envs.reset(seed=3)
+    whole = envs.snapshot()
+    for _ in range(steps - (mode is AutoresetMode.SAME_STEP)):
+        envs.step(actions)
+    engine, left = envs.population, [calls]
+    start, evaluate = engine.start, engine._evaluate
+
+    def interrupt(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    def interrupted(*arguments: Any) -> None:
+        left[0] -= 1
+        if not left[0]:
+            if when == "before":
+                raise KeyboardInterrupt
+            if when == "within":
+                monkeypatch.setattr(engine, "_evaluate", interrupt)
+        start(*arguments)
+        if not left[0]:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        envs.step(actions)
+    monkeypatch.setattr(engine, "start", start)
+    monkeypatch.setattr(engine, "_evaluate", evaluate)
+    for call in (
+        lambda: envs.step(actions),
+        envs.snapshot,
+        lambda: envs.fork([0] * P),
+    ):
+        with pytest.raises(gym.error.ResetNeeded, match="did not reach its end"):
+            call()
+    envs.restore(whole)
+    envs.step(actions)
+    envs.reset(seed=3)
+    envs.step(actions)
+
+
+def test_a_reset_that_was_interrupted_asks_for_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    env = dacrl_env.DynamicConfigEnv("dacrl/NoisyQuadratic-v0")
+    env.reset(seed=3)
+    evaluate = env.population._evaluate
+
+    def interrupt(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(env.population, "_evaluate", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        env.reset(seed=4)
+    monkeypatch.setattr(env.population, "_evaluate", evaluate)
+    with pytest.raises(gym.error.ResetNeeded, match="did not reach its end"):
+        env.step(env.action_space.sample())
+    env.reset(seed=4)
+    env.step(env.action_space.sample())

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from dacrl_env.files import write_text
@@ -445,17 +446,18 @@ def save(section: str, name: str, value: dict[str, Any], path: Path) -> None:
         section: "instances" or "seconds".
         name: of the inner environment, or of the task.
         value: the entry.
-        path: of the file, replaced in one piece.
+        path: of the file, replaced in one piece; one process at a time does so.
     """
-    content: dict[str, Any] = {"about": ABOUT, "instances": {}, "seconds": {}}
-    if path.exists():
-        content |= json.loads(path.read_text(encoding="utf-8"))
-    content["about"] = ABOUT
-    entries = {**content[section], name: value}
-    order = varied_envs() if section == "instances" else list(TASKS)
-    known = [key for key in order if key in entries]
-    content[section] = {key: entries[key] for key in known}
-    write_text(path, _text(content) + "\n")
+    with FileLock(f"{path}.lock"):
+        content: dict[str, Any] = {"about": ABOUT, "instances": {}, "seconds": {}}
+        if path.exists():
+            content |= json.loads(path.read_text(encoding="utf-8"))
+        content["about"] = ABOUT
+        entries = {**content[section], name: value}
+        order = varied_envs() if section == "instances" else list(TASKS)
+        known = [key for key in order if key in entries]
+        content[section] = {key: entries[key] for key in known}
+        write_text(path, _text(content) + "\n")
 
 
 def _text(value: Any, level: int = 0) -> str:

@@ -89,7 +89,10 @@ def test_what_cannot_travel_is_named():
 
 # a program without the usual precaution, of which each worker would be a repetition
 PROGRAM = """
+from dataclasses import dataclass
 import gymnasium as gym, numpy as np, dacrl_env
+from dacrl_env.baselines.static import Static
+from dacrl_env.policies import Cost, Fitted
 
 print("begun", flush=True)
 
@@ -132,6 +135,16 @@ for name in ("Plain-v0", "Outer-v0", "Lambda-v0"):
     frame = dacrl_env.compare(f"my/{name}", ["default", "random"], [0],
                               workers=2, **small)
     print(name, len(frame) > 0, flush=True)
+
+@dataclass(frozen=True)
+class Middle:
+    at: float = 0.01
+    def fit(self, task, budget, seed, store=None, progress=None, **options):
+        return Fitted(Static(learning_rate=self.at), Cost(budget))
+
+frame = dacrl_env.compare(f"my/{name}", methods=["__main__:Middle,at=0.02"], seeds=2,
+                          runs=2, tuning_budget=400, workers=2, **small)
+print(frame["policy"].iloc[0], frame["hp/learning_rate"].max())
 """
 
 
@@ -144,7 +157,8 @@ def test_a_program_s_own_environments_work_in_workers(tmp_path):
     )  # fmt: skip
     assert done.stderr == ""
     names = ("Plain-v0", "Outer-v0", "Lambda-v0")
-    assert done.stdout.split("\n")[:-1] == ["begun", *(f"{n} True" for n in names)]
+    lines = ["begun", *(f"{n} True" for n in names), "__main__:Middle,at=0.02 0.02"]
+    assert done.stdout.split("\n")[:-1] == lines
 
 
 # -- errors --------------------------------------------------------------------------

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +19,7 @@ import dacrl_env
 from dacrl_env import Instance, measured, references, registration
 from dacrl_env.cli import main
 from dacrl_env.inner_envs import shift
-from dacrl_env.registration import BATCHED_ENVS
+from dacrl_env.registration import BATCHED_ENVS, TASKS
 from dacrl_env.results import unit_key
 from dacrl_env.store import canonical
 from dacrl_env.tasks import DEFAULT_INSTANCE
@@ -392,3 +394,27 @@ def test_mistakes_are_one_line(
     assert message in error
     assert error.count("\n") == 1
     assert not path.exists()
+
+
+def test_two_writers_of_one_file_keep_each_other_s_entries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "references.json"
+    ids = list(TASKS)[:4]
+    start, write_text = threading.Barrier(len(ids)), references.write_text
+
+    def slowly(*arguments: Any) -> None:
+        time.sleep(0.05)  # all have read by then, if they may
+        write_text(*arguments)
+
+    def write(name: str) -> None:
+        start.wait()
+        references.save("seconds", name, {"processor": "one"}, path)
+
+    monkeypatch.setattr(references, "write_text", slowly)
+    threads = [threading.Thread(target=write, args=(name,)) for name in ids]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(json.loads(path.read_text())["seconds"]) == sorted(ids)

@@ -330,7 +330,7 @@ class Toy(gym.Env):
 
 gym.register("Toy-v0", "toys:Toy", max_episode_steps=5)
 dacrl_env.register_task(
-    id="own/Toy-v0", learner="dqn", inner_env="Toy-v0", budget=200, decisions=20,
+    id="own/Toy-v0", learner="dqn", inner_env="Toy-v0", budget=2_000, decisions=20,
     random_return=2.5, reference_return=5, floor_return=-1,
 )
 """

@@ -166,7 +166,7 @@ print(json.dumps({
     "sgd": attempt("dacbench.envs.sgd"),
     "smac": attempt("smac"),
     "others": len(dacbench.benchmarks.__all__),
-    "benchmark": d.DACRLBenchmark(config={"budget": 400}).config.task,
+    "benchmark": d.DACRLBenchmark(config={"budget": 4_000}).config.task,
 }))
 """
 
@@ -551,7 +551,7 @@ def test_registering_what_does_not_work(register: Any) -> None:
 
     with pytest.raises(ValueError, match="already has another LubyBenchmark"):
         register("LubyBenchmark")
-    with pytest.raises(ValueError, match="unknown key 'bugdet'; valid: task, "):
+    with pytest.raises(ValueError, match="unknown key 'bugdet' .*; valid: task, "):
         register("Mine", bugdet=400)
     assert not hasattr(benchmarks, "Mine")
 
@@ -740,7 +740,7 @@ def test_an_unknown_instance_does_not_disturb_the_seed(dac: Any) -> None:
         ({"instance": "mars"}, "unknown instance 'mars'; valid: default"),
         ({"instance": 3}, "dacrl_env.Instance or its name, got 3"),
         ({"instance": dacrl_env.Instance("x", {"g": 1.0})}, "'g'; valid: gravity"),
-        ({"scheme": "robin"}, "'robin'; valid: round_robin, random, none"),
+        ({"scheme": "robin"}, "'robin' .*; valid: round_robin, random, none"),
         ({"instance": "default", "instance_id": 0}, "one of the options instance, "),
     ],
 )
@@ -937,8 +937,8 @@ def test_wrappers_are_saved(dac: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"bugdet": 400}, "unknown key 'bugdet'; valid: task, seed"),
-        ({"task": "dacrl/Nothing-v0"}, "unknown task 'dacrl/Nothing-v0'; valid: "),
+        ({"bugdet": 400}, r"unknown key 'bugdet' \(did you mean 'budget'\?\); valid: task, seed"),
+        ({"task": "dacrl/Nothing-v0"}, "unknown task 'dacrl/Nothing-v0' .*; valid: "),
         ({"budget": 1001}, "does not divide"),
         ({"hyperparameters": ["lr"]}, "unknown hyperparameter 'lr'"),
         ({"instance_update_func": "robin"}, "valid: round_robin, random, none"),

@@ -80,6 +80,8 @@ def test_what_is_found_can_be_made_and_is_nearest(
     task: str, budget: int, near: int
 ) -> None:
     options = {"budget": budget}
+    if task == CARTPOLE:
+        options["learning_starts"] = 40
     result = found(task, options, decisions_near=near)
     settings = resolve(task, **options, **result)
     number = budget // settings.decision_interval
@@ -176,7 +178,8 @@ def test_what_was_taken_is_said_once(capsys, tmp_path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         dacrl_env.evaluate(f"{spec},decisions=50", QUADRATIC, 2)
-        dacrl_env.evaluate("linear-epsilon", CARTPOLE, 1, budget=400, eval_episodes=1)
+        small = {"budget": 400, "eval_episodes": 1, "learning_starts": 200}
+        dacrl_env.evaluate("linear-epsilon", CARTPOLE, 1, **small)
     with warnings.catch_warnings():
         warnings.simplefilter("default")
         line = ["compare", QUADRATIC, "--policies", spec, "--seeds", "2"]
@@ -188,4 +191,4 @@ def test_every_schedule_suits_every_budget(name: str) -> None:
     policy = get_policy(name)
     for budget in (60, 101, 777, 1_024, 4_999):
         options = suitable_options(policy, get_task(CARTPOLE), {"budget": budget})
-        resolve(CARTPOLE, **options)
+        resolve(CARTPOLE, learning_starts=40, **options)

@@ -178,13 +178,13 @@ def test_a_diverged_run_ends_at_the_floor_and_the_others_go_on():
 def test_compare_keeps_and_finds_finished_work(tmp_path):
     kwargs = {"seeds": [0, 1], "store": tmp_path, **SMALL}
     first = dacrl_env.compare(TASK, POLICIES, **kwargs)
-    files = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.parquet")}
     assert len(files) == 2
     again = dacrl_env.compare(TASK, POLICIES, **kwargs)
     pd.testing.assert_frame_equal(first, again)  # the timings, too: nothing was run
-    assert files == {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert files == {path: path.stat().st_mtime_ns for path in files}
     more = dacrl_env.compare(TASK, [*POLICIES, "linear-epsilon"], **kwargs)
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list(tmp_path.glob("*.parquet"))) == 3
     assert more["policy"].unique().tolist() == [*POLICIES, "linear-epsilon"]
 
 
@@ -221,7 +221,7 @@ def test_workers_give_the_same_table(tmp_path):
 def test_a_damaged_file_is_reported_and_nothing_is_lost(tmp_path):
     kwargs = {"seeds": [0], "store": tmp_path, **SMALL}
     dacrl_env.compare(TASK, POLICIES, **kwargs)
-    damaged, sound = sorted(tmp_path.iterdir())
+    damaged, sound = sorted(tmp_path.glob("*.parquet"))
     content = damaged.read_bytes()
     damaged.write_bytes(content[: len(content) // 2])
     before = sound.read_bytes()

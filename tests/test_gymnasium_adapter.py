@@ -368,7 +368,8 @@ def test_forks_draw_random_numbers_of_their_own_within_an_episode():
         id="dacrl-tests/DQN-Noisy-v0", inner_env="dacrl-tests/Noisy-v0", learner="dqn",
         budget=400, random_return=0.0, reference_return=1.0, floor_return=-10.0,
     )  # fmt: skip
-    envs = PopulationEnv(task, 3, decision_interval=10, feedback="train")
+    options = {"decision_interval": 10, "feedback": "train", "learning_starts": 100}
+    envs = PopulationEnv(task, 3, **options)
     envs.reset(seed=0)
     envs.step(np.zeros((3, 3)))
     for shared in (True, False):

@@ -637,7 +637,7 @@ def line() -> Iterator[str]:
 
 @pytest.mark.parametrize("N", [1, 2])
 def test_truncation_is_not_termination(line: str, N: int) -> None:
-    env = make(line, num_inner_envs=N, budget=80, decision_interval=40)
+    env = make(line, num_inner_envs=N, budget=80, decision_interval=40, learning_starts=60)
     env.reset(seed=17)
     for _ in range(2):
         env.step([0, 0, 0])
@@ -675,7 +675,7 @@ def test_truncation_is_not_termination(line: str, N: int) -> None:
 
 
 def test_truncation_in_the_batched_cartpole() -> None:
-    env = make(budget=100, decision_interval=50, num_inner_envs=2)
+    env = make(budget=100, decision_interval=50, num_inner_envs=2, learning_starts=60)
     env.reset(seed=18)
     envs = env.population.state.learner.envs
     envs.lengths[0, 0] = 495  # as if the pole had been up for so long

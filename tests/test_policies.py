@@ -63,7 +63,7 @@ WHITE_BOX = ("noise-scale", "meta-gradients")
 UNFIT = {  # what a policy cannot do, and how it says so
     **{("vdbe", "ppo"): "epsilon", ("vdbe", "sgd"): "epsilon"},
     ("noise-scale", "sgd"): "batch_size",
-    ("meta-gradients", "sgd"): "'sgd'; valid: dqn, ppo",
+    ("meta-gradients", "sgd"): "made for 100 decisions",
     **{(name, "dacrl/PPO-LunarLander-v0"): "cannot be copied" for name in WHITE_BOX},
 }
 

@@ -85,7 +85,8 @@ def test_members_are_scored_by_their_instances() -> None:
 
 def test_training_feedback_is_scored_by_the_instance() -> None:
     # no episode ends in four steps: nothing is known, as if the policy were random
-    envs, infos = started(feedback="train", budget=80, decision_interval=4)
+    more = {"budget": 80, "decision_interval": 4, "learning_starts": 40}
+    envs, infos = started(feedback="train", **more)
     for _ in range(2):
         assert not infos["_train_return"].any()
         np.testing.assert_array_equal(infos["score"], 0)

@@ -778,7 +778,7 @@ def test_a_method_has_a_name_in_the_store(spec):
         ({"space": {}}, {}, "nothing to search; valid: learning_rate"),
         ({"space": {"learning_rate": (1e-4, 1e3)}}, {}, "outside its range"),
         ({"space": {"learning_rate": (1e-1, 1e-3)}}, {}, "inverted"),
-        ({"space": {"learning_rate": (1e-3,)}}, {}, "low and high"),
+        ({"space": {"learning_rate": (1e-3,)}}, {}, r"a tuple \(low, high\)"),
         ({"family": "spline"}, {}, "'spline'; valid: static, schedule, freeze"),
         ({}, {"split": "test"}, "'split'"),
         ({}, {"action_mode": "relative"}, "'action_mode'"),

@@ -3,7 +3,7 @@
 The first signal unwinds the program, so that workers and environments are ended and
 bars closed. A second one, or a program that has not unwound in time, ends the process
 where it stands. A thread sees to that: the main one may be deep in compiled code. (Code
-that keeps Python's interpreter to itself, as a long ``sum(range(...))`` does, keeps this
+that keeps Python's interpreter to itself, as a long ``sum(range(...))``, keeps this
 thread waiting, too.)
 """
 

@@ -150,6 +150,17 @@ def kill_all() -> None:
             worker.process.kill()
 
 
+def _leave_to_the_parent() -> None:
+    """A fork has no workers: it can neither wait for its parent's nor end them."""
+    for worker in _alive.values():
+        worker.process.returncode = 0  # else Python complains that they still run
+    _alive.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_the_parent)
+
+
 @contextmanager
 def _inherited_by_children() -> Iterator[None]:
     """A process that is started meanwhile gets no signal before it is ready for it."""

@@ -551,7 +551,7 @@ def test_registering_what_does_not_work(register: Any) -> None:
 
     with pytest.raises(ValueError, match="already has another LubyBenchmark"):
         register("LubyBenchmark")
-    with pytest.raises(ValueError, match="unknown key 'bugdet' .*; valid: task, "):
+    with pytest.raises(ValueError, match=r"unknown key 'bugdet' .*; valid: task, "):
         register("Mine", bugdet=400)
     assert not hasattr(benchmarks, "Mine")
 
@@ -937,7 +937,10 @@ def test_wrappers_are_saved(dac: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"bugdet": 400}, r"unknown key 'bugdet' \(did you mean 'budget'\?\); valid: task, seed"),
+        (
+            {"bugdet": 400},
+            r"'bugdet' \(did you mean 'budget'\?\); valid: task, seed",
+        ),
         ({"task": "dacrl/Nothing-v0"}, "unknown task 'dacrl/Nothing-v0' .*; valid: "),
         ({"budget": 1001}, "does not divide"),
         ({"hyperparameters": ["lr"]}, "unknown hyperparameter 'lr'"),

@@ -637,7 +637,9 @@ def line() -> Iterator[str]:
 
 @pytest.mark.parametrize("N", [1, 2])
 def test_truncation_is_not_termination(line: str, N: int) -> None:
-    env = make(line, num_inner_envs=N, budget=80, decision_interval=40, learning_starts=60)
+    env = make(
+        line, num_inner_envs=N, budget=80, decision_interval=40, learning_starts=60
+    )
     env.reset(seed=17)
     for _ in range(2):
         env.step([0, 0, 0])

@@ -298,7 +298,7 @@ def noted(run):
     def unit(*about, progress):
         frame = run(*about, progress)
         with open(sys.argv[1], "a") as file:
-            print(os.getpid(), run.__name__, hash(repr(about[:4])), file=file)
+            print(os.getpid(), run.__name__, hash(repr(about[:6])), file=file)
         return frame
     return unit
 

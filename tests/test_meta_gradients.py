@@ -384,7 +384,11 @@ def test_wrong_arguments(argument, message):
 @pytest.mark.parametrize(
     ("spec", "task", "message"),
     [
-        ("meta-gradients,decisions=50", "dacrl/NoisyQuadratic-v0", "'sgd'; valid: dqn, ppo"),
+        (
+            "meta-gradients,decisions=50",
+            "dacrl/NoisyQuadratic-v0",
+            "'sgd'; valid: dqn, ppo",
+        ),
         ("meta-gradients,learning_rate=1", DQN, "range"),
         ("meta-gradients,gamma=0.9", DQN, "gamma"),
         ("meta-gradients,tune=gamma", DQN, "'dqn'; valid: ppo"),

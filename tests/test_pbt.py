@@ -64,7 +64,7 @@ class Spy:
         self.forks, self.seeds, self.last = [], [], None
         self.first = []  # first values of every fit
         spy, advance, fork = self, Trials.advance, Trials.fork
-        begin = Trials.begin
+        begin, judge = Trials.begin, Trials.judge
 
         def begin_(trials, seeds):
             spy.seeds = list(seeds)
@@ -83,6 +83,10 @@ class Spy:
             spy.last = (trials, seen)
             return seen
 
+        def judge_(trials):
+            spy.judged = judge(trials)
+            return spy.judged
+
         def fork_(trials, parents):
             fork(trials, parents)
             spy.forks.append(np.array(parents))
@@ -98,6 +102,7 @@ class Spy:
         monkeypatch.setattr(Trials, "begin", begin_)
         monkeypatch.setattr(Trials, "advance", advance_)
         monkeypatch.setattr(Trials, "fork", fork_)
+        monkeypatch.setattr(Trials, "judge", judge_)
 
 
 class Scripted:
@@ -354,13 +359,13 @@ def test_the_schedule_is_what_was_applied_to_the_best_members_run(method, monkey
     spy = Spy(monkeypatch)
     fitted = fit(method)
     assert len(spy.forks) == -(-50 // method.interval) - 1  # none after the last
-    trials, seen = spy.last
+    _, seen = spy.last
     best = int(np.argmax(seen.objective(method.objective)))
     schedule = fitted.policy.values["learning_rate"]
     assert schedule == [value for (value,), _ in spy.histories[best]]
     assert len(schedule) == 50
     assert len(set(schedule)) > 1
-    assert fitted.online == trials.judge()[best]
+    assert fitted.online == spy.judged[best]
     assert [policy for _, policy in fitted.incumbents] == [fitted.policy]
 
 

@@ -927,7 +927,7 @@ def test_continuous_actions() -> None:
     runs = make("ppo", env=env)
     runs.train(48)
     assert runs.state.gradient_steps[0] > 0
-    assert arguments.of(runs.learner.config)["policy"] == "MlpPolicy"
+    assert arguments.of(runs.learner.config, env.scales_images)["policy"] == "MlpPolicy"
     returns, steps = runs.learner.play(
         runs.state,
         np.array([0]),

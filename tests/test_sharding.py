@@ -573,8 +573,11 @@ unpassable.__module__ = "__main__"
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_workers": 0}, "num_workers must be at least 1, got 0"),
-        ({"num_workers": 1.5}, "num_workers must be at least 1, got 1.5"),
+        ({"num_workers": 0}, "num_workers must be a whole number of at least 1, got 0"),
+        (
+            {"num_workers": 1.5},
+            "num_workers must be a whole number of at least 1, got 1.5",
+        ),
         ({"num_workers": 3}, "num_workers 3 exceeds the 2 members"),
         (
             {"num_workers": 2, "reward": unpassable},

@@ -352,13 +352,13 @@ def test_seeds_are_reused_and_give_what_one_call_gives(place, name, monkeypatch)
     ran: list[list[int]] = []
     from dacrl_env import comparison
 
-    original = comparison.evaluate
+    original = comparison.run_policy
 
     def watched(policy: Any, task: Any, seeds: Any, *a: Any, **k: Any) -> Any:
         ran.append(list(seeds))
         return original(policy, task, seeds, *a, **k)
 
-    monkeypatch.setattr(comparison, "evaluate", watched)
+    monkeypatch.setattr(comparison, "run_policy", watched)
 
     def run(seeds: Any, store: Any) -> pd.DataFrame:
         return _untimed(dacrl_env.compare(QUADRATIC, [name], seeds, store=store))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import itertools
 import json
 import random
 import subprocess
@@ -29,7 +31,22 @@ TASKS = sorted(t.id for t in dacrl_env.TASKS.values() if t.inner_env)
 # their inner environments cannot be saved
 UNSAVED = [t for t in TASKS if needs_box2d(dacrl_env.TASKS[t].inner_env)]
 SAVED = [t for t in TASKS if t not in UNSAVED]
+
+
+def installed(task: str) -> bool:
+    """Whether what a task needs is there."""
+    return task not in UNSAVED or importlib.util.find_spec("Box2D") is not None
+
+
 DQN = "dacrl/DQN-CartPole-v0"
+# of every kind of path through learners and inner environments: tests that have a case
+# for each task and something else run all cases of these, and the rest if slow ones do
+OFTEN = (
+    DQN,
+    "dacrl/DQN-LunarLander-v0",
+    "dacrl/PPO-CartPole-v0",
+    "dacrl/PPO-Pendulum-v0",
+)
 # what makes a run of 400 steps contain updates, by learner; intervals of 20 divide
 SMALL: dict[str, dict[str, Any]] = {
     "dqn": {"learning_starts": 100},
@@ -42,6 +59,25 @@ def _short_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of few episodes: some environments are stepped one by one."""
     monkeypatch.setattr(population, "REPORT_EPISODES", 2)
     monkeypatch.setattr(population, "FINAL_REPORT_EPISODES", 4)
+
+
+def cases(pairs: Any) -> list[Any]:
+    """Parameters whose first is a task, with those that are left to the slow tests."""
+    return [
+        pytest.param(*pair, marks=() if pair[0] in OFTEN else pytest.mark.slow)
+        for pair in pairs
+    ]
+
+
+def varied(variations: Any) -> list[Any]:
+    """Every variation with those of `cases`, and one in turn with each other task."""
+    variations = list(variations)
+    result = cases(itertools.product(TASKS, variations))
+    for i, param in enumerate(result):
+        task, variation = divmod(i, len(variations))
+        if variation == task % len(variations):
+            result[i] = pytest.param(*param.values)
+    return result
 
 
 def options_of(task: str, **options: Any) -> dict[str, Any]:
@@ -125,7 +161,7 @@ def acted(task: str, name: str | None, **options: Any) -> list[Any]:
 kept_acted = cache(acted)  # the run without is the same for all hyperparameters
 
 
-@pytest.mark.parametrize(("task", "name"), KNOBS)
+@pytest.mark.parametrize(("task", "name"), cases(KNOBS))
 def test_actions_bite(task: str, name: str) -> None:
     names = [h.name for h in hyperparameters(task)]
     plain = kept_acted(task, None, **long_enough(name))
@@ -148,7 +184,7 @@ def fixed_at(task: str, other: str, fixed: tuple[Any, ...], **options: Any) -> A
     return learned(env)["parameters"]
 
 
-@pytest.mark.parametrize(("task", "name"), KNOBS)
+@pytest.mark.parametrize(("task", "name"), cases(KNOBS))
 def test_fixed_values_bite(task: str, name: str) -> None:
     other = next(h.name for h in hyperparameters(task) if h.name != name)
     h = next(h for h in hyperparameters(task) if h.name == name)
@@ -209,8 +245,7 @@ def evaluated(task: str, variation: str | None) -> list[dict[str, Any]]:
 kept_evaluated = cache(evaluated)
 
 
-@pytest.mark.parametrize("variation", VARIATIONS)
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("task", "variation"), varied(VARIATIONS))
 def test_evaluation_never_disturbs_training(task: str, variation: str) -> None:
     pairs = zip(kept_evaluated(task, None), evaluated(task, variation), strict=True)
     for k, (plain, varied) in enumerate(pairs):
@@ -225,7 +260,8 @@ PAIRS = [(task, name) for task, name in KNOBS if name in ("batch_size", "gamma")
 
 
 @pytest.mark.parametrize(
-    ("task", "name", "P"), [(*k, 5) for k in KNOBS] + [(*k, 2) for k in PAIRS]
+    ("task", "name", "P"),
+    cases([(*k, 5) for k in KNOBS] + [(*k, 2) for k in PAIRS]),
 )
 def test_members_do_not_notice_each_other(task: str, name: str, P: int) -> None:
     names = [h.name for h in hyperparameters(task)]
@@ -320,44 +356,37 @@ import sys, json
 import gymnasium as gym, numpy as np, torch
 import dacrl_env
 torch.set_num_threads(1)
-source, actions, target, task, options = sys.argv[1:]
-envs = gym.make_vec(task, num_envs=3, **json.loads(options)).unwrapped
-envs.restore(dacrl_env.Snapshot.load(source))
-for action in np.load(actions):
-    envs.step(action)
-envs.snapshot(exact=False).save(target)
+for folder, (task, options) in json.loads(sys.argv[1]).items():
+    envs = gym.make_vec(task, num_envs=3, **options).unwrapped
+    envs.restore(dacrl_env.Snapshot.load(f"{folder}/before"))
+    for action in np.load(f"{folder}/actions.npy"):
+        envs.step(action)
+    envs.snapshot(exact=False).save(f"{folder}/after")
 """
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_snapshot_continues_in_another_process(task: str, tmp_path: Path) -> None:
-    options = options_of(task, fixed=rhythms(task))
-    envs = make_vec(task, **options)
-    envs.reset(seed=9)
-    actions = plan(envs, 3)  # not to the end, where all would begin anew
-    play(envs, actions[:2])
-    snap = envs.snapshot(exact=task in SAVED)
-    snap.save(tmp_path / "before")
-    if task in UNSAVED:
-        envs.restore(snap)  # begins new inner episodes, here as there
-    np.save(tmp_path / "actions.npy", actions[2:])
-    straight = play(envs, actions[2:])[-1]
-    subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            CONTINUE,
-            tmp_path / "before",
-            tmp_path / "actions.npy",
-            tmp_path / "after",
-            task,
-            json.dumps(options),
-        ],
-        check=True,
-    )
-    arrays = dict(Snapshot.load(tmp_path / "after").arrays)
-    del arrays["wall_seconds"]
-    assert differing(straight, arrays) == []
+def test_snapshots_continue_in_another_process(tmp_path: Path) -> None:
+    straight, given = {}, {}
+    for i, task in enumerate(t for t in TASKS if installed(t)):
+        folder = tmp_path / str(i)
+        folder.mkdir()
+        options = options_of(task, fixed=rhythms(task))
+        envs = make_vec(task, **options)
+        envs.reset(seed=9)
+        actions = plan(envs, 3)  # not to the end, where all would begin anew
+        play(envs, actions[:2])
+        snap = envs.snapshot(exact=task in SAVED)
+        snap.save(folder / "before")
+        if task in UNSAVED:
+            envs.restore(snap)  # begins new inner episodes, here as there
+        np.save(folder / "actions.npy", actions[2:])
+        straight[str(folder)] = play(envs, actions[2:])[-1]
+        given[str(folder)] = (task, options)
+    subprocess.run([sys.executable, "-c", CONTINUE, json.dumps(given)], check=True)
+    for folder, expected in straight.items():
+        arrays = dict(Snapshot.load(f"{folder}/after").arrays)
+        del arrays["wall_seconds"]
+        assert differing(expected, arrays) == [], given[folder][0]
 
 
 @pytest.mark.parametrize("task", UNSAVED)
@@ -457,17 +486,18 @@ def test_siblings_of_a_fork_differ_and_keep_their_names() -> None:
 # -- 5: budgets are exact -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"decision_interval": 400},
-        {"decision_interval": 20, "eval_interval": 100},
-        {"eval_interval": 20},
-        {"report": True},
-        {"feedback": "train"},
-    ],
+    ("task", "options"),
+    varied(
+        [
+            {},
+            {"decision_interval": 400},
+            {"decision_interval": 20, "eval_interval": 100},
+            {"eval_interval": 20},
+            {"report": True},
+            {"feedback": "train"},
+        ]
+    ),
 )
 def test_steps_asked_for_taken_and_reported_agree(
     task: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch

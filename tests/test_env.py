@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from cases import varied
 from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -90,8 +91,9 @@ def same(a: Any, b: Any) -> bool:
 # -- Gymnasium ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("mode", "feedback"), MODES_AND_FEEDBACK)
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    ("task", "mode", "feedback"), varied(TASKS, MODES_AND_FEEDBACK)
+)
 def test_gymnasium_checker(task: str, mode: str, feedback: str) -> None:
     env = make(task, action_mode=mode, feedback=feedback)
     check_env(env, skip_render_check=True)
@@ -144,8 +146,9 @@ def test_default_task_has_the_documented_defaults() -> None:
 # -- observations ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("mode", "feedback"), MODES_AND_FEEDBACK)
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    ("task", "mode", "feedback"), varied(TASKS, MODES_AND_FEEDBACK)
+)
 def test_observations_stay_within_bounds(task: str, mode: str, feedback: str) -> None:
     env = make(task, action_mode=mode, feedback=feedback, history=2)
     for diverges in (False, True):
@@ -258,9 +261,10 @@ def test_instance_constants_are_hidden_unless_asked_for() -> None:
 # -- rewards and the end ----------------------------------------------------------
 
 
-@pytest.mark.parametrize("feedback", FEEDBACK)
-@pytest.mark.parametrize("diverges", [False, True])
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    ("task", "diverges", "feedback"),
+    varied(TASKS, itertools.product([False, True], FEEDBACK)),
+)
 def test_reward_identities(task: str, diverges: bool, feedback: str) -> None:
     rewards: dict[str, list[float]] = {}
     for mode in ("progress", "best", "auc", "final"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import itertools
 import json
 import random
 import subprocess
@@ -17,6 +16,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from cases import cases, varied
 from threadpoolctl import threadpool_limits
 
 import dacrl_env
@@ -39,14 +39,6 @@ def installed(task: str) -> bool:
 
 
 DQN = "dacrl/DQN-CartPole-v0"
-# of every kind of path through learners and inner environments: tests that have a case
-# for each task and something else run all cases of these, and the rest if slow ones do
-OFTEN = (
-    DQN,
-    "dacrl/DQN-LunarLander-v0",
-    "dacrl/PPO-CartPole-v0",
-    "dacrl/PPO-Pendulum-v0",
-)
 # what makes a run of 400 steps contain updates, by learner; intervals of 20 divide
 SMALL: dict[str, dict[str, Any]] = {
     "dqn": {"learning_starts": 100},
@@ -59,25 +51,6 @@ def _short_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of few episodes: some environments are stepped one by one."""
     monkeypatch.setattr(population, "REPORT_EPISODES", 2)
     monkeypatch.setattr(population, "FINAL_REPORT_EPISODES", 4)
-
-
-def cases(pairs: Any) -> list[Any]:
-    """Parameters whose first is a task, with those that are left to the slow tests."""
-    return [
-        pytest.param(*pair, marks=() if pair[0] in OFTEN else pytest.mark.slow)
-        for pair in pairs
-    ]
-
-
-def varied(variations: Any) -> list[Any]:
-    """Every variation with those of `cases`, and one in turn with each other task."""
-    variations = list(variations)
-    result = cases(itertools.product(TASKS, variations))
-    for i, param in enumerate(result):
-        task, variation = divmod(i, len(variations))
-        if variation == task % len(variations):
-            result[i] = pytest.param(*param.values)
-    return result
 
 
 def options_of(task: str, **options: Any) -> dict[str, Any]:
@@ -245,11 +218,11 @@ def evaluated(task: str, variation: str | None) -> list[dict[str, Any]]:
 kept_evaluated = cache(evaluated)
 
 
-@pytest.mark.parametrize(("task", "variation"), varied(VARIATIONS))
+@pytest.mark.parametrize(("task", "variation"), varied(TASKS, VARIATIONS))
 def test_evaluation_never_disturbs_training(task: str, variation: str) -> None:
     pairs = zip(kept_evaluated(task, None), evaluated(task, variation), strict=True)
-    for k, (plain, varied) in enumerate(pairs):
-        assert differing(plain, varied) == [], k
+    for k, (plain, other) in enumerate(pairs):
+        assert differing(plain, other) == [], k
 
 
 # -- 3: members are independent -----------------------------------------------------
@@ -489,6 +462,7 @@ def test_siblings_of_a_fork_differ_and_keep_their_names() -> None:
 @pytest.mark.parametrize(
     ("task", "options"),
     varied(
+        TASKS,
         [
             {},
             {"decision_interval": 400},
@@ -496,7 +470,7 @@ def test_siblings_of_a_fork_differ_and_keep_their_names() -> None:
             {"eval_interval": 20},
             {"report": True},
             {"feedback": "train"},
-        ]
+        ],
     ),
 )
 def test_steps_asked_for_taken_and_reported_agree(

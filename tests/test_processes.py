@@ -32,15 +32,15 @@ class Bar:
         self.total += steps
 
 
-def group(number: int) -> list[int]:
-    """Processes of a group that are running."""
+def group(number: int, children: bool = False) -> list[int]:
+    """Processes of a group, or a process's children, that are running."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            state, _, of = stat.read_text().rpartition(")")[2].split()[:3]
+            state, parent, of = stat.read_text().rpartition(")")[2].split()[:3]
         except OSError:  # it has ended meanwhile
             continue
-        if int(of) == number and state != "Z":
+        if int(parent if children else of) == number and state != "Z":
             found.append(int(stat.parent.name))
     return found
 
@@ -202,10 +202,10 @@ def test_an_error_keeps_its_notes_attributes_and_place():
     ],
 )
 def test_whatever_a_job_raises_is_raised_and_all_workers_end(failure, kind, message):
-    before = set(group(os.getpgrp()))
+    before = set(group(os.getpid(), children=True))
     with pytest.raises(kind, match=message):
         run(lambda k: _raise(failure()) if k == 0 else time.sleep(60), 3)
-    assert set(group(os.getpgrp())) == before
+    assert set(group(os.getpid(), children=True)) == before
 
 
 def test_what_was_finished_before_an_error_is_kept(tmp_path):

@@ -248,7 +248,7 @@ def test_the_pump_reaches_the_goal(tmp_path: Path) -> None:
     path.write_text(json.dumps(content))
     assert main([*arguments, "--episodes", "30", "--out", str(path)]) == 0
     assert json.loads(path.read_text()) == content
-    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    assert {p.name for p in tmp_path.iterdir()} == {path.name, f"{path.name}.lock"}
 
 
 def test_seconds_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

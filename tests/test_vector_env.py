@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from cases import varied
 from gymnasium.vector import AutoresetMode
 
 import dacrl_env
@@ -91,8 +92,7 @@ def assert_same_infos(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
             np.testing.assert_allclose(mine, value, rtol=1e-4, atol=1e-4, err_msg=key)
 
 
-@pytest.mark.parametrize("mode", ACTION_MODES)
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("task", "mode"), varied(TASKS, ACTION_MODES))
 def test_spaces_shapes_and_dtypes(task: str, mode: str) -> None:
     envs, one = make(task, action_mode=mode), single(task, action_mode=mode)
     assert isinstance(envs.unwrapped, dacrl_env.PopulationEnv)

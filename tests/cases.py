@@ -1,0 +1,46 @@
+"""Parameters of tests that have a case for each task and something else."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pytest
+
+# one of every kind of path through learners and inner environments
+OFTEN = (
+    "dacrl/DQN-CartPole-v0",
+    "dacrl/DQN-LunarLander-v0",
+    "dacrl/NoisyQuadratic-v0",
+    "dacrl/PPO-CartPole-v0",
+    "dacrl/PPO-Pendulum-v0",
+)
+
+
+def cases(pairs: Iterable[Sequence[Any]]) -> list[Any]:
+    """Parameters whose first is a task; those of the other tasks are slow tests."""
+    return [
+        pytest.param(*pair, marks=() if pair[0] in OFTEN else pytest.mark.slow)
+        for pair in pairs
+    ]
+
+
+def varied(tasks: Iterable[str], variations: Iterable[Any]) -> list[Any]:
+    """Every variation with the tasks of `cases`, and one in turn with each other task.
+
+    Args:
+        tasks: ids.
+        variations: single parameters, or tuples of several.
+    """
+    tasks, variations = list(tasks), list(variations)
+    rows = [
+        (task, *(v if isinstance(v, tuple) else (v,)))
+        for task, v in itertools.product(tasks, variations)
+    ]
+    result = cases(rows)
+    for i, row in enumerate(rows):
+        task, variation = divmod(i, len(variations))
+        if variation == task % len(variations):
+            result[i] = pytest.param(*row)
+    return result

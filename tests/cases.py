@@ -18,12 +18,19 @@ OFTEN = (
 )
 
 
+def slow(*values: Any) -> Any:
+    """Parameters of a test that is a slow one: others show most of what it shows."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+def quick(names: Iterable[str], *few: str) -> list[Any]:
+    """Names, of which all but a few are left to the slow tests."""
+    return [name if name in few else slow(name) for name in names]
+
+
 def cases(pairs: Iterable[Sequence[Any]]) -> list[Any]:
     """Parameters whose first is a task; those of the other tasks are slow tests."""
-    return [
-        pytest.param(*pair, marks=() if pair[0] in OFTEN else pytest.mark.slow)
-        for pair in pairs
-    ]
+    return [pytest.param(*pair) if pair[0] in OFTEN else slow(*pair) for pair in pairs]
 
 
 def varied(tasks: Iterable[str], variations: Iterable[Any]) -> list[Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from cases import slow
 from gymnasium.vector import AutoresetMode
 from test_copies import OBJECTS, SMALL_DQN, bits
 from test_vector_env import assert_same_infos
@@ -250,8 +251,10 @@ def onwards(envs: Any, first: int) -> list[Any]:
     return seen
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("workers", "mode"),
+    [*((1, mode) for mode in MODES), (2, MODES[0]), *(slow(2, m) for m in MODES[1:])],
+)
 def test_snapshots_and_copies_after_the_end_of_a_run(
     mode: AutoresetMode, workers: int
 ) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from cases import slow
 
 import dacrl_env
 from dacrl_env import comparison, policies, results, trials
@@ -309,7 +310,7 @@ def undisturbed() -> pd.DataFrame:
 
 
 # finished units before each kill
-@pytest.mark.parametrize(("workers", "kills"), [(1, (1, 5)), (2, (3,))])
+@pytest.mark.parametrize(("workers", "kills"), [slow(1, (1, 5)), (2, (3,))])
 def test_a_killed_comparison_goes_on_where_it_stopped(
     tmp_path, workers, kills, undisturbed
 ):

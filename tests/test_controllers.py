@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from cases import quick
 from dacrl_env.agents import checkpoints
 from dacrl_env.agents.controller import About, Controller
 from dacrl_env.agents.training import Seen, divisor
@@ -205,7 +206,9 @@ def test_training_gives_a_controller_that_acts_as_its_model(
     assert isinstance(fitted.policy, Controller)
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize(
+    "name", quick(PROGRAMS, "controller-ppo", "controller-recurrent-ppo")
+)
 def test_training_moves_the_network_and_is_repeatable(name: str) -> None:
     def fit(budget: int, seed: int = 0) -> Any:
         fitted = get_method(spec_of(name, ",trial_share=0")).fit(
@@ -430,7 +433,7 @@ class StopError(Exception):
     """Ends a training in the middle."""
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", quick(PROGRAMS, "controller-ppo"))
 def test_a_stopped_training_goes_on_to_the_same_result(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

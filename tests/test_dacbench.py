@@ -18,6 +18,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from cases import slow
 from gymnasium.utils.env_checker import check_env
 
 import dacrl_env
@@ -176,8 +177,8 @@ print(json.dumps({
     [
         ("absent", False),
         ("runtime-error", False),
-        ("import-error", True),
-        ("works", False),
+        slow("import-error", True),
+        slow("works", False),
     ],
 )
 def test_import(vision: str, leftovers: bool, tmp_path: Path) -> None:

@@ -585,8 +585,7 @@ def test_narrowed_range_and_fixed_values() -> None:
 # -- seeds ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("feedback", FEEDBACK)
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("task", "feedback"), varied(TASKS, FEEDBACK))
 def test_same_seed_same_run(task: str, feedback: str) -> None:
     env = make(task, feedback=feedback)
     actions = sampled(env)

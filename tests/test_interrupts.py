@@ -16,6 +16,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from cases import slow
 
 from dacrl_env import comparison, interrupts
 from dacrl_env.cli import main
@@ -111,7 +112,7 @@ def compare(out: Path, workers: int) -> list[str]:
 
 @pytest.mark.parametrize(
     ("number", "status", "workers"),
-    [(signal.SIGINT, 130, 2), (signal.SIGTERM, 143, 1), (signal.SIGTERM, 143, 2)],
+    [(signal.SIGINT, 130, 2), (signal.SIGTERM, 143, 1), slow(signal.SIGTERM, 143, 2)],
 )
 def test_a_comparison_is_interrupted(tmp_path, number, status, workers):
     command = Command(compare(tmp_path / "out", workers), tmp_path)
@@ -292,6 +293,7 @@ def shell(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+STREAMS = ("<&-", ">&-", "2>&-")
 SMALL = f"compare {QUADRATIC} --policies default random --seeds 4 --out out"
 
 
@@ -300,7 +302,7 @@ SMALL = f"compare {QUADRATIC} --policies default random --seeds 4 --out out"
     [
         "dacrl tasks | head -1",
         "dacrl tasks | true",
-        f"dacrl {SMALL} --workers 1 | true",
+        slow(f"dacrl {SMALL} --workers 1 | true"),
         f"dacrl {SMALL} --workers 2 2>&1 | head -c 1",
     ],
 )
@@ -312,7 +314,9 @@ def test_a_reader_that_leaves_is_no_error(tmp_path, line):
         assert list(tmp_path.glob("out/*/report.md"))
 
 
-@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    "closed", [slow(">&-"), slow("2>&-"), slow("<&-"), "<&- >&- 2>&-"]
+)
 def test_closed_streams_do_no_harm(tmp_path, closed):
     done = shell(f"dacrl {SMALL} --workers 2 {closed}", tmp_path)
     assert done.returncode == 0

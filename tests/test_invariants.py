@@ -16,7 +16,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from cases import cases, varied
+from cases import OFTEN, cases, quick, varied
 from threadpoolctl import threadpool_limits
 
 import dacrl_env
@@ -259,7 +259,7 @@ def test_members_do_not_notice_each_other(task: str, name: str, P: int) -> None:
         assert bool(different) == (i == 1), (i, different)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", quick(TASKS, *OFTEN))
 def test_alone_and_in_a_population(task: str) -> None:
     seeds = [5, 6, 7]
     envs = make_vec(task, budget=2000)
@@ -301,7 +301,7 @@ def plan(envs: Any, steps: int) -> Any:
     )
 
 
-@pytest.mark.parametrize("task", SAVED)
+@pytest.mark.parametrize("task", quick(SAVED, *OFTEN))
 def test_snapshot_continues_in_memory(task: str) -> None:
     envs = make_vec(task, fixed=rhythms(task))
     envs.reset(seed=8)
@@ -747,7 +747,7 @@ def _two_threads() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_two_threads")
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", quick(TASKS, *OFTEN))
 def test_no_global_randomness_or_settings(task: str) -> None:
     final = []
     for seed in (1, 2):
@@ -811,7 +811,7 @@ def test_disabled_gradients_stay_disabled() -> None:
     assert torch.is_grad_enabled()
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", quick(TASKS, *OFTEN))
 def test_results_do_not_depend_on_global_settings(task: str) -> None:
     outcomes = []
     for dtype, threads in ((torch.float32, 1), (torch.float64, 2)):

@@ -19,6 +19,7 @@ import filelock
 import numpy as np
 import pandas as pd
 import pytest
+from cases import slow
 from tqdm import tqdm
 
 import dacrl_env
@@ -308,7 +309,7 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
-@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("killed", [slow(False), True])
 def test_many_processes_share_the_work_of_one_command(tmp_path, killed):
     log, out = tmp_path / "log", tmp_path / "out"
     command = [sys.executable, "-c", COMMAND, str(log), "compare", QUADRATIC]

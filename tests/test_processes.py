@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from cases import slow
 
 from dacrl_env import processes, units
 from dacrl_env.processes import WorkerDiedError
@@ -326,11 +327,11 @@ if os.path.basename(sys.modules["__main__"].__file__) == "child.py":
 @pytest.mark.parametrize(
     ("what", "how", "seconds"),
     [
-        ("start-up", "exit", 0.4),
+        slow("start-up", "exit", 0.4),
         ("start-up", "kill", 0.0),
-        ("steps", "segfault", 0.5),
+        slow("steps", "segfault", 0.5),
         ("steps", "kill", 1.0),
-        ("steps", "hang-up", 0.3),
+        slow("steps", "hang-up", 0.3),
         ("grandchildren", "kill", 8.0),
     ],
 )

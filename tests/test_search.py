@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from cases import quick
 from dacrl_env.baselines import hyperband, quadratic, search
 from dacrl_env.baselines.grid_search import distinct, most_points
 from dacrl_env.baselines.hyperband import brackets, decisions, promote, shrink
@@ -549,7 +550,9 @@ def finals():
     return play
 
 
-@pytest.mark.parametrize("name", [spec.partition(",")[0] for spec in METHODS])
+@pytest.mark.parametrize(
+    "name", quick([spec.partition(",")[0] for spec in METHODS], "random-search", "tpe")
+)
 def test_the_best_static_rate_is_nearly_found(finals, name):
     """Whose default is bad here; a single run knows little of the best mean."""
     bad = Hyperparameter("learning_rate", 1e-4, 1e2, 1e-3, "log")

@@ -19,6 +19,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from cases import quick, slow
 from gymnasium.vector import VectorEnv
 
 from dacrl_env import Snapshot, Task, sharding, snapshot
@@ -133,12 +134,12 @@ def without_times(seen: Any) -> Any:
 @pytest.mark.parametrize(
     ("task", "workers", "options"),
     [
-        ("dacrl/DQN-CartPole-v0", 2, DQN),
+        slow("dacrl/DQN-CartPole-v0", 2, DQN),
         ("dacrl/DQN-CartPole-v0", 5, {**DQN, "num_inner_envs": 2, "n_step": 3}),
         ("dacrl/PPO-CartPole-v0", 2, PPO),
-        ("dacrl/DQN-CartPoleShift-v0", 2, {**DQN, "report": True}),
-        ("dacrl/DQN-MiniGrid-Empty-5x5-v0", 2, DQN),
-        ("dacrl/DQN-CartPole-v0", 2, {**DQN, "learner": "sb3"}),
+        slow("dacrl/DQN-CartPoleShift-v0", 2, {**DQN, "report": True}),
+        slow("dacrl/DQN-MiniGrid-Empty-5x5-v0", 2, DQN),
+        slow("dacrl/DQN-CartPole-v0", 2, {**DQN, "learner": "sb3"}),
         (ONE_BY_ONE, 2, DQN),
     ],
     ids=["dqn", "workers", "ppo", "shift", "minigrid", "sb3", "gymnasium"],
@@ -501,7 +502,7 @@ FORKED = {
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
-@pytest.mark.parametrize("way", FORKED)
+@pytest.mark.parametrize("way", quick(FORKED, "exit", "used"))
 def test_workers_are_ended_by_their_own_process_alone(way: str, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     if FORKED[way] is None:

@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from cases import varied
+from cases import cases, varied
 from gymnasium.vector import AutoresetMode
 
 import dacrl_env
@@ -121,7 +121,7 @@ def test_spaces_shapes_and_dtypes(task: str, mode: str) -> None:
     envs.close()
 
 
-@pytest.mark.parametrize(("task", "mode"), TURNS)
+@pytest.mark.parametrize(("task", "mode"), cases(TURNS))
 def test_agrees_with_gymnasium_s_own_vector_environment(task: str, mode: str) -> None:
     seeds = [11, 5]
     ours = make(task, num_envs=2, action_mode=mode)

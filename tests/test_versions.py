@@ -14,6 +14,7 @@ import gymnasium as gym
 import numpy as np
 import pandas as pd
 import pytest
+from cases import slow
 
 import dacrl_env
 from dacrl_env import provenance, results
@@ -398,9 +399,11 @@ SHAPES = ("constant", "linear", "exponential", "cosine", "step")
 ARGUMENTS = ",hyperparameter=learning_rate,start=1e-3,end=1e-4"
 ALONE = [("torch", n + (ARGUMENTS if n in SHAPES else "")) for n in POLICIES]
 ALONE += [("sb3", "random"), ("sb3", "reduce-on-plateau")]
+# schedules are one class
+SOME = [slow(*a) if a[1].startswith(SHAPES[1:]) else a for a in ALONE]
 
 
-@pytest.mark.parametrize(("learner", "name"), ALONE)
+@pytest.mark.parametrize(("learner", "name"), SOME)
 def test_registered_policies_treat_every_run_alone(learner, name):
     task = "dacrl/DQN-CartPole-v0"
     options = {"budget": 400, "decision_interval": 100, "eval_episodes": 1}

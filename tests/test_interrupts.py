@@ -293,7 +293,6 @@ def shell(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-STREAMS = ("<&-", ">&-", "2>&-")
 SMALL = f"compare {QUADRATIC} --policies default random --seeds 4 --out out"
 
 

@@ -142,7 +142,7 @@ class Population:
         )
         self.state = self._blank() if state is None else state
         self._report_seconds = 0.0
-        self._in_step = False  # or left in the middle of one
+        self._in_step = np.zeros(size, bool)  # or left in the middle of one
 
     def _check_memory(self, learner: Any) -> None:
         """Refuse more runs, or larger ones, than there is memory for.
@@ -189,7 +189,7 @@ class Population:
         """
         state = snapshots.copied(self.state)
         settings = copy.deepcopy(self.settings, memo)
-        return _continued(settings, self.size, state, self._in_step)
+        return _continued(settings, self.size, state, self._in_step.copy())
 
     def __reduce__(self) -> tuple[Any, ...]:
         """What is pickled.
@@ -300,8 +300,7 @@ class Population:
         """
         state, s = self.state, self.settings
         began, self._report_seconds = time.perf_counter(), 0.0
-        others_are = self._in_step and len(np.unique(members)) < self.size
-        self._in_step = True
+        self._in_step[members] = True
         keys = np.stack(
             [
                 streams.member_keys(s.split, int(a), int(b), int(c))
@@ -359,7 +358,7 @@ class Population:
         state.observation[members] = rows[members, None]
         spent = time.perf_counter() - began - self._report_seconds
         state.wall_seconds[members] += spent / len(members)
-        self._in_step = others_are
+        self._in_step[members] = False
 
     def advance(self, requested: Floats) -> Outcome:
         """Apply values ``(P, d)`` and train until the next decision.
@@ -376,11 +375,11 @@ class Population:
         rewards = self._rewarded(context)
         spent = time.perf_counter() - began - self._report_seconds
         state.wall_seconds += spent / self.size
-        self._in_step = False
+        self._in_step[:] = False
         return Outcome(rewards, context.ended)
 
     def _check_whole(self) -> None:
-        if self._in_step:
+        if self._in_step.any():
             raise error.ResetNeeded(IN_STEP)
 
     @as_usual
@@ -389,7 +388,7 @@ class Population:
         state, s, learner = self.state, self.settings, self.state.learner
         state.applied = self._apply(requested)
         state.requested = self._held(requested)
-        self._in_step = True
+        self._in_step[:] = True
         values = dict(zip(self.names, state.applied.T, strict=True))
         previous_score = state.score.copy()
         previous_best = state.best_score.copy()
@@ -749,7 +748,7 @@ class Population:
         """
         self.check(snap)
         snapshots.restore(self.state, snap)
-        self._in_step = False
+        self._in_step[:] = False
         if not snap.header["exact"]:
             self.begin_episodes()
 
@@ -845,7 +844,7 @@ class Population:
 
 
 def _continued(
-    settings: Settings, size: int, state: PopulationState, in_step: bool
+    settings: Settings, size: int, state: PopulationState, in_step: NDArray[np.bool_]
 ) -> Population:
     population = Population(settings, size, state)
     population._in_step = in_step
@@ -853,6 +852,6 @@ def _continued(
 
 
 def _unpickled(
-    settings: Settings, size: int, state: PopulationState, in_step: bool
+    settings: Settings, size: int, state: PopulationState, in_step: NDArray[np.bool_]
 ) -> Population:
     return _continued(settings, size, snapshots.unpacked(state), in_step)

@@ -395,3 +395,24 @@ def test_a_reset_that_was_interrupted_asks_for_another(
         env.step(env.action_space.sample())
     env.reset(seed=4)
     env.step(env.action_space.sample())
+
+
+def test_a_reset_of_members_on_several_instances_is_one_of_all() -> None:
+    options = {**SMALL_DQN, "instances": "test"}
+    envs = PopulationEnv("dacrl/DQN-CartPole-v0", 2, **options)
+    names = [instance.name for instance in envs.settings.instances[:2]]
+    envs.reset(seed=3)
+    train = envs.population.learner.train
+
+    def interrupted(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    envs.population.learner.train = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        envs.step(np.zeros(envs.action_space.shape))
+    envs.population.learner.train = train
+    envs.reset(options={"reset_mask": np.array([True, False])})
+    with pytest.raises(gym.error.ResetNeeded, match="did not reach its end"):
+        envs.step(np.zeros(envs.action_space.shape))
+    envs.reset(seed=3, options={"instance": names})
+    envs.step(np.zeros(envs.action_space.shape))

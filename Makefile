@@ -21,7 +21,8 @@ LOWEST_TESTS := import vector_env gymnasium_adapter report store snapshot sb3 sb
 	dqn search gate controllers dacbench inner_envs
 
 test-lowest: $(LOWEST)/.ready
-	$(LOWEST)/bin/python -m pytest -n 2 $(LOWEST_TESTS:%=tests/test_%.py) --deselect \
+	$(LOWEST)/bin/python -m pytest -n 2 $(LOWEST_TESTS:%=tests/test_%.py) \
+		tests/kernels tests/algorithms/test_definitions.py --deselect \
 		tests/test_vector_env.py::test_episode_statistics_wrapper
 
 $(LOWEST)/.ready: pyproject.toml constraints-lowest.txt

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Sequence
+from importlib.metadata import version
 from typing import Any
 
 import pytest
+
+_SB3 = [int(part) for part in re.findall(r"\d+", version("stable-baselines3"))[:2]]
+# the oldest one that is supported has none, which is said where they are asked for
+sb3_n_steps = pytest.mark.skipif(
+    _SB3 < [2, 7], reason="n-step returns came with stable-baselines3 2.7"
+)
 
 # one of every kind of path through learners and inner environments
 OFTEN = (

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import stable_baselines3
 import torch
+from cases import sb3_n_steps
 from gymnasium.utils.env_checker import check_env
 from numpy.typing import NDArray
 
@@ -225,6 +226,7 @@ def test_train_freq_counts_environment_steps() -> None:
         assert runs.state.gradient_steps[0] == updates, freq
 
 
+@sb3_n_steps
 def test_n_step_returns_use_the_discount() -> None:
     a, b = (make("dqn", n_step=3, gamma=gamma) for gamma in (0.99, 0.9))
     for runs in (a, b):
@@ -381,7 +383,7 @@ def test_truncated_transitions_are_stored_as_such() -> None:
         assert not model.replay_buffer.sample(100).dones.any()
 
 
-@pytest.mark.parametrize("n_step", [1, 3])
+@pytest.mark.parametrize("n_step", [1, pytest.param(3, marks=sb3_n_steps)])
 def test_the_newest_transitions_are_sampled(n_step: int) -> None:
     runs = make("dqn", epsilon=1.0, n_step=n_step, replay_window=10)
     runs.train(40)
@@ -508,7 +510,10 @@ class Seeded(gym.Wrapper[Any, Any, Any, Any]):
         return super().reset(seed=int(word[0, 0] >> np.uint64(33)))
 
 
-@pytest.mark.parametrize(("name", "n_step"), [("dqn", 1), ("dqn", 3), ("ppo", 1)])
+@pytest.mark.parametrize(
+    ("name", "n_step"),
+    [("dqn", 1), pytest.param("dqn", 3, marks=sb3_n_steps), ("ppo", 1)],
+)
 def test_a_run_is_that_of_their_own_learn(name: str, n_step: int) -> None:
     """The same bits as ``model.learn`` on a Gymnasium environment of its own."""
     from stable_baselines3.common.vec_env import DummyVecEnv
@@ -528,7 +533,7 @@ def test_a_run_is_that_of_their_own_learn(name: str, n_step: int) -> None:
             envs,
             learning_rate=1e-3,
             buffer_size=300,
-            n_steps=n_step,
+            **({"n_steps": n_step} if n_step > 1 else {}),
             learning_starts=20,
             batch_size=64,
             gamma=0.99,
@@ -1026,6 +1031,7 @@ def test_rollouts_may_be_short(steps: int, envs: int, normalized: bool) -> None:
 DOUBLE_Q = [t.id for t in REGISTERED.values() if t.configuration.get("double_q")]
 
 
+@sb3_n_steps  # these tasks have them, too
 @pytest.mark.parametrize("task", DOUBLE_Q)
 def test_tasks_with_double_q_name_the_way_out(task: str) -> None:
     """The task has set it, not the user, who therefore has to be told."""
@@ -1038,6 +1044,7 @@ def test_tasks_with_double_q_name_the_way_out(task: str) -> None:
     assert {n: getattr(config, n) for n in given} == {**given, "double_q": False}
 
 
+@sb3_n_steps
 def test_a_task_with_double_q_runs_without_it() -> None:
     env: Any = gym.make(
         "dacrl/DQN-Acrobot-v0",

@@ -14,6 +14,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from cases import sb3_n_steps
 
 import dacrl_env
 import dacrl_env.rewards
@@ -214,7 +215,7 @@ def test_a_budget_of_numpys_can_be_saved(tmp_path: Path) -> None:
     make_vec().restore(Snapshot.load(tmp_path / "run.safetensors"))
 
 
-@pytest.mark.parametrize("learner", ["torch", "sb3"])
+@pytest.mark.parametrize("learner", ["torch", pytest.param("sb3", marks=sb3_n_steps)])
 def test_episodes_that_were_left_are_closed_in_the_replay(learner: str) -> None:
     envs = begun(1, learner=learner, n_step=3)
     replay = envs.population.state.learner.replay

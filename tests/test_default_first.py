@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import quick, slow
 from dacrl_env.baselines.search import default_candidate, from_suggestion, to_suggestion
 from dacrl_env.baselines.search_space import FAMILIES, SearchSpace
 
@@ -66,14 +67,16 @@ def test_the_first_candidate_keeps_every_default(name: str) -> None:
     assert 0 < fitted.cost.env_steps <= BUDGET  # it is charged as any
 
 
-@pytest.mark.parametrize("name", [n for n in ASKED if n not in ALWAYS])
+@pytest.mark.parametrize(
+    "name", quick([n for n in ASKED if n not in ALWAYS], "random-search", "tpe", "pbt")
+)
 def test_otherwise_it_does_not(name: str) -> None:
     _, values = first(name + UNASKED[name])
     assert values != pytest.approx(DEFAULTS)
 
 
 @pytest.mark.parametrize(
-    "name", ["random-search", "hyperband", "successive-halving", "pbt"]
+    "name", ["random-search", slow("hyperband"), slow("successive-halving"), "pbt"]
 )
 def test_the_others_stay_what_they_are(name: str) -> None:
     """All but the first are drawn as if nobody had asked."""

@@ -141,7 +141,7 @@ def test_grandchildren_are_interrupted(tmp_path):
     assert command.lines() == [KEPT.format(out=out)]
 
 
-@pytest.mark.parametrize("seconds", [0.15, 1.0, 3.0])
+@pytest.mark.parametrize("seconds", [slow(0.15), 1.0, slow(3.0)])
 def test_a_second_ctrl_c_kills_at_once(tmp_path, seconds):
     """During imports, too; one line all the same."""
     command = Command(compare(tmp_path / "out", 2), tmp_path)
@@ -176,7 +176,7 @@ program()
 
 # one swallows the interrupt, the other is deep in compiled code
 @pytest.mark.parametrize(
-    "work", ["time.sleep(100)", "hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)"]
+    "work", [slow("time.sleep(100)"), "hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)"]
 )
 def test_a_program_that_does_not_unwind_is_ended(tmp_path, work):
     out = tmp_path / "out"
@@ -299,7 +299,7 @@ SMALL = f"compare {QUADRATIC} --policies default random --seeds 4 --out out"
 @pytest.mark.parametrize(
     "line",
     [
-        "dacrl tasks | head -1",
+        slow("dacrl tasks | head -1"),
         "dacrl tasks | true",
         slow(f"dacrl {SMALL} --workers 1 | true"),
         f"dacrl {SMALL} --workers 2 2>&1 | head -c 1",
@@ -329,7 +329,7 @@ def test_a_full_disk_is_one_line(tmp_path):
     assert done.stderr == "dacrl: [Errno 28] No space left on device\n"
 
 
-@pytest.mark.parametrize("command", ["tasks", SMALL])
+@pytest.mark.parametrize("command", [slow("tasks"), SMALL])
 def test_a_deleted_working_directory_is_one_line(tmp_path, command):
     done = shell(f"mkdir gone; cd gone; rmdir ../gone; dacrl {command}", tmp_path)
     assert done.returncode == 2

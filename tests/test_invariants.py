@@ -172,8 +172,7 @@ def test_fixed_values_bite(task: str, name: str) -> None:
 # -- 2: cutting changes nothing, evaluation disturbs nothing -----------------------
 
 
-@pytest.mark.parametrize("odd", [False, True])
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("task", "odd"), varied(TASKS, [False, True]))
 def test_cutting_changes_nothing(task: str, odd: bool) -> None:
     runs = {}
     fixed = rhythms(task) if odd else None
@@ -401,7 +400,7 @@ def test_what_cannot_be_saved_keeps_its_learner(task: str, tmp_path: Path) -> No
         assert "learner.parameters" in differing(a, before)
 
 
-@pytest.mark.parametrize("task", SAVED)
+@pytest.mark.parametrize("task", quick(SAVED, *OFTEN))
 def test_forks(task: str) -> None:
     envs, twin = (make_vec(task, fixed=rhythms(task)) for _ in range(2))
     actions = plan(envs, 3)

@@ -244,7 +244,7 @@ def test_a_unit_that_another_runs_is_waited_for_and_read(
     assert f"is in use by process {process.pid} on" in lines[0]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [slow(1), 2])
 def test_a_unit_whose_owner_dies_is_taken_over(tmp_path, workers):
     process = holder(tmp_path)
     threading.Timer(3, process.kill).start()
@@ -256,7 +256,7 @@ def test_a_unit_whose_owner_dies_is_taken_over(tmp_path, workers):
     assert [frame["value"][0] for frame in frames] == [1, 2]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [slow(1), 2])
 def test_nobody_waits_for_oneself(tmp_path, workers):
     """For a journal that this process has open elsewhere."""
     plan = {"tuning_budget": 200, "seeds": [0], "store": tmp_path, "workers": workers}

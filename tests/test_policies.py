@@ -5,6 +5,7 @@ import itertools
 import gymnasium as gym
 import numpy as np
 import pytest
+from cases import cases
 from dacrl_env.baselines.schedules import SHAPES, Schedule
 
 import dacrl_env
@@ -68,8 +69,9 @@ UNFIT = {  # what a policy cannot do, and how it says so
 }
 
 
-@pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("spec", ["vdbe", "lr-bandit", *WHITE_BOX])
+@pytest.mark.parametrize(
+    ("task", "spec"), cases(itertools.product(TASKS, ["vdbe", "lr-bandit", *WHITE_BOX]))
+)
 def test_reference_policies_know_every_task_or_say_why_not(spec, task):
     policy, learner = get_policy(spec), get_task(task).learner
     unfit = UNFIT.get((spec, task), UNFIT.get((spec, learner)))

@@ -136,11 +136,11 @@ def without_times(seen: Any) -> Any:
     [
         slow("dacrl/DQN-CartPole-v0", 2, DQN),
         ("dacrl/DQN-CartPole-v0", 5, {**DQN, "num_inner_envs": 2, "n_step": 3}),
-        ("dacrl/PPO-CartPole-v0", 2, PPO),
+        slow("dacrl/PPO-CartPole-v0", 2, PPO),
         slow("dacrl/DQN-CartPoleShift-v0", 2, {**DQN, "report": True}),
         slow("dacrl/DQN-MiniGrid-Empty-5x5-v0", 2, DQN),
         slow("dacrl/DQN-CartPole-v0", 2, {**DQN, "learner": "sb3"}),
-        (ONE_BY_ONE, 2, DQN),
+        slow(ONE_BY_ONE, 2, DQN),
     ],
     ids=["dqn", "workers", "ppo", "shift", "minigrid", "sb3", "gymnasium"],
 )
@@ -158,8 +158,8 @@ def test_runs_do_not_depend_on_the_number_of_workers(
 @pytest.mark.parametrize(
     ("task", "before", "after"),
     [
-        ("dacrl/DQN-CartPole-v0", 1, 2),
-        ("dacrl/DQN-CartPole-v0", 2, 1),
+        slow("dacrl/DQN-CartPole-v0", 1, 2),
+        slow("dacrl/DQN-CartPole-v0", 2, 1),
         (ONE_BY_ONE, 2, 3),
     ],
     ids=["to workers", "from workers", "gymnasium"],
@@ -365,7 +365,7 @@ def test_a_worker_that_dies_again_and_again_is_given_up(trouble: Any) -> None:
 @pytest.mark.parametrize(
     ("reward", "kind", "message"),
     [
-        (fails, ArithmeticError, "no reward today"),
+        slow(fails, ArithmeticError, "no reward today"),
         (fails_badly, RuntimeError, "UnpicklableError"),
     ],
 )

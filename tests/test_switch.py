@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import slow
 from dacrl_env.baselines.freeze_when_good import FreezeWhenGood
 from dacrl_env.baselines.race import Race, default_candidate
 from dacrl_env.baselines.search import go_on
@@ -104,7 +105,7 @@ def test_freezing_can_be_searched():
         SearchSpace(controlled[1:], family="freeze")
 
 
-@pytest.mark.parametrize("family", ["freeze", "switch"])
+@pytest.mark.parametrize("family", [slow("freeze"), "switch"])
 def test_searching_runs_what_the_policy_does(family):
     space = switch_space(family)
     trials = Trials(CARTPOLE, 40_000, 0, Race(), **SHORT)

@@ -13,6 +13,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from cases import slow
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
 import dacrl_env
@@ -82,7 +83,7 @@ def run(kind: str, seed: int, steps: int) -> bytes:
     return np.stack(seen).tobytes()
 
 
-@pytest.mark.parametrize("kinds", [*KINDS, ("dqn", "sb3 dqn", "ppo")])
+@pytest.mark.parametrize("kinds", [*map(slow, KINDS), ("dqn", "sb3 dqn", "ppo")])
 def test_the_same_bits_as_alone(kinds: Any) -> None:
     kinds = (kinds,) * 3 if isinstance(kinds, str) else kinds
     # one leaves while others are still at it
@@ -244,7 +245,7 @@ def test_a_child_does_not_inherit_what_another_thread_was_doing(
 # -- numpy's error state ----------------------------------------------------------
 
 
-@pytest.mark.parametrize("state", ["raise", "warn"])
+@pytest.mark.parametrize("state", ["raise", slow("warn")])
 @pytest.mark.parametrize("kind", KINDS)
 def test_numpys_error_state_changes_nothing(kind: str, state: Any) -> None:
     expected = run(kind, 0, 3)

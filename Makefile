@@ -18,11 +18,11 @@ test: $(READY)
 # RecordEpisodeStatistics counts members that restart in the same step only from 1.4 on
 LOWEST := .venv-lowest
 LOWEST_TESTS := import vector_env gymnasium_adapter report store snapshot sb3 sb3_learner \
-	dqn search gate controllers dacbench inner_envs
+	dqn search gate controllers dacbench
 
 test-lowest: $(LOWEST)/.ready
 	$(LOWEST)/bin/python -m pytest -n 2 $(LOWEST_TESTS:%=tests/test_%.py) \
-		tests/kernels tests/algorithms/test_definitions.py --deselect \
+		tests/inner_envs tests/kernels tests/algorithms/test_definitions.py --deselect \
 		tests/test_vector_env.py::test_episode_statistics_wrapper
 
 $(LOWEST)/.ready: pyproject.toml constraints-lowest.txt

@@ -43,6 +43,7 @@ from dacrl_env import checks
 from dacrl_env.actions import check_names
 from dacrl_env.evaluation import evaluate, suitable_options
 from dacrl_env.integrations.sb3 import to_sb3
+from dacrl_env.isolation import globals_kept
 from dacrl_env.learners.sb3 import random_state
 from dacrl_env.locks import journal_lock
 from dacrl_env.policies import METHODS, Cost, Fitted, from_json, to_json
@@ -86,7 +87,7 @@ class Outer:
         trials: how many trials, evenly spread, the last at the end.
         trial_share: of the budget, at most, that trials may take; where it pays for
             none, the last network is returned untried.
-        num_workers: processes that train the population; no result depends on it.
+        num_threads: members that are trained at a time; no result depends on it.
 
     Raises:
         ValueError: values out of range.
@@ -102,12 +103,12 @@ class Outer:
     trial_runs: int = 32
     trials: int = 8
     trial_share: float = 0.25
-    num_workers: int = 1
+    num_threads: int = 1
 
     def __post_init__(self) -> None:
         if self.objective not in ("final", "auc"):
             raise ValueError(f"unknown objective {self.objective!r}; valid: final, auc")
-        for name in ("population", "history", "trial_runs", "trials", "num_workers"):
+        for name in ("population", "history", "trial_runs", "trials", "num_threads"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(
@@ -143,9 +144,9 @@ class Outer:
         torch.set_num_threads(1)
         try:
             # Stable-Baselines3 draws from the global generators
-            with alone, random_state.globals_kept():
+            with alone, globals_kept():
                 training = _Training(
-                    replace(self, num_workers=1) if is_rehearsal() else self,
+                    replace(self, num_threads=1) if is_rehearsal() else self,
                     task,
                     budget,
                     seed,
@@ -317,7 +318,7 @@ class _Training:
         envs = PopulationEnv(
             task,
             method.population,
-            num_workers=method.num_workers,
+            num_threads=method.num_threads,
             split="tuning",
             reward=method.reward,
             **self.options,

@@ -42,9 +42,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dacrl_env.actions import check_names, check_range
-from dacrl_env.learners import adam, dqn, ppo, replay
+from dacrl_env.algorithms import dqn, ppo
+from dacrl_env.isolation import inner_context
+from dacrl_env.kernels.adam import BETA_1, BETA_2
+from dacrl_env.learners.dqn import DQN
+from dacrl_env.learners.ppo import PPO
 from dacrl_env.policies import needs
-from dacrl_env.population import inner_context
 from dacrl_env.vector_env import PopulationEnv
 
 Floats = NDArray[np.float64]
@@ -159,9 +162,9 @@ class MetaGradients:
         """Adam's step of some members, within the ranges."""
         g = gradients[use]
         self.steps[use] += 1
-        self.mean[use] += (1 - adam.BETA_1) * (g - self.mean[use])
+        self.mean[use] += (1 - BETA_1) * (g - self.mean[use])
         self.square[use] += (1 - _BETA) * (np.square(g) - self.square[use])
-        mean = self.mean[use] / (1 - adam.BETA_1 ** self.steps[use])
+        mean = self.mean[use] / (1 - BETA_1 ** self.steps[use])
         square = self.square[use] / (1 - _BETA ** self.steps[use])
         moved = self.units[use] - self.meta_step * mean / (np.sqrt(square) + _EPSILON)
         self.units[use] = np.clip(moved, self.low, self.high)
@@ -172,32 +175,30 @@ class MetaGradients:
         Args:
             live: ``(P,)`` members whose run pays for rollouts.
         """
-        learner = self.envs.population.learner
-        units = torch.from_numpy(self.units).to(learner.device, torch.float32)
+        learner: Any = self.envs.population.learner
+        units = torch.from_numpy(self.units).float()
         with inner_context():
-            if isinstance(learner, dqn.DQN):
+            if isinstance(learner, DQN):
                 objective = self._dqn(learner)
             else:
                 objective = self._ppo(learner, live)
             found = torch.func.grad(lambda u: objective(u).sum())(units)
-        return found.double().cpu().numpy()
+        return found.double().numpy()
 
-    def _dqn(self, learner: dqn.DQN) -> Callable[[Tensor], Tensor]:
+    def _dqn(self, learner: DQN) -> Callable[[Tensor], Tensor]:
         state = self.envs.population.state.learner
         both = probe.replay_batch(self.envs, _SAMPLES + _HELD_OUT)
         return partial(
             dqn_objective,
             learner=learner,
-            parameters=state.parameters,
-            target=state.target,
+            parameters=probe.parameters(self.envs),
+            target=torch.from_numpy(state.target),
             batch=_part(both, slice(_SAMPLES)),
             held_out=_part(both, slice(_SAMPLES, None)),
             optimiser=self._optimiser(dqn.ADAM_EPSILON),
         )
 
-    def _ppo(
-        self, learner: ppo.PPO, live: NDArray[np.bool_]
-    ) -> Callable[[Tensor], Tensor]:
+    def _ppo(self, learner: PPO, live: NDArray[np.bool_]) -> Callable[[Tensor], Tensor]:
         values = probe.applied(self.envs)
         reference = {
             name: values[name] if value is None else np.full(len(live), value)
@@ -208,13 +209,13 @@ class MetaGradients:
             ppo_objective,
             learner=learner,
             names=self.names,
-            parameters=self.envs.population.state.learner.parameters,
+            parameters=probe.parameters(self.envs),
             first=first,
             second=second,
             fixed={n: _column(values[n]) for n in ("gamma", "gae_lambda")},
             reference={n: _column(x) for n, x in reference.items()},
             rate=_column(values["learning_rate"]),
-            coefficients=probe.coefficients(learner, values),
+            coefficients=probe.coefficients(values),
             optimiser=self._optimiser(ppo.ADAM_EPSILON),
         )
 
@@ -222,37 +223,37 @@ class MetaGradients:
         state = self.envs.population.state.learner
         max_norm = probe.applied(self.envs)["max_grad_norm"]
         steps = _column(state.gradient_steps)
-        return Optimiser(
-            state.adam.mean, state.adam.square, steps, _column(max_norm), epsilon
-        )
+        moments = torch.from_numpy(state.mean), torch.from_numpy(state.square)
+        return Optimiser(*moments, steps, _column(max_norm), epsilon)
 
 
 def dqn_objective(
     units: Tensor,
-    learner: dqn.DQN,
+    learner: DQN,
     parameters: Tensor,
     target: Tensor,
-    batch: replay.Batch,
-    held_out: replay.Batch,
+    batch: dqn.Batch,
+    held_out: dqn.Batch,
     optimiser: Optimiser,
 ) -> Tensor:
     """Loss ``(P,)`` on held-out transitions after an update with ``units`` (log α)."""
-    gradient = torch.func.grad(lambda p: learner.loss(p, target, batch).sum())
+    loss = partial(probe.dqn_loss, learner)
+    gradient = torch.func.grad(lambda p: loss(p, target, batch).sum())
     updated = update(parameters, gradient(parameters), units.exp(), optimiser)
-    return learner.loss(updated, target, held_out)
+    return loss(updated, target, held_out)
 
 
 def ppo_objective(
     units: Tensor,
-    learner: ppo.PPO,
+    learner: PPO,
     names: tuple[str, ...],
     parameters: Tensor,
-    first: ppo.Rollout,
-    second: ppo.Rollout,
+    first: probe.Rollout,
+    second: probe.Rollout,
     fixed: Mapping[str, Tensor],
     reference: Mapping[str, Tensor],
     rate: Tensor,
-    coefficients: ppo.Coefficients,
+    coefficients: probe.Coefficients,
     optimiser: Optimiser,
 ) -> Tensor:
     """Minus the policy objective ``(P,)`` after an update with ``units`` ``(P, k)``.
@@ -278,64 +279,52 @@ def ppo_objective(
     if "learning_rate" in columns:
         rate = columns["learning_rate"].exp()
     batch = _batch(learner, first, tuned)
-    gradient = torch.func.grad(
-        lambda p: learner.loss(p, batch, coefficients).sum(),
-    )
+    loss = partial(probe.ppo_loss, learner)
+    gradient = torch.func.grad(lambda p: loss(p, batch, coefficients).sum())
     updated = update(parameters, gradient(parameters), rate, optimiser)
     nothing = torch.zeros_like(coefficients.clip_range)
     policy_alone = coefficients._replace(ent_coef=nothing, vf_coef=nothing)
-    return learner.loss(updated, _batch(learner, second, reference), policy_alone)
+    return loss(updated, _batch(learner, second, reference), policy_alone)
 
 
-def _batch(
-    learner: ppo.PPO, part: ppo.Rollout, tuned: Mapping[str, Tensor]
-) -> ppo.Batch:
-    advantages = probe.advantages_of(*probe.tensors(part), **tuned)
+def _batch(learner: PPO, part: probe.Rollout, tuned: Mapping[str, Tensor]) -> ppo.Batch:
+    advantages = probe.advantages_of(part, tuned["gamma"], tuned["gae_lambda"])
     return probe.flat(learner, part, advantages, advantages + part.values)
 
 
 def update(parameters: Tensor, gradients: Tensor, rate: Tensor, o: Optimiser) -> Tensor:
-    """Parameters after one clipped step of Adam, as in `adam.step`; differentiable."""
+    """Parameters after one clipped step of Adam, as in training; differentiable."""
     norms = (gradients.square().sum(1, keepdim=True) + _TINY).sqrt()
     g = gradients * (o.max_norm / (norms + 1e-6)).clamp(max=1.0)
     steps = o.steps + 1
-    mean = o.mean + (1 - adam.BETA_1) * (g - o.mean)
-    square = adam.BETA_2 * o.square + (1 - adam.BETA_2) * g.square()
-    corrected = mean / (1 - adam.BETA_1**steps)
-    root = ((square + _TINY) / (1 - adam.BETA_2**steps)).sqrt()
+    mean = o.mean + (1 - BETA_1) * (g - o.mean)
+    square = BETA_2 * o.square + (1 - BETA_2) * g.square()
+    corrected = mean / (1 - BETA_1**steps)
+    root = ((square + _TINY) / (1 - BETA_2**steps)).sqrt()
     return parameters - rate * corrected / (root + o.epsilon)
 
 
-def halves(r: ppo.Rollout) -> tuple[ppo.Rollout, ppo.Rollout]:
+def halves(r: probe.Rollout) -> tuple[probe.Rollout, probe.Rollout]:
     """The first and the second half of the steps.
 
     Raises:
         ValueError: there is only one.
     """
-    T = len(r.rewards)
+    T = r.values.shape[-1]
     if T < 2:
         raise ValueError("meta-gradients need a rollout_length of at least 2")
-
-    def part(steps: slice, last: Tensor) -> ppo.Rollout:
-        return ppo.Rollout(
-            observations=r.observations[:, :, steps],
-            actions=r.actions[:, :, steps],
-            log_probs=r.log_probs[:, :, steps],
-            values=r.values[:, :, steps],
-            last=last,
-            rewards=r.rewards[steps],
-            going_on=r.going_on[steps],
-        )
-
     # where an episode ends with the first half, what follows does not count anyway
-    following = r.values[:, :, T // 2]
-    return part(slice(T // 2), following), part(slice(T // 2, None), r.last)
+    lasts = r.values[:, :, T // 2], r.last
+    parts = (slice(T // 2), slice(T // 2, None))
+    first, second = (
+        probe.Rollout(*(x[:, :, steps] if x is not r.last else last for x in r))
+        for steps, last in zip(parts, lasts, strict=True)
+    )
+    return first, second
 
 
-def _part(batch: replay.Batch, which: slice) -> replay.Batch:
-    part = replay.Batch(*(x[:, which] for x in batch))
-    share = 1 / part.weights.shape[1]
-    return part._replace(weights=torch.full_like(part.weights, share))
+def _part(batch: dqn.Batch, which: slice) -> dqn.Batch:
+    return dqn.Batch(*(x[:, which] for x in batch))
 
 
 def _column(values: NDArray[Any]) -> Tensor:

@@ -29,9 +29,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dacrl_env.actions import check_names, check_range
-from dacrl_env.learners import blocks, ppo
+from dacrl_env.algorithms import ppo
+from dacrl_env.isolation import inner_context
 from dacrl_env.learners.dqn import DQN
-from dacrl_env.population import inner_context
 from dacrl_env.vector_env import PopulationEnv
 
 Floats = NDArray[np.float64]
@@ -114,17 +114,18 @@ def estimates(envs: PopulationEnv, live: NDArray[np.bool_]) -> tuple[Floats, Flo
         live: ``(P,)`` members whose run pays for rollouts.
     """
     learner, state = envs.population.learner, envs.population.state.learner
+    loss: Loss
     with inner_context():
         if isinstance(learner, DQN):
-            batch = parts(probe.replay_batch(envs, _SAMPLES))
-            target = state.target.repeat_interleave(PARTS, 0)
-            loss = partial(learner.loss, target=target, batch=batch)
+            cuts = parts(probe.replay_batch(envs, _SAMPLES))
+            target = torch.from_numpy(state.target).repeat_interleave(PARTS, 0)
+            loss = partial(probe.dqn_loss, learner, target=target, batch=cuts)
         else:
-            batch = parts(_shuffled(envs, _rollout_batch(envs, live)))
-            own = probe.coefficients(learner, probe.applied(envs))
-            c = ppo.Coefficients(*(x.repeat_interleave(PARTS, 0) for x in own))
-            loss = partial(learner.loss, batch=batch, c=c)
-        return noise(loss, state.parameters, batch.weights.shape[1])
+            cuts = parts(_shuffled(envs, _rollout_batch(envs, live)))
+            own = probe.coefficients(probe.applied(envs))
+            c = probe.Coefficients(*(x.repeat_interleave(PARTS, 0) for x in own))
+            loss = partial(probe.ppo_loss, learner, batch=cuts, c=c)
+        return noise(loss, probe.parameters(envs), cuts.observations.shape[1])
 
 
 def noise(loss: Loss, parameters: Tensor, size: int) -> tuple[Floats, Floats]:
@@ -141,28 +142,28 @@ def noise(loss: Loss, parameters: Tensor, size: int) -> tuple[Floats, Floats]:
 
 def parts(batch: Any) -> Any:
     """A batch ``(P, B, …)`` as ``(P · PARTS, B // PARTS, …)``, the rest left out."""
-    size = batch.weights.shape[1] // PARTS
+    size = batch.observations.shape[1] // PARTS
 
     def cut(x: Tensor) -> Tensor:
         return x[:, : size * PARTS].unflatten(1, (PARTS, size)).flatten(0, 1)
 
-    cuts = type(batch)(*(cut(x) for x in batch))
-    return cuts._replace(weights=torch.full_like(cuts.weights, 1 / size))
+    return type(batch)(*(cut(x) for x in batch))
 
 
 def _rollout_batch(envs: PopulationEnv, live: NDArray[np.bool_]) -> ppo.Batch:
     learner, values = envs.population.learner, probe.applied(envs)
     r = probe.rollout(envs, live)
     gamma, decay = (
-        blocks.column(values[name], learner.device) for name in ("gamma", "gae_lambda")
+        torch.from_numpy(values[name][:, None]).float()
+        for name in ("gamma", "gae_lambda")
     )
-    advantages = probe.advantages_of(*probe.tensors(r), gamma, decay)
+    advantages = probe.advantages_of(r, gamma, decay)
     return probe.flat(learner, r, advantages, advantages + r.values)
 
 
 def _shuffled(envs: PopulationEnv, batch: ppo.Batch) -> ppo.Batch:
     """Samples in random order, as PPO's minibatches are: neighbours are alike."""
-    P, B = batch.weights.shape[:2]
+    P, B = batch.log_probs.shape
     order = torch.from_numpy(probe.words(envs, B).argsort(-1))
     members = torch.arange(P)[:, None]
     return ppo.Batch(*(x[members, order] for x in batch))

@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dacrl_env.isolation import inner_context
 from dacrl_env.policies import Fitted
-from dacrl_env.population import inner_context
 from dacrl_env.store import Store
 from dacrl_env.tasks import Task
 from dacrl_env.trials import Observed, Trials, check_objective

@@ -7,7 +7,7 @@ evaluation steps; gradients that a policy computes are in no account.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,11 +15,33 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dacrl_env import snapshot
-from dacrl_env.learners import blocks, ppo, replay, streams
+from dacrl_env.algorithms import dqn, ppo
+from dacrl_env.learners import streams
 from dacrl_env.learners.dqn import DQN
+from dacrl_env.learners.ppo import PPO
 from dacrl_env.vector_env import PopulationEnv
 
 Values = dict[str, NDArray[np.float64]]  # hyperparameter name -> (P,)
+
+
+class Rollout(NamedTuple):
+    """What T steps of the P × N inner environments gave."""
+
+    observations: Tensor  # (P, N, T, D) as the policy saw them
+    actions: Tensor  # (P, N, T) int64, or (P, N, T, A)
+    log_probs: Tensor  # (P, N, T) when acting
+    values: Tensor  # (P, N, T) when acting
+    last: Tensor  # (P, N) values after the rollout
+    rewards: Tensor  # (P, N, T) with the bootstrap of truncated episodes
+    going_on: Tensor  # (P, N, T) 0 where an episode ended
+
+
+class Coefficients(NamedTuple):
+    """Hyperparameters of PPO's loss, ``(P,)`` each."""
+
+    clip_range: Tensor
+    ent_coef: Tensor
+    vf_coef: Tensor
 
 
 def check(envs: PopulationEnv) -> None:
@@ -30,12 +52,12 @@ def check(envs: PopulationEnv) -> None:
             copied and cannot be.
     """
     learner = envs.population.learner
-    if not isinstance(learner, DQN | ppo.PPO):
+    if not isinstance(learner, DQN | PPO):
         raise ValueError(
             f"a {type(learner).__name__} has no differentiable loss; policies that "
             "look at gradients need the learners dqn or ppo, not sgd or sb3"
         )
-    if isinstance(learner, ppo.PPO):
+    if isinstance(learner, PPO):
         try:
             snapshot.objects(envs.population.state.learner)
         except snapshot.SnapshotNotSupported as error:
@@ -62,16 +84,31 @@ def words(envs: PopulationEnv, lanes: int) -> streams.UInts:
     return streams.bits(envs.policy_keys, steps, lanes)
 
 
-def replay_batch(envs: PopulationEnv, size: int) -> replay.Batch:
-    """Transitions of every member from its replay."""
-    population = envs.population
-    batch: replay.Batch = population.learner.probe(
-        population.state.learner, applied(envs), words(envs, size)
-    )
-    return batch
+def parameters(envs: PopulationEnv) -> Tensor:
+    """Of all members ``(P, row)``: those they train with, not copies."""
+    return torch.from_numpy(envs.population.state.learner.parameters)
 
 
-def rollout(envs: PopulationEnv, charged: NDArray[np.bool_]) -> ppo.Rollout:
+def replay_batch(envs: PopulationEnv, size: int) -> dqn.Batch:
+    """Transitions of every member from its replay, ``(P, size)``."""
+    learner: Any = envs.population.learner  # DQN
+    state = envs.population.state.learner
+    arrays = learner.probe(state, applied(envs), envs.policy_keys, size)
+    return dqn.Batch(*map(torch.from_numpy, arrays))
+
+
+def dqn_loss(learner: DQN, rows: Tensor, target: Tensor, batch: dqn.Batch) -> Tensor:
+    """Loss ``(P,)`` of parameters ``(P, row)``; differentiable."""
+    fixed = learner.fixed
+    return dqn.loss(fixed.net, rows, target, batch, fixed.double_q)
+
+
+def ppo_loss(learner: PPO, rows: Tensor, batch: ppo.Batch, c: Coefficients) -> Tensor:
+    """Loss ``(P,)`` of parameters ``(P, row)``; differentiable."""
+    return ppo.loss(learner.fixed, rows, batch, *c)
+
+
+def rollout(envs: PopulationEnv, charged: NDArray[np.bool_]) -> Rollout:
     """One rollout of every member, in copies of its inner environments.
 
     They go on from where they are, with random numbers of their own.
@@ -80,7 +117,8 @@ def rollout(envs: PopulationEnv, charged: NDArray[np.bool_]) -> ppo.Rollout:
         envs: running PPO.
         charged: ``(P,)`` members whose run pays for the steps.
     """
-    population, learner = envs.population, envs.population.learner
+    population = envs.population
+    learner: Any = population.learner  # PPO
     state = copied(envs)
     state.keys = words(envs, len(streams.PURPOSES))
     N, T = learner.config.num_inner_envs, learner.config.rollout_length
@@ -88,93 +126,67 @@ def rollout(envs: PopulationEnv, charged: NDArray[np.bool_]) -> ppo.Rollout:
     if hasattr(state.envs, "lifetime"):
         # where physics will change, a copy must not be the first to know
         state.envs.lifetime = np.maximum(state.envs.lifetime - T, 0)
-    result: ppo.Rollout = learner.probe(state, applied(envs))
+    made = learner.probe(state, applied(envs))
     population.state.eval_steps[charged] += N * T
-    return result
+    actions = torch.from_numpy(made.actions)
+    return Rollout(
+        observations=torch.from_numpy(made.observations[:, :, :T]),
+        actions=actions if learner.fixed.continuous else actions[..., 0].long(),
+        log_probs=torch.from_numpy(made.columns[:, ppo.LOG_PROB]),
+        values=torch.from_numpy(made.values[..., :T]),
+        last=torch.from_numpy(made.values[..., T]),
+        rewards=torch.from_numpy(made.rewards),
+        going_on=torch.from_numpy(made.going_on),
+    )
 
 
 def copied(envs: PopulationEnv) -> Any:
     """A copy of the learner's state, environment objects included."""
     arrays = envs.snapshot().arrays
-
-    def copy(name: str, leaf: Any) -> Any:
-        array = arrays[f"learner.{name}"]
-        if isinstance(leaf, Tensor):
-            return torch.from_numpy(array).to(leaf.device)
-        return array
-
     state = snapshot.take_rows(envs.population.state.learner, slice(None))
-    snapshot.replace_leaves(state, copy)
+    snapshot.replace_leaves(state, lambda name, _: arrays[f"learner.{name}"])
     return state
 
 
-def coefficients(learner: ppo.PPO, values: Values) -> ppo.Coefficients:
-    """Of the members' losses ``(P, 1, 1)``."""
-    names = ppo.Coefficients._fields
-    columns = (blocks.column(values[name], learner.device) for name in names)
-    return ppo.Coefficients(*(column[..., None] for column in columns))
+def coefficients(values: Values) -> Coefficients:
+    """Of the members' losses."""
+    names = Coefficients._fields
+    return Coefficients(*(torch.from_numpy(values[n]).float() for n in names))
 
 
-def flat(
-    learner: ppo.PPO, part: ppo.Rollout, advantages: Tensor, returns: Tensor
-) -> ppo.Batch:
+def flat(learner: PPO, part: Rollout, advantages: Tensor, returns: Tensor) -> ppo.Batch:
     """All steps of a rollout as one minibatch; advantages and returns ``(P, N, T)``."""
-
-    def column(x: Tensor) -> Tensor:
-        return x.flatten(1, 2)[..., None]
-
-    weights = torch.full_like(column(part.values), 1 / part.values[0].numel())
     chosen = advantages.flatten(1, 2)
-    if learner.config.normalize_advantages:
-        n = torch.full_like(chosen[:, :1], chosen.shape[1])
-        chosen = ppo.normalised(chosen, weights[..., 0], n)
-    actions = part.actions.flatten(1, 2)
+    if learner.config.normalize_advantages and chosen.shape[1] > 1:
+        centred = chosen - chosen.mean(1, keepdim=True)
+        chosen = centred / (chosen.std(1, keepdim=True) + 1e-8)
     return ppo.Batch(
         observations=part.observations.flatten(1, 2),
-        actions=actions if learner.continuous else actions.long(),
-        log_probs=column(part.log_probs),
-        advantages=chosen[..., None],
-        returns=column(returns),
-        values=column(part.values),
-        weights=weights,
+        actions=part.actions.flatten(1, 2),
+        log_probs=part.log_probs.flatten(1, 2),
+        advantages=chosen,
+        returns=returns.flatten(1, 2),
+        values=part.values.flatten(1, 2),
     )
 
 
-def tensors(r: ppo.Rollout) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Rewards, whether episodes go on, values and last ones: for `advantages_of`."""
-    device = r.values.device
-    rewards, going_on = (
-        torch.from_numpy(x).to(device) for x in (r.rewards, r.going_on)
-    )
-    return rewards, going_on, r.values, r.last
+def advantages_of(part: Rollout, gamma: Tensor, gae_lambda: Tensor) -> Tensor:
+    """Generalised advantages ``(P, N, T)``, differentiable.
 
-
-def advantages_of(
-    rewards: Tensor,
-    going_on: Tensor,
-    values: Tensor,
-    last: Tensor,
-    gamma: Tensor,
-    gae_lambda: Tensor,
-) -> Tensor:
-    """Generalised advantages ``(P, N, T)``, differentiable in all but ``going_on``.
-
-    Schulman et al. 2016; what PPO computes, see its ``_advantages``.
+    Schulman et al. 2016; what PPO computes, see :mod:`dacrl_env.algorithms.ppo`.
 
     Args:
-        rewards: ``(T, P, N)``, the bootstrap of truncated episodes included.
-        going_on: ``(T, P, N)``, 0 where an episode ended.
-        values: ``(P, N, T)``.
-        last: ``(P, N)`` values after the rollout.
+        part: a rollout, or some of its steps.
         gamma: ``(P, 1)``.
         gae_lambda: ``(P, 1)``.
     """
     decay = gamma * gae_lambda
-    advantage, following, result = torch.zeros_like(last), last, []
-    for t in range(len(rewards) - 1, -1, -1):
-        value = values[..., t]
-        delta = rewards[t] + gamma * following * going_on[t] - value
-        advantage = delta + decay * going_on[t] * advantage
+    advantage, following = torch.zeros_like(part.last), part.last
+    result = []
+    for t in range(part.values.shape[-1] - 1, -1, -1):
+        value, goes_on = part.values[..., t], part.going_on[..., t]
+        delta = part.rewards[..., t] + gamma * following * goes_on - value
+        advantage = delta + decay * goes_on * advantage
         result.append(advantage)
         following = value
     return torch.stack(result[::-1], -1)

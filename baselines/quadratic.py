@@ -40,7 +40,8 @@ class Optimal:
     ) -> NDArray[Any]:
         """Actions ``(P, 1)``."""
         population = self.envs.population
-        rates = population.learner.optimal_learning_rate(population.state.learner)
+        learner: Any = population.learner  # of the quadratic
+        rates = learner.optimal_learning_rate(population.state.learner)
         h = population.settings.controlled[0]
         return self.envs.to_actions({"learning_rate": np.clip(rates, h.low, h.high)})
 

@@ -1,7 +1,7 @@
 """Two files of figures side by side: ``python -m dacrl_env.benchmarks.compare A B``.
 
 Figures of different machines, or of different times of a shared one, say little by
-themselves: look at the ratios to Stable-Baselines3 and to the limit of the machine,
+themselves: look at the ratios to Stable-Baselines3 and to the peak of the core,
 which were measured in the same run.
 """
 
@@ -12,8 +12,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-_NAMES = ("task", "workload", "program", "P", "workers")  # what a row is about
-_FIGURES = ("steps_per_second", "ratio", "share_of_limit")
+_NAMES = ("task", "workload", "program", "P", "threads")  # what a row is about
+_FIGURES = ("steps_per_second", "ratio", "share_of_peak")
 
 
 def compare(before: dict[str, Any], after: dict[str, Any]) -> list[dict[str, Any]]:
@@ -51,7 +51,7 @@ def _about(row: dict[str, Any]) -> tuple[str, ...]:
 def render(rows: list[dict[str, Any]]) -> str:
     """The comparison as a Markdown table."""
     titles = {"steps_per_second": "member-steps/s", "ratio": "× peer"}
-    heads = [titles.get(name, "share of the limit") for name in _FIGURES]
+    heads = [titles.get(name, "share of the peak") for name in _FIGURES]
     lines = [
         f"| measurement | {' | '.join(heads)} |",
         f"| --- |{' ---: |' * len(heads)}",

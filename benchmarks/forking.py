@@ -8,7 +8,6 @@ from time import process_time
 from typing import Any
 
 import numpy as np
-import torch
 
 from dacrl_env.registration import get_task
 from dacrl_env.vector_env import PopulationEnv
@@ -43,19 +42,14 @@ def measure(
             f"{list(populations)}, {repeats}"
         )
     rows = []
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with one_core():
-            for P in populations:
-                rows += _measure(task, P, repeats)
-    finally:
-        torch.set_num_threads(threads)
+    with one_core():
+        for P in populations:
+            rows += _measure(task, P, repeats)
     return {"repeats": repeats, "versions": versions(), "rows": rows}
 
 
 def _measure(task: str, P: int, repeats: int) -> list[dict[str, Any]]:
-    env = PopulationEnv(task, P, action_mode="continuous")
+    env = PopulationEnv(task, P, num_threads=1, action_mode="continuous")
     env.reset(seed=0)
     middle = np.zeros((P, len(env.settings.controlled)))
     steps: list[float] = []

@@ -1,13 +1,15 @@
 """Where the time of a training run goes: shares by phase, task by task.
 
 Whole decisions of a population with the task's default settings are timed, evaluations
-included, on one core. The learners know nothing of it: the methods and functions that a
-phase consists of are replaced by timed ones during the measurement only.
+included, on one core. Compiled code is one phase: nothing can be seen inside of it. The
+learners know nothing of the measurement: the methods that a phase consists of are
+replaced by timed ones meanwhile.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib.util
 import math
 import time
 from collections import defaultdict
@@ -17,41 +19,23 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from dacrl_env.inner_envs.batched import BatchedEnv
-from dacrl_env.learners import adam
+from dacrl_env.inner_envs.gymnasium_adapter import needs_box2d
 from dacrl_env.population import Population
-from dacrl_env.registration import BATCHED_ENVS, TASKS, get_task, make_inner_env
+from dacrl_env.registration import TASKS, get_task
 from dacrl_env.vector_env import PopulationEnv
 
 from .throughput import one_core, versions
 
-ACT, ENVIRONMENT, SAMPLE = "act", "environment", "sample"
-GRADIENT, OPTIMISER = "gradient", "optimiser"
+TRAINING, ENVIRONMENT = "training", "environment"
 EVALUATION, REPORT, OTHER = "evaluation", "report", "other"
 PHASES = {
-    ACT: "networks forward and choice of actions, in training",
-    ENVIRONMENT: "steps of the inner environments, in training",
-    SAMPLE: "minibatches gathered from replay or rollout",
-    GRADIENT: "loss, forward and backward",
-    OPTIMISER: "clipping and Adam",
+    TRAINING: "acting and learning, and steps of environments that are compiled",
+    ENVIRONMENT: "steps of inner environments by Python, in training",
     EVALUATION: "what policies see",
     REPORT: "what policies are judged on; off by default",
-    OTHER: "the rest: writing the replay, targets, advantages, signals, bookkeeping",
+    OTHER: "the rest: actions, signals, features, infos",
 }
 SKIPPED = 0.05  # of the run: the first decisions, in which updates begin
-
-# A learner has those of these methods that fit its algorithm.
-_METHODS = {
-    "_exploration": ACT,
-    "_draws": ACT,
-    "_observe": ACT,
-    "_act": ACT,
-    "_values": ACT,
-    "_minibatches": SAMPLE,
-    "_batch": SAMPLE,
-    "_loss_and_gradient": GRADIENT,
-    "signals": OTHER,  # a probe, though it samples and asks the networks as updates do
-}
 _MISSING = object()
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -91,11 +75,17 @@ class PhaseTimer:
         self._path, self._since = path, now
 
     def totals(self) -> dict[str, float]:
-        """Seconds of every one of `PHASES`, up to now; the outermost phase counts."""
+        """Seconds of every one of `PHASES`, up to now.
+
+        Steps of environments in training are a phase of their own; those in evaluations
+        and reports belong to these.
+        """
         self._turn(self._path)
         result = dict.fromkeys(PHASES, 0.0)
         for path, seconds in self.seconds.items():
-            result[path[0] if path else OTHER] += seconds
+            training = path[:1] == (TRAINING,)
+            phase = path[-1] if training else path[0] if path else OTHER
+            result[phase] += seconds
         return result
 
     def anywhere(self, phase: str) -> float:
@@ -105,11 +95,7 @@ class PhaseTimer:
 
 @contextmanager
 def instrumented(population: Population) -> Iterator[PhaseTimer]:
-    """Time a population's phases; everything is as before afterwards.
-
-    The optimiser is shared by all learners of the process: meanwhile no other
-    population should train.
-    """
+    """Time a population's phases; everything is as before afterwards."""
     timer = PhaseTimer()
     replaced: list[tuple[Any, str, Any]] = []
     try:
@@ -127,29 +113,24 @@ def instrumented(population: Population) -> Iterator[PhaseTimer]:
 
 def _boundaries(population: Population) -> list[tuple[Any, str, str]]:
     """Owner, name and phase of all that is timed."""
-    learner, state = population.learner, population.state.learner
-    eval_env = getattr(learner, "eval_env", None)
-    wanted = [
+    learner = population.learner
+    return [
         (population, "_evaluate", EVALUATION),
         (population, "_report", REPORT),
-        *((learner, name, phase) for name, phase in _METHODS.items()),
-        (population.env, "step", ENVIRONMENT),
-        (eval_env, "step", ENVIRONMENT),
-        (getattr(state, "replay", None), "sample", SAMPLE),
-        (adam, "clip_norm", OPTIMISER),
-        (adam, "step", OPTIMISER),
+        (learner, "train", TRAINING),
+        *(
+            (env, name, ENVIRONMENT)
+            for env in (population.env, getattr(learner, "eval_env", None))
+            for name in ("step", "advance")
+            if hasattr(env, name)
+        ),
     ]
-    return [entry for entry in wanted if hasattr(entry[0], entry[1])]
 
 
-def batched_tasks() -> list[str]:
-    """Ids of the tasks whose inner environments are batched."""
-    return [
-        task.id
-        for task in TASKS.values()
-        if task.inner_env in BATCHED_ENVS
-        and isinstance(make_inner_env(task), BatchedEnv)
-    ]
+def available() -> list[str]:
+    """Ids of the tasks whose inner environments are installed."""
+    found = importlib.util.find_spec("Box2D") is not None
+    return [t.id for t in TASKS.values() if found or not needs_box2d(t.inner_env)]
 
 
 def measure(
@@ -161,7 +142,7 @@ def measure(
     """Shares of time by phase, of default runs under way.
 
     Args:
-        tasks: ids; None: `batched_tasks`.
+        tasks: ids; None: all that are `available`.
         populations: sizes P.
         seconds: of one measurement, at least; whole decisions are measured.
         **options: of the environments, see :func:`dacrl_env.settings.resolve`.
@@ -172,7 +153,7 @@ def measure(
     Raises:
         ValueError: an unknown task or option, sizes below one, no time, or no task.
     """
-    tasks = batched_tasks() if tasks is None else tasks
+    tasks = available() if tasks is None else tasks
     for task in tasks:
         get_task(task)
     if not tasks or min(populations, default=0) < 1 or not seconds > 0:
@@ -198,7 +179,7 @@ def measure_one(task: str, P: int, seconds: float, **options: Any) -> dict[str, 
         phase, and ``environments``, the share of all steps of environments, those in
         evaluations and reports included.
     """
-    env = PopulationEnv(task, P, action_mode="continuous", **options)
+    env = PopulationEnv(task, P, num_threads=1, action_mode="continuous", **options)
     population, s = env.population, env.settings
     env.reset(seed=0)
     default = np.zeros((P, len(s.controlled)))  # the middle of the box

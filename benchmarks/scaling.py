@@ -86,10 +86,10 @@ def _megabytes(task: str, P: int) -> float:
 
 
 def _train_once(pipe: Connection, task: str, P: int) -> None:
-    with suite.population(task, P, 1) as (run, state):
+    with suite.population(task, P, 1) as (run, env):
         run()
         # memory counts once it is written to, which takes a replay a whole run
-        for _, leaf in snapshot.leaves(state):
+        for _, leaf in snapshot.leaves(env.population.state):
             rows = np.asarray(leaf)
             for i in range(P):
                 rows[i] = rows[i].copy()

@@ -1,9 +1,10 @@
-"""Member-steps per second beside Stable-Baselines3 and the limit of the machine.
+"""Member-steps per second beside Stable-Baselines3 and the peak of the core.
 
 One core is pinned, torch has one thread, and the measurements take turns within one
 process, so that a change of the machine's speed meets all of them. A member-step is
 one training step of an inner environment of one member, updates included and
-evaluation excluded.
+evaluation excluded. The peak is measured, too: fused multiply-adds without anything
+else. Of it, products of actions and updates take the share that tables show.
 """
 
 from __future__ import annotations
@@ -12,60 +13,69 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dacrl_env.inner_envs.batched import BatchedEnv
-from dacrl_env.inner_envs.cartpole import CartPole
+from dacrl_env.inner_envs.env import ENVS
 from dacrl_env.learners import dqn, ppo, streams
-from dacrl_env.population import inner_context
 from dacrl_env.version import __version__
+
+from . import peak
 
 INNER_ENV = "CartPole-v1"
 LEARNING_STARTS = 100
 BUDGET = 50_000
 # PPO settings of the Stable-Baselines3 zoo for CartPole
 PPO_ENVS, PPO_STEPS, PPO_BATCH, PPO_EPOCHS = 8, 32, 256, 20
-SIZES = (4, 64, 64, 2)
 PEER = "Stable-Baselines3"
-LIMIT = "matrix products alone"
+NOTE = (
+    f"Peak: {peak.PEAK}, measured in the same turns. Of it, the products of actions "
+    "and updates."
+)
+STEPS = 500  # of a call, as between two decisions
 
 
 Program = Callable[[], int]  # does some work and returns how many member-steps
+Floats = NDArray[np.float64]
+Name = TypeVar("Name")
 
 
-def _workloads(populations: Sequence[int]) -> dict[str, dict[str, Program]]:
+class Work(NamedTuple):
+    """A program, and floating-point operations of a member-step where they are known.
+
+    Those that are asked for: matrix products of actions and updates.
+    """
+
+    run: Program
+    flops: float | None = None
+
+
+def _workloads(populations: Sequence[int]) -> dict[str, dict[str, Work]]:
     """Programs that do the same work, by workload and name."""
-    workloads: dict[str, dict[str, Program]] = {}
-    for frequency in (1, 4):
-        name = f"DQN, a gradient step per {frequency} steps"
-        workloads[name] = {
-            PEER: _stable_baselines3_dqn(frequency),
+    workloads = {
+        f"DQN, a gradient step per {frequency} steps": {
+            PEER: Work(_stable_baselines3_dqn(frequency)),
             **{f"P = {P}": _dqn(P, frequency) for P in populations},
-            LIMIT: matrix_products(SIZES, 64, 1, 2, frequency),
         }
-    mixed = _random_batch_sizes(64)
+        for frequency in (1, 4)
+    }
     workloads["DQN, random batch sizes, a gradient step per 4 steps"] = {
-        PEER: _stable_baselines3_dqn(4, mixed),
+        PEER: Work(_stable_baselines3_dqn(4, _random_batch_sizes(64))),
         **{
             f"P = {P}": _dqn(P, 4, batch_size=_random_batch_sizes(P))
             for P in populations
         },
     }
-    # actor and critic; one minibatch an epoch, so this many steps a gradient step
-    per_update = PPO_ENVS * PPO_STEPS / PPO_EPOCHS
     workloads["PPO, 8 × 32 steps, batch 256, 20 epochs"] = {
-        PEER: _stable_baselines3_ppo(),
+        PEER: Work(_stable_baselines3_ppo()),
         **{f"P = {P}": _ppo(P) for P in populations},
-        LIMIT: matrix_products(SIZES, PPO_BATCH, 2, 1, per_update),
     }
     return workloads
 
@@ -92,15 +102,11 @@ def measure(
             f"{populations}, {repeats}, {seconds}"
         )
     rows = []
-    with one_core() as core, inner_context():
-        for workload, programs in _workloads(populations).items():
-            rates: dict[str, list[float]] = {name: [] for name in programs}
-            for turn in range(repeats + 1):
-                for name, program in programs.items():
-                    speed = rate(program, seconds)
-                    if turn:  # the first turn warms up
-                        rates[name].append(speed)
-            limits = rates.pop(LIMIT, None)
+    with one_core() as core:
+        for workload, works in _workloads(populations).items():
+            rates, peaks = in_turns(
+                {name: work.run for name, work in works.items()}, repeats, seconds
+            )
             for name, values in rates.items():
                 rows.append(
                     {
@@ -110,7 +116,7 @@ def measure(
                         "lowest": min(values),
                         "highest": max(values),
                         "ratio": relative(values, rates[PEER]),
-                        "share_of_limit": relative(values, limits),
+                        "share_of_peak": share_of(values, works[name].flops, peaks),
                     }
                 )
     return {
@@ -123,11 +129,42 @@ def measure(
     }
 
 
+def in_turns(
+    programs: Mapping[Name, Program], repeats: int, seconds: float
+) -> tuple[dict[Name, list[float]], list[float]]:
+    """Steps per second of each program, and operations per second of the core.
+
+    A turn before those that count warms up.
+    """
+    rates: dict[Name, list[float]] = {name: [] for name in programs}
+    peaks, most = [], pinned(peak.program())
+    for turn in range(repeats + 1):
+        for name, program in programs.items():
+            speed = rate(program, seconds)
+            if turn:
+                rates[name].append(speed)
+        speed = rate(most, seconds)
+        if turn:
+            peaks.append(speed)
+    return rates, peaks
+
+
 def relative(values: Sequence[float], others: Sequence[float] | None) -> float | None:
     """Median of ratios turn by turn; None: there is nothing to compare with."""
     if others is None:
         return None
     return median(a / b for a, b in zip(values, others, strict=True))
+
+
+def share_of(
+    values: Sequence[float], flops: float | None, peaks: Sequence[float]
+) -> float | None:
+    """Share of the peak that some steps per second take; None: it is not known."""
+    return (
+        None
+        if flops is None
+        else flops * median(a / b for a, b in zip(values, peaks, strict=True))
+    )
 
 
 def share(value: float | None) -> str:
@@ -142,16 +179,16 @@ def render(result: dict[str, Any]) -> str:
         f"({', '.join(f'{k} {v}' for k, v in result['versions'].items())})",
         "",
         "| workload | program | member-steps/s | lowest – highest | "
-        f"× {PEER} | share of the limit |",
+        f"× {PEER} | share of the peak |",
         "| --- | --- | ---: | ---: | ---: | ---: |",
     ]
     lines += [
         f"| {row['workload']} | {row['program']} | {row['steps_per_second']:,.0f} | "
         f"{row['lowest']:,.0f} – {row['highest']:,.0f} | {row['ratio']:.1f} | "
-        f"{share(row['share_of_limit'])} |"
+        f"{share(row['share_of_peak'])} |"
         for row in result["rows"]
     ]
-    lines += ["", f"Limit: {LIMIT}, at the shapes of an update of 32 members."]
+    lines += ["", NOTE]
     return "\n".join(lines)
 
 
@@ -162,17 +199,35 @@ def save(result: dict[str, Any], path: Path) -> None:
 
 @contextmanager
 def one_core() -> Iterator[int | None]:
-    """Keep this process on one core, where the system lets us; restored afterwards."""
-    if not hasattr(os, "sched_setaffinity"):
-        yield None
-        return
-    before = os.sched_getaffinity(0)
-    core = min(before)
-    os.sched_setaffinity(0, {core})
+    """Keep this process on one core, where the system lets us, and torch on one thread.
+
+    Both are as before afterwards.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
-        yield core
+        if not hasattr(os, "sched_setaffinity"):
+            yield None
+            return
+        before = os.sched_getaffinity(0)
+        core = min(before)
+        os.sched_setaffinity(0, {core})
+        try:
+            yield core
+        finally:
+            os.sched_setaffinity(0, before)
     finally:
-        os.sched_setaffinity(0, before)
+        torch.set_num_threads(threads)
+
+
+def pinned(program: Program) -> Program:
+    """A program that runs on `one_core`."""
+
+    def run() -> int:
+        with one_core():
+            return program()
+
+    return run
 
 
 def rate(program: Program, seconds: float) -> float:
@@ -183,7 +238,7 @@ def rate(program: Program, seconds: float) -> float:
     return done / spent
 
 
-def _random_batch_sizes(P: int) -> NDArray[np.float64]:
+def _random_batch_sizes(P: int) -> Floats:
     """Log-uniform over the whole range, the same each time ``(P,)``."""
     h = next(h for h in dqn.HYPERPARAMETERS if h.name == "batch_size")
     exponents = np.random.default_rng(0).uniform(np.log(h.low), np.log(h.high), P)
@@ -191,17 +246,11 @@ def _random_batch_sizes(P: int) -> NDArray[np.float64]:
 
 
 def _train(
-    learner_class: Any,
-    config: Any,
-    P: int,
-    **changed: float | NDArray[np.float64],
-) -> Any:
-    """A population in the middle of training, and a function that goes on.
-
-    Returns ``run(steps) -> member-steps``.
-    """
-    env = BatchedEnv(CartPole())
-    learner = learner_class(env, env, config, BUDGET, torch.device("cpu"))
+    learner_class: Any, config: Any, P: int, steps: int, **changed: float | Floats
+) -> Work:
+    """A population in the middle of training, which goes on so many steps at a time."""
+    env = ENVS[INNER_ENV]()
+    learner = learner_class(env, env, config, BUDGET)
     keys = np.stack([streams.member_keys("tuning", 0, i, 0) for i in range(P)])
     state = learner.init(keys, np.tile([*env.physics.values()], (P, 1)))
     values = {h.name: np.full(P, float(h.default)) for h in learner.hyperparameters}
@@ -209,35 +258,31 @@ def _train(
         values[name][:] = value
     interval = learner.begin_interval(state)
 
-    def run(steps: int) -> int:
+    def run() -> int:
         learner.train(state, values, steps, interval)
         return P * steps
 
-    return run
+    return Work(run, peak.of_step(learner, values))
 
 
-def _dqn(P: int, frequency: int, **changed: float | NDArray[np.float64]) -> Program:
+def _dqn(P: int, frequency: int, **changed: float | Floats) -> Work:
     config = dqn.DQNConfig(learning_starts=LEARNING_STARTS)
-    run = _train(dqn.DQN, config, P, train_freq=frequency, **changed)
-    run(LEARNING_STARTS)
-    steps = max(20, 400 // P) * frequency
-    return lambda: run(steps)
+    return _train(dqn.DQN, config, P, STEPS, train_freq=frequency, **changed)
 
 
-def _ppo(P: int) -> Program:
+def _ppo(P: int) -> Work:
     config = ppo.PPOConfig(num_inner_envs=PPO_ENVS, rollout_length=PPO_STEPS)
-    run = _train(
+    return _train(
         ppo.PPO,
         config,
         P,
+        PPO_ENVS * PPO_STEPS,
         learning_rate=1e-3,
         batch_size=PPO_BATCH,
         n_epochs=PPO_EPOCHS,
         gamma=0.98,
         gae_lambda=0.8,
     )
-    steps = PPO_ENVS * PPO_STEPS
-    return lambda: run(steps)
 
 
 def learn(model: Any, steps: int, callback: Any = None) -> Program:
@@ -245,15 +290,14 @@ def learn(model: Any, steps: int, callback: Any = None) -> Program:
 
     def run() -> int:
         before = model.num_timesteps
-        with torch.enable_grad():
-            model.learn(steps, callback, reset_num_timesteps=False)
+        model.learn(steps, callback, reset_num_timesteps=False)
         return int(model.num_timesteps - before)
 
     return run
 
 
 def _stable_baselines3_dqn(
-    frequency: int, batch_sizes: NDArray[np.float64] | None = None
+    frequency: int, batch_sizes: Floats | None = None
 ) -> Program:
     """DQN; with batch sizes, the time that all of them would take one by one."""
     import gymnasium as gym
@@ -286,8 +330,7 @@ def _stable_baselines3_dqn(
         seed=0,
         device="cpu",
     )
-    with torch.enable_grad():
-        model.learn(LEARNING_STARTS)
+    model.learn(LEARNING_STARTS)
     steps = 200 if batch_sizes is None else frequency * len(batch_sizes)
     return learn(model, steps, Takes())
 
@@ -312,57 +355,14 @@ def _stable_baselines3_ppo() -> Program:
     return learn(model, PPO_ENVS * PPO_STEPS)
 
 
-def matrix_products(
-    sizes: Sequence[int], batch: int, networks: int, forwards: int, steps: float
-) -> Program:
-    """The products of one gradient step by torch's batched matrix multiplication.
-
-    Operands are in the order that is fastest. The learners' own products, by numpy, are
-    quicker where matrices are small: the limit is one of plain torch.
-
-    Args:
-        sizes: features of the input, of each hidden layer and of the output.
-        batch: samples.
-        networks: that are trained, of equal shapes.
-        forwards: passes through each before the backward pass, targets included.
-        steps: environment steps that a gradient step stands for.
-
-    Returns a program that counts the member-steps its gradient steps stand for.
-    """
-    block, shapes = 32, list(pairwise(sizes))
-    activations = [torch.rand(block, batch, n) for n, _ in shapes]
-    gradients = [torch.rand(block, batch, n) for _, n in shapes]
-    # narrow outputs: stored transposed, as the learners do
-    weights = [
-        torch.rand(block, o, i).transpose(1, 2) if o < i else torch.rand(block, i, o)
-        for i, o in shapes
-    ]
-    results = [torch.empty(block, batch, n) for _, n in shapes]
-    layers = list(zip(activations, weights, results, gradients, strict=True))
-
-    def run() -> int:
-        for _ in range(networks):
-            for _ in range(forwards):
-                for x, w, y, _ in layers:
-                    torch.bmm(x, w, out=y)
-            for k, (x, w, _, d) in enumerate(layers):
-                if w.stride(2) == 1:
-                    torch.bmm(x.transpose(1, 2), d)
-                else:
-                    torch.bmm(d.transpose(1, 2), x)
-                if k:
-                    torch.bmm(d, w.transpose(1, 2))
-        return round(block * steps)
-
-    return run
-
-
 def versions() -> dict[str, str]:
     """What figures were measured with."""
+    import numba
     import stable_baselines3
 
     return {
         "dacrl-env": __version__,
+        "numba": numba.__version__,
         "stable-baselines3": stable_baselines3.__version__,
         "torch": torch.__version__,
         "python": platform.python_version(),

@@ -43,7 +43,7 @@ def check_policy(
     """
     check_made_for(policy, task, name, options)
     suitable = {**suitable_options(policy, task, dict(options)), "split": split}
-    suitable.pop("num_workers", None)  # for a single member, tried here
+    suitable.pop("num_threads", None)  # for a single member, tried here
     resolve(task, report=True, **suitable)
     envs = PopulationEnv(task, 1, **{**suitable, "eval_episodes": 1})
     try:
@@ -92,7 +92,7 @@ def check_method(
     _check_signature(method, name, task, options)
     _check_return(method, name)
     tested = {**options, "split": split}
-    tested.pop("num_workers", None)
+    tested.pop("num_threads", None)
     resolve(task, report=True, **tested)
     check = getattr(method, "check", None)
     if check is not None:
@@ -175,7 +175,7 @@ def _short(thing: Any) -> str:
 
 def member_bytes(task: Task, options: Mapping[str, Any]) -> int:
     """What the state of one run takes; so its inner environment can be made, too."""
-    envs = PopulationEnv(task, 1, **{**options, "num_workers": 1})
+    envs = PopulationEnv(task, 1, **{**options, "num_threads": 1})
     total = sum(np.asarray(leaf).nbytes for _, leaf in leaves(envs.population.state))
     envs.close()
     return total

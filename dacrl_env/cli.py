@@ -368,7 +368,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "--all",
         action="store_true",
-        help="instead: every task at several sizes and numbers of workers",
+        help="instead: every task at several sizes and numbers of threads",
     )
     bench.add_argument(
         "--scaling",
@@ -387,7 +387,7 @@ def _parser() -> argparse.ArgumentParser:
         help="for --phases and --all; one task for --scaling and --fork",
     )
     bench.add_argument(
-        "--workers", nargs="+", type=_count, metavar="W", help="for --all, default 1 2"
+        "--threads", nargs="+", type=_count, metavar="W", help="for --all, default 1 2"
     )
     bench.add_argument(
         "--populations",
@@ -406,6 +406,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("--json", type=Path, help="also write the figures to a file")
     bench.set_defaults(command=_bench)
+
+    warm_up = commands.add_parser(
+        "warm-up", help="compile what tasks need, before it is needed"
+    )
+    warm_up.add_argument("tasks", nargs="*", metavar="TASK", help="default: all")
+    warm_up.set_defaults(command=_warm_up)
 
     references = commands.add_parser(
         "references", help="measure the returns that scores are normalised by"
@@ -966,13 +972,19 @@ def _oracle(options: argparse.Namespace) -> None:
     print(f"\ntable: {path}")
 
 
+def _warm_up(options: argparse.Namespace) -> None:
+    from dacrl_env.warm_up import warm_up
+
+    warm_up(options.tasks or None, print)
+
+
 def _bench(options: argparse.Namespace) -> None:
     from dacrl_env.benchmarks import forking, phases, scaling, suite, throughput
 
     # what each kind of measurement takes, and where it is made
     kinds: dict[str, tuple[Any, tuple[str, ...]]] = {
         "phases": (phases, ("tasks", "populations", "seconds")),
-        "all": (suite, ("tasks", "populations", "workers", "repeats", "seconds")),
+        "all": (suite, ("tasks", "populations", "threads", "repeats", "seconds")),
         "scaling": (scaling, ("tasks", "populations", "repeats", "seconds")),
         "fork": (forking, ("tasks", "populations", "repeats")),
         "": (throughput, ("populations", "repeats", "seconds")),
@@ -982,7 +994,7 @@ def _bench(options: argparse.Namespace) -> None:
         raise ValueError(f"--{' and --'.join(chosen)} exclude each other")
     module, takes = kinds[chosen[0] if chosen else ""]
     given = {}
-    for name in ("tasks", "populations", "workers", "repeats", "seconds"):
+    for name in ("tasks", "populations", "threads", "repeats", "seconds"):
         value = getattr(options, name)
         if value is not None and name not in takes:
             able = [f"--{k}" for k, (_, names) in kinds.items() if k and name in names]

@@ -8,6 +8,7 @@ depend on the others. Several threads may train at a time, each its own environm
 from __future__ import annotations
 
 import os
+import random
 import sys
 import threading
 from collections.abc import Iterator
@@ -17,8 +18,6 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import torch
-from threadpoolctl import ThreadpoolController
 
 # numpy's own defaults, whatever the user has set for code of theirs
 NUMPY_DEFAULTS = {
@@ -32,7 +31,7 @@ as_usual = np.errstate(**NUMPY_DEFAULTS)  # type: ignore[arg-type]  # decorates 
 
 @contextmanager
 def inner_context() -> Iterator[None]:
-    """One thread, no gradients, no denormal numbers; restored afterwards.
+    """Torch with one thread, no gradients, no denormal numbers; restored afterwards.
 
     More threads of torch or numpy make these small products slower, and give other
     bits. Adam's moments of units that have died fade to denormal numbers, with which
@@ -40,6 +39,8 @@ def inner_context() -> Iterator[None]:
     about overflow and the like is what it does by default, whatever `numpy.seterr` says
     outside.
     """
+    import torch
+
     ticket, flushed = object(), sys.float_info.min / 2 == 0.0
     try:
         _THREADS.enter(ticket)
@@ -49,6 +50,28 @@ def inner_context() -> Iterator[None]:
     finally:
         torch.set_flush_denormal(flushed)
         _THREADS.leave(ticket)
+
+
+@contextmanager
+def globals_kept() -> Iterator[None]:
+    """Put the global generators back as they were, also after an exception.
+
+    One thread at a time can have them: others wait.
+    """
+    torch = sys.modules.get("torch")  # what nobody has imported has drawn nothing
+    with _turn:
+        kept = random.getstate(), np.random.get_state()  # noqa: NPY002
+        drawn = None if torch is None else torch.get_rng_state()
+        try:
+            yield
+        finally:
+            random.setstate(kept[0])
+            np.random.set_state(kept[1])  # noqa: NPY002
+            if torch is not None:
+                torch.set_rng_state(drawn)
+
+
+_turn = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -77,6 +100,8 @@ class _OneThread:
 
     def enter(self, ticket: object) -> None:
         """Begin; what was begun under a ticket ends when it is left."""
+        import torch
+
         with self._lock:
             threads = torch.get_num_threads()
             new = not hasattr(self._known, "thread")
@@ -95,6 +120,8 @@ class _OneThread:
 
     def leave(self, ticket: object) -> None:
         """End; nothing if it has not begun."""
+        import torch
+
         with self._lock:
             entry = self._inside.pop(ticket, None)
             if entry is None:
@@ -119,6 +146,8 @@ def _libraries() -> tuple[list[Any], list[Any]]:
 
     To look for it takes longer than a step.
     """
+    from threadpoolctl import ThreadpoolController
+
     libraries = ThreadpoolController().select(user_api="blas").lib_controllers
     by_thread = [
         library.internal_api == "blis"
@@ -153,5 +182,14 @@ def _set(libraries: list[Any], threads: list[int]) -> None:
 
 
 _THREADS = _OneThread()
+
+
+def _forked() -> None:
+    """In a child, where only the thread that forked is left: nobody else has a turn."""
+    global _turn
+    _turn = threading.RLock()
+    _THREADS.forked()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_THREADS.forked)
+    os.register_at_fork(after_in_child=_forked)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from gymnasium import error
 from numpy.typing import NDArray
 
@@ -20,11 +19,10 @@ from dacrl_env import memory, observations
 from dacrl_env import snapshot as snapshots
 from dacrl_env.actions import ActionMap, check_names
 from dacrl_env.blame import blame_if_users
-from dacrl_env.inner_envs.batched import BatchedEnv
 from dacrl_env.inner_envs.faults import InnerEnvError
-from dacrl_env.inner_envs.gymnasium_adapter import GymnasiumAdapter
-from dacrl_env.isolation import as_usual, inner_context
+from dacrl_env.isolation import as_usual
 from dacrl_env.learners import streams
+from dacrl_env.learners.protocol import Algorithm
 from dacrl_env.registration import load_learner, make_inner_env
 from dacrl_env.rewards import RewardContext
 from dacrl_env.settings import Settings
@@ -45,7 +43,7 @@ IN_STEP = (
     "the last step did not reach its end, so that the runs are between two decisions: "
     "reset() all of them, or restore() a snapshot"
 )
-_TRIED_STEPS = 5  # of batched dynamics with the constants of each instance
+_TRIED_STEPS = 5  # of environments with the constants of each instance
 
 
 @dataclass
@@ -116,17 +114,13 @@ class Population:
                 f"learner {settings.task.learner} needs Discrete ones"
             )
         self._check_memory(learner)
-        self._eval_env = make_inner_env(settings.task, reuse=True)
+        eval_env = make_inner_env(settings.task, reuse=True)
         # whether actions are; a policy can take others as far as numbers go
         self._bounded = bool(
             np.isfinite([self.env.action_low, self.env.action_high]).all()
         )
-        self.learner = learner(
-            self.env,
-            self._eval_env,
-            settings.config,
-            settings.budget,
-            torch.device(settings.device),
+        self.learner: Algorithm = learner(
+            self.env, eval_env, settings.config, settings.budget
         )
         self.actions = ActionMap(settings.controlled, settings.action_mode)
         self.names = [h.name for h in settings.hyperparameters]
@@ -144,7 +138,7 @@ class Population:
         self._report_seconds = 0.0
         self._in_step = np.zeros(size, bool)  # or left in the middle of one
 
-    def _check_memory(self, learner: Any) -> None:
+    def _check_memory(self, learner: type[Algorithm]) -> None:
         """Refuse more runs, or larger ones, than there is memory for.
 
         Raises:
@@ -161,9 +155,7 @@ class Population:
         )
         features = math.prod(env.observation_shape)
         hidden = max(getattr(s.config, "hidden_sizes", ()), default=1)
-        each = 8 * (features + hidden) + 300
-        if hasattr(env, "env_id"):  # an object each, of a size that nobody knows
-            each += 10_000
+        each = 8 * (features + hidden) + 300 + env.object_bytes
         parts = {
             name: self.size * number
             for name, number in learner.member_bytes(s.config, s.budget, env).items()
@@ -208,16 +200,17 @@ class Population:
             check_names(instance.physics, list(default), "physical constant")
             table.append([*{**default, **instance.physics}.values()])
         physics = np.array(table, np.float64).reshape(len(table), len(default))
-        if isinstance(self.env, BatchedEnv):
-            self._try_physics(self.env, physics)
+        if default:
+            self._try_physics(physics)
         return physics
 
-    def _try_physics(self, env: BatchedEnv, physics: Floats) -> None:
+    def _try_physics(self, physics: Floats) -> None:
         """Raise a ValueError for constants ``(instances, K)`` and no finite values."""
         given = zip(self.settings.instances, physics, strict=True)
         wrong = [i.name for i, row in given if not np.isfinite(row).all()]
         if not wrong:
             keys = np.arange(1, len(physics) + 1, dtype=np.uint64)[:, None]
+            env = self.env
             with np.errstate(all="ignore"):
                 state = env.init(keys, physics)
                 low = env.action_low
@@ -243,8 +236,7 @@ class Population:
         P, s = self.size, self.settings
         keys = np.stack([streams.member_keys(s.split, 0, i, 0) for i in range(P)])
         features = len(self.observation_names) // s.history
-        with inner_context():
-            learner = self.learner.init(keys, np.repeat(self.physics[:1], P, 0))
+        learner = self.learner.init(keys, np.repeat(self.physics[:1], P, 0))
 
         def zeros(dtype: Any = np.float64) -> NDArray[Any]:
             return np.zeros(P, dtype)
@@ -313,8 +305,7 @@ class Population:
             chosen = streams.integers(draw, np.zeros_like(count), 1, count)[:, 0]
         else:
             chosen = np.full(len(members), instance)
-        with inner_context():
-            self.learner.restart(state.learner, members, keys, self.physics[chosen])
+        self.learner.restart(state.learner, members, keys, self.physics[chosen])
         state.seeds[members] = seeds
         state.seed_members[members] = seed_members
         state.episodes[members] = episodes
@@ -339,9 +330,8 @@ class Population:
         state.reports[members] = np.nan
         mask = np.zeros(self.size, bool)
         mask[members] = True
-        with inner_context():
-            self._evaluate(mask)
-            self._report(mask)
+        self._evaluate(mask)
+        self._report(mask)
         if s.feedback == "eval":
             scale = self.references(members)
             state.score[members] = scale.score(state.eval_return[members])
@@ -394,18 +384,17 @@ class Population:
         previous_best = state.best_score.copy()
         previous_return = self._observed_return()
         over = self.ended()
-        with inner_context():
-            interval = self.learner.begin_interval(learner)
-            remaining = s.decision_interval
-            while remaining:
-                steps = min(remaining, self._steps_to_next_point())
-                self.learner.train(learner, values, steps, interval)
-                remaining -= steps
-                state.diverged |= self.learner.diverged(learner, interval)
-                due = learner.env_steps % s.eval_interval == 0
-                self._evaluate(due & ~state.diverged)
-                self._report(np.isin(learner.env_steps, s.report_steps))
-            signals = self.learner.signals(learner, values, interval)
+        interval = self.learner.begin_interval(learner)
+        remaining = s.decision_interval
+        while remaining:
+            steps = min(remaining, self._steps_to_next_point())
+            self.learner.train(learner, values, steps, interval)
+            remaining -= steps
+            state.diverged |= self.learner.diverged(learner, interval)
+            due = learner.env_steps % s.eval_interval == 0
+            self._evaluate(due & ~state.diverged)
+            self._report(np.isin(learner.env_steps, s.report_steps))
+        signals = self.learner.signals(learner, values, interval)
         state.decisions += 1
         state.samples += interval.samples
         finished = interval.episodes > 0
@@ -579,8 +568,7 @@ class Population:
         members = np.flatnonzero(~self.state.diverged)
         if len(members):
             last = np.full(len(members), REPORT_POINTS)
-            with inner_context():
-                returns, _ = self._play(members, "report", last, FINAL_REPORT_EPISODES)
+            returns, _ = self._play(members, "report", last, FINAL_REPORT_EPISODES)
             scores[members] = self._scored(members, returns)
         return scores
 
@@ -710,11 +698,7 @@ class Population:
 
     def close(self) -> None:
         """Close inner environments that are objects."""
-        if isinstance(self.env, GymnasiumAdapter):
-            try:
-                self.env.close(self.state.learner.envs)
-            finally:
-                self._eval_env.close()
+        self.learner.close(self.state.learner)
 
     # -- snapshots --------------------------------------------------------------
 
@@ -731,7 +715,7 @@ class Population:
                 learner does not promise it.
         """
         self._check_whole()
-        if exact and not getattr(self.learner, "exact_snapshots", True):
+        if exact and not self.learner.exact_snapshots:
             raise snapshots.SnapshotNotSupported(
                 f"learner {self.settings.implementation!r} has no exact snapshots; use "
                 "snapshot(exact=False), which keeps the learner and restarts the "
@@ -769,8 +753,7 @@ class Population:
 
     def begin_episodes(self) -> None:
         """Leave the inner episodes that are under way and begin the next ones."""
-        if hasattr(self.state.learner, "envs"):
-            self.learner.begin_episodes(self.state.learner)
+        self.learner.begin_episodes(self.state.learner)
 
     def over(self, snap: snapshots.Snapshot) -> NDArray[np.bool_]:
         """Members of a snapshot whose run is over.
@@ -835,12 +818,7 @@ class Population:
         for purpose in range(learner.keys.shape[1]):
             keys = learner.keys[members, purpose]
             learner.keys[members, purpose] = streams.bits(keys, marks, 1)[:, 0]
-        if hasattr(learner, "envs"):
-            env_keys = learner.envs.keys[members]
-            fresh = streams.bits(env_keys, marks[:, None], 1)[..., 0]
-            learner.envs.keys[members] = fresh
-            if isinstance(self.env, GymnasiumAdapter):
-                self.env.reseed(learner.envs, members)
+        self.learner.reseed(learner, members, marks)
 
 
 def _continued(

@@ -201,9 +201,7 @@ class _Unknown(NoSource):
 
 _CODE = (type, FunctionType, BuiltinFunctionType, np.ufunc)
 # whose objects are what a policy is used on
-_USED = tuple(
-    f"{OWN}.{name}" for name in ("env", "population", "sharding", "vector_env")
-)
+_USED = tuple(f"{OWN}.{name}" for name in ("env", "population", "vector_env"))
 
 
 class _Values:

@@ -19,11 +19,11 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from filelock import FileLock
 from numpy.typing import NDArray
 
@@ -31,7 +31,7 @@ from dacrl_env.files import write_text
 from dacrl_env.inner_envs import InnerEnv
 from dacrl_env.learners import streams
 from dacrl_env.learners.rollout import Act, play
-from dacrl_env.population import Population, inner_context
+from dacrl_env.population import Population
 from dacrl_env.registration import TASKS, get_task, make_inner_env
 from dacrl_env.settings import resolve
 from dacrl_env.stats import bootstrap_interval
@@ -350,13 +350,12 @@ def _played(
 ) -> Floats:
     """Mean returns ``(m,)`` of members that play the same episodes, diverged: −∞."""
     keys = streams.bits(key, np.array([number]), episodes)
-    with inner_context():
-        returns, _ = population.learner.play(
-            population.state.learner,
-            members,
-            np.repeat(keys, len(members), 0),
-            np.repeat(constants[None], len(members), 0),
-        )
+    returns, _ = population.learner.play(
+        population.state.learner,
+        members,
+        np.repeat(keys, len(members), 0),
+        np.repeat(constants[None], len(members), 0),
+    )
     return np.where(population.state.diverged[members], -np.inf, returns.mean(1))
 
 
@@ -412,7 +411,7 @@ def measure_seconds(
         "wall_seconds": float(f"{wall:.2g}"),
         "population": population,
         "processor": processor(),
-        "torch": torch.__version__,
+        "numba": version("numba"),
         "version": __version__,
     }
 

@@ -36,17 +36,18 @@ IMPLEMENTATIONS = {
         "ppo": "dacrl_env.learners.sb3.ppo:SB3PPO",
     },
 }
-BATCHED_ENVS = {
-    "CartPole-v1": "dacrl_env.inner_envs.cartpole:CartPole",
-    "Acrobot-v1": "dacrl_env.inner_envs.acrobot:Acrobot",
-    "MountainCar-v0": "dacrl_env.inner_envs.mountain_car:MountainCar",
-    "Pendulum-v1": "dacrl_env.inner_envs.pendulum:Pendulum",
-    "MiniGrid-Empty-5x5-v0": "dacrl_env.inner_envs.minigrid:empty_5x5",
-    "MiniGrid-DoorKey-5x5-v0": "dacrl_env.inner_envs.minigrid:door_key_5x5",
+# what steps inside of compiled code
+COMPILED_ENVS = (
+    "CartPole-v1",
+    "Acrobot-v1",
+    "MountainCar-v0",
+    "Pendulum-v1",
+    "MiniGrid-Empty-5x5-v0",
+    "MiniGrid-DoorKey-5x5-v0",
     # no Gymnasium ids: these exist here alone
-    "CartPoleShift": "dacrl_env.inner_envs.shift:shifted_cartpole",
-    "PendulumShift": "dacrl_env.inner_envs.shift:shifted_pendulum",
-}
+    "CartPoleShift",
+    "PendulumShift",
+)
 
 _CARTPOLE = {
     "half_length": (0.25, 1.0),
@@ -385,10 +386,10 @@ def register_task(task: Task | None = None, /, **fields: Any) -> Task:
     backends = ("auto", "batched", "gymnasium", "envpool")
     if task.backend not in backends:
         raise ValueError(unknown("backend", task.backend, backends))
-    if task.backend == "batched" and task.inner_env not in BATCHED_ENVS:
+    if task.backend == "batched" and task.inner_env not in COMPILED_ENVS:
         raise ValueError(
             f"no batched implementation of {task.inner_env!r}; "
-            f"there is one of: {', '.join(BATCHED_ENVS)}"
+            f"there is one of: {', '.join(COMPILED_ENVS)}"
         )
     other = _enter_inner(task.inner_env, made_by)
     if before is not None and (other or before != task):
@@ -546,9 +547,9 @@ def _make_inner_env(task: Task, reuse: bool) -> Any:
 
         return NoEnv()
     if backend == "batched":
-        from dacrl_env.inner_envs.batched import BatchedEnv
+        from dacrl_env.inner_envs.env import ENVS
 
-        return BatchedEnv(load(BATCHED_ENVS[task.inner_env])(**kwargs))
+        return ENVS[task.inner_env](**kwargs)
     if backend == "envpool":
         from dacrl_env.inner_envs.envpool_adapter import EnvPoolAdapter
 
@@ -564,7 +565,7 @@ def backend_of(task: Task) -> str:
         return "none"
     if task.backend != "auto":
         return task.backend
-    batched = task.inner_env in BATCHED_ENVS and not task.inner_env_kwargs
+    batched = task.inner_env in COMPILED_ENVS and not task.inner_env_kwargs
     return "batched" if batched else "gymnasium"
 
 

@@ -151,8 +151,6 @@ def independent(policy: Any, options: Mapping[str, Any]) -> bool:
     A user's policy says so by an attribute ``independent``.
     """
     policy = policy.policy if isinstance(policy, Fitted) else policy
-    if options.get("device", "cpu") != "cpu":
-        return False  # products of other sizes may be rounded otherwise
     if type(policy).__module__.partition(".")[0] == OWN:
         return not getattr(policy, "shuffle", False)
     return bool(getattr(policy, "independent", False))

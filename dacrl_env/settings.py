@@ -44,7 +44,6 @@ class Settings:
     eval_interval: int
     eval_episodes: int
     feedback: str
-    device: str
     instances: tuple[Instance, ...]
     observe_instance: bool
     history: int
@@ -59,8 +58,8 @@ class Settings:
         """What a snapshot must agree with, as JSON values.
 
         That is all that decides how its runs go on, or what is seen of them. Free are
-        ``decision_interval``, which must divide what is left of the runs, ``report``
-        (points that lie behind stay empty) and ``device``.
+        ``decision_interval``, which must divide what is left of the runs, and
+        ``report`` (points that lie behind stay empty).
         """
         task = self.task
         return {
@@ -138,7 +137,6 @@ def resolve(
     eval_interval: int | None = None,
     eval_episodes: int = 10,
     feedback: str = "eval",
-    device: str = "cpu",
     instances: str | Instance | Sequence[str | Instance] | None = None,
     observe_instance: bool = False,
     history: int = 1,
@@ -165,7 +163,6 @@ def resolve(
         eval_episodes: episodes of an evaluation.
         feedback: what a policy sees: evaluation episodes ("eval") or finished training
             episodes ("train", which costs nothing).
-        device: torch device of networks and replay.
         instances: "train", "test", a name, an instance, or a list of names and
             instances; None: the inner environment as it is, or for tasks that always
             vary the set of the split.
@@ -263,7 +260,6 @@ def resolve(
         eval_interval=eval_interval,
         eval_episodes=eval_episodes,
         feedback=feedback,
-        device=_device(device),
         instances=_instances(task, instances, split),
         observe_instance=bool(observe_instance),
         history=history,
@@ -310,7 +306,6 @@ _OPTIONS = (
     "eval_interval",
     "eval_episodes",
     "feedback",
-    "device",
     "instances",
     "observe_instance",
     "history",
@@ -398,20 +393,6 @@ def _controlled(
         else:
             result.append(known[name])
     return tuple(result)
-
-
-def _device(device: str) -> str:
-    import torch
-
-    try:
-        wanted = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f"unknown device {device!r}; valid: cpu, cuda") from error
-    if wanted.type not in ("cpu", "cuda"):
-        raise ValueError(f"unknown device {device!r}; valid: cpu, cuda")
-    if wanted.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device 'cuda' is not available here; valid: cpu")
-    return str(wanted)
 
 
 def _instances(

@@ -1,8 +1,8 @@
 """Snapshots: one generic walk over any state dataclass.
 
 A state is a dataclass of arrays (torch or numpy) whose first axis is the population,
-or of further such dataclasses. That is all that saving, restoring, selecting and
-forking need to know.
+or of further such dataclasses, or named tuples of arrays. That is all that saving,
+restoring, selecting and forking need to know.
 
 Files are safetensors with a JSON header; loading one executes nothing.
 """
@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import pickle
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
@@ -23,7 +24,6 @@ from typing import Any
 import cloudpickle
 import gymnasium as gym
 import numpy as np
-import torch
 from gymnasium.utils import EzPickle
 from numpy.typing import NDArray
 
@@ -47,26 +47,35 @@ class SnapshotNotSupported(SnapshotError):  # noqa: N818 - the name of the contr
 
 def leaves(state: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted names and arrays of a state, in the order of its fields."""
-    for field in fields(state):
-        value = getattr(state, field.name)
-        name = prefix + field.name
-        if is_dataclass(value):
-            yield from leaves(value, name + ".")
+    for name, value in _parts(state):
+        if _is_node(value):
+            yield from leaves(value, f"{prefix}{name}.")
         else:
-            yield name, value
+            yield prefix + name, value
+
+
+def _is_node(value: Any) -> bool:
+    """Whether something consists of named arrays: a dataclass, or a named tuple."""
+    return is_dataclass(value) or (isinstance(value, tuple) and hasattr(value, "_make"))
+
+
+def _parts(state: Any) -> list[tuple[str, Any]]:
+    names = [f.name for f in fields(state)] if is_dataclass(state) else state._fields
+    return [(name, getattr(state, name)) for name in names]
 
 
 def replace_leaves(
     state: Any, replacement: Callable[[str, Any], Any], prefix: str = ""
 ) -> None:
     """Set every array of a state to what a function makes of its name and itself."""
-    for field in fields(state):
-        value = getattr(state, field.name)
-        name = prefix + field.name
+    for name, value in _parts(state):
         if is_dataclass(value):
-            replace_leaves(value, replacement, name + ".")
+            replace_leaves(value, replacement, f"{prefix}{name}.")
+        elif _is_node(value):
+            arrays = (replacement(f"{prefix}{name}.{n}", a) for n, a in _parts(value))
+            setattr(state, name, type(value)(*arrays))
         else:
-            setattr(state, field.name, replacement(name, value))
+            setattr(state, name, replacement(prefix + name, value))
 
 
 def copy_rows(
@@ -79,17 +88,22 @@ def copy_rows(
 
 def take_rows(state: Any, rows: Any) -> Any:
     """A state of some rows, by indices or a mask; environment objects are the same."""
-    parts = {}
-    for field in fields(state):
-        value = getattr(state, field.name)
-        deeper = is_dataclass(value)
-        parts[field.name] = take_rows(value, rows) if deeper else value[rows]
+    parts = {
+        name: take_rows(value, rows) if _is_node(value) else value[rows]
+        for name, value in _parts(state)
+    }
     return type(state)(**parts)
 
 
 def is_opaque(leaf: Any) -> bool:
     """Whether a leaf holds Python objects, which no file can take."""
     return isinstance(leaf, np.ndarray) and leaf.dtype == object
+
+
+def _is_tensor(leaf: Any) -> bool:
+    """Whether a leaf is torch's, which need not have been imported."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(leaf, torch.Tensor)
 
 
 def _copy_objects(array: NDArray[Any]) -> NDArray[Any]:
@@ -152,8 +166,8 @@ def capture(
                 arrays[name] = _copy_objects(leaf[rows])
         else:
             part = leaf[rows]
-            if isinstance(part, torch.Tensor):
-                part = part.cpu().numpy()
+            if _is_tensor(part):
+                part = part.numpy()
             # a slice is a view; choosing rows by index has made a copy
             arrays[name] = part.copy() if isinstance(rows, slice) else part
     return arrays
@@ -178,7 +192,9 @@ def copied(state: Any) -> Any:
     """
 
     def copy_of(_: str, leaf: Any) -> Any:
-        if isinstance(leaf, torch.Tensor):
+        if _is_tensor(leaf):
+            import torch
+
             with torch.inference_mode(False):  # memory that can be written to anywhere
                 return leaf.clone()
         return _copy_objects(leaf) if is_opaque(leaf) else leaf.copy()
@@ -233,10 +249,7 @@ def move_rows(leaf: Any, rows: NDArray[np.int64], source: NDArray[np.int64]) -> 
     Done in parts that stay in the cache: a copy of a whole replay would be written to
     memory that the system has to provide first.
     """
-    if isinstance(leaf, torch.Tensor):
-        if leaf.device.type != "cpu":
-            leaf[torch.from_numpy(rows)] = leaf[torch.from_numpy(source)]
-            return
+    if _is_tensor(leaf):
         leaf = leaf.numpy()
     if leaf.nbytes < _PART or not leaf.flags.c_contiguous:
         leaf[rows] = leaf[source]
@@ -425,16 +438,13 @@ def restore(state: Any, snapshot: Snapshot) -> None:
         if name not in snapshot.arrays:  # an environment object of an inexact one
             continue
         a = snapshot.arrays[name]
-        if isinstance(leaf, torch.Tensor):
-            leaf.copy_(torch.from_numpy(np.ascontiguousarray(a)))
-        else:
-            leaf[...] = _copy_objects(a) if is_opaque(a) else a
+        if _is_tensor(leaf):
+            leaf = leaf.numpy()
+        leaf[...] = _copy_objects(a) if is_opaque(a) else a
 
 
 def _dtype(leaf: Any) -> np.dtype[Any]:
-    if isinstance(leaf, torch.Tensor):
-        return torch.empty(0, dtype=leaf.dtype).numpy().dtype
-    dtype: np.dtype[Any] = leaf.dtype
+    dtype: np.dtype[Any] = (leaf.numpy() if _is_tensor(leaf) else leaf).dtype
     return dtype
 
 

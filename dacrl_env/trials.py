@@ -631,8 +631,8 @@ def fit_key(
         NoSource: of the method, an option or the task it cannot be told.
     """
     arguments = {f.name: getattr(method, f.name) for f in fields(method)}
-    # how many processes do the work changes no result
-    arguments.pop("num_workers", None)
+    # how many threads do the work changes no result
+    arguments.pop("num_threads", None)
     return {
         "kind": "fit",
         "version": version(),
@@ -655,7 +655,7 @@ def settings_key(options: Mapping[str, Any]) -> dict[str, Any]:
         NoSource: of one it cannot be told what it is.
     """
     described_options: dict[str, Any] = described(dict(options))
-    described_options.pop("num_workers", None)
+    described_options.pop("num_threads", None)
     return described_options
 
 

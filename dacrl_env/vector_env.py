@@ -15,9 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 from dacrl_env import checks
 from dacrl_env.env import check_options, instance_index
 from dacrl_env.learners import streams
+from dacrl_env.learners.threads import default_threads
 from dacrl_env.population import IN_STEP, Outcome, Population
 from dacrl_env.settings import Settings, resolve
-from dacrl_env.sharding import Shards
 from dacrl_env.snapshot import Snapshot, SnapshotError
 from dacrl_env.tasks import Task
 
@@ -48,17 +48,14 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
         task: id or task.
         num_envs: members, P.
         render_mode: not supported.
-        num_workers: processes that the members are divided among, of one torch thread
-            each; results do not depend on it. With 1 all is done in this process. A
-            script that starts workers needs ``if __name__ == "__main__":``, as always
-            with :mod:`multiprocessing`.
+        num_threads: members that are trained at a time; results do not depend on it.
+            None: as many as there are cores that this process may use. Environments
+            that Python steps, and ``learner="sb3"``, take one.
         autoreset_mode: a ``gymnasium.vector.AutoresetMode``, or its name or value.
         **options: see :func:`dacrl_env.settings.resolve`.
 
     Raises:
-        ValueError: an unknown option, a value out of range, or more workers than
-            members.
-        MemoryError: too little shared memory for the workers.
+        ValueError: an unknown option, or a value out of range.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012 - as Gymnasium has it
@@ -71,24 +68,23 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
         task: str | Task,
         num_envs: int = 1,
         render_mode: str | None = None,
-        num_workers: int = 1,
+        num_threads: int | None = None,
         autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
         **options: Any,
     ) -> None:
         if render_mode is not None:
             raise TypeError(f"render_mode {render_mode!r} is not supported")
         num_envs = checks.whole("num_envs", num_envs)
-        num_workers = checks.whole("num_workers", num_workers)
+        if num_threads is None:
+            num_threads = default_threads()
+        num_threads = checks.whole("num_threads", num_threads)
         self.autoreset_mode = _autoreset_mode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         self.render_mode = None
         self.num_envs = num_envs
         self.settings: Settings = resolve(task, **options)
         self.population = Population(self.settings, self.num_envs)
-        # what trains it: itself, or workers that share its state
-        self._engine: Population | Shards = self.population
-        if num_workers > 1:
-            self._engine = Shards(self.population, num_workers)
+        self.population.learner.num_threads = num_threads
         self.observation_names = self.population.observation_names
         self.single_observation_space = spaces.Box(
             -1.0, 1.0, (len(self.observation_names),), np.float32
@@ -133,7 +129,7 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
             same = np.array([i == instance for i in instances]) & mask
             members = np.flatnonzero(same)
             if len(members):
-                self._engine.start(
+                self.population.start(
                     members,
                     seeds[members],
                     numbers[members],
@@ -228,7 +224,7 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
             self._begin(waiting, later=1)
             requested[waiting] = population.state.requested[waiting]
         if not over.all():
-            outcome = self._engine.advance(requested)
+            outcome = self.population.advance(requested)
             rewards, ended = outcome.rewards, outcome.ended
             if len(waiting):
                 # all members advance together; those that begin have yet to do so
@@ -261,7 +257,7 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
         Args:
             requested: values ``(num_envs, d)`` of the controlled hyperparameters.
         """
-        return self._engine.advance(requested)
+        return self.population.advance(requested)
 
     def _check_whole(self, before: str) -> None:
         if not self._started:
@@ -272,7 +268,7 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
     def _begin(self, members: NDArray[np.int64], later: int) -> None:
         """Begin runs of so many episodes later, each on the instance of its stream."""
         state = self.population.state
-        self._engine.start(
+        self.population.start(
             members,
             state.seeds[members],
             state.seed_members[members],
@@ -332,7 +328,7 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
             SnapshotNotSupported: exact, and the environments cannot be copied.
         """
         self._check_whole("snapshot()")
-        return self._engine.snapshot(exact)
+        return self.population.snapshot(exact)
 
     def restore(self, snap: Snapshot) -> None:
         """Continue from a snapshot of as many members.
@@ -349,7 +345,7 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
                 "use snapshot.select for the others, or autoreset_mode NEXT_STEP or "
                 "DISABLED"
             )
-        self._engine.restore(snap)
+        self.population.restore(snap)
         self._started, self._in_step = True, False
 
     def fork(self, parents: Any, shared_streams: bool = False) -> None:
@@ -360,23 +356,16 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
             ValueError: wrong shape or an index outside the population.
         """
         self._check_whole("fork()")
-        self._engine.fork(parents, shared_streams)
+        self.population.fork(parents, shared_streams)
 
     def __copy__(self) -> PopulationEnv:
         """As a deep copy: two environments cannot train the same runs."""
         return copy.deepcopy(self)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """What is copied; the engine first, which has the workers' latest objects."""
-        return {"_engine": self._engine, **self.__dict__}
-
     def close_extras(self, **kwargs: Any) -> None:
-        """End the workers, if there are any, and close the inner environments."""
-        if "_engine" not in vars(self):
-            return  # its making failed
-        if isinstance(self._engine, Shards):
-            self._engine.close()
-        self.population.close()
+        """Close the inner environments."""
+        if "population" in vars(self):  # else its making failed
+            self.population.close()
 
 
 def _autoreset_mode(mode: Any) -> AutoresetMode:

@@ -138,7 +138,7 @@ def test_runs_are_the_same_in_every_mode(kind: str) -> None:
 
 @pytest.mark.parametrize("mode", [MODES[0], *map(slow, MODES[1:])])
 def test_runs_are_the_same_with_workers(mode: AutoresetMode) -> None:
-    assert episodes("sgd", mode, num_workers=2) == episodes("sgd", mode)
+    assert episodes("sgd", mode, num_threads=2) == episodes("sgd", mode)
 
 
 # -- names, and what is refused ---------------------------------------------------
@@ -258,7 +258,7 @@ def onwards(envs: Any, first: int) -> list[Any]:
 def test_snapshots_and_copies_after_the_end_of_a_run(
     mode: AutoresetMode, workers: int
 ) -> None:
-    envs = population("sgd", mode, num_workers=workers)
+    envs = population("sgd", mode, num_threads=workers)
     envs.reset(seed=0)
     k = to_an_end(envs)
     snap = envs.snapshot()

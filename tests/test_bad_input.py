@@ -74,8 +74,6 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "reward": ({"reward": "sum"}, ["'sum'", "progress", "best", "auc", "final"]),
     "split": ({"split": "train"}, ["'train'", "tuning", "test"]),
     "learner": ({"learner": "jax"}, ["'jax'", "torch"]),
-    "device": ({"device": "tpu"}, ["'tpu'", "cpu", "cuda"]),
-    "device that is none": ({"device": "meta"}, ["'meta'", "cpu", "cuda"]),
     "feedback": ({"feedback": "both"}, ["'both'", "eval", "train"]),
     "instances": ({"instances": "all"}, ["'all'", "train", "test"]),
     "instance": ({"instances": ["moon"]}, ["'moon'", "default"]),
@@ -163,7 +161,6 @@ def test_options_are_refused(case: str) -> None:
         ({"learner": {}}, "learner"),
         ({"feedback": ["eval"]}, "feedback"),
         ({"fixed": {"gamma": "high"}}, "gamma"),
-        ({"device": 3.5}, "device"),
     ],
 )
 def test_options_of_the_wrong_type_are_refused_as_clearly(

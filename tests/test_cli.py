@@ -171,7 +171,7 @@ def test_bench_compares_with_stable_baselines3(tmp_path, capsys):
     ):
         for program in ("Stable-Baselines3", "P = 2"):
             assert re.search(rf"\| {workload}.* \| {program} \|", out)
-    assert '"share_of_limit"' in file.read_text()
+    assert '"share_of_peak"' in file.read_text()
 
 
 def test_bench_shows_the_phases(tmp_path, capsys):
@@ -181,10 +181,10 @@ def test_bench_shows_the_phases(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     head = next(line for line in lines if line.startswith("| task"))
     row = next(line for line in lines if line.startswith(f"| {TASK} | 2 |"))
-    assert "| environment | sample | gradient |" in head
+    assert "| training | environment | evaluation |" in head
     assert head.count("|") == row.count("|")
     (figures,) = json.loads(file.read_text())["rows"]
-    assert f"{figures['shares']['gradient']:.1%}" in row
+    assert f"{figures['shares']['training']:.1%}" in row
 
 
 @pytest.mark.parametrize(
@@ -194,9 +194,9 @@ def test_bench_shows_the_phases(tmp_path, capsys):
         (["--phases", "--repeats", "2"], "--repeats"),
         (["--phases", "--populations", "0"], "positive"),
         (["--tasks", TASK], "it can with --phases, --all, --scaling, --fork"),
-        (["--scaling", "--workers", "2"], "it can with --all"),
+        (["--scaling", "--threads", "2"], "it can with --all"),
         (["--all", "--phases"], "--phases and --all exclude each other"),
-        (["--all", "--workers", "0"], "positive"),
+        (["--all", "--threads", "0"], "positive"),
         (["--fork", "--populations", "1"], "at least 2"),
         (["--scaling", "--tasks", TASK, TASK], "takes one task"),
     ],
@@ -430,3 +430,20 @@ def test_as_a_module():
         check=True,
     )
     assert result.stdout.strip() == __import__("dacrl_env").__version__
+
+
+def test_warm_up_compiles_what_a_task_needs(capsys, monkeypatch):
+    import dacrl_env
+    from dacrl_env.kernels import compiling
+
+    assert main(["warm-up", "dacrl/DQN-CartPole-v0", "dacrl/NoisyQuadratic-v0"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[0] for line in lines] == [
+        "dacrl/DQN-CartPole-v0",
+        "dacrl/NoisyQuadratic-v0",
+    ]
+    monkeypatch.delenv(compiling.QUIET)
+    dacrl_env.evaluate("default", "dacrl/DQN-CartPole-v0", [0], budget=2_000)
+    assert capsys.readouterr().err == ""  # nothing is left to compile
+    assert main(["warm-up", "dacrl/DQN-CartPool-v0"]) == 2
+    assert "dacrl/DQN-CartPole-v0" in capsys.readouterr().err

@@ -53,7 +53,7 @@ def test_a_budget_not_above_learning_starts(case: str) -> None:
     calls: list[Callable[[], Any]] = [
         lambda: gym.make(task, **options),
         lambda: gym.make_vec(task, num_envs=2, **options),
-        lambda: PopulationEnv(task, 2, num_workers=2, **options),
+        lambda: PopulationEnv(task, 2, num_threads=2, **options),
         lambda: dacrl_env.evaluate("default", task, range(2), **options),
         lambda: dacrl_env.compare(task, ["default"], range(2), **options),
         lambda: dacrl_env.fit("random-search", task, 10**6, 0, **options),
@@ -241,7 +241,7 @@ def test_one_rule_for_whole_numbers(number: Callable[[int], Any]) -> None:
         "num_inner_envs": number(2),
         "hidden_sizes": [number(16), number(8)],
     }
-    envs = gym.make_vec(DQN, num_envs=number(2), num_workers=number(1), **options)
+    envs = gym.make_vec(DQN, num_envs=number(2), num_threads=number(1), **options)
     made = envs.unwrapped.settings
     config = made.config
     assert (config.hidden_sizes, config.replay_capacity) == ((16, 8), 300)
@@ -288,8 +288,10 @@ def test_what_is_not_whole(options: dict[str, Any], words: str) -> None:
 
 
 @pytest.mark.parametrize("number", [0, -1, 2.5, "2", True, None, np.nan, [2]])
-def test_numbers_of_members_and_workers(number: Any) -> None:
-    for name in ("num_envs", "num_workers"):
+def test_numbers_of_members_and_threads(number: Any) -> None:
+    for name in ("num_envs", "num_threads"):
+        if (name, number) == ("num_threads", None):
+            continue  # as many as there are cores
         with pytest.raises(ValueError, match=f"{name} must be a whole number"):
             PopulationEnv(SGD, **{name: number})
     with pytest.raises(ValueError, match="a tuning budget must be a whole number"):

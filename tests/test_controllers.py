@@ -248,13 +248,13 @@ def test_workers_change_nothing() -> None:
     tiny |= {"learning_starts": 50}
     spec = "controller-ppo,population=2,trial_runs=1,hidden_sizes=(4,),trial_share=0.5"
     one = get_method(spec).fit(TASK, 2_000, 0, **tiny)
-    two = get_method(f"{spec},num_workers=2").fit(TASK, 2_000, 0, **tiny)
+    two = get_method(f"{spec},num_threads=2").fit(TASK, 2_000, 0, **tiny)
     assert to_json(one.policy) == to_json(two.policy)
     assert one.cost == two.cost
     # an interrupted training can go on with another number of them
     keys = [
         fit_key(get_task(TASK), get_method(name), 2_000, 0, tiny)
-        for name in (spec, f"{spec},num_workers=2", f"{spec},history=2")
+        for name in (spec, f"{spec},num_threads=2", f"{spec},history=2")
     ]
     assert keys[0] == keys[1] != keys[2]
 

@@ -198,34 +198,6 @@ def test_populations(kind: str, way: str) -> None:
     assert_goes_on(lambda: vector(kind), COPIES[way])
 
 
-@pytest.mark.parametrize(
-    ("kind", "way"),
-    [slow("dqn", "deepcopy"), ("dqn, objects", "pickle")],
-)
-def test_populations_with_workers(kind: str, way: str) -> None:
-    envs = vector(kind, num_workers=2)
-    expected_envs = vector(kind)
-    expected = reset(expected_envs) + played(expected_envs, 3)
-    seen = reset(envs) + played(envs, 1)
-    twin = COPIES[way](envs)
-    mine, others = (
-        {worker.process.pid for worker in each._engine._workers}
-        for each in (envs, twin)
-    )
-    assert not mine & others
-    seen += played(envs, 2, 1)
-    assert seen == expected
-    assert played(twin, 2, 1) == expected[2:]
-    envs.close()
-    again = COPIES[way](twin)  # those of one that is closed do not matter
-    twin.close()
-    assert played(again, 1, 3) == played(expected_envs, 1, 3)
-    again.close()
-    closed = COPIES[way](again)
-    with pytest.raises(gym.error.ClosedEnvironmentError):
-        closed.step(np.zeros((2, 3)))
-
-
 @pytest.mark.parametrize("way", COPIES)
 @pytest.mark.parametrize("kind", ["dqn", "ppo, objects", "sgd"])
 def test_populations_without_an_outer_environment(kind: str, way: str) -> None:
@@ -321,7 +293,7 @@ def test_nothing_kept_beside_the_state_is_copied() -> None:
     assert len(pickle.dumps(env)) < 1.1 * bare
     twin = copy.deepcopy(env)
     assert twin.population.learner is not env.population.learner
-    assert twin.population.learner._work == {} == twin.population.learner._views
+    assert twin.population.learner._memories == {}
     for (name, mine), (_, theirs) in zip(
         leaves(env.population.state), leaves(twin.population.state), strict=True
     ):
@@ -334,10 +306,9 @@ def test_a_learner_with_its_state() -> None:
     runs.advance(runs.actions.defaults(1))
     learner, state = copy.deepcopy((runs.learner, runs.state.learner))
     values = dict(zip(runs.names, runs.state.applied.T, strict=True))
-    with torch.no_grad():
-        for each, its in ((runs.learner, runs.state.learner), (learner, state)):
-            each.train(its, values, 50, each.begin_interval(its))
-    assert torch.equal(state.parameters, runs.state.learner.parameters)
+    for each, its in ((runs.learner, runs.state.learner), (learner, state)):
+        each.train(its, values, 50, each.begin_interval(its))
+    np.testing.assert_array_equal(state.parameters, runs.state.learner.parameters)
 
 
 def test_a_copy_in_inference_mode_can_be_trained() -> None:
@@ -421,8 +392,6 @@ def test_environments_that_cannot_be_copied_are_named(name: str, way: str) -> No
     env = dacrl_env.DynamicConfigEnv(task, **SMALL_DQN)
     envs = PopulationEnv(task, 2, **SMALL_DQN)
     every = [env, envs]
-    if way == "deepcopy":
-        every.append(PopulationEnv(task, 2, num_workers=2, **SMALL_DQN))
     for each in every:
         for stage in range(3):
             if stage == 1:

@@ -73,7 +73,7 @@ def sampled(env: Any, seed: int = 0) -> list[Any]:
 
 def poison(env: Any) -> None:
     """Make the run diverge at its next update."""
-    env.population.state.learner.parameters.fill_(math.nan)
+    env.population.state.learner.parameters[...] = math.nan
 
 
 def same(a: Any, b: Any) -> bool:
@@ -646,7 +646,7 @@ def test_splits_never_share_a_stream() -> None:
             learner = env.population.state.learner
             runs.append(
                 (
-                    learner.parameters.numpy().tobytes(),
+                    learner.parameters.tobytes(),
                     learner.envs.observations.tobytes(),
                     learner.keys.tobytes(),
                 )

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from dacrl_env.env import DynamicConfigEnv
-from dacrl_env.inner_envs.batched import BatchedEnv
-from dacrl_env.inner_envs.cartpole import CartPole
+from dacrl_env.inner_envs.env import ENVS, CompiledEnv
 from dacrl_env.inner_envs.gymnasium_adapter import (
     AdapterState,
     GymnasiumAdapter,
@@ -87,11 +86,11 @@ def task(**fields: Any) -> Task:
 
 
 def test_the_task_says_which_backend():
-    assert isinstance(make_inner_env(task()), BatchedEnv)
-    assert isinstance(make_inner_env(task(backend="batched")), BatchedEnv)
+    assert isinstance(make_inner_env(task()), CompiledEnv)
+    assert isinstance(make_inner_env(task(backend="batched")), CompiledEnv)
     assert isinstance(make_inner_env(task(backend="gymnasium")), GymnasiumAdapter)
     assert isinstance(make_inner_env(task(inner_env=PROBE)), GymnasiumAdapter)
-    # the batched dynamics know nothing of the arguments of the original
+    # the compiled dynamics know nothing of the arguments of the original
     other = task(inner_env_kwargs={"sutton_barto_reward": True})
     adapter = make_inner_env(other)
     assert isinstance(adapter, GymnasiumAdapter)
@@ -99,14 +98,17 @@ def test_the_task_says_which_backend():
     assert adapter.step(state, np.zeros((1, 1), np.int64)).rewards == 0
 
 
-def test_means_the_same_as_batched_dynamics():
-    batched, adapter = BatchedEnv(CartPole()), make_inner_env(task(backend="gymnasium"))
+def test_means_the_same_as_compiled_dynamics():
+    compiled, adapter = (
+        make_inner_env(task()),
+        make_inner_env(task(backend="gymnasium")),
+    )
     assert isinstance(adapter, GymnasiumAdapter)
-    assert adapter.observation_shape == batched.observation_shape
-    assert adapter.observation_dtype == batched.observation_dtype
-    assert adapter.num_actions == batched.num_actions
-    physics = np.tile([*batched.physics.values()], (2, 1))
-    ours, theirs = batched.init(keys(2, 2), physics), adapter.init(keys(2, 2), physics)
+    assert adapter.observation_shape == compiled.observation_shape
+    assert adapter.observation_dtype == compiled.observation_dtype
+    assert adapter.num_actions == compiled.num_actions
+    physics = np.tile([*compiled.physics.values()], (2, 1))
+    ours, theirs = compiled.init(keys(2, 2), physics), adapter.init(keys(2, 2), physics)
     fresh = np.ones((2, 2), bool)
     rng = np.random.default_rng(0)
     for _ in range(150):
@@ -114,7 +116,7 @@ def test_means_the_same_as_batched_dynamics():
             # starts are drawn from other generators, so give them ours
             theirs.envs[place].unwrapped.state = ours.variables[place].copy()
         actions = rng.integers(0, 2, (2, 2))
-        a, b = batched.step(ours, actions), adapter.step(theirs, actions)
+        a, b = compiled.step(ours, actions), adapter.step(theirs, actions)
         for name in ("rewards", "terminated", "done", "returns", "lengths"):
             mine, other = getattr(a, name), getattr(b, name)
             np.testing.assert_array_equal(mine, other, err_msg=name)
@@ -131,6 +133,67 @@ def test_means_the_same_as_batched_dynamics():
         assert (np.abs(theirs.observations[a.done]) <= 0.05).all()
         fresh = a.done
     assert (ours.episodes >= 3).all()
+
+
+def test_continuous_actions_mean_the_same():
+    adapter = GymnasiumAdapter("Pendulum-v1", {})
+    compiled = ENVS["Pendulum-v1"]()
+    ours = compiled.init(keys(2, 2), np.tile([*compiled.physics.values()], (2, 1)))
+    assert adapter.num_actions == compiled.num_actions == 0
+    np.testing.assert_array_equal(adapter.action_low, compiled.action_low)
+    np.testing.assert_array_equal(adapter.action_high, compiled.action_high)
+    theirs = adapter.init(keys(2, 2), np.zeros((2, 0)), lifetime=np.zeros(2, np.int64))
+    for place in np.ndindex(2, 2):
+        theirs.envs[place].unwrapped.state = ours.variables[place].copy()
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        # exact in single precision, as the adapter passes them on
+        actions = rng.uniform(-2.5, 2.5, (2, 2, 1)).astype(np.float32).astype(float)
+        a, b = compiled.step(ours, actions), adapter.step(theirs, actions)
+        np.testing.assert_allclose(a.observations, b.observations, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(a.rewards, b.rewards, rtol=0, atol=1e-4)
+        np.testing.assert_array_equal(a.done, b.done)
+    assert a.done.all()
+    assert not a.terminated.any()
+
+
+class Table(gym.Env[Any, Any]):
+    """Takes a table of actions and shows it."""
+
+    observation_space = gym.spaces.Box(-9.0, 9.0, (2, 3), np.float64)
+    action_space = gym.spaces.Box(
+        np.array([[-1, -2, -3], [-4, -5, -6]], np.float32),
+        np.array([[1, 2, 3], [4, 5, 6]], np.float32),
+    )
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        return np.zeros((2, 3)), {}
+
+    def step(self, action: Any) -> Any:
+        assert self.action_space.contains(action)
+        return action.astype(np.float64), 0.0, False, False, {}
+
+
+def test_actions_get_their_shape():
+    gym.register("dacrl-tests/Table-v0", Table)
+    try:
+        adapter = GymnasiumAdapter("dacrl-tests/Table-v0", {})
+        assert adapter.action_low.tolist() == [-1, -2, -3, -4, -5, -6]
+        assert adapter.action_high.tolist() == [1, 2, 3, 4, 5, 6]
+        assert adapter.action_low.dtype == np.float64
+        state = adapter.init(keys(1, 2), np.zeros((1, 0)))
+        actions = np.array([[[1, 2, 3, 4, 5, 6], [-1, -2, -3, -4, -5, -6]]]) / 2
+        step = adapter.step(state, actions)
+        np.testing.assert_array_equal(step.observations.reshape(1, 2, 6), actions)
+    finally:
+        del gym.registry["dacrl-tests/Table-v0"]
+
+
+def test_discrete_actions_have_no_bounds():
+    adapter = GymnasiumAdapter("CartPole-v1", {})
+    assert adapter.num_actions == 2
+    assert len(adapter.action_low) == len(adapter.action_high) == 0
 
 
 def test_actions_may_start_anywhere():

@@ -12,6 +12,7 @@ from stable_baselines3.common.preprocessing import is_image_space, preprocess_ob
 
 from dacrl_env import Task
 from dacrl_env.inner_envs.images import is_image
+from dacrl_env.kernels import dense
 from dacrl_env.registration import TASKS, get_task, make_inner_env
 from dacrl_env.vector_env import PopulationEnv
 
@@ -109,13 +110,13 @@ def test_own_networks_see_what_stable_baselines3_shows(name: str, learner: str) 
     expected = torch.stack(
         [preprocess_obs(torch.from_numpy(x), space).flatten(1) for x in raw]
     )
-    if learner == "dqn":
-        seen = own._inputs(raw)
-        q = own.network.apply(state.parameters, expected)
-        assert own.greedy(state.parameters, raw).tolist() == q.argmax(-1).tolist()
-    else:
-        seen = torch.from_numpy(own._features(state, raw)).float()
-    assert torch.equal(seen, expected)
+    fixed, rows = own.fixed, torch.from_numpy(state.parameters)
+    net = fixed.net if learner == "dqn" else fixed.actor
+    best = dense.apply(net, rows[:, : net.row], expected).argmax(-1)
+    actions = own.policy(state, np.arange(len(raw)))(raw)
+    assert actions.tolist() == best.tolist()
+    scaled = raw.reshape(expected.shape).astype(np.float32) * np.float32(fixed.scale)
+    np.testing.assert_allclose(scaled, expected, rtol=2e-7)
 
 
 @pytest.mark.parametrize("n_step", [1, 3])
@@ -125,14 +126,16 @@ def test_batches_of_a_replay_are_scaled(n_step: int) -> None:
     env.reset(seed=0)
     env.step(np.zeros((2, 3)))
     learner, state = env.population.learner, env.population.state.learner
-    kept = state.replay.observations[:, 0, :40].float() / 255
-    values = {"gamma": np.full(2, 0.99), "replay_window": np.full(2, 100_000.0)}
-    batch = learner.probe(state, values, np.arange(16, dtype=np.uint64).reshape(2, 8))
+    kept = state.observations[:, 0, :40].astype(np.float32)
+    kept = kept * np.float32(1 / 255)
+    population = env.population
+    values = dict(zip(population.names, population.state.applied.T, strict=True))
+    seen, *_, following, _ = learner.probe(state, values, state.keys[:, 0], 8)
     for member in range(2):
         rows = {tuple(row.flatten().tolist()) for row in kept[member, :, 0]}
         after = {tuple(row.flatten().tolist()) for row in kept[member, :, 1]}
-        assert {tuple(x.tolist()) for x in batch.observations[member]} <= rows
-        assert {tuple(x.tolist()) for x in batch.next_observations[member]} <= after
+        assert {tuple(x.tolist()) for x in seen[member]} <= rows
+        assert {tuple(x.tolist()) for x in following[member]} <= after
 
 
 def run(task: Task, learner: str, **options: Any) -> np.ndarray:
@@ -142,7 +145,7 @@ def run(task: Task, learner: str, **options: Any) -> np.ndarray:
     )
     env.reset(seed=0)
     env.step(np.zeros((2, 3)))
-    parameters: np.ndarray = env.population.state.learner.parameters.numpy().copy()
+    parameters: np.ndarray = np.asarray(env.population.state.learner.parameters).copy()
     env.close()
     return parameters
 

@@ -12,6 +12,7 @@ import dacrl_env
 
 HEAVY = (
     "torch",
+    "numba",
     "dacbench",
     "pandas",
     "matplotlib",
@@ -45,6 +46,11 @@ def test_import_is_light(code: str) -> None:
     modules = loaded_after(code)
     assert "dacrl_env.registration" in modules
     assert not modules & set(HEAVY)
+
+
+def test_environments_that_python_steps_need_no_compiler() -> None:
+    code = "from dacrl_env.inner_envs import InnerEnv, NoEnv, gymnasium_adapter"
+    assert not loaded_after(code) & set(HEAVY)
 
 
 @pytest.mark.parametrize("name", dacrl_env.__all__)

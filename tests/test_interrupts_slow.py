@@ -40,7 +40,7 @@ def _compare(workers: int) -> list[str]:
 
 
 def _fit(workers: int) -> list[str]:
-    method = f"controller-ppo,population=4,trial_runs=4,num_workers={workers}"
+    method = f"controller-ppo,population=4,trial_runs=4,num_threads={workers}"
     return [
         "fit",
         CARTPOLE,

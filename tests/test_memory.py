@@ -61,7 +61,6 @@ HUGE: dict[str, tuple[Any, dict[str, Any], str]] = {
         {"num_inner_envs": 10**9, "budget": 20 * 10**9},
         "for num_inner_envs=",
     ),
-    "n_step": (DQN, {"n_step": 10**8}, "for n_step="),
     "dimensions": (SGD, {"dimensions": 10**12}, "for dimensions="),
 }
 
@@ -74,7 +73,7 @@ def test_what_does_not_fit_is_refused_at_once(case: str) -> None:
     for make in (
         lambda: dacrl_env.DynamicConfigEnv(task, **options),
         lambda: PopulationEnv(task, 2, **options),
-        lambda: PopulationEnv(task, 2, num_workers=2, **options),
+        lambda: PopulationEnv(task, 2, num_threads=2, **options),
     ):
         with pytest.raises(ValueError, match=words) as caught:
             make()

@@ -12,7 +12,9 @@ from dacrl_env.baselines.static import Static
 
 import dacrl_env
 from dacrl_env import snapshot
-from dacrl_env.learners import adam
+from dacrl_env.algorithms import ppo
+from dacrl_env.kernels import adam
+from dacrl_env.kernels.compiling import entry
 
 DQN = "dacrl/DQN-CartPole-v0"
 PPO = "dacrl/PPO-CartPole-v0"
@@ -122,10 +124,15 @@ def test_gradients_do_not_reach_other_members():
     assert (jacobian[off] == 0).all()
 
 
+@entry
+def _adam_step(row, gradients, mean, square, steps, rate, epsilon, max_norm):
+    adam.adam_step(row, gradients, mean, square, steps, rate, epsilon, max_norm)
+
+
 @pytest.mark.parametrize("max_norm", [1e-3, 1e3])
 def test_the_update_is_that_of_the_learners(max_norm):
-    rows, gradients, mean = torch.randn(3, 2, 32)
-    square = torch.rand(2, 32)
+    rows, gradients, mean = torch.randn(3, 2, 64)
+    square = torch.rand(2, 64)
     rate, steps = np.array([1e-3, 1e-1]), np.array([1, 40])
     o = Optimiser(
         mean,
@@ -136,10 +143,10 @@ def test_the_update_is_that_of_the_learners(max_norm):
     )
     column = torch.from_numpy(rate[:, None]).float()
     result = update(rows, gradients, column, o)
-    expected, clipped = rows.clone(), gradients.clone()
-    adam.clip_norm(clipped, o.max_norm)
-    moments = adam.AdamState(mean.clone(), square.clone())
-    adam.step(expected, clipped, moments, steps, rate, 1e-5, torch.empty(2, 32))
+    expected = rows.clone()
+    for p in range(2):
+        given = (x[p].clone().numpy() for x in (gradients, mean, square))
+        _adam_step(expected[p].numpy(), *given, steps[p], rate[p], 1e-5, max_norm)
     np.testing.assert_allclose(result - rows, expected - rows, rtol=1e-3, atol=1e-6)
 
 
@@ -153,11 +160,17 @@ def test_an_update_without_gradient_has_a_derivative():
 
 def test_advantages_by_hand():
     # two steps and an end, then one step that goes on
-    rewards = torch.tensor([1.0, 2.0, 3.0]).view(3, 1, 1)
-    going_on = torch.tensor([1.0, 0.0, 1.0]).view(3, 1, 1)
-    values, last = torch.tensor([[[0.5, 0.25, 1.0]]]), torch.tensor([[4.0]])
-    gamma, decay = torch.tensor([[0.5]]), torch.tensor([[0.8]])
-    got = probe.advantages_of(rewards, going_on, values, last, gamma, decay)
+    values = torch.tensor([[[0.5, 0.25, 1.0]]])
+    r = probe.Rollout(
+        observations=values[..., None],
+        actions=values,
+        log_probs=values,
+        values=values,
+        last=torch.tensor([[4.0]]),
+        rewards=torch.tensor([[[1.0, 2.0, 3.0]]]),
+        going_on=torch.tensor([[[1.0, 0.0, 1.0]]]),
+    )
+    got = probe.advantages_of(r, torch.tensor([[0.5]]), torch.tensor([[0.8]]))
     second, third = 2 - 0.25, 3 + 0.5 * 4 - 1
     first = 1 + 0.5 * 0.25 - 0.5 + 0.5 * 0.8 * second
     np.testing.assert_allclose(got[0, 0], [first, second, third], rtol=1e-6)
@@ -170,12 +183,14 @@ def test_advantages_are_those_of_ppo(task):
     learner, values = envs.population.learner, probe.applied(envs)
     values["gamma"] = np.array([0.9, 0.99, 0.999])
     values["gae_lambda"] = np.array([0.8, 0.95, 0.99])
-    r = probe.rollout(envs, np.ones(3, bool))
-    expected, returns = learner._advantages(
-        r.rewards, r.going_on, r.values, r.last, values
-    )
+    made = learner.probe(probe.copied(envs), values)
+    T = made.rewards.shape[-1]
+    arrays = made.observations, made.actions, made.columns[:, ppo.LOG_PROB]
+    arrays += made.values[..., :T], made.values[..., T], made.rewards, made.going_on
+    r = probe.Rollout(*map(torch.from_numpy, arrays))
     columns = (torch.from_numpy(values[n][:, None]) for n in ("gamma", "gae_lambda"))
-    got = probe.advantages_of(*probe.tensors(r), *columns)
+    got = probe.advantages_of(r, *columns)
+    expected, returns = made.columns[:, ppo.ADVANTAGE], made.columns[:, ppo.RETURN]
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(got + r.values, returns, rtol=1e-4, atol=1e-4)
 
@@ -187,12 +202,10 @@ def test_halves_have_the_advantages_of_two_rollouts():
     gamma, none = torch.full((3, 1), 0.9), torch.zeros(3, 1)
     first, second = halves(r)
     # without λ a step's advantage depends on the next value alone
-    whole = probe.advantages_of(*probe.tensors(r), gamma, none)
-    parts = [
-        probe.advantages_of(*probe.tensors(p), gamma, none) for p in (first, second)
-    ]
+    whole = probe.advantages_of(r, gamma, none)
+    parts = [probe.advantages_of(part, gamma, none) for part in (first, second)]
     np.testing.assert_allclose(torch.cat(parts, -1), whole, rtol=1e-5, atol=1e-5)
-    assert (first.rewards.shape, second.rewards.shape) == ((32, 3, 4), (32, 3, 4))
+    assert (first.rewards.shape, second.rewards.shape) == ((3, 4, 32), (3, 4, 32))
     np.testing.assert_array_equal(second.observations, r.observations[:, :, 32:])
 
 
@@ -352,8 +365,8 @@ def test_a_copy_does_not_learn_of_a_coming_shift(monkeypatch):
 
 
 def test_workers_give_the_same_actions():
-    def act(num_workers):
-        envs, policy = make(PPO, 4, num_workers=num_workers), MetaGradients()
+    def act(num_threads):
+        envs, policy = make(PPO, 4, num_threads=num_threads), MetaGradients()
         policy.reset(envs, 0)
         observations, infos = hold(envs)
         observations, _, _, _, infos = envs.step(policy.act(observations, infos))

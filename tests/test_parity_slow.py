@@ -1,4 +1,4 @@
-"""Full runs of the batched DQN against full runs of Stable-Baselines3's.
+"""Full runs of our DQN against full runs of Stable-Baselines3's.
 
 Both are judged by the same code on fresh episodes. As a program it prints its numbers
 as JSON: ``python tests/test_parity_slow.py``.
@@ -6,7 +6,6 @@ as JSON: ``python tests/test_parity_slow.py``.
 
 from __future__ import annotations
 
-import functools
 import json
 import multiprocessing
 import time
@@ -17,19 +16,17 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from populations import layers_of
 
 from dacrl_env import stats
-from dacrl_env.inner_envs.batched import BatchedEnv
-from dacrl_env.inner_envs.cartpole import CartPole
+from dacrl_env.inner_envs.env import ENVS
 from dacrl_env.learners import dqn, streams
-from dacrl_env.learners.rollout import Act, play
-from dacrl_env.population import inner_context
 from dacrl_env.registration import get_task
 
 BUDGET = 50_000
 POINTS = 20
 EPISODES = 20
-BATCHED_RUNS = 64
+OUR_RUNS = 64
 SB3_SEEDS = range(16)
 MARGIN = 0.1
 VALUES = {
@@ -46,44 +43,40 @@ VALUES = {
 CONFIG = dqn.DQNConfig(
     hidden_sizes=(64, 64), replay_capacity=50_000, learning_starts=1_000
 )
-# the seeds of batched members and of Stable-Baselines3's runs share no stream
-BATCHED_SEED, SB3_EVALUATION_SEED = 0, 1
+# the seeds of our members and of Stable-Baselines3's runs share no stream
+OUR_SEED, SB3_EVALUATION_SEED = 0, 1
 
 
 def make_learner() -> dqn.DQN:
-    env = BatchedEnv(CartPole())
-    return dqn.DQN(env, env, CONFIG, BUDGET, torch.device("cpu"))
+    env = ENVS["CartPole-v1"]()
+    return dqn.DQN(env, env, CONFIG, BUDGET)
+
+
+def physics_of(learner: dqn.DQN, P: int) -> NDArray[np.float64]:
+    return np.tile([*learner.env.physics.values()], (P, 1))
 
 
 def evaluate(
-    learner: dqn.DQN, rows: torch.Tensor, keys: streams.UInts, point: int
+    learner: dqn.DQN, state: Any, keys: streams.UInts, point: int
 ) -> NDArray[np.float64]:
-    """Mean scores ``(m,)`` of greedy episodes that no other point plays."""
-    base = keys[:, streams.PURPOSES.index("report")]
-    episodes = streams.bits(base, np.full(len(keys), point), EPISODES)
-    physics = np.tile([*CartPole.physics.values()], (len(keys), 1))
-    env = BatchedEnv(CartPole())
-
-    def policy(members: NDArray[np.int64]) -> Act:
-        return functools.partial(learner.greedy, rows[torch.from_numpy(members)])
-
-    returns, _ = play(policy, env, episodes, physics)
+    """Mean scores ``(P,)`` of greedy episodes that no other point plays."""
+    P = len(keys)
+    base = streams.of(keys, "report")
+    episodes = streams.bits(base, np.full(P, point), EPISODES)
+    returns, _ = learner.play(state, np.arange(P), episodes, physics_of(learner, P))
     return get_task("dacrl/DQN-CartPole-v0").score(returns.mean(1))
 
 
-def batched_aucs() -> list[float]:
-    P = BATCHED_RUNS
+def our_aucs() -> list[float]:
+    P = OUR_RUNS
     learner = make_learner()
-    keys = np.stack([streams.member_keys("test", BATCHED_SEED, i, 0) for i in range(P)])
-    physics = np.tile([*CartPole.physics.values()], (P, 1))
+    keys = np.stack([streams.member_keys("test", OUR_SEED, i, 0) for i in range(P)])
     values = {name: np.full(P, float(v)) for name, v in VALUES.items()}
-    scores = []
-    with inner_context():
-        state = learner.init(keys, physics)
-        for point in range(1, POINTS + 1):
-            interval = learner.begin_interval(state)
-            learner.train(state, values, BUDGET // POINTS, interval)
-            scores.append(evaluate(learner, state.parameters, keys, point))
+    state, scores = learner.init(keys, physics_of(learner, P)), []
+    for point in range(1, POINTS + 1):
+        interval = learner.begin_interval(state)
+        learner.train(state, values, BUDGET // POINTS, interval)
+        scores.append(evaluate(learner, state, keys, point))
     return np.mean(scores, 0).tolist()
 
 
@@ -95,19 +88,18 @@ def sb3_auc(seed: int) -> float:
     torch.set_num_threads(1)
     learner = make_learner()
     keys = streams.member_keys("test", SB3_EVALUATION_SEED, seed, 0)[None]
+    state = learner.init(keys, physics_of(learner, 1))
     scores: list[float] = []
 
     class Evaluate(BaseCallback):
         def _on_step(self) -> bool:
             if self.num_timesteps % (BUDGET // POINTS) == 0:
-                rows = torch.zeros(1, learner.network.row)
+                layers = layers_of(learner.fixed.net, state.parameters[0])
                 linears = [m for m in self.model.q_net.q_net if hasattr(m, "weight")]
-                layers = learner.network.layers(rows)
-                for layer, linear in zip(layers, linears, strict=True):
-                    layer.weight[0] = linear.weight.detach().T
-                    layer.bias[0, 0] = linear.bias.detach()
-                with inner_context():
-                    score = evaluate(learner, rows, keys, len(scores) + 1)
+                for (weight, bias), linear in zip(layers, linears, strict=True):
+                    weight[...] = linear.weight.detach().T
+                    bias[...] = linear.bias.detach()
+                score = evaluate(learner, state, keys, len(scores) + 1)
                 scores.append(float(score[0]))
             return True
 
@@ -137,23 +129,23 @@ def sb3_auc(seed: int) -> float:
 def _timed(job: tuple[str, int]) -> tuple[Any, float]:
     began = time.perf_counter()
     kind, seed = job
-    result = batched_aucs() if kind == "batched" else sb3_auc(seed)
+    result = our_aucs() if kind == "ours" else sb3_auc(seed)
     return result, time.perf_counter() - began
 
 
 def measure() -> dict[str, Any]:
-    jobs = [("batched", BATCHED_SEED), *(("sb3", seed) for seed in SB3_SEEDS)]
+    jobs = [("ours", OUR_SEED), *(("sb3", seed) for seed in SB3_SEEDS)]
     with multiprocessing.get_context("spawn").Pool(2) as pool:
-        (batched, batched_time), *rest = pool.map(_timed, jobs, chunksize=1)
+        (ours, our_time), *rest = pool.map(_timed, jobs, chunksize=1)
     sb3 = [auc for auc, _ in rest]
-    result = stats.equivalence(batched, sb3, margin=MARGIN)
+    result = stats.equivalence(ours, sb3, margin=MARGIN)
     return {
-        "batched": {
-            "runs": BATCHED_RUNS,
-            "seed": BATCHED_SEED,
-            "mean_auc": float(np.mean(batched)),
-            "std_auc": float(np.std(batched, ddof=1)),
-            "seconds": round(batched_time),
+        "ours": {
+            "runs": OUR_RUNS,
+            "seed": OUR_SEED,
+            "mean_auc": float(np.mean(ours)),
+            "std_auc": float(np.std(ours, ddof=1)),
+            "seconds": round(our_time),
         },
         "sb3": {
             "runs": len(SB3_SEEDS),

@@ -67,7 +67,7 @@ def test_the_best_static_rate_is_the_best(factor):
 
 
 def test_one_step_by_hand():
-    learner = sgd.SGD(None, None, sgd.SGDConfig(dimensions=3), 50, None)
+    learner = sgd.SGD(None, None, sgd.SGDConfig(dimensions=3), 50)
     keys = np.arange(1, 9, dtype=np.uint64)[None]
     state = learner.init(keys, np.zeros((1, 0)))
     before = state.parameters.copy()

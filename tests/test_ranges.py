@@ -16,6 +16,7 @@ from dacrl_env.baselines.static import Static
 
 from dacrl_env import Hyperparameter, evaluate
 from dacrl_env.actions import ActionMap
+from dacrl_env.algorithms.ppo import EPOCHS
 from dacrl_env.learners import dqn, ppo
 from dacrl_env.registration import get_task
 from dacrl_env.settings import resolve
@@ -97,7 +98,7 @@ def test_published_values_lie_inside(learner: str) -> None:
         assert known[name].low <= min(values), name
         assert max(values) <= known[name].high, name
     assert DQN["gradient_steps"].high == DQN["train_freq"].high
-    assert PPO["n_epochs"].high < ppo._EPOCHS
+    assert PPO["n_epochs"].high < EPOCHS
 
 
 @pytest.mark.parametrize("task", BEFORE)

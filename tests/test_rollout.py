@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dacrl_env.inner_envs.batched import BatchedEnv
-from dacrl_env.inner_envs.cartpole import CartPole
+from dacrl_env.inner_envs.env import ENVS
 from dacrl_env.inner_envs.faults import InnerEnvError
 from dacrl_env.learners import rollout, streams
 
-ENV = BatchedEnv(CartPole())
+ENV = ENVS["CartPole-v1"]()
 PHYSICS = np.tile([*ENV.physics.values()], (6, 1))
 KEYS = streams.bits(np.arange(6, dtype=np.uint64) + 1, np.zeros(6, np.int64), 5)
 # members that fall soon, and some that balance, by how they lean against the pole

@@ -80,8 +80,8 @@ def test_everything_is_in_it() -> None:
     assert {
         "learner.parameters",
         "learner.target",
-        "learner.adam.mean",
-        "learner.replay.observations",
+        "learner.mean",
+        "learner.observations",
         "learner.envs.variables",
         "learner.keys",
         "best_score",
@@ -181,8 +181,7 @@ def test_what_does_not_decide_how_runs_go_on_may_differ() -> None:
     assert infos["env_steps"].tolist() == [300] * 3
     same = (
         {"report": True},
-        {"device": "cpu"},
-        {"num_workers": 2},
+        {"num_threads": 2},
         {"autoreset_mode": "NEXT_STEP"},
         {"reward": dacrl_env.rewards.progress},
     )
@@ -218,11 +217,12 @@ def test_a_budget_of_numpys_can_be_saved(tmp_path: Path) -> None:
 @pytest.mark.parametrize("learner", ["torch", pytest.param("sb3", marks=sb3_n_steps)])
 def test_episodes_that_were_left_are_closed_in_the_replay(learner: str) -> None:
     envs = begun(1, learner=learner, n_step=3)
-    replay = envs.population.state.learner.replay
+    state = envs.population.state.learner
     envs.restore(envs.snapshot(exact=False))
     if learner == "torch":
-        going_on, done = replay.transitions[:, 0, 99, 2:].T.numpy()
+        going_on, done = state.transitions[:, 0, 99, 2:].T
     else:
+        replay = state.replay
         done = replay.dones[:, 99, 0]
         going_on = 1 - done * (1 - replay.timeouts[:, 99, 0])
     assert done.tolist() == [1, 1, 1]
@@ -635,14 +635,14 @@ def test_inexact_snapshot_keeps_the_learner(registered: str, tmp_path: Path) -> 
         names = ("observations", "lengths", "returns", "episodes")
         assert set(differing(before, after)) == {
             *(f"learner.envs.{n}" for n in names),
-            "learner.replay.transitions",
+            "learner.transitions",
         }
         assert after["learner.envs.lengths"].item() == 0
         assert after["learner.envs.episodes"].item() == 1
         other.step([0, 0, 0])
         outcomes.append(rows(other))
-        replay = other.population.state.learner.replay.observations[0, 0]
-        first = replay[200, 0].numpy()  # the first row that was written since
+        replay = other.population.state.learner.observations[0, 0]
+        first = replay[200, 0]  # the first row that was written since
         np.testing.assert_array_equal(first, after["learner.envs.observations"][0, 0])
     assert differing(*outcomes) == []
 
@@ -653,7 +653,7 @@ def test_inexact_snapshot_of_batched_environments() -> None:
     envs.restore(envs.snapshot(exact=False))
     after = rows(envs)
     changed = differing(before, after)
-    assert all(n.startswith(("learner.envs.", "learner.replay.t")) for n in changed)
+    assert all(n.startswith(("learner.envs.", "learner.transitions")) for n in changed)
     assert (after["learner.envs.lengths"] == 0).all()
     np.testing.assert_array_equal(
         after["learner.envs.episodes"], before["learner.envs.episodes"] + 1

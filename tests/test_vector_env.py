@@ -185,7 +185,7 @@ def test_a_diverged_member_restarts_alone(train_freq: tuple[int, ...]) -> None:
         for k in range(2 * DECISIONS):
             diverges = inject and k == 1
             if diverges:
-                population.state.learner.parameters[1].fill_(math.nan)
+                population.state.learner.parameters[1][...] = math.nan
             before = infos["score"][1]
             observations, rewards, terminated, _, infos = envs.step(actions)
             assert envs.observation_space.contains(observations)
@@ -219,7 +219,7 @@ def test_a_diverged_member_restarts_alone(train_freq: tuple[int, ...]) -> None:
 def test_what_follows_a_diverged_run_is_the_seed_s_next_run() -> None:
     envs, one = make(), single()
     envs.reset(seed=[0, 7, 0])
-    envs.unwrapped.population.state.learner.parameters[1].fill_(math.nan)
+    envs.unwrapped.population.state.learner.parameters[1][...] = math.nan
     *_, infos = envs.step(neutral(envs))
     assert infos["final_info"]["diverged"][1]
     one.reset(seed=7)

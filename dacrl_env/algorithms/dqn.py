@@ -18,19 +18,23 @@ size, D observation features, A actions.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from collections import namedtuple
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dacrl_env.algorithms.drivers import Interval
+from dacrl_env.algorithms.interval import SAMPLES, UPDATES, Interval
 from dacrl_env.kernels import dense
 from dacrl_env.kernels.adam import adam_step
+from dacrl_env.kernels.choices import largest
 from dacrl_env.kernels.compiling import compiled, entry
 from dacrl_env.kernels.dense import Network, Scratch, backward, forward, outputs
+from dacrl_env.kernels.moments import mean_and_spread
 from dacrl_env.kernels.products import dot
 from dacrl_env.kernels.random_numbers import below, draw, uniform
-from dacrl_env.kernels.views import aligned, matrix, vector
+from dacrl_env.kernels.views import aligned, matrix, row_of, vector
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,8 +45,7 @@ _PROBE_DRAWS = 2**40  # their draws lie beyond those of any gradient step
 
 INIT, ACT, REPLAY = range(3)  # purposes of a member's keys
 ACTION, REWARD, CONTINUES, DONE = range(4)  # columns of a transition
-# sums of an interval
-LOSS, GRAD_NORM, UPDATES, SAMPLES = range(4)
+LOSS, GRAD_NORM = range(2)  # sums of an interval
 TD_ERROR, VALUE_MEAN, VALUE_STD, UPDATE_RATIO = range(4)  # signals
 
 
@@ -74,8 +77,9 @@ class Fixed(NamedTuple):
     scale: float  # of observations, before they enter the network
 
 
-class State(NamedTuple):
-    """Everything P runs consist of, beside their inner environments."""
+@dataclass
+class State:
+    """Everything P runs consist of. What is not in it does not exist."""
 
     parameters: NDArray[np.float32]  # (P, row)
     target: NDArray[np.float32]  # (P, row)
@@ -88,6 +92,11 @@ class State(NamedTuple):
     gradient_steps: NDArray[np.int64]  # (P,)
     since_train: NDArray[np.int64]  # (P,) environment steps since the training event
     since_target: NDArray[np.int64]  # (P,) … since the target network was set
+    envs: Any = None  # state of the inner environments, P × N
+
+
+_ARRAYS = [f.name for f in fields(State) if f.name != "envs"]
+Arrays = namedtuple("Arrays", _ARRAYS)  # type: ignore[misc]
 
 
 class Run(NamedTuple):
@@ -95,7 +104,7 @@ class Run(NamedTuple):
 
     fixed: Fixed
     values: Values
-    state: State
+    state: Arrays
     interval: Interval
 
 
@@ -167,9 +176,10 @@ def make_state(
 # -- one member ------------------------------------------------------------------------
 
 
-@entry
-def restart(p, fixed, state):
+@compiled
+def restart(p, run):
     """Put member p before its first step, with the keys it has now."""
+    fixed, state = run.fixed, run.state
     row = vector(state.parameters, p * fixed.net.row, fixed.net.row)
     dense.init_uniform(fixed.net, state.keys[p, INIT], row)
     state.target[p] = row
@@ -198,7 +208,7 @@ def act(p, r, t, run, memory):
     q = greedy(N, vector(memory.seen, 0, N * fixed.D), parameters, fixed, memory)
     for n in range(N):
         if memory.actions[n, 0] < 0.0:
-            memory.actions[n, 0] = largest(q, n)
+            memory.actions[n, 0] = largest(row_of(n, q))
 
 
 @compiled
@@ -207,7 +217,7 @@ def best(p, run, memory):
     fixed = run.fixed
     parameters = vector(run.state.parameters, p * fixed.net.row, fixed.net.row)
     q = greedy(1, vector(memory.seen, 0, fixed.D), parameters, fixed, memory)
-    memory.actions[0, 0] = largest(q, 0)
+    memory.actions[0, 0] = largest(row_of(0, q))
 
 
 @compiled
@@ -222,16 +232,6 @@ def greedy(rows, observations, parameters, fixed, memory):
     h = forward(fixed.net, parameters, x, memory.scratch.hidden)
     outputs(fixed.net, parameters, h, q)
     return q
-
-
-@compiled
-def largest(q, i):
-    """Place of the largest number of row i, the first of equal ones."""
-    best = 0
-    for a in range(1, q.shape[1]):
-        if q[i, a] > q[i, best]:
-            best = a
-    return best
 
 
 @compiled
@@ -280,7 +280,7 @@ def update(p, run, memory):
     row, done = fixed.net.row, state.gradient_steps[p]
     parameters = vector(state.parameters, p * row, row)
     B = int(values.batch_size[p])
-    sample(p, done, B, run, memory)
+    sample(p, draw(state.keys[p, REPLAY], done), B, run, memory)
     loss = loss_and_gradient(
         B, parameters, vector(state.target, p * row, row), fixed, memory
     )
@@ -297,13 +297,13 @@ def update(p, run, memory):
     state.gradient_steps[p] = done + 1
     interval.sums[p, LOSS] += loss
     interval.sums[p, GRAD_NORM] += norm
-    interval.sums[p, UPDATES] += 1
-    interval.sums[p, SAMPLES] += B
+    interval.counts[p, UPDATES] += 1
+    interval.counts[p, SAMPLES] += B
 
 
 @compiled
-def sample(p, number, B, run, memory):
-    """Draw B of the newest transitions of member p, with replacement.
+def sample(p, drawn, B, run, memory):
+    """Take B of the newest transitions of member p, with replacement.
 
     An n-step return ends early where the episode does, or where the newest transition
     is reached, and then bootstraps from there.
@@ -321,7 +321,6 @@ def sample(p, number, B, run, memory):
     size = min(kept, max(int(values.replay_window[p]) // N, 1))
     oldest = (written - size) % C if size < kept else 0
     newest = (written - 1) % C
-    drawn = draw(state.keys[p, REPLAY], number)
     for b in range(B):
         place = below(drawn, b, size * N)
         ring = place // size * C if N > 1 else 0
@@ -367,7 +366,7 @@ def targets(B, parameters, target, fixed, memory):
     outputs(net, target, forward(net, target, x, hidden), q)
     columns = matrix(memory.columns, 0, 3, B)
     for b in range(B):
-        columns[1, b] += columns[2, b] * q[b, largest(by, b)]
+        columns[1, b] += columns[2, b] * q[b, largest(row_of(b, by))]
 
 
 @compiled
@@ -395,7 +394,7 @@ def loss_and_gradient(B, parameters, target, fixed, memory):
     return loss
 
 
-@entry
+@compiled
 def signals(p, run, memory, into):
     """What the interval tells of member p, into ``into`` (4,).
 
@@ -406,12 +405,13 @@ def signals(p, run, memory, into):
     row, B = fixed.net.row, PROBE_BATCH
     parameters = vector(state.parameters, p * row, row)
     target = vector(state.target, p * row, row)
-    sample(p, state.env_steps[p] + _PROBE_DRAWS, B, run, memory)
+    drawn = draw(state.keys[p, REPLAY], state.env_steps[p] + _PROBE_DRAWS)
+    sample(p, drawn, B, run, memory)
     targets(B, parameters, target, fixed, memory)
     x = matrix(memory.inputs, 0, B, fixed.D)
     h = forward(fixed.net, parameters, x, memory.scratch.hidden)
     columns = matrix(memory.columns, 0, 3, B)
-    errors, mean, square = 0.0, 0.0, 0.0
+    errors = 0.0
     for b in range(B):
         goal = np.float64(columns[1, b])
         error = td_error(
@@ -419,14 +419,18 @@ def signals(p, run, memory, into):
         )
         columns[2, b] = np.float32(error + goal)  # the value of the action taken
         errors += abs(error) / B
-        mean += columns[2, b] / B
-    for b in range(B):
-        square += (columns[2, b] - mean) ** 2
+    mean, square = mean_and_spread(vector(columns, 2 * B, B))
     into[TD_ERROR], into[VALUE_MEAN] = errors, mean
     into[VALUE_STD] = math.sqrt(square / (B - 1))
     into[UPDATE_RATIO] = dense.relative_change(
         vector(interval.start, p * row, row), parameters
     )
+
+
+@entry
+def batch_of(p, key, B, run, memory):
+    """A batch of member p for somebody else, into memory; see `sample`."""
+    sample(p, draw(key, run.state.env_steps[p]), B, run, memory)
 
 
 # -- the definition --------------------------------------------------------------------

@@ -12,7 +12,10 @@ rollout is r, at step t of the rollout:
 - ``learn(p, r, t, run, memory)`` does what is due after a step of all environments,
   with what is to be acted on next in ``memory.seen``;
 - ``best(p, run, memory)`` writes the best action for the first row of ``memory.seen``
-  to the first row of ``memory.actions``.
+  to the first row of ``memory.actions``;
+- ``restart(p, run)`` puts it before its first step, with the keys it has;
+- ``signals(p, run, memory, into)`` writes what the interval tells of it, (k,), where
+  the inner environments show ``memory.seen`` (N, D).
 
 Compiled environments are stepped by `train` and `play`. Those that Python steps are
 served by `act_all`, `learn_all` and `best_all`, with the same functions.
@@ -21,13 +24,12 @@ served by `act_all`, `learn_all` and `best_all`, with the same functions.
 from __future__ import annotations
 
 import sys
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 from numba.extending import overload
-from numpy.typing import NDArray
 
-from dacrl_env.inner_envs.compiled.dynamics import (
+from dacrl_env.algorithms.interval import EPISODES, LENGTHS, RETURNS
+from dacrl_env.inner_envs.dynamics import (
     advance,
     begin_evaluation,
     begin_next,
@@ -37,15 +39,13 @@ from dacrl_env.inner_envs.compiled.dynamics import (
 from dacrl_env.kernels.compiling import compiled, entry
 from dacrl_env.kernels.views import borrowed, vector
 
-EPISODES, RETURNS, LENGTHS = range(3)
+
+def arrays_of(kind: Any, state: Any) -> Any:
+    """The arrays of a state, as compiled functions take them: a named tuple."""
+    return kind._make(getattr(state, name) for name in kind._fields)
 
 
-class Interval(NamedTuple):
-    """What is taken note of between two decisions; no part of a run's state."""
-
-    sums: NDArray[np.float64]  # (P, k) over gradient steps, named by the algorithm
-    finished: NDArray[np.float64]  # (P, 3) episodes, the sums of returns and lengths
-    start: NDArray[np.float32]  # (P, row) parameters at its beginning
+# -- stubs, whose meaning follows from the type of the run -----------------------------
 
 
 def act(p, r, t, run, memory):  # type: ignore[no-untyped-def]
@@ -64,6 +64,16 @@ def learn(p, r, t, run, memory):  # type: ignore[no-untyped-def]
 
 
 def best(p, run, memory):  # type: ignore[no-untyped-def]
+    """See the module's docstring."""
+    raise NotImplementedError
+
+
+def restart(p, run):  # type: ignore[no-untyped-def]
+    """See the module's docstring."""
+    raise NotImplementedError
+
+
+def signals(p, run, memory, into):  # type: ignore[no-untyped-def]
     """See the module's docstring."""
     raise NotImplementedError
 
@@ -96,6 +106,18 @@ def _learn(p, r, t, run, memory):  # type: ignore[no-untyped-def]
 def _best(p, run, memory):  # type: ignore[no-untyped-def]
     function = _of(run, "best")
     return lambda p, run, memory: function(p, run, memory)
+
+
+@overload(restart)
+def _restart(p, run):  # type: ignore[no-untyped-def]
+    function = _of(run, "restart")
+    return lambda p, run: function(p, run)
+
+
+@overload(signals)
+def _signals(p, run, memory, into):  # type: ignore[no-untyped-def]
+    function = _of(run, "signals")
+    return lambda p, run, memory, into: function(p, run, memory, into)
 
 
 # -- compiled environments -------------------------------------------------------------
@@ -144,35 +166,30 @@ def see(p, run, memory, env, envs):
 
 
 @entry
-def see_now(p, run, memory, env, envs):
-    """`see`, for Python."""
-    see(p, run, memory, env, envs)
+def play(i, members, keys, physics, lifetime, run, memory, env, envs, returns, steps):
+    """Evaluation episodes of a member, whose actions are the best it knows.
 
-
-@entry
-def play(p, keys, physics, lifetime, longest, run, memory, env, envs, returns):
-    """Returns (E,) of evaluation episodes that start from keys (E,); steps they took.
+    All environments that are compiled have a time limit, so that episodes end.
 
     Args:
-        p: member.
-        keys: of the episodes.
-        physics: (K,) constants.
-        lifetime: steps each training environment has taken: constants that change in
-            the course of training remain as they are now.
-        longest: steps after which an episode is taken for endless.
+        i: place of the member among those that are evaluated.
+        members: (m,) of the population.
+        keys: (m, E) of the episodes.
+        physics: (m, K) constants.
+        lifetime: (m,) steps each training environment has taken: constants that change
+            in the course of training remain as they are now.
         run: of the population; not changed.
         memory: of this thread.
         env: the environment.
         envs: (1, 1) room for one environment.
-        returns: (E,) written to.
-
-    Returns:
-        Steps of all episodes; −1: one of them does not end.
+        returns: (m, E) written to.
+        steps: (m,) of all episodes of a member, written to.
     """
     run, memory, envs = borrowed((run, memory, envs))
-    A, D, steps = memory.actions.shape[1], run.fixed.D, 0
-    for e in range(len(keys)):
-        begin_evaluation(keys[e], physics, lifetime, env, envs, memory.room)
+    p, A, D = members[i], memory.actions.shape[1], run.fixed.D
+    steps[i] = 0
+    for e in range(keys.shape[1]):
+        begin_evaluation(keys[i, e], physics[i], lifetime[i], env, envs, memory.room)
         over = False
         while not over:
             observe(env, variables_of(0, 0, envs), vector(memory.seen, 0, D))
@@ -180,11 +197,8 @@ def play(p, keys, physics, lifetime, longest, run, memory, env, envs, returns):
             action = vector(memory.actions, 0, A)
             _, terminated, truncated = advance(0, 0, action, env, envs, memory.room)
             over = terminated or truncated
-            if envs.lengths[0, 0] >= longest:
-                return -1
-        returns[e] = envs.returns[0, 0]
-        steps += envs.lengths[0, 0]
-    return steps
+        returns[i, e] = envs.returns[0, 0]
+        steps[i] += envs.lengths[0, 0]
 
 
 # -- environments that Python steps ----------------------------------------------------
@@ -246,3 +260,23 @@ def best_all(members, observations, actions, run, memory):
         memory.seen[0] = observations[r]
         best(members[r], run, memory)
         actions[r] = memory.actions[0]
+
+
+# -- any environments ------------------------------------------------------------------
+
+
+@entry
+def restart_all(members, run):
+    """Put members (m,) before their first step, with the keys they have."""
+    run = borrowed(run)
+    for i in range(len(members)):
+        restart(members[i], run)
+
+
+@entry
+def signals_all(seen, run, memory, into):
+    """What the interval tells of all members (P, k), who see (P, N, D)."""
+    run, memory = borrowed((run, memory))
+    for p in range(len(seen)):
+        memory.seen[:] = seen[p]
+        signals(p, run, memory, into[p])

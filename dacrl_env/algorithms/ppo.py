@@ -17,20 +17,39 @@ B batch size, D observation features, A actions or components of an action.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from collections import namedtuple
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dacrl_env.algorithms.drivers import Interval
+from dacrl_env.algorithms.interval import SAMPLES, UPDATES, Interval
 from dacrl_env.kernels import dense
 from dacrl_env.kernels.adam import adam_step
-from dacrl_env.kernels.compiling import compiled, entry
+from dacrl_env.kernels.advantages import gae
+from dacrl_env.kernels.choices import (
+    LOG_2PI,
+    bounded,
+    largest,
+    log_density,
+    log_softmax,
+    sampled,
+)
+from dacrl_env.kernels.compiling import compiled
 from dacrl_env.kernels.dense import Network, Scratch, backward, forward, outputs
-from dacrl_env.kernels.functions import exp, log
-from dacrl_env.kernels.moments import Moments, normalised, scaled, start, take_note
-from dacrl_env.kernels.random_numbers import below, draw, normal, uniform
-from dacrl_env.kernels.views import LINE, aligned, matrix, vector
+from dacrl_env.kernels.functions import exp
+from dacrl_env.kernels.moments import (
+    Moments,
+    mean_and_spread,
+    normalised,
+    scaled,
+    standardise,
+    start,
+    take_note,
+)
+from dacrl_env.kernels.random_numbers import draw, normal, shuffle, uniform
+from dacrl_env.kernels.views import LINE, aligned, matrix, row_of, vector
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,13 +57,12 @@ if TYPE_CHECKING:
 ADAM_EPSILON = 1e-5
 EPOCHS = 32  # more than n_epochs can be: addresses of shuffles do not meet
 _BLOCK = 256  # rows whose values are computed at once: they stay in the cache
-_LOG_2PI = np.float32(math.log(2 * math.pi))
 
 INIT, ACT, REPLAY = range(3)  # purposes of a member's keys
 # columns of a rollout beside observations and actions
 LOG_PROB, VALUE, ADVANTAGE, RETURN = range(4)
 # sums of an interval
-LOSS, GRAD_NORM, KL, ENTROPY, UPDATES, SAMPLES = range(6)
+LOSS, GRAD_NORM, KL, ENTROPY = range(4)
 UPDATE_RATIO, VALUE_MEAN, VALUE_STD = range(3)  # signals
 
 
@@ -84,8 +102,9 @@ class Fixed(NamedTuple):
         return self.actor.row + self.critic.row + 4 * LINE * (1 + self.A // (4 * LINE))
 
 
-class State(NamedTuple):
-    """Everything P runs consist of, beside their inner environments."""
+@dataclass
+class State:
+    """Everything P runs consist of. What is not in it does not exist."""
 
     parameters: NDArray[np.float32]  # (P, row)
     mean: NDArray[np.float32]  # (P, row) Adam's first moments
@@ -96,6 +115,11 @@ class State(NamedTuple):
     keys: NDArray[np.uint64]  # (P, purposes)
     env_steps: NDArray[np.int64]  # (P,) taken so far
     gradient_steps: NDArray[np.int64]  # (P,)
+    envs: Any = None  # state of the inner environments, P × N
+
+
+_ARRAYS = [f.name for f in fields(State) if f.name != "envs"]
+Arrays = namedtuple("Arrays", _ARRAYS)  # type: ignore[misc]
 
 
 class Rollout(NamedTuple):
@@ -114,7 +138,7 @@ class Run(NamedTuple):
 
     fixed: Fixed
     values: Values
-    state: State
+    state: Arrays
     interval: Interval
 
 
@@ -202,9 +226,10 @@ def make_state(P: int, fixed: Fixed, purposes: int) -> State:
 # -- one member ------------------------------------------------------------------------
 
 
-@entry
-def restart(p, fixed, state):
+@compiled
+def restart(p, run):
     """Put member p before its first step, with the keys it has now."""
+    fixed, state = run.fixed, run.state
     state.parameters[p] = np.float32(0.0)
     key = state.keys[p, INIT]
     dense.init_orthogonal(
@@ -219,12 +244,6 @@ def restart(p, fixed, state):
     start(p, state.return_moments)
     state.discounted[p] = 0.0
     state.env_steps[p] = state.gradient_steps[p] = 0
-
-
-@compiled
-def row_of(p, rows):
-    """Row p, whole."""
-    return vector(rows, p * rows.shape[1], rows.shape[1])
 
 
 @compiled
@@ -297,55 +316,17 @@ def act(p, r, t, run, memory):
     drawn = draw(state.keys[p, ACT], state.env_steps[p])
     for n in range(N):
         if fixed.continuous:
-            log_std = log_std_of(p, fixed, state.parameters)
-            log_prob = np.float32(0.0)
+            log_std, mean = log_std_of(p, fixed, state.parameters), row_of(n, q)
+            action = vector(rollout.actions, ((r * N + n) * T + t) * A, A)
             for a in range(A):
                 z = np.float32(normal(drawn, n * A + a, N * A))
-                action = q[n, a] + exp(log_std[a]) * z
-                rollout.actions[r, n, t, a] = action
-                z = (action - q[n, a]) / exp(log_std[a])
-                log_prob += np.float32(-0.5) * (z * z + _LOG_2PI) - log_std[a]
-            bounded(
-                vector(rollout.actions, ((r * N + n) * T + t) * A, A),
-                memory,
-                row_of(n, memory.actions),
-            )
+                action[a] = mean[a] + exp(log_std[a]) * z
+            log_prob = log_density(action, mean, log_std)
+            bounded(action, memory.low, memory.high, row_of(n, memory.actions))
         else:
-            choice, log_prob = sample(row_of(n, q), uniform(drawn, n))
+            choice, log_prob = sampled(row_of(n, q), uniform(drawn, n))
             memory.actions[n, 0] = rollout.actions[r, n, t, 0] = choice
         rollout.columns[r, LOG_PROB, n, t] = log_prob
-
-
-@compiled
-def bounded(action, memory, into):
-    """A continuous action within the bounds; NaN counts as zero."""
-    for a in range(len(action)):
-        value = np.float64(action[a]) if action[a] == action[a] else 0.0
-        into[a] = min(max(value, memory.low[a]), memory.high[a])
-
-
-@compiled
-def sample(logits, u):
-    """An action by its probability, from a uniform number; its log probability."""
-    most = largest(logits)
-    total = np.float32(0.0)
-    for a in range(len(logits)):
-        total += exp(logits[a] - most)
-    action, below_u = 0, exp(logits[0] - most)
-    # rounding cannot lead beyond the last one
-    while action < len(logits) - 1 and below_u < u * total:
-        action += 1
-        below_u += exp(logits[action] - most)
-    return action, logits[action] - most - log(total)
-
-
-@compiled
-def largest(values):
-    """The largest of some numbers."""
-    most = values[0]
-    for a in range(1, len(values)):
-        most = max(most, values[a])
-    return most
 
 
 @compiled
@@ -378,7 +359,8 @@ def step_over(p, r, t, run, memory):
     """What follows a step of all N environments: rewards scaled, steps counted."""
     fixed, state, rollout = run.fixed, run.state, memory.rollout
     if fixed.normalize_rewards:
-        take_note_of_returns(p, run)
+        returns = row_of(p, state.discounted)
+        take_note(p, matrix(returns, 0, fixed.N, 1), state.return_moments)
         for n in range(fixed.N):
             reward = scaled(
                 p, np.float64(rollout.rewards[r, n, t]), state.return_moments
@@ -389,14 +371,6 @@ def step_over(p, r, t, run, memory):
     for n in range(fixed.N):
         rollout.rewards[r, n, t] += rollout.values[r, n, t]
     state.env_steps[p] += fixed.N
-
-
-@compiled
-def take_note_of_returns(p, run):
-    """Running moments of discounted returns take note of the N current ones."""
-    state = run.state
-    N = state.discounted.shape[1]
-    take_note(p, matrix(state.discounted, p * N, N, 1), state.return_moments)
 
 
 @compiled
@@ -422,15 +396,16 @@ def finish(p, r, run, memory):
     gamma = np.float32(values.gamma[p])
     decay = gamma * np.float32(values.gae_lambda[p])
     for n in range(N):
-        advantage = np.float32(0.0)
-        for t in range(T - 1, -1, -1):
-            value, goes_on = rollout.values[r, n, t], rollout.going_on[r, n, t]
-            following = gamma * rollout.values[r, n, t + 1] * goes_on
-            delta = rollout.rewards[r, n, t] + following - value
-            advantage = delta + decay * goes_on * advantage
-            rollout.columns[r, VALUE, n, t] = value
-            rollout.columns[r, ADVANTAGE, n, t] = advantage
-            rollout.columns[r, RETURN, n, t] = advantage + value
+        at = (r * N + n) * T
+        own = vector(rollout.values, at + r * N + n, T + 1)
+        advantages = vector(rollout.columns, ((r * 4 + ADVANTAGE) * N + n) * T, T)
+        gae(
+            vector(rollout.rewards, at, T), own, vector(rollout.going_on, at, T), gamma,
+            decay, advantages,
+        )  # fmt: skip
+        for t in range(T):
+            rollout.columns[r, VALUE, n, t] = own[t]
+            rollout.columns[r, RETURN, n, t] = advantages[t] + own[t]
 
 
 # -- learning --------------------------------------------------------------------------
@@ -447,22 +422,11 @@ def learn(p, r, t, run, memory):
     finish(p, r, run, memory)
     for epoch in range(int(values.n_epochs[p])):
         number = state.env_steps[p] * EPOCHS + epoch
-        shuffle(draw(state.keys[p, REPLAY], number), memory)
+        shuffle(draw(state.keys[p, REPLAY], number), memory.order)
         for first in range(0, S, size):
             B = min(size, S - first)
             take(r, first, B, run, memory)
             update(p, B, run, memory)
-
-
-@compiled
-def shuffle(drawn, memory):
-    """Numbers below S in an order drawn as Fisher and Yates do."""
-    order = memory.order
-    for i in range(len(order)):
-        order[i] = i
-    for i in range(len(order) - 1, 0, -1):
-        j = below(drawn, i, i + 1)
-        order[i], order[j] = order[j], order[i]
 
 
 @compiled
@@ -488,23 +452,6 @@ def take(r, first, B, run, memory):
 
 
 @compiled
-def standardise(x):
-    """To mean 0 and standard deviation 1, unbiased, in place; one alone stays."""
-    B = len(x)
-    if B == 1:
-        return
-    mean, spread = np.float32(0.0), np.float32(0.0)
-    for b in range(B):
-        mean += x[b]
-    mean /= np.float32(B)
-    for b in range(B):
-        spread += (x[b] - mean) * (x[b] - mean)
-    deviation = np.sqrt(spread / np.float32(B - 1)) + np.float32(1e-8)
-    for b in range(B):
-        x[b] = (x[b] - mean) / deviation
-
-
-@compiled
 def update(p, B, run, memory):
     """One gradient step."""
     values, state, interval = run.values, run.state, run.interval
@@ -526,8 +473,8 @@ def update(p, B, run, memory):
     sums[GRAD_NORM] += norm
     sums[KL] += kl
     sums[ENTROPY] += entropy
-    sums[UPDATES] += 1
-    sums[SAMPLES] += B
+    interval.counts[p, UPDATES] += 1
+    interval.counts[p, SAMPLES] += B
 
 
 @compiled
@@ -599,15 +546,8 @@ def discrete_gradient(p, B, parameters, run, memory):
     loss = kl = mean_entropy = np.float32(0.0)
     for b in range(B):
         action = int(memory.taken[b, 0])
-        most, total = largest(row_of(b, logits)), np.float32(0.0)
-        for a in range(A):
-            d[b, a] = exp(logits[b, a] - most)
-            total += d[b, a]
-        log_total, entropy = most + log(total), np.float32(0.0)
-        for a in range(A):
-            logits[b, a] -= log_total  # log probabilities from here on
-            d[b, a] /= total  # probabilities
-            entropy -= d[b, a] * logits[b, a]
+        # logits become log probabilities, d probabilities
+        entropy = log_softmax(row_of(b, logits), row_of(b, d))
         log_ratio = logits[b, action] - columns[LOG_PROB, b]
         gain, slope, divergence = objective(p, b, log_ratio, B, values, columns)
         for a in range(A):
@@ -631,19 +571,16 @@ def gaussian_gradient(p, B, parameters, run, memory):
     x, taken = matrix(memory.inputs, 0, B, fixed.D), matrix(memory.taken, 0, B, A)
     columns = matrix(memory.columns, 0, 4, B)
     means, d = matrix(memory.outputs, 0, B, A), matrix(memory.d_outputs, 0, B, A)
-    hidden, half = memory.scratch.hidden, np.float32(0.5)
+    hidden = memory.scratch.hidden
     outputs(fixed.actor, row, forward(fixed.actor, row, x, hidden), means)
     ent_coef = np.float32(values.ent_coef[p])
     entropy = np.float32(0.0)
     for a in range(A):
         d_log_std[a] = -ent_coef
-        entropy += log_std[a] + half * (np.float32(1.0) + _LOG_2PI)
+        entropy += log_std[a] + np.float32(0.5) * (np.float32(1.0) + LOG_2PI)
     loss, kl = -ent_coef * entropy, np.float32(0.0)
     for b in range(B):
-        log_prob = np.float32(0.0)
-        for a in range(A):
-            z = (taken[b, a] - means[b, a]) / exp(log_std[a])
-            log_prob += -half * (z * z + _LOG_2PI) - log_std[a]
+        log_prob = log_density(row_of(b, taken), row_of(b, means), log_std)
         log_ratio = log_prob - columns[LOG_PROB, b]
         gain, slope, divergence = objective(p, b, log_ratio, B, values, columns)
         for a in range(A):
@@ -661,7 +598,7 @@ def gaussian_gradient(p, B, parameters, run, memory):
 # -- beside training -------------------------------------------------------------------
 
 
-@entry
+@compiled
 def signals(p, run, memory, into):
     """What the interval tells of member p, into ``into`` (3,).
 
@@ -675,12 +612,8 @@ def signals(p, run, memory, into):
         prepare(p, row_of(n, memory.seen), row_of(n, inputs), run)
     h = forward(fixed.critic, parameters, inputs, memory.scratch.hidden)
     outputs(fixed.critic, parameters, h, value)
-    mean = square = 0.0
-    for n in range(N):
-        mean += value[n, 0] / N
-    for n in range(N):
-        square += (value[n, 0] - mean) ** 2 / N
-    into[VALUE_MEAN], into[VALUE_STD] = mean, math.sqrt(square)
+    mean, square = mean_and_spread(vector(value, 0, N))
+    into[VALUE_MEAN], into[VALUE_STD] = mean, math.sqrt(square / N)
     into[UPDATE_RATIO] = dense.relative_change(
         row_of(p, interval.start), row_of(p, state.parameters)
     )
@@ -690,22 +623,16 @@ def signals(p, run, memory, into):
 def best(p, run, memory):
     """The most likely action."""
     fixed, state = run.fixed, run.state
-    inputs, q = (
-        matrix(memory.inputs, 0, 1, fixed.D),
-        matrix(memory.outputs, 0, 1, fixed.A),
-    )
+    inputs = matrix(memory.inputs, 0, 1, fixed.D)
+    q = matrix(memory.outputs, 0, 1, fixed.A)
     prepare(p, row_of(0, memory.seen), row_of(0, inputs), run)
     parameters = actor_of(p, fixed, state.parameters)
     h = forward(fixed.actor, parameters, inputs, memory.scratch.hidden)
     outputs(fixed.actor, parameters, h, q)
     if fixed.continuous:
-        bounded(row_of(0, q), memory, row_of(0, memory.actions))
+        bounded(row_of(0, q), memory.low, memory.high, row_of(0, memory.actions))
         return
-    best = 0
-    for a in range(1, fixed.A):
-        if q[0, a] > q[0, best]:
-            best = a
-    memory.actions[0, 0] = best
+    memory.actions[0, 0] = largest(row_of(0, q))
 
 
 # -- the definition --------------------------------------------------------------------
@@ -741,11 +668,11 @@ def loss(
     )
     values = values.squeeze(-1)
     if fixed.continuous:
-        normals = torch.distributions.Normal(out, log_std.exp())
+        normals = torch.distributions.Normal(out, log_std.exp(), validate_args=False)
         log_probs = normals.log_prob(batch.actions).sum(-1)
         entropy = normals.entropy().sum(-1)
     else:
-        choices = torch.distributions.Categorical(logits=out)
+        choices = torch.distributions.Categorical(logits=out, validate_args=False)
         log_probs, entropy = choices.log_prob(batch.actions), choices.entropy()
     ratio = (log_probs - batch.log_probs).exp()
     clip = clip_range[..., None]

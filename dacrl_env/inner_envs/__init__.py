@@ -1,14 +1,23 @@
-"""Inner environments: batched dynamics and adapters."""
+"""Inner environments: compiled ones, one file each, and adapters for any others."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dacrl_env.inner_envs.batched import Transition
+
+class Transition(NamedTuple):
+    """What one step gave, before automatic resets; arrays ``(P, N, …)``."""
+
+    observations: NDArray[Any]  # after the step: the last one where an episode ended
+    rewards: NDArray[np.float64]
+    terminated: NDArray[np.bool_]
+    done: NDArray[np.bool_]  # terminated or truncated
+    returns: NDArray[np.float64]  # of the episode up to now
+    lengths: NDArray[np.int64]
 
 
 class NoEnv:
@@ -20,6 +29,7 @@ class NoEnv:
     action_low = np.full(1, -np.inf)
     action_high = np.full(1, np.inf)
     physics: Mapping[str, float] = {}
+    object_bytes = 0
 
 
 class InnerEnv(Protocol):
@@ -37,6 +47,7 @@ class InnerEnv(Protocol):
     physics: Mapping[str, float]  # constants that instances may change
     has_images: bool  # as `images.is_image` says
     scales_images: bool  # whether networks see them divided by 255; see `Task`
+    object_bytes: int  # about what an environment takes beside its arrays
 
     def init(
         self,
@@ -72,4 +83,15 @@ class InnerEnv(Protocol):
         Actions are numbers ``(P, N)``, or continuous ``(P, N, A)`` within the bounds:
         clipping is the learner's task.
         """
+        ...
+
+    def reseed(self, state: Any, members: NDArray[np.int64]) -> None:
+        """Let members' running episodes follow from keys that have been changed.
+
+        What draws by its keys alone does so by itself.
+        """
+        ...
+
+    def close(self, state: Any = None) -> None:
+        """End what environments hold outside of Python."""
         ...

@@ -31,8 +31,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from dacrl_env.inner_envs import faults
-from dacrl_env.inner_envs.batched import Transition
+from dacrl_env.inner_envs import Transition, faults
 from dacrl_env.inner_envs.images import is_image
 from dacrl_env.learners import streams
 from dacrl_env.snapshot import copy_rows
@@ -101,6 +100,7 @@ class EnvPoolAdapter:
 
     physics: Mapping[str, float] = {}
     scales_images = False
+    object_bytes = 10_000  # a guess: nobody knows
 
     def __init__(self, env_id: str, kwargs: Mapping[str, Any]) -> None:
         try:
@@ -301,6 +301,12 @@ class EnvPoolAdapter:
         state.observations = observations
         state.returns, state.lengths = returns, lengths
         return result
+
+    def reseed(self, state: EnvPoolState, members: NDArray[np.int64]) -> None:
+        """Not possible: a pool takes its seeds when it is made."""
+
+    def close(self, state: EnvPoolState | None = None) -> None:
+        """Pools end with the last place that names them."""
 
 
 def _by_pool(

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dacrl_env.inner_envs.faults import InnerEnvError
+from dacrl_env.isolation import globals_kept
 from dacrl_env.learners import streams
-from dacrl_env.learners.sb3 import random_state
 from dacrl_env.snapshot import take_rows
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def check(adapter: GymnasiumAdapter, stateful: bool) -> bool:
     if name in _passed and _passed[name][0] is spec:
         return _passed[name][1]
     # users' environments may draw from global generators, and seed them
-    with random_state.globals_kept():
+    with globals_kept():
         draws = _check(adapter, stateful)
     _passed[name] = (spec, draws)
     return draws

@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dacrl_env.blame import mark
-from dacrl_env.inner_envs import faults, first_use, objects
-from dacrl_env.inner_envs.batched import Transition
+from dacrl_env.inner_envs import Transition, faults, first_use, objects
 from dacrl_env.inner_envs.images import is_image
 from dacrl_env.learners import streams
 from dacrl_env.snapshot import copy_rows
@@ -75,6 +74,7 @@ class GymnasiumAdapter:
 
     physics: Mapping[str, float] = {}
     scales_images = False
+    object_bytes = 10_000  # a guess: nobody knows
     at_once = AT_ONCE
 
     def __init__(

@@ -14,13 +14,14 @@ agent, then the 5×5 cells row by row.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from dacrl_env.kernels.compiling import compiled
+from dacrl_env.kernels.random_numbers import draw, uniform
+
 Ints = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
 
@@ -48,70 +49,55 @@ _AHEAD = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])  # right, down, left, up
 
 COLUMN, ROW, DIRECTION, LOAD, CELLS = range(5)  # of a world; cells from CELLS on
 LEFT, RIGHT, FORWARD, PICKUP, DROP, TOGGLE, DONE = range(7)
+_ACTIONS = 7
+
+PHYSICS: dict[str, float] = {}
 
 
-class MiniGrid:
-    """Dynamics. Variables: number of the state, steps taken in the episode.
+class MiniGrid(NamedTuple):
+    """Variables: number of the state, steps taken in the episode."""
 
-    Args:
-        starts: worlds ``(n, 29)`` in which an episode begins, equally likely.
-        max_episode_steps: after which it is truncated.
-        see_through_walls: the view hides nothing.
+    worlds: Bytes  # (S, 29) all that can be reached, in order: the place is the number
+    starts: Ints  # (n,) states in which an episode begins, equally likely
+    following: Ints  # (S · 7,) next state, by state × 7 + action
+    arrives: NDArray[np.bool_]  # (S · 7,) whether that is at the goal
+    images: Bytes  # (S, 147) what is seen
+    max_episode_steps: int
+    features: int = VIEW**2 * 3
+    actions: int = _ACTIONS
+    variables: int = 2
 
-    Attributes:
-        worlds: ``(S, 29)`` every state that can be reached, in lexicographic order;
-            its place is its number.
-        starts: ``(n,)`` numbers of the states in which an episode begins.
-        following: ``(S · 7,)`` number of the next state, by state × 7 + action.
-        arrives: ``(S · 7,)`` whether that one is at the goal.
-        images: ``(S, 7, 7, 3)`` what is seen in each state.
+
+@compiled
+def reset(env, key, episode, physics, variables):
+    """One of the starts."""
+    which = int(uniform(draw(key, episode), 0) * len(env.starts))
+    variables[0], variables[1] = env.starts[which], 0.0
+
+
+@compiled
+def step(env, variables, action, physics, drawn):
+    """Turn left, right, go forward, pick up, drop, toggle, or nothing (0 to 6).
+
+    The goal ends the episode with 1 − 0.9 × the used part of its steps.
     """
+    place = int(variables[0]) * env.actions + int(action[0])
+    steps = variables[1] + 1.0
+    variables[0], variables[1] = env.following[place], steps
+    if env.arrives[place]:
+        return 1.0 - 0.9 * (steps / env.max_episode_steps), True
+    return 0.0, False
 
-    observation_shape: tuple[int, ...] = (VIEW, VIEW, 3)
-    observation_dtype: np.dtype[Any] = np.dtype(np.uint8)
-    num_actions = 7
-    uniforms_per_reset = 1
-    physics: Mapping[str, float] = {}
 
-    def __init__(
-        self, starts: Bytes, max_episode_steps: int, see_through_walls: bool
-    ) -> None:
-        self.max_episode_steps = max_episode_steps
-        self.worlds = _reachable(starts)
-        self.starts = _numbers(self.worlds, starts)
-        outcomes = [_act(self.worlds, action) for action in range(self.num_actions)]
-        self.following = np.stack(
-            [_numbers(self.worlds, worlds) for worlds, _ in outcomes], -1
-        ).ravel()
-        self.arrives = np.stack([arrives for _, arrives in outcomes], -1).ravel()
-        self.images = _images(self.worlds, see_through_walls)
+@compiled
+def observe(env, variables, observation):
+    """The agent's view (7, 7, 3): column and row, the agent at (3, 6)."""
+    state = int(variables[0])
+    for k in range(len(observation)):
+        observation[k] = np.float32(env.images[state, k])
 
-    def initial(self, uniforms: Floats, physics: Floats) -> Ints:
-        """One of the starts."""
-        variables = np.zeros((*uniforms.shape[:-1], 2), np.int64)
-        which = (uniforms[..., 0] * len(self.starts)).astype(np.int64)
-        variables[..., 0] = self.starts[which]
-        return variables
 
-    def step(
-        self, variables: Ints, actions: Ints, physics: Floats
-    ) -> tuple[Ints, Floats, NDArray[np.bool_]]:
-        """Turn left, right, go forward, pick up, drop, toggle, or nothing (0 to 6).
-
-        The goal ends the episode with 1 − 0.9 × the used part of its steps.
-        """
-        place = variables[..., 0] * self.num_actions + actions
-        steps = variables[..., 1] + 1
-        following = np.empty_like(variables)
-        following[..., 0] = self.following.take(place)
-        following[..., 1] = steps
-        terminated = self.arrives.take(place)
-        rewards = terminated * (1 - 0.9 * (steps / self.max_episode_steps))
-        return following, rewards, terminated
-
-    def observe(self, variables: Ints) -> NDArray[Any]:
-        """The agent's view ``(…, 7, 7, 3)``: column and row, the agent at (3, 6)."""
-        return self.images.take(variables[..., 0], axis=0)
+# -- the two worlds --------------------------------------------------------------------
 
 
 @functools.cache
@@ -120,7 +106,7 @@ def empty_5x5() -> MiniGrid:
     world = _room()
     world[[COLUMN, ROW]] = 1
     # 4 × SIZE² steps, and no need of hiding anything, are the original's
-    return MiniGrid(world[None], 4 * SIZE**2, see_through_walls=True)
+    return _tables(world[None], 4 * SIZE**2, see_through_walls=True)
 
 
 @functools.cache
@@ -143,7 +129,7 @@ def door_key_5x5() -> MiniGrid:
                     cells[key, 1] = KEY
                     world[[COLUMN, ROW, DIRECTION]] = 1, row, direction
                     starts.append(world)
-    return MiniGrid(np.stack(starts), 10 * SIZE**2, see_through_walls=False)
+    return _tables(np.stack(starts), 10 * SIZE**2, see_through_walls=False)
 
 
 def _room() -> Bytes:
@@ -155,6 +141,25 @@ def _room() -> Bytes:
     cells[1:-1, 1:-1] = EMPTY
     cells[-2, -2] = GOAL
     return world
+
+
+# -- the rules, applied to all states --------------------------------------------------
+
+
+def _tables(starts: Bytes, max_episode_steps: int, see_through_walls: bool) -> MiniGrid:
+    """What follows from the worlds (n, 29) in which an episode begins."""
+    worlds = _reachable(starts)
+    outcomes = [_act(worlds, action) for action in range(_ACTIONS)]
+    following = np.stack([_numbers(worlds, after) for after, _ in outcomes], -1)
+    arrives = np.stack([arrives for _, arrives in outcomes], -1)
+    return MiniGrid(
+        worlds=worlds,
+        starts=_numbers(worlds, starts),
+        following=following.ravel(),
+        arrives=arrives.ravel(),
+        images=_images(worlds, see_through_walls).reshape(len(worlds), -1),
+        max_episode_steps=max_episode_steps,
+    )
 
 
 def _act(worlds: Bytes, action: int) -> tuple[Bytes, NDArray[np.bool_]]:
@@ -192,7 +197,7 @@ def _reachable(starts: Bytes) -> Bytes:
     """All worlds that actions can lead to from the starts, in lexicographic order."""
     known = fresh = np.unique(starts, axis=0)
     while len(fresh):
-        after = [_act(fresh, action)[0] for action in range(MiniGrid.num_actions)]
+        after = [_act(fresh, action)[0] for action in range(_ACTIONS)]
         fresh = np.unique(np.concatenate(after), axis=0)
         fresh = fresh[~np.isin(_whole(fresh), _whole(known))]
         known = np.concatenate([known, fresh])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 import types
 import weakref
 from collections import deque
@@ -11,18 +12,16 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import torch
 
 _MOST = 10_000  # things inside of an object that are looked at for generators
 # what has no generator inside, or none that a copy of the object has for itself
 _CLOSED = (type | types.ModuleType | types.FunctionType | types.BuiltinFunctionType) | (
-    str | bytes | int | float | complex | None | np.ndarray | torch.Tensor
+    str | bytes | int | float | complex | None | np.ndarray
 )
 _GENERATORS = (
     np.random.Generator,
     np.random.RandomState,
     random.Random,
-    torch.Generator,
 )
 _BIPEDAL = "gymnasium.envs.box2d.bipedal_walker"
 
@@ -108,6 +107,12 @@ def reseed(env: gym.Env[Any, Any], seed: int) -> bool:
     return bool(found)
 
 
+def _is_torch(thing: Any, name: str) -> bool:
+    """Whether something is of a class of torch, which need not have been imported."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(thing, getattr(torch, name))
+
+
 def _generators(env: Any) -> list[Any]:
     """Generators inside of an object, each once, the outermost first."""
     found: list[Any] = []
@@ -116,10 +121,14 @@ def _generators(env: Any) -> list[Any]:
     todo = deque([env])
     while todo and len(seen) < _MOST:
         thing = todo.popleft()
-        if isinstance(thing, _CLOSED) or id(thing) in seen:
+        if (
+            isinstance(thing, _CLOSED)
+            or _is_torch(thing, "Tensor")
+            or id(thing) in seen
+        ):
             continue
         seen[id(thing)] = thing
-        if isinstance(thing, _GENERATORS):
+        if isinstance(thing, _GENERATORS) or _is_torch(thing, "Generator"):
             if not any(thing is one for one in shared):
                 found.append(thing)
         elif isinstance(thing, dict):
@@ -139,7 +148,7 @@ def _seed(generator: Any, seed: int) -> None:
     """Seed a generator in place: whoever else holds it goes on with the same."""
     if isinstance(generator, random.Random):
         generator.seed(seed)
-    elif isinstance(generator, torch.Generator):
+    elif _is_torch(generator, "Generator"):
         generator.manual_seed(seed)
     elif isinstance(generator, np.random.Generator):
         bits: Any = generator.bit_generator

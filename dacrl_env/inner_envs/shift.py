@@ -2,90 +2,72 @@
 
 A learner that is tuned for one environment meets another one at some step: what is the
 best configuration then changes for a reason other than learning itself.
+
+The step and the factors are constants themselves, so that an instance sets them and the
+members of one population may differ: beside the K constants of the given environment
+there is ``shift_at``, the number of steps that an environment takes, in all its
+episodes, before the shift; and for each constant ``shift_<name>``, its factor. By
+default nothing ever changes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from dacrl_env.inner_envs.batched import Dynamics, Floats
-from dacrl_env.inner_envs.cartpole import CartPole
-from dacrl_env.inner_envs.pendulum import Pendulum
+from dacrl_env.inner_envs import dynamics
+from dacrl_env.kernels.compiling import compiled
+from dacrl_env.kernels.views import vector
 
 NEVER = 1e12  # a step no run comes to; finite, since instances are compared by ratios
 
 
-class Shifted:
-    """Dynamics whose constants are multiplied by factors from a certain step on.
+class Shifted(NamedTuple):
+    """An environment whose constants are multiplied by factors from a step on."""
 
-    The step and the factors are constants themselves, so that an instance sets them
-    and the members of one population may differ: beside the ``K`` constants of the
-    given dynamics there is ``shift_at``, the number of steps that an environment takes,
-    in all its episodes, before the shift; and for each constant ``shift_<name>``, its
-    factor. By default nothing ever changes.
-
-    Args:
-        dynamics: with constant physics.
-    """
-
-    def __init__(self, dynamics: Dynamics) -> None:
-        self.dynamics = dynamics
-        self.observation_shape = dynamics.observation_shape
-        self.observation_dtype = dynamics.observation_dtype
-        self.num_actions = dynamics.num_actions
-        self.action_low: Floats = getattr(dynamics, "action_low", np.empty(0))
-        self.action_high: Floats = getattr(dynamics, "action_high", np.empty(0))
-        self.max_episode_steps = dynamics.max_episode_steps
-        self.uniforms_per_reset = dynamics.uniforms_per_reset
-        factors = {f"shift_{name}": 1.0 for name in dynamics.physics}
-        self.physics: Mapping[str, float] = {
-            **dynamics.physics,
-            "shift_at": NEVER,
-            **factors,
-        }
-        self._K = len(dynamics.physics)
-
-    def in_force(self, physics: Floats, lifetime: NDArray[np.int64]) -> Floats:
-        """Constants ``(…, 2 K + 1)`` after ``lifetime`` ``(…)`` steps.
-
-        Their factors are one: what is in force now does not change any more.
-        """
-        K = self._K
-        shifted = lifetime >= physics[..., K]
-        now = physics.copy()
-        now[..., K + 1 :] = 1.0
-        np.multiply(
-            physics[..., :K],
-            physics[..., K + 1 :],
-            out=now[..., :K],
-            where=shifted[..., None],
-        )
-        return now
-
-    def initial(self, uniforms: Floats, physics: Floats) -> NDArray[Any]:
-        """Starting variables of the given dynamics."""
-        return self.dynamics.initial(uniforms, physics[..., : self._K])
-
-    def step(
-        self, variables: NDArray[Any], actions: NDArray[Any], physics: Floats
-    ) -> tuple[NDArray[Any], Floats, NDArray[np.bool_]]:
-        """A step of the given dynamics; ``physics`` are those `in_force`."""
-        return self.dynamics.step(variables, actions, physics[..., : self._K])
-
-    def observe(self, variables: NDArray[Any]) -> NDArray[Any]:
-        """Observations of the given dynamics: they do not tell of the shift."""
-        return self.dynamics.observe(variables)
+    env: Any
+    features: int
+    actions: int
+    variables: int
+    max_episode_steps: int
 
 
-def shifted_cartpole() -> Shifted:
-    """CartPole-v1 that may shift."""
-    return Shifted(CartPole())
+def shifted(env: Any) -> Shifted:
+    """An environment that may shift, of another one."""
+    return Shifted(env, env.features, env.actions, env.variables, env.max_episode_steps)
 
 
-def shifted_pendulum() -> Shifted:
-    """Pendulum-v1 that may shift."""
-    return Shifted(Pendulum())
+def with_shift(physics: Mapping[str, float]) -> dict[str, float]:
+    """Names and default values of the constants (2 K + 1,), from those of (K,)."""
+    factors = {f"shift_{name}": 1.0 for name in physics}
+    return {**physics, "shift_at": NEVER, **factors}
+
+
+@compiled
+def in_force(env, physics, lifetime, room):
+    """Constants after some steps; their factors are one: they do not change again."""
+    K = (len(physics) - 1) // 2
+    over = lifetime >= physics[K]
+    for k in range(K):
+        room[k] = physics[k] * physics[K + 1 + k] if over else physics[k]
+        room[K + 1 + k] = 1.0
+    room[K] = physics[K]
+    return vector(room, 0, len(physics))
+
+
+@compiled
+def reset(env, key, episode, physics, variables):
+    """As the given environment, with constants that are `in_force`."""
+    dynamics.reset(env.env, key, episode, physics, variables)
+
+
+@compiled
+def step(env, variables, action, physics, drawn):
+    """As the given environment, with constants that are `in_force`."""
+    return dynamics.step(env.env, variables, action, physics, drawn)
+
+
+@compiled
+def observe(env, variables, observation):
+    """As the given environment: observations do not tell of the shift."""
+    dynamics.observe(env.env, variables, observation)

@@ -4,6 +4,8 @@ Numba compiles a function when it is first called with arguments of new types, a
 the code on disk. By itself it notices a change in the file of that function alone, not
 in those that it calls. The folder is therefore named by a digest of all sources that
 are compiled, and of Numba's version; the processor is part of Numba's own index.
+
+Compiling takes ten seconds or more, so that whoever waits is told (`announced`).
 """
 
 from __future__ import annotations
@@ -12,8 +14,10 @@ import hashlib
 import os
 import sys
 import tempfile
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,8 +25,10 @@ from typing import Any
 import llvmlite
 import numba
 from llvmlite import binding as llvm
+from numba.core import event
 
 PACKAGE = Path(__file__).parents[1]
+QUIET = "DACRL_QUIET"  # environment variable
 _COMPILED = ("kernels", "inner_envs", "algorithms")  # folders with compiled functions
 
 
@@ -55,6 +61,47 @@ def external(name: str, signature: Any) -> Callable[[Callable[..., Any]], Any]:
         return made
 
     return compile_now
+
+
+class _Teller(event.Listener):
+    """Says on stderr what is compiled, when the first function of it is."""
+
+    def __init__(self) -> None:
+        self.what: list[str] = []  # that is being done, the innermost last
+        self.told: set[str] = set()
+        self._lock = threading.Lock()
+
+    def on_start(self, event: Any) -> None:
+        with self._lock:
+            what = self.what[-1] if self.what else None
+            if what is None or what in self.told:
+                return
+            self.told.add(what)
+        if not os.environ.get(QUIET):
+            print(
+                f"dacrl: compiling {what}; its code is kept, so that this happens once",
+                file=sys.stderr,
+            )
+
+    def on_end(self, event: Any) -> None:
+        """The next function follows, or nothing."""
+
+
+_TELLER = _Teller()
+event.register("numba:compile", _TELLER)
+
+
+@contextmanager
+def announced(what: str) -> Iterator[None]:
+    """Say what is compiled, if anything is, once in a process.
+
+    The environment variable ``DACRL_QUIET`` silences it.
+    """
+    _TELLER.what.append(what)
+    try:
+        yield
+    finally:
+        _TELLER.what.remove(what)
 
 
 def _jit(function: Callable[..., Any], **options: Any) -> Any:

@@ -31,12 +31,15 @@ ACTIVATIONS = ("relu", "tanh")
 
 
 class Network(NamedTuple):
-    """Where the layers of a perceptron lie in a row; the same for all members."""
+    """Where the layers of a perceptron lie in a row; the same for all members.
 
-    sizes: tuple[int, ...]  # D, padded H of each hidden layer, A
-    units: tuple[int, ...]  # without padding
-    weights: tuple[int, ...]  # where those of each layer begin
-    biases: tuple[int, ...]
+    Arrays: tuples of another length would be another type, and all be compiled anew.
+    """
+
+    sizes: NDArray[np.int64]  # D, padded H of each hidden layer, A
+    units: NDArray[np.int64]  # without padding
+    weights: NDArray[np.int64]  # where those of each layer begin
+    biases: NDArray[np.int64]
     row: int  # length of a row, a multiple of 4 × LINE
     width: int  # largest padded H
     tanh: bool  # activation of the hidden layers; else the larger of value and zero
@@ -68,7 +71,19 @@ def make_network(
         hidden_sizes: H of each hidden layer, at least one.
         outputs: A.
         activation: one of `ACTIVATIONS`.
+
+    Raises:
+        ValueError: an unknown activation, no hidden layer, or a width below one.
     """
+    if activation not in ACTIVATIONS:
+        raise ValueError(
+            f"unknown activation {activation!r}; valid: {', '.join(ACTIVATIONS)}"
+        )
+    if not hidden_sizes or min(hidden_sizes) < 1:
+        raise ValueError(
+            "hidden_sizes are the widths of at least one layer, each at least 1, got "
+            f"{tuple(hidden_sizes)}"
+        )
     units = (inputs, *hidden_sizes, outputs)
     sizes = (inputs, *map(padded, hidden_sizes), outputs)
     weights, biases, at = [], [], 0
@@ -77,14 +92,24 @@ def make_network(
         biases.append(at + i * o)
         at += i * o + o
     return Network(
-        sizes,
-        units,
-        tuple(weights),
-        tuple(biases),
-        4 * padded(-(-at // 4)),
-        max(sizes[1:-1]),
-        activation == "tanh",
+        sizes=np.array(sizes, np.int64),
+        units=np.array(units, np.int64),
+        weights=np.array(weights, np.int64),
+        biases=np.array(biases, np.int64),
+        row=4 * padded(-(-at // 4)),
+        width=max(sizes[1:-1]),
+        tanh=activation == "tanh",
     )
+
+
+def num_weights(units: Sequence[int]) -> int:
+    """Weights of a network of these widths, from inputs to outputs."""
+    return sum(int(i * o) for i, o in pairwise(units))
+
+
+def row_bytes(units: Sequence[int]) -> int:
+    """What a row of a network of these widths takes."""
+    return 4 * make_network(units[0], units[1:-1], units[-1], ACTIVATIONS[0]).row
 
 
 def make_scratch(net: Network, B: int) -> Scratch:
@@ -322,7 +347,7 @@ def apply(net: Network, rows: Tensor, x: Tensor) -> Tensor:
     """
     last = len(net.weights) - 1
     for k in range(last + 1):
-        i, o = net.sizes[k], net.sizes[k + 1]
+        i, o = int(net.sizes[k]), int(net.sizes[k + 1])
         flat = rows[..., net.weights[k] : net.weights[k] + i * o]
         b = rows[..., None, net.biases[k] : net.biases[k] + o]
         if k == last:

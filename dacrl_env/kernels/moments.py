@@ -74,3 +74,31 @@ def scaled(p, value, moments):
     """A scalar scaled and clipped, not centred."""
     value = value / math.sqrt(moments.variance[p, 0] + EPSILON)
     return min(max(value, -CLIP), CLIP)
+
+
+@compiled
+def mean_and_spread(values):
+    """Mean of some numbers, and the sum of squared distances from it; in double."""
+    mean = spread = 0.0
+    for i in range(len(values)):
+        mean += np.float64(values[i]) / len(values)
+    for i in range(len(values)):
+        spread += (np.float64(values[i]) - mean) ** 2
+    return mean, spread
+
+
+@compiled
+def standardise(x):
+    """To mean 0 and standard deviation 1, unbiased, in place; one alone stays."""
+    B = len(x)
+    if B == 1:
+        return
+    mean, spread = np.float32(0.0), np.float32(0.0)
+    for b in range(B):
+        mean += x[b]
+    mean /= np.float32(B)
+    for b in range(B):
+        spread += (x[b] - mean) * (x[b] - mean)
+    deviation = np.sqrt(spread / np.float32(B - 1)) + np.float32(1e-8)
+    for b in range(B):
+        x[b] = (x[b] - mean) / deviation

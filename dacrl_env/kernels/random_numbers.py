@@ -61,3 +61,13 @@ def normal(draw, lane, lanes):
     radius = math.sqrt(-2.0 * log_double(1.0 - uniform(draw, first)))
     angle = 2.0 * math.pi * uniform(draw, half + first)
     return radius * cos(angle) if lane < half else radius * sin(angle)
+
+
+@compiled
+def shuffle(drawn, order):
+    """Numbers below S in an order drawn as Fisher and Yates do."""
+    for i in range(len(order)):
+        order[i] = i
+    for i in range(len(order) - 1, 0, -1):
+        j = below(drawn, i, i + 1)
+        order[i], order[j] = order[j], order[i]

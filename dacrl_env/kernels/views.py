@@ -17,6 +17,8 @@ from numba.extending import intrinsic
 from numba.np import arrayobj
 from numpy.typing import NDArray
 
+from dacrl_env.kernels.compiling import compiled
+
 LINE = 16  # numbers of single precision in a cache line
 
 _INT = ir.IntType(64)
@@ -78,6 +80,12 @@ def matrix(typing_context: Any, memory: Any, at: Any, rows: Any, columns: Any) -
 
     kind = types.Array(memory.dtype, 2, "C")
     return kind(memory, types.int64, types.int64, types.int64), generate
+
+
+@compiled
+def row_of(p, rows):
+    """Row p of a matrix, whole."""
+    return vector(rows, p * rows.shape[1], rows.shape[1])
 
 
 def _view(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

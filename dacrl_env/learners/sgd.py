@@ -18,11 +18,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from dacrl_env.algorithms.interval import Interval, begin
 from dacrl_env.learners import streams
-from dacrl_env.learners.interval import Interval, begin
 from dacrl_env.tasks import Hyperparameter
 
 HYPERPARAMETERS = (Hyperparameter("learning_rate", 1e-4, 1e2, 1e-1, "log"),)
@@ -73,12 +72,12 @@ class SGD:
     signal_units: Mapping[str, float] = {}
     config_class = SGDConfig
     continuous_actions = True
+    exact_snapshots = True
     flops = (0, 0)
 
-    def __init__(
-        self, env: Any, eval_env: Any, config: SGDConfig, budget: int, device: Any
-    ) -> None:
+    def __init__(self, env: Any, eval_env: Any, config: SGDConfig, budget: int) -> None:
         self.config = config
+        self.num_threads = 1
 
     @staticmethod
     def granularity(config: SGDConfig) -> int:
@@ -125,6 +124,17 @@ class SGD:
         state.env_steps[members] = 0
         state.gradient_steps[members] = 0
 
+    def begin_episodes(self, state: SGDState) -> None:
+        """There are none."""
+
+    def reseed(
+        self, state: SGDState, members: NDArray[np.int64], marks: NDArray[np.int64]
+    ) -> None:
+        """There are no inner environments."""
+
+    def close(self, state: SGDState) -> None:
+        """There is nothing to close."""
+
     def losses(self, state: SGDState) -> Floats:
         """Loss of every member ``(P,)``."""
         with np.errstate(over="ignore", invalid="ignore"):  # it may have diverged
@@ -149,7 +159,7 @@ class SGD:
 
     def begin_interval(self, state: SGDState) -> Interval:
         """Empty sums for the time until the next decision."""
-        return begin(torch.from_numpy(state.parameters), ())
+        return begin(state.parameters, ())
 
     def train(
         self, state: SGDState, values: Values, steps: int, interval: Interval
@@ -166,8 +176,7 @@ class SGD:
                 state.parameters -= rate * gradient
             state.env_steps += 1
             state.gradient_steps += 1
-            interval.updates += 1
-            interval.samples += 1
+            interval.counts[...] += 1
 
     def diverged(self, state: SGDState, interval: Interval) -> NDArray[np.bool_]:
         """Members ``(P,)`` whose loss is not a number below `DIVERGED`."""

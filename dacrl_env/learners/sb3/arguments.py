@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from dacrl_env.learners.networks import ACTIVATIONS
+from dacrl_env.kernels.dense import ACTIVATIONS
 from dacrl_env.registration import load
 
 # arguments of both algorithms that are not a user's, and who sets them

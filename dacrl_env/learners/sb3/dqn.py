@@ -20,10 +20,12 @@ from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from dacrl_env.algorithms.interval import Interval, begin
 from dacrl_env.inner_envs import InnerEnv
+from dacrl_env.isolation import globals_kept, inner_context
 from dacrl_env.learners import dqn, streams
 from dacrl_env.learners.dqn import Values
-from dacrl_env.learners.interval import Interval, begin
+from dacrl_env.learners.protocol import close_envs, reseed_envs
 from dacrl_env.learners.sb3 import arguments, random_state
 from dacrl_env.learners.sb3.envs import MemberEnvs
 from dacrl_env.learners.sb3.members import (
@@ -140,10 +142,9 @@ class SB3DQN:
         eval_env: another of the same, for evaluations.
         config: static choices; without ``double_q``, see :class:`SB3DQNConfig`.
         budget: inner environment steps of a run.
-        device: must be the processor.
 
     Raises:
-        ValueError: another device, or an optimiser whose state cannot be kept.
+        ValueError: an optimiser whose state cannot be kept.
     """
 
     hyperparameters = dqn.HYPERPARAMETERS
@@ -164,9 +165,9 @@ class SB3DQN:
         eval_env: InnerEnv,
         config: SB3DQNConfig,
         budget: int,
-        device: torch.device,
     ) -> None:
         self.config = config
+        self.num_threads = 1
         self.N = config.num_inner_envs
         self.rows = self.replay_capacity(config, budget) // self.N
         self.members = Members(
@@ -174,16 +175,16 @@ class SB3DQN:
             eval_env,
             self.N,
             budget,
-            device,
             build=functools.partial(_build, config),
             trained=lambda model: [*model.q_net.parameters()],
         )
         self.venv, self.model = self.members.venv, self.members.model
-        with random_state.globals_kept(), torch.enable_grad():
+        with globals_kept(), torch.enable_grad():
             self.flops = _count_flops(self.model)
 
     # -- state ------------------------------------------------------------------
 
+    @inner_context()
     def init(self, keys: streams.UInts, physics: NDArray[np.float64]) -> SB3DQNState:
         """Runs before their first step.
 
@@ -205,6 +206,7 @@ class SB3DQN:
         self._begin(state, np.arange(P))
         return state
 
+    @inner_context()
     def begin_episodes(self, state: SB3DQNState) -> None:
         """Leave the inner episodes that are under way and begin the next ones.
 
@@ -219,6 +221,7 @@ class SB3DQN:
         replay.timeouts[begun, newest] += under_way
         replay.dones[begun, newest] = 1.0
 
+    @inner_context()
     def restart(
         self,
         state: SB3DQNState,
@@ -251,8 +254,17 @@ class SB3DQN:
             model._n_calls = written
             yield model
 
+    def reseed(self, state: Any, members: Any, marks: Any) -> None:
+        """Give members' inner environments streams that no other draws from."""
+        reseed_envs(self.members.env, state, members, marks)
+
+    def close(self, state: Any) -> None:
+        """Close inner environments that are objects."""
+        close_envs(self.members.env, self.members.eval_env, state)
+
     # -- act --------------------------------------------------------------------
 
+    @inner_context()
     def play(
         self,
         state: SB3DQNState,
@@ -274,8 +286,9 @@ class SB3DQN:
 
     def begin_interval(self, state: SB3DQNState) -> Interval:
         """Empty sums for the time until the next decision."""
-        return begin(state.parameters, _SUMS)
+        return begin(state.parameters.numpy().copy(), _SUMS)
 
+    @inner_context()
     def train(
         self, state: SB3DQNState, values: Values, steps: int, interval: Interval
     ) -> None:
@@ -353,21 +366,22 @@ class SB3DQN:
         with updates.counted(i, state.gradient_steps, interval, samples):
             model.train(model.gradient_steps, model.batch_size)
         loss = float(model.logger.name_to_value["train/loss"])
-        updates.record(i, interval, {"loss": loss})
+        updates.record(i, interval, _SUMS, {"loss": loss})
 
     # -- signals ----------------------------------------------------------------
 
     def diverged(self, state: SB3DQNState, interval: Interval) -> NDArray[np.bool_]:
         """Members ``(P,)`` with a loss, gradient or parameter that is not finite."""
-        return interval.not_finite(state.parameters)
+        return interval.not_finite(state.parameters.numpy())
 
+    @inner_context()
     def signals(
         self, state: SB3DQNState, values: Values, interval: Interval
     ) -> dict[str, NDArray[np.float64]]:
         """What the interval tells of each member ``(P,)``, by ``signal_names``."""
         rows = [hyperparameters_of(values, i) for i in range(len(state.env_steps))]
         probes = [self._probe(state, i, row) for i, row in enumerate(rows)]
-        return signals(state, interval, probes)
+        return signals(state, interval, _SUMS, probes)
 
     def _probe(
         self, state: SB3DQNState, i: int, row: Mapping[str, float]

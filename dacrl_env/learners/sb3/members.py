@@ -19,9 +19,10 @@ from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import Logger
 from torch import Tensor
 
+from dacrl_env.algorithms.interval import Interval
 from dacrl_env.inner_envs import InnerEnv
+from dacrl_env.isolation import globals_kept
 from dacrl_env.learners import streams
-from dacrl_env.learners.interval import Interval
 from dacrl_env.learners.rollout import play
 from dacrl_env.learners.sb3 import random_state
 from dacrl_env.learners.sb3.envs import MemberEnvs
@@ -56,12 +57,11 @@ class Members:
         eval_env: another of the same, for evaluations.
         num_envs: N.
         budget: inner environment steps of a run.
-        device: must be the processor.
         build: a model of Stable-Baselines3 on the given environments.
         trained: the parameters of a model that its optimiser changes.
 
     Raises:
-        ValueError: another device, or an optimiser whose state cannot be kept.
+        ValueError: an optimiser whose state cannot be kept.
     """
 
     def __init__(
@@ -70,19 +70,16 @@ class Members:
         eval_env: InnerEnv,
         num_envs: int,
         budget: int,
-        device: torch.device,
         build: Callable[[MemberEnvs], Any],
         trained: Callable[[Any], list[Tensor]],
     ) -> None:
-        if device.type != "cpu":
-            raise ValueError(f"learner 'sb3' runs on device 'cpu' only, not {device}")
         self.env = env
         self.eval_env = eval_env
         self.N = num_envs
         self.budget = budget
         self._build = build
         self._trained = trained
-        with random_state.globals_kept(), torch.enable_grad():
+        with globals_kept(), torch.enable_grad():
             self.venv, self.model = self._new_model(0)
             policy = self.model.policy
             policy.set_training_mode(False)
@@ -139,7 +136,7 @@ class Members:
 
     def begin(self, state: State, i: int) -> Any:
         """Give a member, whose keys are set, a fresh model; returns the model."""
-        with random_state.globals_kept():
+        with globals_kept():
             seed = random_state.seed_of(streams.of(state.keys, "init")[i])
             _, model = self._new_model(seed)
             state.gradient_steps[i] = 0
@@ -161,7 +158,7 @@ class Members:
         model = self.model
         # the engine switches gradients off; diverging numbers are expected
         with (
-            random_state.globals_kept(),
+            globals_kept(),
             torch.enable_grad(),
             np.errstate(all="ignore"),
         ):
@@ -240,14 +237,14 @@ class Members:
         model._last_obs = model.env.reset()
         end = model.num_timesteps + steps
         try:
-            if torch.isfinite(interval.sums[i]).all():
+            if np.isfinite(interval.sums[i]).all():
                 advance(end)
         except DivergedError:
-            interval.sums[i] = torch.nan
+            interval.sums[i] = np.nan
         except (ValueError, RuntimeError) as error:
             if not _is_not_finite(error):
                 raise
-            interval.sums[i] = torch.nan
+            interval.sums[i] = np.nan
         while model.num_timesteps < end:
             venv.idle()
             model.num_timesteps += self.N
@@ -255,9 +252,7 @@ class Members:
         copy_rows(state.envs, slice(i, i + 1), venv.state)
         venv.state = None  # nobody else keeps environments from being closed
         for total, length in venv.episodes:
-            interval.episodes[i] += 1
-            interval.returns[i] += total
-            interval.lengths[i] += length
+            interval.finished[i] += 1, total, length
 
 
 # -- functions of models and members ----------------------------------------------
@@ -296,17 +291,20 @@ def one_observation(model: Any) -> Tensor:
 
 
 def signals(
-    state: State, interval: Interval, probes: Sequence[Mapping[str, Tensor]]
+    state: State,
+    interval: Interval,
+    names: Sequence[str],
+    probes: Sequence[Mapping[str, Tensor]],
 ) -> dict[str, NDArray[np.float64]]:
     """What an interval tells of each member ``(P,)``, and the probes' single values."""
     columns = {
         name: np.array([float(probe[name]) for probe in probes]) for name in probes[0]
     }
-    return {
-        **interval.means(),
-        "update_ratio": interval.update_ratio(state.parameters),
-        **columns,
-    }
+    now, before = state.parameters.numpy().astype(float), interval.start.astype(float)
+    with np.errstate(over="ignore", invalid="ignore"):  # a member may have diverged
+        moved = np.linalg.norm(now - before, axis=1)
+    size = np.linalg.norm(before, axis=1)
+    return {**interval.means(names), "update_ratio": moved / size, **columns}
 
 
 def _is_not_finite(error: Exception) -> bool:

@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from dacrl_env.algorithms.interval import Interval, begin
 from dacrl_env.inner_envs import InnerEnv
+from dacrl_env.isolation import globals_kept, inner_context
 from dacrl_env.learners import ppo, streams
-from dacrl_env.learners.interval import Interval, begin
 from dacrl_env.learners.ppo import Values
+from dacrl_env.learners.protocol import close_envs, reseed_envs
 from dacrl_env.learners.sb3 import arguments, random_state
 from dacrl_env.learners.sb3.envs import MemberEnvs
 from dacrl_env.learners.sb3.members import (
@@ -110,10 +112,9 @@ class SB3PPO:
         eval_env: another of the same, for evaluations.
         config: static choices.
         budget: inner environment steps of a run.
-        device: must be the processor.
 
     Raises:
-        ValueError: another device, or an optimiser whose state cannot be kept.
+        ValueError: an optimiser whose state cannot be kept.
     """
 
     hyperparameters = ppo.HYPERPARAMETERS
@@ -133,24 +134,24 @@ class SB3PPO:
         eval_env: InnerEnv,
         config: SB3PPOConfig,
         budget: int,
-        device: torch.device,
     ) -> None:
         self.config = config
+        self.num_threads = 1
         self.members = Members(
             env,
             eval_env,
             config.num_inner_envs,
             budget,
-            device,
             build=functools.partial(_build, config),
             trained=lambda model: [*model.policy.parameters()],
         )
         self.venv, self.model = self.members.venv, self.members.model
-        with random_state.globals_kept(), torch.enable_grad():
+        with globals_kept(), torch.enable_grad():
             self.flops = _count_flops(self.model)
 
     # -- state ------------------------------------------------------------------
 
+    @inner_context()
     def init(self, keys: streams.UInts, physics: NDArray[np.float64]) -> SB3PPOState:
         """Runs before their first step.
 
@@ -163,10 +164,12 @@ class SB3PPO:
             self.members.begin(state, i)
         return state
 
+    @inner_context()
     def begin_episodes(self, state: SB3PPOState) -> None:
         """Leave the inner episodes that are under way and begin the next ones."""
         self.members.env.begin_episodes(state.envs)
 
+    @inner_context()
     def restart(
         self,
         state: SB3PPOState,
@@ -179,8 +182,17 @@ class SB3PPO:
         for i in members:
             self.members.begin(state, i)
 
+    def reseed(self, state: Any, members: Any, marks: Any) -> None:
+        """Give members' inner environments streams that no other draws from."""
+        reseed_envs(self.members.env, state, members, marks)
+
+    def close(self, state: Any) -> None:
+        """Close inner environments that are objects."""
+        close_envs(self.members.env, self.members.eval_env, state)
+
     # -- act --------------------------------------------------------------------
 
+    @inner_context()
     def play(
         self,
         state: SB3PPOState,
@@ -202,8 +214,9 @@ class SB3PPO:
 
     def begin_interval(self, state: SB3PPOState) -> Interval:
         """Empty sums for the time until the next decision."""
-        return begin(state.parameters, _SUMS)
+        return begin(state.parameters.numpy().copy(), _SUMS)
 
+    @inner_context()
     def train(
         self, state: SB3PPOState, values: Values, steps: int, interval: Interval
     ) -> None:
@@ -251,7 +264,7 @@ class SB3PPO:
             with updates.counted(i, state.gradient_steps, interval, self._samples):
                 model.train()
             means = self._means(model.logger.name_to_value)
-            updates.record(i, interval, means)
+            updates.record(i, interval, _SUMS, means)
 
     def _samples(self, steps: int) -> int:
         """Transitions that so many gradient steps on one rollout have used.
@@ -276,14 +289,15 @@ class SB3PPO:
 
     def diverged(self, state: SB3PPOState, interval: Interval) -> NDArray[np.bool_]:
         """Members ``(P,)`` with a loss, gradient or parameter that is not finite."""
-        return interval.not_finite(state.parameters)
+        return interval.not_finite(state.parameters.numpy())
 
+    @inner_context()
     def signals(
         self, state: SB3PPOState, values: Values, interval: Interval
     ) -> dict[str, NDArray[np.float64]]:
         """What the interval tells of each member ``(P,)``, by ``signal_names``."""
         probes = [self._probe(state, i) for i in range(len(state.env_steps))]
-        return signals(state, interval, probes)
+        return signals(state, interval, _SUMS, probes)
 
     def _probe(self, state: SB3PPOState, i: int) -> dict[str, Tensor]:
         """Values of a member's current observations."""

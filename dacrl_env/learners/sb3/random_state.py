@@ -1,17 +1,13 @@
 """Random states of members: Stable-Baselines3 draws from global generators.
 
 While a member is loaded the global generators are the member's; around that they are
-put back (`globals_kept`), so that nobody else notices. One thread at a time can have
-them: others that train with Stable-Baselines3 wait.
+put back, see :func:`dacrl_env.isolation.globals_kept`.
 """
 
 from __future__ import annotations
 
-import os
 import random
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,32 +39,6 @@ class Generators:
             actions=np.zeros((P, 6), np.uint64),
             keys=np.zeros(P, np.uint64),
         )
-
-
-@contextmanager
-def globals_kept() -> Iterator[None]:
-    """Put the global generators back as they were, also after an exception."""
-    with _turn:
-        kept = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-        try:
-            yield
-        finally:
-            random.setstate(kept[0])
-            np.random.set_state(kept[1])  # noqa: NPY002
-            torch.set_rng_state(kept[2])
-
-
-_turn = threading.RLock()
-
-
-def _forked() -> None:
-    """In a child nobody has the turn but the thread that forked, which is alone."""
-    global _turn
-    _turn = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
 
 
 def seed_of(key: Any) -> int:

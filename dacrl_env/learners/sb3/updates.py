@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dacrl_env.learners.interval import Interval
+from dacrl_env.algorithms.interval import Interval
 
 
 class DivergedError(Exception):
@@ -69,16 +69,22 @@ class Updates:
         try:
             yield
         finally:
-            interval.updates[i] += self._steps
-            interval.samples[i] += samples(self._steps)
+            interval.counts[i] += self._steps, samples(self._steps)
             gradient_steps[i] += self._steps
 
-    def record(self, i: int, interval: Interval, means: Mapping[str, float]) -> None:
+    def record(
+        self,
+        i: int,
+        interval: Interval,
+        names: Sequence[str],
+        means: Mapping[str, float],
+    ) -> None:
         """Add to the sums what the gradient steps just counted were like.
 
         Args:
             i: the member.
             interval: sums, changed in place; the gradient's norm is known here.
+            names: of the sums.
             means: over those steps, of the other sums, by name.
 
         Raises:
@@ -86,7 +92,7 @@ class Updates:
         """
         totals = {name: mean * self._steps for name, mean in means.items()}
         totals["grad_norm"] = self._norm_sum
-        for k, name in enumerate(interval.names):
+        for k, name in enumerate(names):
             interval.sums[i, k] += totals[name]
         if not np.isfinite(means["loss"]):
             raise DivergedError

@@ -1,4 +1,4 @@
-"""Batched inner environments: explicit state, dynamics as pure array functions.
+"""Inner environments that tests make up: dynamics as pure array functions.
 
 A *dynamics* object says how one environment moves; `BatchedEnv` adds what all share:
 time limits, automatic resets from counter-based streams, episode statistics. Arrays
@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dacrl_env.inner_envs import Transition
 from dacrl_env.inner_envs.images import is_image_array
 from dacrl_env.learners import streams
 from dacrl_env.snapshot import copy_rows
@@ -57,17 +58,6 @@ class Dynamics(Protocol):
         ...
 
 
-class Transition(NamedTuple):
-    """What one step gave, before automatic resets; arrays ``(P, N, …)``."""
-
-    observations: NDArray[Any]  # after the step: the last one where an episode ended
-    rewards: Floats
-    terminated: NDArray[np.bool_]
-    done: NDArray[np.bool_]  # terminated or truncated
-    returns: Floats  # of the episode up to now
-    lengths: NDArray[np.int64]
-
-
 @dataclass
 class EnvState:
     """All there is to P × N environments."""
@@ -89,6 +79,7 @@ class BatchedEnv:
     """
 
     scales_images = False
+    object_bytes = 0
 
     def __init__(self, dynamics: Dynamics) -> None:
         self.dynamics = dynamics
@@ -169,6 +160,12 @@ class BatchedEnv:
             return physics
         changed: Floats = self._changing(physics, lifetime)
         return changed
+
+    def reseed(self, state: EnvState, members: NDArray[np.int64]) -> None:
+        """Nothing to do: whatever is drawn follows from the keys."""
+
+    def close(self, state: EnvState | None = None) -> None:
+        """Nothing to do."""
 
     def step(self, state: EnvState, actions: NDArray[Any]) -> Transition:
         """Advance every environment by one step, ``state`` in place.

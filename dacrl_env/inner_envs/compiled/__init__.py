@@ -1,1 +1,0 @@
-"""Dynamics of one environment each, compiled."""

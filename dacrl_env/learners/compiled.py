@@ -1,0 +1,353 @@
+"""A population that is trained by the compiled functions of one algorithm.
+
+Where inner environments are compiled, too, all of a run between two evaluations is one
+call. Others are stepped from Python, and the same functions act and learn for all
+members between two steps; see :mod:`dacrl_env.algorithms.drivers`.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dacrl_env.algorithms import drivers
+from dacrl_env.algorithms.interval import EPISODES, LENGTHS, RETURNS, Interval, begin
+from dacrl_env.inner_envs import InnerEnv, Transition, dynamics
+from dacrl_env.inner_envs.env import CompiledEnv
+from dacrl_env.kernels.compiling import announced
+from dacrl_env.learners import streams
+from dacrl_env.learners.protocol import Floats, Ints, Values, close_envs, reseed_envs
+from dacrl_env.learners.rollout import Act, play
+from dacrl_env.learners.threads import spread
+from dacrl_env.tasks import Hyperparameter
+
+_SECONDS = 0.2  # that a call of compiled code should take at most
+
+
+def _telling(method: Any) -> Any:
+    """A method of a learner that says so when it has to wait for the compiler."""
+
+    @functools.wraps(method)
+    def telling(self: Any, *arguments: Any, **named: Any) -> Any:
+        with announced(self.title):
+            return method(self, *arguments, **named)
+
+    return telling
+
+
+class Compiled(ABC):
+    """What learners of all algorithms have in common; holds no state of a run.
+
+    Args:
+        env: inner environment.
+        eval_env: another of the same, for evaluations.
+        config: static choices.
+        budget: inner environment steps of a run.
+    """
+
+    algorithm: ClassVar[ModuleType]
+    hyperparameters: ClassVar[tuple[Hyperparameter, ...]]
+    controlled: ClassVar[tuple[str, ...]]
+    signal_names: ClassVar[tuple[str, ...]]
+    # of signals that may be negative: the magnitude that observations begin to tell
+    # from 0
+    signal_units: ClassVar[Mapping[str, float]]
+    config_class: ClassVar[type]
+    continuous_actions: ClassVar[bool]
+    exact_snapshots = True
+    # signals: names of an interval's sums, and of what `drivers.signals_all` gives
+    sums: ClassVar[tuple[str, ...]]
+    told: ClassVar[tuple[str, ...]]
+
+    def __init__(
+        self,
+        env: InnerEnv,
+        eval_env: InnerEnv,
+        config: Any,
+        budget: int,
+    ) -> None:
+        self.env = env
+        self.eval_env = eval_env
+        self.config = config
+        self.budget = budget
+        self.features = math.prod(env.observation_shape)
+        self.fixed = self._fixed()
+        stepped = "environments that Python steps"
+        inner = type(env.env).__name__ if isinstance(env, CompiledEnv) else stepped
+        self.title = f"{type(self).__name__} for {inner}"
+        self.num_threads = 1
+        self._memories: dict[int, Any] = {}  # by number of the thread
+        self._room = (0, 0)  # places of rollouts and transitions that they are made for
+        self._piece = 0  # environment steps that take about `_SECONDS`
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy is made afresh: memory of threads is of this one alone."""
+        return type(self), (self.env, self.eval_env, self.config, self.budget)
+
+    # -- what algorithms say ----------------------------------------------------
+
+    @abstractmethod
+    def _fixed(self) -> Any:
+        """The algorithm's ``Fixed``."""
+
+    @abstractmethod
+    def _make_state(self, P: int) -> Any:
+        """Memory for P runs."""
+
+    @abstractmethod
+    def _make_memory(self, places: int, largest: int) -> Any:
+        """Memory of a thread.
+
+        Args:
+            places: of members in a rollout.
+            largest: transitions of a batch.
+        """
+
+    @abstractmethod
+    def _leave_episodes(self, state: Any) -> None:
+        """Forget what belongs to episodes that do not go on."""
+
+    # -- state ------------------------------------------------------------------
+
+    @_telling
+    def init(self, keys: streams.UInts, physics: Floats) -> Any:
+        """Runs before their first step.
+
+        Args:
+            keys: ``(P, purposes)``.
+            physics: ``(P, K)`` constants of the inner environments.
+        """
+        state = self._make_state(len(keys))
+        state.keys[...] = keys
+        drivers.restart_all(np.arange(len(keys)), self._run(state))
+        state.envs = self.env.init(self._env_keys(keys), physics)
+        return state
+
+    @_telling
+    def restart(
+        self, state: Any, members: Ints, keys: streams.UInts, physics: Floats
+    ) -> None:
+        """Put some members back before their first step, with new streams."""
+        state.keys[members] = keys
+        drivers.restart_all(np.asarray(members, np.int64), self._run(state))
+        self.env.restart(state.envs, members, self._env_keys(keys), physics)
+
+    def begin_episodes(self, state: Any) -> None:
+        """Leave the inner episodes that are under way and begin the next ones."""
+        self.env.begin_episodes(state.envs)
+        self._leave_episodes(state)
+
+    def reseed(self, state: Any, members: Ints, marks: Ints) -> None:
+        """Give members' inner environments streams that no other draws from."""
+        reseed_envs(self.env, state, members, marks)
+
+    def close(self, state: Any) -> None:
+        """Close inner environments that are objects."""
+        close_envs(self.env, self.eval_env, state)
+
+    def _env_keys(self, keys: streams.UInts) -> streams.UInts:
+        return streams.env_keys(keys, self.config.num_inner_envs)
+
+    def _run(
+        self, state: Any, values: Values | None = None, interval: Interval | None = None
+    ) -> Any:
+        """All that compiled functions take, beside environments and memory."""
+        P, kinds = len(state.env_steps), self.algorithm
+        if values is None:
+            values = dict.fromkeys(kinds.Values._fields, np.zeros(P))
+        if interval is None:  # that nobody looks at
+            interval = begin(state.parameters, self.sums)
+        rows = (np.ascontiguousarray(values[n], float) for n in kinds.Values._fields)
+        arrays = drivers.arrays_of(kinds.Arrays, state)
+        return kinds.Run(self.fixed, kinds.Values._make(rows), arrays, interval)
+
+    def _memory_of(
+        self, thread: int = 0, places: int = 1, values: Values | None = None
+    ) -> Any:
+        """Memory of a thread, large enough for the batches of some values.
+
+        Args:
+            thread: its number.
+            places: of members in a rollout.
+            values: hyperparameters.
+        """
+        largest = 1 if values is None else int(values["batch_size"].max())
+        if places != self._room[0] or largest > self._room[1]:
+            self._room = places, max(largest, self._room[1])
+            self._memories.clear()
+        if thread not in self._memories:
+            self._memories[thread] = self._make_memory(*self._room)
+        return self._memories[thread]
+
+    def _threads(self, jobs: int) -> int:
+        return max(1, min(self.num_threads, jobs))
+
+    # -- act --------------------------------------------------------------------
+
+    @_telling
+    def play(
+        self, state: Any, members: Ints, keys: streams.UInts, physics: Floats
+    ) -> tuple[Floats, Ints]:
+        """Returns ``(m, E)`` of evaluation episodes and steps ``(m,)`` they took.
+
+        Args:
+            state: of the population; not changed.
+            members: ``(m,)``.
+            keys: ``(m, E)`` of the episodes.
+            physics: ``(m, K)``.
+        """
+        lifetime = state.env_steps[members] // self.config.num_inner_envs
+        if not isinstance(self.eval_env, CompiledEnv):
+
+            def policy(rows: Ints) -> Act:
+                return self.policy(state, members[rows])
+
+            return play(policy, self.eval_env, keys, physics, lifetime)
+        env, K = self.eval_env.env, physics.shape[1]
+        returns, steps = np.empty(keys.shape), np.empty(len(members), np.int64)
+        threads = self._threads(len(members))
+        ones = [dynamics.make_env_state(1, 1, K, env.variables) for _ in range(threads)]
+        memories = [self._memory_of(k) for k in range(threads)]
+        given = (
+            np.asarray(members, np.int64),
+            np.ascontiguousarray(keys),
+            np.ascontiguousarray(physics),
+            lifetime,
+            self._run(state),
+        )
+
+        def work(thread: int, i: int) -> None:
+            here = memories[thread], env, ones[thread]
+            drivers.play(i, *given, *here, returns, steps)
+
+        spread(range(len(members)), work, threads)
+        return returns, steps
+
+    def policy(self, state: Any, members: Ints) -> Act:
+        """Best actions ``(m, E)`` for observations ``(m, E, …)`` of members."""
+        run, memory = self._run(state), self._memory_of()
+
+        def act(observations: NDArray[Any]) -> NDArray[Any]:
+            m, E = observations.shape[:2]
+            flat = np.ascontiguousarray(observations.reshape(m * E, -1), np.float32)
+            actions = np.empty((m * E, memory.actions.shape[1]))
+            drivers.best_all(np.repeat(members, E), flat, actions, run, memory)
+            return self._native(actions.reshape(m, E, -1))
+
+        return act
+
+    def _native(self, actions: Floats) -> NDArray[Any]:
+        """Actions ``(…, A)`` as environments take them."""
+        return actions[..., 0].astype(np.int64) if self.env.num_actions else actions
+
+    def _seen(self, observations: NDArray[Any]) -> NDArray[np.float32]:
+        """Observations ``(P, N, D)`` of ``(P, N, …)``."""
+        P, N = observations.shape[:2]
+        # a copy: environments may go on in the same memory
+        return np.array(observations.reshape(P, N, -1), np.float32, order="C")
+
+    # -- train ------------------------------------------------------------------
+
+    def begin_interval(self, state: Any) -> Interval:
+        """Empty sums for the time until the next decision."""
+        return begin(state.parameters.copy(), self.sums)
+
+    @_telling
+    def train(self, state: Any, values: Values, steps: int, interval: Interval) -> None:
+        """Train every member for ``steps`` environment steps.
+
+        Args:
+            state: changed in place.
+            values: applied hyperparameters.
+            steps: a multiple of `granularity`.
+            interval: sums, changed in place.
+        """
+        run, P = self._run(state, values, interval), len(state.env_steps)
+        if not isinstance(self.env, CompiledEnv):
+            self._train_stepped(state, run, steps, self._memory_of(0, P, values))
+            return
+        env, envs = self.env.env, self.env.tuple_of(state.envs)
+        threads = self._threads(P)
+        memories = [self._memory_of(k, 1, values) for k in range(threads)]
+
+        def work(thread: int, p: int) -> None:
+            left = steps
+            while left:
+                piece = min(left, self._next_piece())
+                began = time.perf_counter()
+                drivers.train(p, piece, run, memories[thread], env, envs)
+                self._took(piece, time.perf_counter() - began)
+                left -= piece
+
+        spread(range(P), work, threads)
+        self.env.observe(state.envs)
+
+    def _next_piece(self) -> int:
+        """Environment steps of the next call, so that an interrupt is soon heard."""
+        unit = self.fixed.N * self.fixed.T
+        return max(unit, self._piece // unit * unit)
+
+    def _took(self, steps: int, seconds: float) -> None:
+        """Learn from a call how long steps take; a run does not notice cuts."""
+        if seconds < _SECONDS / 2:
+            self._piece = max(self._piece, 2 * steps)
+        elif seconds > _SECONDS:
+            self._piece = steps // 2
+
+    def _train_stepped(self, state: Any, run: Any, steps: int, memory: Any) -> None:
+        """`train`, with environments that Python steps."""
+        P, N = run.state.keys.shape[0], self.fixed.N
+        actions, given = np.zeros((P, *memory.actions.shape)), np.zeros((3, P, N))
+        seen = self._seen(state.envs.observations)
+        for i in range(steps // N):
+            t = i % self.fixed.T
+            drivers.act_all(0, P, t, seen, actions, run, memory)
+            step = self.env.step(state.envs, self._native(actions))
+            following = self._seen(step.observations)
+            now = self._seen(state.envs.observations)
+            given[0], given[1], given[2] = step.rewards, step.terminated, step.done
+            drivers.learn_all(
+                0, P, t, seen, following, now, actions, given, run, memory
+            )
+            if np.count_nonzero(step.done):
+                _count(step, run.interval)
+            seen = now
+
+    # -- signals ----------------------------------------------------------------
+
+    def diverged(self, state: Any, interval: Interval) -> NDArray[np.bool_]:
+        """Members ``(P,)`` with a loss, gradient or parameter that is not finite."""
+        return interval.not_finite(state.parameters)
+
+    @_telling
+    def signals(
+        self, state: Any, values: Values, interval: Interval
+    ) -> dict[str, Floats]:
+        """What the interval tells of each member ``(P,)``, by name."""
+        into = np.zeros((len(state.env_steps), len(self.told)))
+        drivers.signals_all(
+            self._seen(state.envs.observations),
+            self._run(state, values, interval),
+            self._memory_of(0, self._room[0] or 1),
+            into,
+        )
+        told = {name: into[:, k] for k, name in enumerate(self.told)}
+        return interval.means(self.sums) | told
+
+
+def _count(step: Transition, interval: Interval) -> None:
+    """Count the episodes that a step ended."""
+    for k, what in (
+        (EPISODES, 1.0),
+        (RETURNS, step.returns),
+        (LENGTHS, step.lengths),
+    ):
+        interval.finished[:, k] += np.where(step.done, what, 0.0).sum(1)

@@ -1,0 +1,34 @@
+"""Random numbers of compiled code are those of streams."""
+
+import numpy as np
+
+from dacrl_env.kernels import random_numbers
+from dacrl_env.kernels.compiling import entry
+from dacrl_env.learners import streams
+
+
+@entry
+def _draws(key, counter, lanes, bits, uniforms, integers, normals):
+    drawn = random_numbers.draw(key, counter)
+    for lane in range(lanes):
+        bits[lane] = random_numbers.word(drawn, lane)
+        uniforms[lane] = random_numbers.uniform(drawn, lane)
+        integers[lane] = random_numbers.below(drawn, lane, 1000)
+        normals[lane] = random_numbers.normal(drawn, lane, lanes)
+
+
+def test_random_numbers_are_those_of_streams() -> None:
+    key = np.array([0x123456789ABCDEF], np.uint64)
+    for counter, lanes in ((0, 7), (5, 8), (2**41 + 3, 1)):
+        at = np.array([counter])
+        bits, uniforms = np.empty(lanes, np.uint64), np.empty(lanes)
+        integers, normals = np.empty(lanes, np.int64), np.empty(lanes)
+        _draws(key[0], counter, lanes, bits, uniforms, integers, normals)
+        np.testing.assert_array_equal(bits, streams.bits(key, at, lanes)[0])
+        np.testing.assert_array_equal(uniforms, streams.uniforms(key, at, lanes)[0])
+        high = np.array([1000])
+        np.testing.assert_array_equal(
+            integers, streams.integers(key, at, lanes, high)[0]
+        )
+        expected = streams.normals(key, at, lanes)[0]
+        np.testing.assert_allclose(normals, expected, rtol=1e-13, atol=1e-14)

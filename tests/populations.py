@@ -1,0 +1,132 @@
+"""Small populations of one learner, without an outer environment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dacrl_env import snapshot
+from dacrl_env.algorithms.interval import Interval
+from dacrl_env.inner_envs import InnerEnv
+from dacrl_env.inner_envs.env import ENVS, CompiledEnv
+from dacrl_env.kernels.dense import Network
+from dacrl_env.learners import dqn, ppo, streams
+from dacrl_env.learners.compiled import Compiled
+
+# two layers, as tasks have them: each number of layers is compiled anew
+LEARNERS: dict[str, tuple[type[Compiled], dict[str, Any]]] = {
+    "dqn": (dqn.DQN, {"hidden_sizes": (16, 16), "learning_starts": 32}),
+    "ppo": (
+        ppo.PPO,
+        {"hidden_sizes": (16, 16), "num_inner_envs": 2, "rollout_length": 16},
+    ),
+}
+
+
+@dataclass
+class Runs:
+    """A population of runs with the hyperparameters it is trained with."""
+
+    learner: Any
+    state: Any
+    values: dict[str, NDArray[np.float64]]  # name -> (P,)
+    interval: Interval
+    keys: streams.UInts  # (P, purposes)
+    physics: NDArray[np.float64]  # (P, K)
+
+    def train(self, steps: int) -> None:
+        self.learner.train(self.state, self.values, steps, self.interval)
+
+    def rollouts(self, number: int) -> None:
+        self.train(number * self.learner.granularity(self.learner.config))
+
+    def begin_interval(self) -> None:
+        self.interval = self.learner.begin_interval(self.state)
+
+    def diverged(self) -> list[bool]:
+        """Of every member."""
+        lost: list[bool] = self.learner.diverged(self.state, self.interval).tolist()
+        return lost
+
+    def member(self, i: int) -> dict[str, bytes]:
+        """Every bit of one member's run, by name."""
+        leaves = snapshot.leaves(self.state)
+        return {name: np.asarray(leaf[i]).tobytes() for name, leaf in leaves}
+
+    def differences(self, other: Runs, i: int, j: int | None = None) -> list[str]:
+        """Names of the arrays in which a member differs between two populations.
+
+        Args:
+            other: population.
+            i: number of the member.
+            j: its number in the other population; None: the same.
+        """
+        mine, theirs = self.member(i), other.member(i if j is None else j)
+        return [name for name in mine if mine[name] != theirs[name]]
+
+
+MakeRuns = Callable[..., Runs]
+
+
+def make_runs(
+    members: int | list[int] = 4,
+    env: InnerEnv | None = None,
+    seed: int = 0,
+    budget: int = 10_000,
+    algorithm: str = "dqn",
+    **overrides: Any,
+) -> Runs:
+    """A population, with hyperparameters and configuration by name.
+
+    Args:
+        members: which members of the seed to make; an int: the first so many.
+        env: inner environment; None: a compiled CartPole. Each is compiled anew.
+        seed: of all members.
+        budget: of a run.
+        algorithm: one of `LEARNERS`.
+        overrides: hyperparameters, numbers or one per member, and configuration.
+    """
+    if isinstance(members, int):
+        members = list(range(members))
+    P = len(members)
+    env = ENVS["CartPole-v1"]() if env is None else env
+    kind, fields = LEARNERS[algorithm]
+    values = {
+        h.name: np.full(P, overrides.pop(h.name, h.default), np.float64)
+        for h in kind.hyperparameters
+    }
+    learner = kind(env, env, kind.config_class(**{**fields, **overrides}), budget)
+    keys = np.stack([streams.member_keys("tuning", seed, i, 0) for i in members])
+    physics = np.tile(np.array([*env.physics.values()], np.float64), (P, 1))
+    state = learner.init(keys, physics)
+    interval = learner.begin_interval(state)
+    return Runs(learner, state, values, interval, keys, physics)
+
+
+def layers_of(
+    net: Network, row: NDArray[Any]
+) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    """Weights (in, out) and biases of a network's layers: views, without padding."""
+    result = []
+    last = len(net.weights) - 1
+    for k in range(last + 1):
+        i, o = net.sizes[k], net.sizes[k + 1]
+        w = row[net.weights[k] : net.weights[k] + i * o]
+        w = w.reshape(o, i).T if k == last else w.reshape(i, o)
+        b = row[net.biases[k] : net.biases[k] + o]
+        result.append((w[: net.units[k], : net.units[k + 1]], b[: net.units[k + 1]]))
+    return result
+
+
+class Stepped:
+    """A compiled environment as one of those that Python steps."""
+
+    def __init__(self, env: CompiledEnv) -> None:
+        self.hidden = env
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.hidden, name)

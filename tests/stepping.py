@@ -1,0 +1,85 @@
+"""What tests of compiled inner environments have in common."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dacrl_env.inner_envs import dynamics
+from dacrl_env.inner_envs.env import ENVS, CompiledEnv, CompiledState
+from dacrl_env.kernels.compiling import entry
+from dacrl_env.kernels.random_numbers import draw
+from dacrl_env.kernels.views import vector
+
+# those that change their physics have no original; they are tested by themselves
+IDS = [name for name in ENVS if not name.endswith("Shift")]
+GRIDS = [env_id for env_id in IDS if env_id.startswith("MiniGrid")]
+CLASSIC = [env_id for env_id in IDS if env_id not in GRIDS]
+
+
+def keys(P: int, N: int, seed: int = 0) -> NDArray[np.uint64]:
+    return np.random.default_rng(seed).integers(0, 2**64, (P, N), np.uint64)
+
+
+def constants(env: Any, P: int, **changed: Any) -> NDArray[np.float64]:
+    """Physics ``(P, K)``; changed ones are numbers or one per member."""
+    columns = [np.full(P, changed.pop(k, v), float) for k, v in env.physics.items()]
+    assert not changed
+    return np.stack(columns, -1) if columns else np.zeros((P, 0))
+
+
+def start(
+    env_id: str, P: int, N: int, **changed: Any
+) -> tuple[CompiledEnv, CompiledState]:
+    env = ENVS[env_id]()
+    return env, env.init(keys(P, N), constants(env, P, **changed))
+
+
+def random_actions(env: Any, rng: np.random.Generator, *shape: int) -> NDArray[Any]:
+    if env.num_actions:
+        return rng.integers(0, env.num_actions, shape)
+    # some of them beyond the bounds
+    size = (*shape, len(env.action_low))
+    return 1.5 * rng.uniform(env.action_low, env.action_high, size)
+
+
+def moved(
+    env: CompiledEnv,
+    variables: NDArray[np.float64],
+    actions: NDArray[Any],
+    physics: NDArray[np.float64],
+) -> tuple[NDArray[Any], ...]:
+    """One step from each of some states.
+
+    Args:
+        env: environment.
+        variables: ``(n, S)``; not changed.
+        actions: ``(n,)`` or ``(n, A)``.
+        physics: ``(n, K)`` in force.
+
+    Returns:
+        Variables ``(n, S)`` after it, observations ``(n, *observation_shape)``,
+        rewards ``(n,)`` and termination ``(n,)``.
+    """
+    n = len(variables)
+    after = np.array(variables, np.float64, order="C")
+    seen = np.zeros((n, env.env.features), np.float32)
+    rewards, terminated = np.zeros(n), np.zeros(n, bool)
+    given = np.ascontiguousarray(actions, np.float64).reshape(n, -1)
+    _move(
+        after, given, np.ascontiguousarray(physics), env.env, seen, rewards, terminated
+    )
+    shown = seen.astype(env.observation_dtype).reshape(n, *env.observation_shape)
+    return after, shown, rewards, terminated
+
+
+@entry
+def _move(variables, actions, physics, env, seen, rewards, terminated):
+    S, K = variables.shape[1], physics.shape[1]
+    for k in range(len(variables)):
+        one, given = vector(variables, k * S, S), vector(physics, k * K, K)
+        result = dynamics.step(env, one, actions[k], given, draw(np.uint64(0), k))
+        rewards[k], terminated[k] = result
+        dynamics.observe(env, one, seen[k])

@@ -113,7 +113,8 @@ def estimates(envs: PopulationEnv, live: NDArray[np.bool_]) -> tuple[Floats, Flo
         envs: of the members.
         live: ``(P,)`` members whose run pays for rollouts.
     """
-    learner, state = envs.population.learner, envs.population.state.learner
+    learner: Any = envs.population.learner
+    state = envs.population.state.learner
     loss: Loss
     with inner_context():
         if isinstance(learner, DQN):
@@ -151,7 +152,8 @@ def parts(batch: Any) -> Any:
 
 
 def _rollout_batch(envs: PopulationEnv, live: NDArray[np.bool_]) -> ppo.Batch:
-    learner, values = envs.population.learner, probe.applied(envs)
+    learner: Any = envs.population.learner  # PPO
+    values = probe.applied(envs)
     r = probe.rollout(envs, live)
     gamma, decay = (
         torch.from_numpy(values[name][:, None]).float()

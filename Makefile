@@ -17,13 +17,18 @@ test: $(READY)
 # the lower bounds of pyproject.toml, in an environment of their own; Gymnasium's
 # RecordEpisodeStatistics counts members that restart in the same step only from 1.4 on
 LOWEST := .venv-lowest
-LOWEST_TESTS := import vector_env gymnasium_adapter report store snapshot sb3 sb3_learner \
-	dqn search gate controllers dacbench
+LOWEST_TESTS := tests/test_import.py tests/outer/test_vector_env.py \
+	tests/inner_envs/test_gymnasium_adapter.py tests/comparison/test_report.py \
+	tests/core/test_store.py tests/core/test_snapshot.py \
+	tests/integrations/test_sb3.py tests/algorithms/test_sb3_learner.py \
+	tests/learners/test_dqn.py tests/methods/test_search.py \
+	tests/policies/test_gate.py tests/agents/test_controllers.py \
+	tests/integrations/test_dacbench.py
 
 test-lowest: $(LOWEST)/.ready
-	$(LOWEST)/bin/python -m pytest -n 2 $(LOWEST_TESTS:%=tests/test_%.py) \
+	$(LOWEST)/bin/python -m pytest -n 2 $(LOWEST_TESTS) \
 		tests/inner_envs tests/kernels tests/algorithms/test_definitions.py --deselect \
-		tests/test_vector_env.py::test_episode_statistics_wrapper
+		tests/outer/test_vector_env.py::test_episode_statistics_wrapper
 
 $(LOWEST)/.ready: pyproject.toml constraints-lowest.txt
 	$(PYTHON) -m venv $(LOWEST)

@@ -17,11 +17,11 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 
 def program() -> None:
-    """Run it; see `dacrl_env.cli.program`."""
+    """Run it; see `dacrl_env.cli.commands.program`."""
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _end)
-    from dacrl_env.cli import program
+    from dacrl_env.cli.commands import program
 
     program()
 

@@ -20,11 +20,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 
-from dacrl_env.files import read_json, write_whole
-from dacrl_env.learners.sb3 import random_state
-from dacrl_env.snapshot import Snapshot, SnapshotError, SnapshotNotSupported
-from dacrl_env.store import StoreError
-from dacrl_env.vector_env import PopulationEnv
+from dacrl_env.core import random_state
+from dacrl_env.core.files import read_json, write_whole
+from dacrl_env.core.snapshot import Snapshot, SnapshotError, SnapshotNotSupported
+from dacrl_env.core.store import StoreError
+from dacrl_env.outer.vector_env import PopulationEnv
 
 FORMAT = 2
 _INDEX = "checkpoint.json"

@@ -39,25 +39,24 @@ from stable_baselines3.common.vec_env import (
     VecNormalize,
 )
 
-from dacrl_env import checks
-from dacrl_env.actions import check_names
-from dacrl_env.evaluation import evaluate, suitable_options
+from dacrl_env.comparison.evaluation import evaluate, suitable_options
+from dacrl_env.core import checks, random_state
+from dacrl_env.core.isolation import globals_kept
+from dacrl_env.core.locks import journal_lock
+from dacrl_env.core.provenance import NoSource
+from dacrl_env.core.store import Store, canonical
+from dacrl_env.core.version import __version__
 from dacrl_env.integrations.sb3 import to_sb3
-from dacrl_env.isolation import globals_kept
-from dacrl_env.learners.sb3 import random_state
-from dacrl_env.locks import journal_lock
+from dacrl_env.methods.trials import fit_key, is_rehearsal, journal_path, rehearsal_ends
+from dacrl_env.outer.actions import check_names
+from dacrl_env.outer.settings import resolve
+from dacrl_env.outer.vector_env import PopulationEnv
 from dacrl_env.policies import METHODS, Cost, Fitted, from_json, to_json
-from dacrl_env.provenance import NoSource
-from dacrl_env.registration import get_task
-from dacrl_env.settings import resolve
-from dacrl_env.store import Store, canonical
+from dacrl_env.policies.network import CLIP, About, Controller
 from dacrl_env.tasks import Task
-from dacrl_env.trials import fit_key, is_rehearsal, journal_path, rehearsal_ends
-from dacrl_env.vector_env import PopulationEnv
-from dacrl_env.version import __version__
+from dacrl_env.tasks.registration import get_task
 
 from . import checkpoints
-from .controller import CLIP, About, Controller
 
 CHECKPOINT_SECONDS = 30.0
 
@@ -528,7 +527,7 @@ def main(method: type[Outer]) -> None:
     Args:
         method: whose fields are options; others go to ``dacrl fit``.
     """
-    from dacrl_env.cli import main as dacrl
+    from dacrl_env.cli.commands import main as dacrl
 
     # the module is called __main__ where it is run as a program
     module = Path(sys.argv[0]).stem

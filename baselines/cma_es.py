@@ -19,13 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from dacrl_env.isolation import as_usual
-from dacrl_env.policies import Cost, Fitted, Policy
-from dacrl_env.store import Store
-from dacrl_env.tasks import Task
-from dacrl_env.trials import Trials, check_objective, check_usable
-
-from .search import (
+from dacrl_env.core.isolation import as_usual
+from dacrl_env.core.store import Store
+from dacrl_env.methods.search import (
     Tellable,
     check_candidates,
     default_candidate,
@@ -33,7 +29,10 @@ from .search import (
     require,
     search_space,
 )
-from .search_space import ROWS
+from dacrl_env.methods.search_space import ROWS
+from dacrl_env.methods.trials import Trials, check_objective, check_usable
+from dacrl_env.policies import Cost, Fitted, Policy
+from dacrl_env.tasks import Task
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dacrl_env.actions import check_names, check_range
-from dacrl_env.vector_env import PopulationEnv
-
-from .schedules import SHAPES, Curve, wanted
+from dacrl_env.outer.actions import check_names, check_range
+from dacrl_env.outer.vector_env import PopulationEnv
+from dacrl_env.policies.schedules import SHAPES, Curve, wanted
 
 _ZOO = "lin_"  # how the Zoo writes a straight line to zero
 _EXAMPLE = "linear(1e-3, 1e-5, fraction=0.5)"

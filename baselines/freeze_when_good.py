@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dacrl_env.vector_env import PopulationEnv
+from dacrl_env.outer.vector_env import PopulationEnv
 
 
 class FreezeWhenGood:

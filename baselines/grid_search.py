@@ -13,19 +13,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dacrl_env.policies import Fitted
-from dacrl_env.store import Store
-from dacrl_env.tasks import Task
-from dacrl_env.trials import Trials, check_objective
-
-from .search import (
+from dacrl_env.core.store import Store
+from dacrl_env.methods.search import (
     Incumbent,
     check_candidates,
     default_candidate,
     search_space,
     train,
 )
-from .search_space import SearchSpace
+from dacrl_env.methods.search_space import SearchSpace
+from dacrl_env.methods.trials import Trials, check_objective
+from dacrl_env.policies import Fitted
+from dacrl_env.tasks import Task
 
 
 def most_points(candidates: int, dimensions: int) -> int:

@@ -37,18 +37,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from dacrl_env.baselines import probe
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dacrl_env.actions import check_names, check_range
 from dacrl_env.algorithms import dqn, ppo
-from dacrl_env.isolation import inner_context
+from dacrl_env.core.isolation import inner_context
 from dacrl_env.kernels.adam import BETA_1, BETA_2
 from dacrl_env.learners.dqn import DQN
 from dacrl_env.learners.ppo import PPO
-from dacrl_env.policies import needs
-from dacrl_env.vector_env import PopulationEnv
+from dacrl_env.outer.actions import check_names, check_range
+from dacrl_env.outer.vector_env import PopulationEnv
+from dacrl_env.policies import needs, probe
 
 Floats = NDArray[np.float64]
 

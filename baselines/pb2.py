@@ -17,14 +17,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dacrl_env.isolation import inner_context
+from dacrl_env.core.isolation import inner_context
+from dacrl_env.core.store import Store
+from dacrl_env.methods.evolution import (
+    Course,
+    check_population,
+    decoded,
+    descendants,
+    evolve,
+)
+from dacrl_env.methods.search_space import SearchSpace
+from dacrl_env.methods.trials import Observed, Trials, check_objective
 from dacrl_env.policies import Fitted
-from dacrl_env.store import Store
 from dacrl_env.tasks import Task
-from dacrl_env.trials import Observed, Trials, check_objective
-
-from .pbt import Course, check_population, decoded, descendants, evolve
-from .search_space import SearchSpace
 
 # what the likelihood chooses from
 LENGTHSCALES = (0.1, 0.2, 0.4, 0.8, 1.6)  # of the unit cube

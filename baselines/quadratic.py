@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dacrl_env.learners import sgd
-from dacrl_env.vector_env import PopulationEnv
+from dacrl_env.algorithms import sgd
+from dacrl_env.outer.vector_env import PopulationEnv
 
 Floats = NDArray[np.float64]
 

@@ -17,48 +17,24 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from dacrl_env.policies import Fitted
-from dacrl_env.store import Store
-from dacrl_env.tasks import Task
-from dacrl_env.trials import Trials, check_objective
-
-from .hyperband import promote
-from .search import (
+from dacrl_env.core.store import Store
+from dacrl_env.methods.rungs import promote
+from dacrl_env.methods.search import (
     Incumbent,
+    around,
     check_candidates,
     default_candidate,
     go_on,
     search_space,
 )
-from .search_space import ROWS, SearchSpace
-
-NEAR = 0.15  # standard deviation of what lies near, as a share of a range
+from dacrl_env.methods.search_space import ROWS
+from dacrl_env.methods.trials import Trials, check_objective
+from dacrl_env.policies import Fitted
+from dacrl_env.tasks import Task
 
 Floats = NDArray[np.float64]
-
-
-def around(
-    space: SearchSpace, centre: ArrayLike, generator: np.random.Generator, n: int
-) -> Floats:
-    """Candidates ``(n, k)``: the centre, then by turns one near it and one anywhere.
-
-    Args:
-        space: of the candidates.
-        centre: ``(k,)``, a candidate.
-        generator: draws them.
-        n: number of candidates.
-    """
-    middle = np.asarray(centre, np.float64)
-    anywhere = space.sample(generator, n)
-    near = np.clip(middle + NEAR * generator.standard_normal(anywhere.shape), 0, 1)
-    # nothing is near a choice that has no order
-    unordered = [name in space.choices for name in space.names]
-    near[:, unordered] = anywhere[:, unordered]
-    result = np.where(np.arange(n)[:, None] % 2 == 1, near, anywhere)
-    result[0] = middle
-    return result
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from dacrl_env.policies import Fitted
-from dacrl_env.store import Store
-from dacrl_env.tasks import Task
-from dacrl_env.trials import Trials, check_objective
-
-from .search import (
+from dacrl_env.core.store import Store
+from dacrl_env.methods.search import (
     Incumbent,
     affordable,
     check_candidates,
@@ -25,6 +21,9 @@ from .search import (
     train,
     with_default,
 )
+from dacrl_env.methods.trials import Trials, check_objective
+from dacrl_env.policies import Fitted
+from dacrl_env.tasks import Task
 
 
 @dataclass(frozen=True)

@@ -18,15 +18,13 @@ from typing import Any
 
 import numpy as np
 
+from dacrl_env.core.store import Store
+from dacrl_env.methods.rungs import promote
+from dacrl_env.methods.search import around, default_candidate, go_on, search_space
+from dacrl_env.methods.search_space import ROWS
+from dacrl_env.methods.trials import Trials, check_objective, check_usable
 from dacrl_env.policies import Cost, Fitted, Policy
-from dacrl_env.store import Store
 from dacrl_env.tasks import Task
-from dacrl_env.trials import Trials, check_objective, check_usable
-
-from .hyperband import promote
-from .race import around
-from .search import default_candidate, go_on, search_space
-from .search_space import ROWS
 
 
 @dataclass(frozen=True)

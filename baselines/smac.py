@@ -19,14 +19,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dacrl_env.isolation import as_usual
-from dacrl_env.policies import Fitted
-from dacrl_env.store import Store
-from dacrl_env.tasks import Task
-from dacrl_env.trials import Trials, check_objective
-
-from .hyperband import Rungs, brackets, check_bracket, check_eta, decisions, race
-from .search import (
+from dacrl_env.core.isolation import as_usual
+from dacrl_env.core.store import Store
+from dacrl_env.methods.rungs import (
+    Rungs,
+    brackets,
+    check_bracket,
+    check_eta,
+    decisions,
+    race,
+)
+from dacrl_env.methods.search import (
     Incumbent,
     Tellable,
     affordable,
@@ -39,7 +42,10 @@ from .search import (
     to_suggestion,
     train,
 )
-from .search_space import SearchSpace
+from dacrl_env.methods.search_space import SearchSpace
+from dacrl_env.methods.trials import Trials, check_objective
+from dacrl_env.policies import Fitted
+from dacrl_env.tasks import Task
 
 if TYPE_CHECKING:
     from ConfigSpace import Configuration, ConfigurationSpace

@@ -16,13 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from dacrl_env.isolation import as_usual
-from dacrl_env.policies import Fitted
-from dacrl_env.store import Store
-from dacrl_env.tasks import Task
-from dacrl_env.trials import Trials, check_objective
-
-from .search import (
+from dacrl_env.core.isolation import as_usual
+from dacrl_env.core.store import Store
+from dacrl_env.methods.search import (
     Incumbent,
     Tellable,
     affordable,
@@ -36,6 +32,9 @@ from .search import (
     to_suggestion,
     train,
 )
+from dacrl_env.methods.trials import Trials, check_objective
+from dacrl_env.policies import Fitted
+from dacrl_env.tasks import Task
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dacrl_env.observations import unsquash
-from dacrl_env.vector_env import PopulationEnv
+from dacrl_env.outer.observations import unsquash
+from dacrl_env.outer.vector_env import PopulationEnv
 
 Floats = NDArray[np.float64]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from dacrl_env.registration import get_task
-from dacrl_env.vector_env import PopulationEnv
+from dacrl_env.outer.vector_env import PopulationEnv
+from dacrl_env.tasks.registration import get_task
 
 from .throughput import one_core, versions
 

@@ -20,9 +20,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from dacrl_env.inner_envs.gymnasium_adapter import needs_box2d
-from dacrl_env.population import Population
-from dacrl_env.registration import TASKS, get_task
-from dacrl_env.vector_env import PopulationEnv
+from dacrl_env.outer.population import Population
+from dacrl_env.outer.vector_env import PopulationEnv
+from dacrl_env.tasks.registration import TASKS, get_task
 
 from .throughput import one_core, versions
 
@@ -145,7 +145,7 @@ def measure(
         tasks: ids; None: all that are `available`.
         populations: sizes P.
         seconds: of one measurement, at least; whole decisions are measured.
-        **options: of the environments, see :func:`dacrl_env.settings.resolve`.
+        **options: of the environments, see :func:`dacrl_env.outer.settings.resolve`.
 
     Returns:
         Figures and what they were measured on, as JSON values.

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dacrl_env import processes, snapshot
+from dacrl_env.core import processes, snapshot
 
 from . import suite
 from .throughput import versions

@@ -19,11 +19,11 @@ import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.env_util import make_vec_env
 
-from dacrl_env import snapshot
+from dacrl_env.core import snapshot
 from dacrl_env.learners import dqn, ppo
-from dacrl_env.registration import get_task, load_learner
-from dacrl_env.settings import Settings, resolve
-from dacrl_env.vector_env import PopulationEnv
+from dacrl_env.outer.settings import Settings, resolve
+from dacrl_env.outer.vector_env import PopulationEnv
+from dacrl_env.tasks.registration import get_task, load_learner
 
 from . import peak, phases
 from .throughput import (

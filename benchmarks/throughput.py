@@ -23,9 +23,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dacrl_env.core import streams
+from dacrl_env.core.version import __version__
 from dacrl_env.inner_envs.env import ENVS
-from dacrl_env.learners import dqn, ppo, streams
-from dacrl_env.version import __version__
+from dacrl_env.learners import dqn, ppo
 
 from . import peak
 

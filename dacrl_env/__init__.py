@@ -8,22 +8,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from dacrl_env.registration import TASKS, get_task, load, register_task
+from dacrl_env.core.version import __version__
 from dacrl_env.tasks import Hyperparameter, Instance, Task
-from dacrl_env.version import __version__
+from dacrl_env.tasks.registration import TASKS, get_task, load, register_task
 
 # public names that need heavy imports, loaded when they are first used
 _LAZY = {
-    "DynamicConfigEnv": "dacrl_env.env:DynamicConfigEnv",
-    "PopulationEnv": "dacrl_env.vector_env:PopulationEnv",
-    "Snapshot": "dacrl_env.snapshot:Snapshot",
-    "SnapshotError": "dacrl_env.snapshot:SnapshotError",
-    "SnapshotNotSupported": "dacrl_env.snapshot:SnapshotNotSupported",
+    "DynamicConfigEnv": "dacrl_env.outer.env:DynamicConfigEnv",
+    "PopulationEnv": "dacrl_env.outer.vector_env:PopulationEnv",
+    "Snapshot": "dacrl_env.core.snapshot:Snapshot",
+    "SnapshotError": "dacrl_env.core.snapshot:SnapshotError",
+    "SnapshotNotSupported": "dacrl_env.core.snapshot:SnapshotNotSupported",
     "Method": "dacrl_env.policies:Method",
     "Policy": "dacrl_env.policies:Policy",
-    "compare": "dacrl_env.comparison:compare",
-    "evaluate": "dacrl_env.evaluation:evaluate",
-    "fit": "dacrl_env.comparison:fit",
+    "compare": "dacrl_env.comparison.comparison:compare",
+    "evaluate": "dacrl_env.comparison.evaluation:evaluate",
+    "fit": "dacrl_env.comparison.comparison:fit",
     "get_method": "dacrl_env.policies:get_method",
     "get_policy": "dacrl_env.policies:get_policy",
 }

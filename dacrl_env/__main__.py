@@ -1,5 +1,5 @@
 """``python -m dacrl_env``."""
 
-from dacrl_env.cli import program
+from dacrl_env.cli.commands import program
 
 program()

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dacrl_env import snapshot
 from dacrl_env.algorithms.interval import Interval
+from dacrl_env.core import snapshot, streams
 from dacrl_env.inner_envs import InnerEnv
 from dacrl_env.inner_envs.env import ENVS, CompiledEnv
 from dacrl_env.kernels.dense import Network
-from dacrl_env.learners import dqn, ppo, streams
+from dacrl_env.learners import dqn, ppo
 from dacrl_env.learners.compiled import Compiled
 
 # two layers, as tasks have them: each number of layers is compiled anew

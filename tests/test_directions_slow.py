@@ -5,8 +5,8 @@ import pytest
 
 import dacrl_env
 from dacrl_env import Hyperparameter
-from dacrl_env.report import summarize
-from dacrl_env.stats import bootstrap_interval, paired_difference
+from dacrl_env.comparison.report import summarize
+from dacrl_env.comparison.stats import bootstrap_interval, paired_difference
 
 pytestmark = pytest.mark.slow
 

@@ -44,7 +44,7 @@ def loaded_after(code: str) -> set[str]:
 )
 def test_import_is_light(code: str) -> None:
     modules = loaded_after(code)
-    assert "dacrl_env.registration" in modules
+    assert "dacrl_env.tasks.registration" in modules
     assert not modules & set(HEAVY)
 
 
@@ -72,6 +72,6 @@ def test_unknown_attribute() -> None:
 
 
 def test_version() -> None:
-    from dacrl_env.version import __version__
+    from dacrl_env.core.version import __version__
 
     assert dacrl_env.__version__ == __version__

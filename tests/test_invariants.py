@@ -20,13 +20,14 @@ from cases import OFTEN, cases, quick, varied
 from threadpoolctl import threadpool_limits
 
 import dacrl_env
-from dacrl_env import isolation, population
 from dacrl_env.algorithms import dqn
+from dacrl_env.core import isolation
+from dacrl_env.core.snapshot import Snapshot, is_opaque, leaves
 from dacrl_env.inner_envs.gymnasium_adapter import needs_box2d
-from dacrl_env.registration import LEARNERS, load
-from dacrl_env.snapshot import Snapshot, is_opaque, leaves
+from dacrl_env.outer import population
+from dacrl_env.tasks.registration import LEARNERS, load
 
-# the conformance task has no inner environment; tests/test_quadratic.py tests it
+# the conformance task has no inner environment; baselines/test_quadratic.py tests it
 TASKS = sorted(t.id for t in dacrl_env.TASKS.values() if t.inner_env)
 # their inner environments cannot be saved
 UNSAVED = [t for t in TASKS if needs_box2d(dacrl_env.TASKS[t].inner_env)]

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dacrl_env.core import streams
+from dacrl_env.core.snapshot import copy_rows
 from dacrl_env.inner_envs import (
     Transition,
     acrobot,
@@ -26,8 +28,6 @@ from dacrl_env.inner_envs import (
 )
 from dacrl_env.inner_envs.images import is_image_array
 from dacrl_env.kernels.compiling import entry
-from dacrl_env.learners import streams
-from dacrl_env.snapshot import copy_rows
 
 Floats = NDArray[np.float64]
 

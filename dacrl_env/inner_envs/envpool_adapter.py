@@ -31,10 +31,10 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from dacrl_env.core import streams
+from dacrl_env.core.snapshot import copy_rows
 from dacrl_env.inner_envs import Transition, faults
 from dacrl_env.inner_envs.images import is_image
-from dacrl_env.learners import streams
-from dacrl_env.snapshot import copy_rows
 
 RESERVED = (
     "num_envs",

@@ -16,10 +16,10 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from dacrl_env.core import streams
+from dacrl_env.core.isolation import globals_kept
+from dacrl_env.core.snapshot import take_rows
 from dacrl_env.inner_envs.faults import InnerEnvError
-from dacrl_env.isolation import globals_kept
-from dacrl_env.learners import streams
-from dacrl_env.snapshot import take_rows
 
 if TYPE_CHECKING:
     from dacrl_env.inner_envs.gymnasium_adapter import AdapterState, GymnasiumAdapter

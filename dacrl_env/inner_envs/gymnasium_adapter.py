@@ -16,11 +16,11 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from dacrl_env.blame import mark
+from dacrl_env.core import streams
+from dacrl_env.core.blame import mark
+from dacrl_env.core.snapshot import copy_rows
 from dacrl_env.inner_envs import Transition, faults, first_use, objects
 from dacrl_env.inner_envs.images import is_image
-from dacrl_env.learners import streams
-from dacrl_env.snapshot import copy_rows
 
 # objects that play evaluation episodes, at most: as many as the last report of a member
 # has, with which the networks of members are seldom asked about few of them
@@ -430,7 +430,7 @@ def _seeds(keys: streams.UInts, episodes: NDArray[np.int64]) -> list[int]:
 def needs_box2d(env_id: str) -> bool:
     """Whether Gymnasium makes this id with Box2D, the extra ``box2d``.
 
-    Such environments cannot be saved: see :mod:`dacrl_env.snapshot`.
+    Such environments cannot be saved: see :mod:`dacrl_env.core.snapshot`.
     """
     spec = gym.registry.get(env_id.rpartition(":")[2])
     entry_point = None if spec is None else spec.entry_point

@@ -44,11 +44,11 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from dacrl_env.actions import check_names
-from dacrl_env.env import DynamicConfigEnv, check_options
-from dacrl_env.registration import LEARNERS, TASKS, get_task, load, make_inner_env
-from dacrl_env.settings import Settings, resolve
+from dacrl_env.outer.actions import check_names
+from dacrl_env.outer.env import DynamicConfigEnv, check_options
+from dacrl_env.outer.settings import Settings, resolve
 from dacrl_env.tasks import Hyperparameter, Instance, Task
+from dacrl_env.tasks.registration import LEARNERS, TASKS, get_task, load, make_inner_env
 
 # what DACBench imports only where a package is installed
 _NEEDS = {
@@ -204,9 +204,9 @@ class DACRLEnv(AbstractEnv):
     """The environment of `DACRLBenchmark`: DACBench's shell around one run.
 
     Spaces, rewards, infos and runs are those of
-    :class:`~dacrl_env.env.DynamicConfigEnv`; instances are chosen as in DACBench, round
-    robin unless ``instance_update_func`` is ``"random"`` or ``"none"``. An episode
-    ends as ``terminated``, when its budget is spent.
+    :class:`~dacrl_env.outer.env.DynamicConfigEnv`; instances are chosen as in DACBench,
+    round robin unless ``instance_update_func`` is ``"random"`` or ``"none"``. An
+    episode ends as ``terminated``, when its budget is spent.
 
     The test set is run with the ``"test"`` split of random streams, from the seed's
     first episode on, so that it shares nothing with training and does not depend on it.
@@ -215,7 +215,8 @@ class DACRLEnv(AbstractEnv):
         config: of `DACRLBenchmark`, with ``instance_set`` and ``test_set``.
 
     Raises:
-        ValueError: as :func:`dacrl_env.settings.resolve`, or instances that do not fit.
+        ValueError: as :func:`dacrl_env.outer.settings.resolve`, or instances that do
+            not fit.
     """
 
     instance_index: int  # where round robin stands, in the current set
@@ -451,8 +452,9 @@ class DACRLEnv(AbstractEnv):
 class DACRLBenchmark(AbstractBenchmark):
     """The tasks of this package as a DACBench benchmark.
 
-    Configuration: ``task`` (id), every option of :func:`dacrl_env.settings.resolve`
-    (``hyperparameters``, ``action_mode``, ``budget``, …), and
+    Configuration: ``task`` (id), every option of
+    :func:`dacrl_env.outer.settings.resolve` (``hyperparameters``, ``action_mode``,
+    ``budget``, …), and
 
     | key | meaning | default |
     | --- | --- | --- |
@@ -792,6 +794,10 @@ def _encode(key: str, value: Any) -> Any:
     raise ValueError(f"{key} cannot be written to a file: {value!r}")
 
 
+# modules that files of before name otherwise
+_MOVED = {"dacrl_env.rewards": "dacrl_env.outer.rewards"}
+
+
 def _decode(key: str, value: Any) -> Any:
     """Inverse of `_encode`; leaves alone what is not encoded."""
     if key in ("instance_set", "test_set"):
@@ -800,7 +806,7 @@ def _decode(key: str, value: Any) -> Any:
     if not isinstance(value, (list, tuple)):
         return value
     if len(value) == 3 and value[0] == "function":
-        return load(f"{value[1]}:{value[2]}")
+        return load(f"{_MOVED.get(value[1], value[1])}:{value[2]}")
     kinds = {"instances": Instance, "hyperparameters": Hyperparameter}
     return tuple(_of(kinds[key], v) if key in kinds else v for v in value)
 

@@ -19,7 +19,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
-from dacrl_env.vector_env import PopulationEnv
+from dacrl_env.outer.vector_env import PopulationEnv
 
 
 def to_sb3(envs: VectorEnv[Any, Any, Any], monitored: bool = True) -> VecEnv:

@@ -1,6 +1,6 @@
 """Random numbers by address: a hash of (key, counter, lane).
 
-The compiled counterpart of :mod:`dacrl_env.learners.streams`, whose numbers these are:
+The compiled counterpart of :mod:`dacrl_env.core.streams`, whose numbers these are:
 SplitMix64 (Steele, Lea and Flood 2014). No generator has a state, so what a member
 draws depends on its own step counts alone.
 """

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from dacrl_env.algorithms import drivers
 from dacrl_env.algorithms.interval import EPISODES, LENGTHS, RETURNS, Interval, begin
+from dacrl_env.core import streams
 from dacrl_env.inner_envs import InnerEnv, Transition, dynamics
 from dacrl_env.inner_envs.env import CompiledEnv
 from dacrl_env.kernels.compiling import announced
-from dacrl_env.learners import streams
 from dacrl_env.learners.protocol import Floats, Ints, Values, close_envs, reseed_envs
 from dacrl_env.learners.rollout import Act, play
 from dacrl_env.learners.threads import spread

@@ -13,12 +13,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dacrl_env import checks
 from dacrl_env.algorithms import dqn
+from dacrl_env.core import checks, streams
 from dacrl_env.inner_envs import InnerEnv
 from dacrl_env.inner_envs.images import BRIGHTEST
 from dacrl_env.kernels import dense
-from dacrl_env.learners import streams
 from dacrl_env.learners.compiled import Compiled, Floats, Values
 from dacrl_env.tasks import Hyperparameter
 

@@ -12,13 +12,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from dacrl_env import checks
 from dacrl_env.algorithms import drivers, ppo
+from dacrl_env.core import checks, streams
 from dacrl_env.inner_envs import InnerEnv
 from dacrl_env.inner_envs.env import CompiledEnv
 from dacrl_env.inner_envs.images import BRIGHTEST
 from dacrl_env.kernels import dense
-from dacrl_env.learners import streams
 from dacrl_env.learners.compiled import Compiled, Floats, Values
 from dacrl_env.tasks import Hyperparameter
 

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dacrl_env.algorithms.interval import Interval
+from dacrl_env.core import streams
 from dacrl_env.inner_envs import InnerEnv
-from dacrl_env.learners import streams
 from dacrl_env.tasks import Hyperparameter
 
 Floats = NDArray[np.float64]

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dacrl_env.core.snapshot import take_rows
 from dacrl_env.inner_envs import InnerEnv
 from dacrl_env.inner_envs.faults import InnerEnvError
-from dacrl_env.snapshot import take_rows
 
 Act = Callable[[NDArray[Any]], NDArray[Any]]
 LONGEST = 100_000  # steps of an evaluation episode before it is taken for endless

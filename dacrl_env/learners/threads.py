@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from dacrl_env.processes import usable_cores
+from dacrl_env.core.processes import usable_cores
 from dacrl_env.tasks import is_worker
 
 Job = TypeVar("Job")

@@ -14,8 +14,8 @@ import torch
 from cases import slow
 from populations import Runs, Stepped, make_runs
 
+from dacrl_env.core import streams
 from dacrl_env.inner_envs.env import ENVS
-from dacrl_env.learners import streams
 
 SEVERAL = {"num_inner_envs": 3, "n_step": 3, "double_q": True, "replay_capacity": 600}
 NORMALISED = {

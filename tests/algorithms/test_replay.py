@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 from populations import Runs, Stepped, make_runs
 
-from dacrl_env import snapshot
 from dacrl_env.algorithms import dqn, drivers
 from dacrl_env.algorithms.interval import begin
+from dacrl_env.core import snapshot
 from dacrl_env.inner_envs import Transition
 from dacrl_env.inner_envs.env import ENVS
 from dacrl_env.kernels import dense

@@ -9,10 +9,10 @@ import pytest
 from cases import slow
 from stepping import GRIDS, IDS, constants, keys, moved, random_actions, start
 
-from dacrl_env import snapshot
+from dacrl_env.core import snapshot, streams
 from dacrl_env.inner_envs.env import ENVS, CompiledEnv
-from dacrl_env.learners import dqn, ppo, streams
-from dacrl_env.registration import COMPILED_ENVS
+from dacrl_env.learners import dqn, ppo
+from dacrl_env.tasks.backends import COMPILED_ENVS
 
 # -- episodes -------------------------------------------------------------------
 

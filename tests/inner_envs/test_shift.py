@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from stepping import constants, keys, random_actions, start
 
-from dacrl_env import snapshot
+from dacrl_env.core import snapshot
 from dacrl_env.inner_envs import dynamics
 from dacrl_env.inner_envs.env import ENVS
 from dacrl_env.inner_envs.shift import NEVER

@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from dacrl_env.core import streams
 from dacrl_env.kernels import random_numbers
 from dacrl_env.kernels.compiling import entry
-from dacrl_env.learners import streams
 
 
 @entry

@@ -1,0 +1,121 @@
+"""Arguments of Stable-Baselines3's algorithms: the user's, checked, and ours."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from dacrl_env.kernels.dense import ACTIVATIONS
+from dacrl_env.tasks.registration import load
+
+# arguments of both algorithms that are not a user's, and who sets them
+OURS = {
+    "env": "the task",
+    "learning_rate": "hyperparameter learning_rate",
+    "batch_size": "hyperparameter batch_size",
+    "gamma": "hyperparameter gamma",
+    "max_grad_norm": "hyperparameter max_grad_norm",
+    "tensorboard_log": "nobody: runs are silent",
+    "verbose": "nobody: runs are silent",
+    "seed": "the run's streams",
+    "device": "device",
+    "_init_setup_model": "this learner",
+}
+
+
+def names(algorithm: type) -> list[str]:
+    """The arguments that an algorithm of Stable-Baselines3 has."""
+    return [*inspect.signature(algorithm).parameters]
+
+
+def refuse(config: Any, name: str, why: str) -> None:
+    """Raise ValueError where an option is on that Stable-Baselines3 does not have.
+
+    The message names the way out: whoever reads it may not have set the option, since
+    tasks have a configuration of their own.
+    """
+    if getattr(config, name):
+        raise ValueError(
+            f'{name} must be False with learner="sb3": {why}; where the task has set '
+            f"it, pass {name}=False"
+        )
+
+
+def check(config: Any, algorithm: type, ours: Mapping[str, str]) -> None:
+    """Check what both configurations share, and set ``sb3_kwargs`` to JSON values.
+
+    Args:
+        config: of a learner; its ``sb3_kwargs`` are replaced.
+        algorithm: of Stable-Baselines3.
+        ours: arguments that are not a user's, and who sets them.
+
+    Raises:
+        ValueError: an unknown activation; or an argument that does not exist, that is
+            set elsewhere, or that has no name.
+    """
+    if config.activation not in ACTIVATIONS:
+        raise ValueError(
+            f"unknown activation {config.activation!r}; valid: {', '.join(ACTIVATIONS)}"
+        )
+    given = config.sb3_kwargs
+    if not isinstance(given, Mapping):
+        raise ValueError(f"sb3_kwargs must be a mapping, got {given!r}")
+    valid = [name for name in names(algorithm) if name not in ours]
+    taken = [f"{name!r} (set by {ours[name]})" for name in given if name in ours]
+    unknown = [repr(n) for n in given if n not in ours and n not in valid]
+    for what, wrong in (("cannot set", taken), ("has unknown", unknown)):
+        if wrong:
+            raise ValueError(
+                f"sb3_kwargs {what} {', '.join(wrong)}; valid: {', '.join(valid)}"
+            )
+    object.__setattr__(config, "sb3_kwargs", _named(given, "sb3_kwargs"))
+
+
+def of(config: Any, scales_images: bool) -> dict[str, Any]:
+    """The user's arguments and those that follow from what both algorithms share.
+
+    Args:
+        config: of a learner.
+        scales_images: see `Task`; for policies of other kinds than "MlpPolicy" this is
+            the default of Stable-Baselines3, and a user's to change.
+    """
+    given = _resolved(dict(config.sb3_kwargs))
+    given.setdefault("policy", "MlpPolicy")
+    activation = {"relu": torch.nn.ReLU, "tanh": torch.nn.Tanh}
+    policy_kwargs: dict[str, Any] = {
+        "net_arch": list(config.hidden_sizes),
+        "activation_fn": activation[config.activation],
+    }
+    if given["policy"] == "MlpPolicy":
+        policy_kwargs["normalize_images"] = scales_images
+    policy_kwargs.update(given.get("policy_kwargs") or {})
+    return {**given, "policy_kwargs": policy_kwargs, "device": "cpu", "verbose": 0}
+
+
+def _named(value: Any, where: str) -> Any:
+    """JSON values, in which classes and functions are named: for headers of files."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(k): _named(v, f"{where}[{k!r}]") for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_named(v, f"{where}[{k}]") for k, v in enumerate(value)]
+    module, name = getattr(value, "__module__", ""), getattr(value, "__qualname__", "")
+    if name.isidentifier() and getattr(inspect.getmodule(value), name, None) is value:
+        return f"{module}:{name}"
+    raise ValueError(
+        f"{where} is {value!r}; use JSON values and names of classes and functions "
+        'as in "torch.nn:ELU"'
+    )
+
+
+def _resolved(value: Any) -> Any:
+    """The inverse of `_named`: names are imported."""
+    if isinstance(value, dict):
+        return {k: _resolved(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_resolved(v) for v in value]
+    return load(value) if isinstance(value, str) and ":" in value else value

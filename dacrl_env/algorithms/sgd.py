@@ -1,0 +1,196 @@
+"""Stochastic gradient descent on a noisy quadratic: a task with a known optimum.
+
+The model of Schaul, Zhang and LeCun 2013 ("No more pesky learning rates", ICML), also
+analysed by Wu et al. 2018 ("Understanding short-horizon bias"): the loss is
+½ h |θ|² / d over d parameters, a gradient step sees h θ + σ ξ with standard normal ξ.
+Curvature h and noise σ are drawn anew for every run and shown to nobody. With
+v = |θ|² / d, the expected loss after a step of size α is ½ h ((1 − α h)² v + α² σ²), so
+the best step is α* = h v / (h² v + σ²): it follows from the true state, shrinks as the
+run goes on, and no fixed schedule can know it.
+
+One outer step is one gradient step. The "return" is −log10 of the loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dacrl_env.algorithms.interval import Interval, begin
+from dacrl_env.core import streams
+from dacrl_env.tasks import Hyperparameter
+
+HYPERPARAMETERS = (Hyperparameter("learning_rate", 1e-4, 1e2, 1e-1, "log"),)
+CONTROLLED = ("learning_rate",)
+SIGNALS = ("loss", "grad_norm")
+# ranges, in decades, that curvature and noise of a run are drawn from
+CURVATURE = (-1.0, 1.0)
+NOISE = (-2.0, 0.0)
+DIVERGED = 1e6  # loss
+
+Floats = NDArray[np.float64]
+Values = Mapping[str, Floats]
+
+
+@dataclass(frozen=True)
+class SGDConfig:
+    """What sets shapes.
+
+    Args:
+        dimensions: d, parameters of the quadratic.
+    """
+
+    dimensions: int = 64
+
+    def __post_init__(self) -> None:
+        if self.dimensions < 1:
+            raise ValueError("dimensions must be at least 1")
+
+
+@dataclass
+class SGDState:
+    """Everything P runs consist of."""
+
+    parameters: Floats  # (P, d)
+    curvature: Floats  # (P,)
+    noise: Floats  # (P,)
+    keys: streams.UInts  # (P, purposes)
+    env_steps: NDArray[np.int64]  # (P,) gradient steps, too
+    gradient_steps: NDArray[np.int64]  # (P,)
+
+
+class SGD:
+    """The algorithm over a population; an inner environment is not used."""
+
+    hyperparameters = HYPERPARAMETERS
+    controlled = CONTROLLED
+    signal_names = SIGNALS
+    signal_units: Mapping[str, float] = {}
+    config_class = SGDConfig
+    continuous_actions = True
+    exact_snapshots = True
+    flops = (0, 0)
+
+    def __init__(self, env: Any, eval_env: Any, config: SGDConfig, budget: int) -> None:
+        self.config = config
+        self.num_threads = 1
+
+    @staticmethod
+    def granularity(config: SGDConfig) -> int:
+        """Steps that cannot be divided further."""
+        return 1
+
+    @classmethod
+    def member_bytes(cls, config: SGDConfig, budget: int, env: Any) -> dict[str, int]:
+        """About what one member takes, by the option that it depends on."""
+        return {"dimensions": config.dimensions * 8 * 4}
+
+    @classmethod
+    def constrain(cls, values: dict[str, Floats], config: SGDConfig, _: int) -> None:
+        """Every learning rate can be applied."""
+
+    def init(self, keys: streams.UInts, physics: Floats) -> SGDState:
+        """Runs before their first step; keys ``(P, purposes)``."""
+        P, first = len(keys), np.zeros(len(keys), np.int64)
+        u = streams.uniforms(streams.of(keys, "envs"), first, 2)
+        start = streams.normals(streams.of(keys, "init"), first, self.config.dimensions)
+        (low_h, high_h), (low_s, high_s) = CURVATURE, NOISE
+        return SGDState(
+            parameters=start,
+            curvature=10 ** (low_h + (high_h - low_h) * u[:, 0]),
+            noise=10 ** (low_s + (high_s - low_s) * u[:, 1]),
+            keys=keys.copy(),
+            env_steps=np.zeros(P, np.int64),
+            gradient_steps=np.zeros(P, np.int64),
+        )
+
+    def restart(
+        self,
+        state: SGDState,
+        members: NDArray[np.int64],
+        keys: streams.UInts,
+        physics: Floats,
+    ) -> None:
+        """Put some members back before their first step, with new streams."""
+        fresh = self.init(keys, physics)
+        state.parameters[members] = fresh.parameters
+        state.curvature[members] = fresh.curvature
+        state.noise[members] = fresh.noise
+        state.keys[members] = keys
+        state.env_steps[members] = 0
+        state.gradient_steps[members] = 0
+
+    def begin_episodes(self, state: SGDState) -> None:
+        """There are none."""
+
+    def reseed(
+        self, state: SGDState, members: NDArray[np.int64], marks: NDArray[np.int64]
+    ) -> None:
+        """There are no inner environments."""
+
+    def close(self, state: SGDState) -> None:
+        """There is nothing to close."""
+
+    def losses(self, state: SGDState) -> Floats:
+        """Loss of every member ``(P,)``."""
+        with np.errstate(over="ignore", invalid="ignore"):  # it may have diverged
+            v = np.square(state.parameters).mean(1)
+        return np.asarray(0.5 * state.curvature * v)
+
+    def optimal_learning_rate(self, state: SGDState) -> Floats:
+        """The step ``(P,)`` that minimises the expected loss after it."""
+        h, v = state.curvature, np.square(state.parameters).mean(1)
+        return np.asarray(h * v / (h * h * v + np.square(state.noise)))
+
+    def play(
+        self,
+        state: SGDState,
+        members: NDArray[np.int64],
+        keys: streams.UInts,
+        physics: Floats,
+    ) -> tuple[Floats, NDArray[np.int64]]:
+        """Return of the current parameters; exact, and for free."""
+        returns = -np.log10(self.losses(state)[members])
+        return np.repeat(returns[:, None], keys.shape[1], 1), np.zeros_like(members)
+
+    def begin_interval(self, state: SGDState) -> Interval:
+        """Empty sums for the time until the next decision."""
+        return begin(state.parameters, ())
+
+    def train(
+        self, state: SGDState, values: Values, steps: int, interval: Interval
+    ) -> None:
+        """Take ``steps`` gradient steps."""
+        d = self.config.dimensions
+        rate = values["learning_rate"][:, None]
+        key = streams.of(state.keys, "act")
+        for _ in range(steps):
+            xi = streams.normals(key, state.env_steps, d)
+            with np.errstate(over="ignore", invalid="ignore"):  # it may diverge
+                gradient = state.curvature[:, None] * state.parameters
+                gradient += state.noise[:, None] * xi
+                state.parameters -= rate * gradient
+            state.env_steps += 1
+            state.gradient_steps += 1
+            interval.counts[...] += 1
+
+    def diverged(self, state: SGDState, interval: Interval) -> NDArray[np.bool_]:
+        """Members ``(P,)`` whose loss is not a number below `DIVERGED`."""
+        return ~(self.losses(state) < DIVERGED)
+
+    def signals(
+        self, state: SGDState, values: Values, interval: Interval
+    ) -> dict[str, Floats]:
+        """The loss, and the root mean square of a gradient that is not used."""
+        first = np.zeros(len(state.env_steps), np.int64)
+        key = streams.bits(streams.of(state.keys, "replay"), state.env_steps, 1)[:, 0]
+        xi = streams.normals(key, first, self.config.dimensions)
+        with np.errstate(over="ignore", invalid="ignore"):
+            gradient = state.curvature[:, None] * state.parameters
+            gradient += state.noise[:, None] * xi
+            norm = np.sqrt(np.square(gradient).mean(1))
+        return {"loss": self.losses(state), "grad_norm": norm}

@@ -1,0 +1,1047 @@
+"""The command line, ``dacrl`` or ``python -m dacrl_env``."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import inspect
+import io
+import json
+import os
+import re
+import signal
+import sys
+import sysconfig
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from gymnasium.error import Error
+
+from dacrl_env.cli import terminal
+from dacrl_env.cli.interrupts import Interrupts, answered
+from dacrl_env.core.checks import meant, unknown, whole_numbers
+from dacrl_env.core.places import check_file, check_folder
+from dacrl_env.core.processes import WorkerDiedError, usable_cores
+from dacrl_env.core.version import __version__
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LABELS = "labels.json"  # in the directory of a comparison
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status.
+
+    What a user got wrong is one line on standard error and status 2. An interrupt is
+    one line and status 130 (Ctrl-C) or 143 (SIGTERM), see `interrupts`.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # of what a terminal does not have
+    with terminal.safe(), answered("dacrl: interrupted") as interrupts:
+        try:
+            _obey(arguments, interrupts)
+            sys.stdout.flush()
+        except (Exception, KeyboardInterrupt) as error:
+            # what was interrupted may make another error of it
+            if interrupts.number is None and not isinstance(error, KeyboardInterrupt):
+                explained = _explain(error, "--traceback" in (arguments or sys.argv))
+                if explained is None:
+                    raise
+                print(explained, file=sys.stderr)
+                return 2
+            interrupts.say()
+            return interrupts.status
+        if interrupts.number is not None:
+            interrupts.say()
+            return interrupts.status
+    return 0
+
+
+def program() -> NoReturn:
+    """``dacrl``: `main`, and nothing after an interrupt that could hold up its end."""
+    status = main()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # there is nothing left that could be lost, or said
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    terminal.flush()
+    if status > 128:
+        os._exit(status)
+    sys.exit(status)
+
+
+def _obey(arguments: Sequence[str] | None, interrupts: Interrupts) -> None:
+    options = _parser().parse_args(arguments)
+    interrupts.line = _way_on(options)
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            "the working directory does not exist any more; change to another one"
+        ) from None
+    if "" not in sys.path and here not in sys.path:
+        sys.path.append(here)  # module:Class, as under `python -m`
+    _check_places(options)
+    options.command(options)
+
+
+def _way_on(options: argparse.Namespace) -> str:
+    """What is said when a command is interrupted."""
+    if options.command in (_compare, _evaluate, _fit, _defaults, _oracle):
+        return (
+            f"dacrl: interrupted; finished work is kept in {options.out}, the same "
+            "command goes on"
+        )
+    if options.command is _references and (options.instances or options.seconds):
+        return "dacrl: interrupted; what was measured to its end is in the file"
+    return "dacrl: interrupted; nothing is kept, the same command begins anew"
+
+
+def _line(error: Exception) -> str | None:
+    """What there is to say of an error; None: it is a fault of ours."""
+    if isinstance(error, MemoryError) or _is_out_of_memory(error):
+        about = " ".join(str(error).split())
+        return f"out of memory{f' ({about})' if about else ''}; finished work is kept"
+    if isinstance(error, ValueError | OSError | ImportError | Error | WorkerDiedError):
+        return str(error)
+    return None
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether torch or the system could not get memory, or a thread its stack."""
+    words = ("can't allocate memory", "not enough memory", "can't start new thread")
+    return isinstance(error, RuntimeError) and any(w in str(error) for w in words)
+
+
+# -- errors and warnings ------------------------------------------------------------
+
+
+def _explain(error: Exception, full: bool) -> str | None:
+    """What is said of an error; None: it is no user's, and Python says it all.
+
+    Errors in users' code are shown from that code on. What else users got wrong is one
+    line.
+
+    Args:
+        error: with ``dacrl_blame``, if it is known whose code it left.
+        full: the whole traceback.
+    """
+    whose, lines = getattr(error, "dacrl_blame", None), _users_lines(error)
+    about = traceback.format_exception_only(error)
+    if full:
+        return "".join(traceback.format_exception(error)).rstrip()
+    if whose is None and not lines:
+        line = _line(error)
+        return None if line is None else f"dacrl: {line}"
+    place = f"your {whose}" if whose else "your code"
+    if isinstance(error, SyntaxError):
+        text = f"dacrl: {type(error).__name__} in {place}\n{''.join(about)}"
+    else:
+        said = f": {error}" if str(error) else ""
+        text = f"dacrl: {type(error).__name__} in {place}{said}\n{lines}"
+    return f"{text.rstrip()}\n(all of it with dacrl --traceback)"
+
+
+def _users_lines(error: BaseException) -> str:
+    """The traceback from a user's code on; empty: it is not in it.
+
+    A worker process passes its traceback on as text.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    for first, frame in enumerate(frames):
+        if not frame.filename.startswith(_not_users()):
+            return "".join(traceback.format_list(frames[first:]))
+    return str(getattr(error, "dacrl_traceback", ""))
+
+
+def _not_users() -> tuple[str, ...]:
+    """Where files of this package, of Python and of installed packages are."""
+    names = ("", ".agents", ".baselines", ".benchmarks")
+    modules = [sys.modules.get(f"dacrl_env{name}") for name in names]
+    own = [str(Path(str(m.__file__)).parent) for m in modules if m is not None]
+    paths = sysconfig.get_paths()
+    places = [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    installed = [p for p in sys.path if p.endswith(("site-packages", "dist-packages"))]
+    return ("<frozen", *own, *places, *installed)
+
+
+def _check_places(options: argparse.Namespace) -> None:
+    """Raise an OSError if what a command makes cannot be written."""
+    out, file = getattr(options, "out", None), getattr(options, "json", None)
+    if options.command is _references:
+        out, file = None, out if options.instances or options.seconds else None
+    if out is not None:
+        check_folder(out)
+    if file is not None:
+        check_file(file)
+
+
+# -- options ------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what was meant, and how the command that was given is used."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        options, rest = self.parse_known_args(args, namespace)
+        if rest:
+            parser: _Parser = getattr(options, "parser", self)
+            parser.error(
+                f"unrecognized arguments: {' '.join(rest)}{parser._near(rest)}"
+            )
+        return options
+
+    def _near(self, rest: list[str]) -> str:
+        """What may have been meant by arguments that nothing takes."""
+        names = self._option_string_actions
+        if rest[0].startswith("-"):
+            return meant(rest[0].partition("=")[0], names)
+        return "; policies are given by --policies" if "--policies" in names else ""
+
+    def error(self, message: str) -> NoReturn:
+        wrong = re.search(r"invalid choice: '?([^' ]*)'? \(choose from (.*)\)", message)
+        if wrong is not None:
+            message += meant(wrong[1], re.findall(r"[\w-]+", wrong[2]))
+        super().error(message)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="dacrl",
+        description="Compare ways of configuring reinforcement learning "
+        "while it trains.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    tasks = commands.add_parser("tasks", help="list the tasks and policies")
+    tasks.add_argument("--markdown", action="store_true", help="as docs/tasks.md")
+    tasks.set_defaults(command=_tasks)
+
+    compare = commands.add_parser(
+        "compare", help="run policies on a task and report how they differ"
+    )
+    compare.add_argument(
+        "task", help="id, as `dacrl tasks` lists them, or module:id of your own"
+    )
+    compare.add_argument(
+        "--policies",
+        nargs="+",
+        default=[],
+        metavar="POLICY",
+        help="names, module:Class or files, with arguments: "
+        "linear-epsilon,fraction=0.5; a label before an equals sign is shown instead: "
+        "slow=linear-epsilon,fraction=0.5",
+    )
+    compare.add_argument(
+        "--methods",
+        nargs="+",
+        default=[],
+        metavar="METHOD",
+        help="what tunes a policy first: random-search hyperband pbt …; with labels as "
+        "policies",
+    )
+    compare.add_argument(
+        "--budget",
+        type=_count,
+        metavar="STEPS",
+        help="training steps that each run of a method may spend on tuning: 5e6",
+    )
+    compare.add_argument(
+        "--runs", type=_count, default=5, help="independent runs of each method"
+    )
+    compare.add_argument(
+        "--total",
+        action="store_true",
+        help="the budget includes the run of the final policy; feedback comes from "
+        "training episodes, which cost nothing more",
+    )
+    compare.add_argument(
+        "--shuffled",
+        action="store_true",
+        help="also run trained controllers with shuffled observations, as a control",
+    )
+    compare.add_argument(
+        "--anytime",
+        type=_count,
+        default=0,
+        metavar="SEEDS",
+        help="also test what the methods would have returned earlier",
+    )
+    _evaluation_arguments(compare)
+    compare.add_argument(
+        "--policy-seeds",
+        metavar="SEEDS",
+        help="those of --policies, where they are to be others",
+    )
+    compare.add_argument(
+        "--reference",
+        metavar="POLICY",
+        help="what the others are compared with (default: the first policy)",
+    )
+    compare.set_defaults(command=_compare)
+
+    evaluate = commands.add_parser("evaluate", help="run one policy on a task")
+    evaluate.add_argument("task")
+    evaluate.add_argument("policy")
+    _evaluation_arguments(evaluate)
+    evaluate.set_defaults(command=_evaluate)
+
+    fit = commands.add_parser("fit", help="tune a policy with a method")
+    fit.add_argument("place_task", nargs="?", metavar="task")
+    fit.add_argument(
+        "place_method",
+        nargs="?",
+        metavar="method",
+        help="as `dacrl tasks` lists them, with arguments",
+    )
+    fit.add_argument("--task", help="instead of the first place")
+    fit.add_argument("--method", help="instead of the second place")
+    fit.add_argument("--budget", type=_count, required=True, metavar="STEPS")
+    fit.add_argument("--seed", type=_count, default=0, help="of the method run")
+    _run_arguments(fit)
+    fit.set_defaults(command=_fit)
+
+    report = commands.add_parser("report", help="write tables and figures of a store")
+    report.add_argument("directory", type=Path, help="--out of an earlier comparison")
+    report.add_argument("--reference", metavar="POLICY")
+    report.set_defaults(command=_report)
+
+    defaults = commands.add_parser(
+        "defaults", help="learning curves of the default configuration on every task"
+    )
+    defaults.add_argument("--seeds", type=_count, default=16)
+    defaults.add_argument("--out", type=Path, required=True, metavar="DIR")
+    _workers_argument(defaults)
+    defaults.add_argument("--tasks", nargs="+", metavar="TASK")
+    defaults.set_defaults(command=_defaults)
+
+    dynamics = commands.add_parser(
+        "oracle",
+        help="what dynamics are worth: tuned schedule beside tuned static "
+        "configuration, and switching in the middle of runs",
+    )
+    dynamics.add_argument("task", nargs="?", help="or --tasks; default: all")
+    dynamics.add_argument("--tasks", nargs="+", metavar="TASK")
+    dynamics.add_argument(
+        "--budget",
+        type=_count,
+        metavar="STEPS",
+        help="training steps of the search, for each of the two; default: 24 runs",
+    )
+    dynamics.add_argument(
+        "--seeds", type=_count, default=32, help="number of test runs"
+    )
+    dynamics.add_argument(
+        "--runs", type=_count, default=8, help="runs of the incumbent that are branched"
+    )
+    dynamics.add_argument(
+        "--configurations", type=_count, default=6, metavar="K", help="branches of each"
+    )
+    dynamics.add_argument(
+        "--streams",
+        type=_count,
+        default=2,
+        metavar="S",
+        help="forks of each run and branch that choose, and as many that are valued",
+    )
+    _workers_argument(dynamics)
+    dynamics.add_argument(
+        "--markdown", action="store_true", help="as the table in docs/dynamics.md"
+    )
+    _run_arguments(dynamics)
+    dynamics.set_defaults(command=_oracle)
+
+    bench = commands.add_parser(
+        "bench", help="measure throughput beside Stable-Baselines3"
+    )
+    bench.add_argument(
+        "--phases",
+        action="store_true",
+        help="instead: shares of the time by phase, of default runs",
+    )
+    bench.add_argument(
+        "--all",
+        action="store_true",
+        help="instead: every task at several sizes and numbers of threads",
+    )
+    bench.add_argument(
+        "--scaling",
+        action="store_true",
+        help="instead: how time and memory grow with the population",
+    )
+    bench.add_argument(
+        "--fork",
+        action="store_true",
+        help="instead: what a fork costs beside an outer step",
+    )
+    bench.add_argument(
+        "--tasks",
+        nargs="+",
+        metavar="TASK",
+        help="for --phases and --all; one task for --scaling and --fork",
+    )
+    bench.add_argument(
+        "--threads", nargs="+", type=_count, metavar="W", help="for --all, default 1 2"
+    )
+    bench.add_argument(
+        "--populations",
+        "--population",
+        nargs="+",
+        type=_count,
+        metavar="P",
+        help="default 1 8 32 64; --phases 64, --all 1 8 64 256, --fork 64, "
+        "--scaling 64 … 1024",
+    )
+    bench.add_argument(
+        "--repeats", type=_count, help="default 5, others 3, no --phases"
+    )
+    bench.add_argument(
+        "--seconds", type=float, help="of each measurement, at least, default 1 or 0.5"
+    )
+    bench.add_argument("--json", type=Path, help="also write the figures to a file")
+    bench.set_defaults(command=_bench)
+
+    warm_up = commands.add_parser(
+        "warm-up", help="compile what tasks need, before it is needed"
+    )
+    warm_up.add_argument("tasks", nargs="*", metavar="TASK", help="default: all")
+    warm_up.set_defaults(command=_warm_up)
+
+    references = commands.add_parser(
+        "references", help="measure the returns that scores are normalised by"
+    )
+    references.add_argument("task", nargs="?", help="--instances, --seconds: or all")
+    references.add_argument(
+        "--instances",
+        action="store_true",
+        help="of the instances of the task's inner environment; into the file",
+    )
+    references.add_argument(
+        "--seconds",
+        action="store_true",
+        help="processor time of one run; into the file",
+    )
+    references.add_argument(
+        "--episodes", type=_count, help="default 200,000; of each instance 10,000"
+    )
+    references.add_argument(
+        "--runs", type=_count, help="of the default; default 64, of each instance 4"
+    )
+    references.add_argument(
+        "--population", type=_count, help="for --seconds, default 64"
+    )
+    references.add_argument(
+        "--out", type=Path, metavar="FILE", help="default: the package's own"
+    )
+    references.set_defaults(command=_references)
+    everywhere: dict[str, Any] = {
+        "action": "store_true",
+        "help": "all of an error in your own code",
+    }
+    parser.add_argument("--traceback", **everywhere)
+    for command in commands.choices.values():  # before the command, or after it
+        command.add_argument("--traceback", default=argparse.SUPPRESS, **everywhere)
+        command.set_defaults(parser=command)
+    return parser
+
+
+def _evaluation_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--seeds",
+        default="64",
+        metavar="SEEDS",
+        help="test runs: their number, or their seeds: 128:256 are 128 to 255",
+    )
+    _workers_argument(parser)
+    _run_arguments(parser)
+
+
+def _workers_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--workers",
+        type=_count,
+        default=usable_cores(),
+        help="processes; default: as many as this one may use processors, which its "
+        "affinity and its container limit (here %(default)s)",
+    )
+
+
+def _run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument(
+        "--run-budget",
+        type=_count,
+        metavar="STEPS",
+        help="inner environment steps of a run",
+    )
+    parser.add_argument("--decision-interval", type=_count, metavar="STEPS")
+    parser.add_argument("--eval-interval", type=_count, metavar="STEPS")
+    parser.add_argument("--feedback", choices=("eval", "train"))
+    parser.add_argument("--hyperparameters", nargs="+", metavar="NAME")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="other options of the environment, as gymnasium.make takes them: "
+        "eval_episodes=5 instances=test fixed=\"{'gamma':0.9}\"",
+    )
+
+
+def _count(text: str) -> int:
+    """A whole number, also written as 5e6."""
+    try:
+        value = float(text)
+        if value == int(value):
+            return int(value)
+    except (ValueError, OverflowError):
+        pass
+    raise argparse.ArgumentTypeError(f"{text} is not a whole number")
+
+
+def _seeds(option: str, text: str) -> range:
+    """Seeds from 0, by their number, or from one up to another, which is left out."""
+    first, colon, end = text.rpartition(":")
+    try:
+        seeds = range(_count(first) if colon else 0, _count(end))
+    except argparse.ArgumentTypeError:
+        raise ValueError(
+            f"{option} takes a number, or first:end such as 128:256; got {text!r}"
+        ) from None
+    if not seeds or seeds.start < 0:
+        least = "seeds from 0 up, the end above the first" if colon else "at least 1"
+        raise ValueError(f"{option} must be {least}, got {text}")
+    return seeds
+
+
+def _tasks(options: argparse.Namespace) -> None:
+    from dacrl_env.policies import METHODS, POLICIES, pretrained
+    from dacrl_env.tasks.registration import LEARNERS, TASKS, load, markdown
+
+    if options.markdown:
+        print(markdown())
+        return
+    for task in TASKS.values():
+        learner = load(LEARNERS[task.learner])
+        controlled = task.controlled or learner.controlled
+        print(f"{task.id}: {task.description}")
+        inner = task.inner_env or "none"
+        print(f"  inner environment  {inner}, learner {task.learner}")
+        print(f"  budget             {task.budget:,} steps, {task.decisions} decisions")
+        print(
+            f"  returns            random {task.random_return:g}, reference "
+            f"{task.reference_return:g}, floor {task.floor_return:g}"
+        )
+        print(f"  controlled         {', '.join(controlled)}")
+        others = [h.name for h in learner.hyperparameters if h.name not in controlled]
+        print(f"  can be controlled  {', '.join(others)}")
+        if task.tags:
+            print(f"  tags               {', '.join(task.tags)}")
+    print(f"policies: {', '.join(POLICIES)}, module:Class, or a policy file")
+    print(f"policies that come with the package: {', '.join(pretrained())}")
+    print(f"methods: {', '.join(METHODS)}, or module:Class")
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from dacrl_env.comparison.comparison import anytime
+
+    if options.methods and options.budget is None:
+        raise ValueError("--methods need a tuning --budget, such as 5e6")
+    tuning: dict[str, Any] = {
+        "tuning_budget": options.budget,
+        "runs": options.runs,
+        "total": options.total,
+    }
+    shown = {**tuning, "shuffled": options.shuffled}
+    if options.anytime < 0:
+        raise ValueError(f"--anytime must be at least 0, got {options.anytime}")
+    if options.policy_seeds is not None:
+        shown["policy_seeds"] = _seeds("--policy-seeds", options.policy_seeds)
+    labels = _take_labels(options.policies) | _take_labels(options.methods)
+    folder = _run(
+        options, options.policies, options.reference, options.methods, shown, labels
+    )
+    if options.methods and options.anytime:
+        from dacrl_env.comparison import report
+        from dacrl_env.core.files import write_text
+
+        course = anytime(
+            options.task,
+            options.methods,
+            range(options.anytime),
+            store=options.out / "results",
+            workers=options.workers,
+            show_progress=True,
+            **tuning,
+            **_task_options(options, options.task),
+        )
+        course = course.replace({"policy": labels})
+        files = (folder / "anytime.csv", folder / "anytime.png")
+        with _nothing_lost(*files):
+            write_text(files[0], course.to_csv(index=False))
+            report.anytime(course, files[1])
+        print(f"anytime: {files[1]}")
+
+
+def _take_labels(specs: list[str]) -> dict[str, str]:
+    """Cut the labels off policies or methods; they come back by what is left."""
+    from dacrl_env.core.specs import take_label
+
+    labels = {}
+    for k, spec in enumerate(specs):
+        label, rest = take_label(spec)
+        if label is not None:
+            # bytes that are no text here may be text elsewhere
+            label = os.fsencode(label).decode("utf-8", "replace")
+            specs[k], labels[rest] = rest, label
+    return labels
+
+
+def _labelled(frame: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
+    """Results whose policies have their labels for names."""
+    shuffled = {
+        f"{name} shuffled": f"{label} shuffled" for name, label in labels.items()
+    }
+    return frame.replace({"policy": {**labels, **shuffled}})
+
+
+def _kept_labels(directory: Path) -> dict[str, str]:
+    """Labels of the comparisons in a directory, the latest ones; damaged ones: none."""
+    from dacrl_env.core.files import read_json
+
+    path = directory / LABELS
+    try:
+        labels = read_json(path.read_bytes())
+        if not all(isinstance(label, str) for label in labels.values()):
+            raise ValueError("a label is no text")
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        print(f"dacrl: {path}: {error}; names are shown, not labels", file=sys.stderr)
+        return {}
+    return labels
+
+
+def _check_labels(
+    directory: Path, names: Sequence[str], labels: Mapping[str, str]
+) -> None:
+    """Whether every name and label of a directory stands for one policy.
+
+    Args:
+        directory: of comparisons.
+        names: of policies and methods that are to be run.
+        labels: of some of them.
+
+    Raises:
+        ValueError: a label is the name of another policy, or the other way round.
+    """
+    from dacrl_env.comparison.report import check_names
+    from dacrl_env.core.store import Store
+
+    shown = [labels.get(name, name) for name in names]
+    check_names(shown)
+    if len(set(shown)) < len(shown):
+        raise ValueError(f"labels and names must differ, got {', '.join(shown)}")
+    kept = {**_kept_labels(directory), **labels}
+    if not kept:
+        return
+    for name in names:
+        other = next((n for n, label in kept.items() if label == name != n), None)
+        if other is not None and name not in labels:
+            raise ValueError(
+                f"{name!r} is the label of {other!r} in {directory}; give this one a "
+                f"label, too: own-{name}={name}"
+            )
+    keys = Store(directory / "results").keys() if labels else []
+    there = {key["policy"] for key in keys if key["kind"] == "evaluate"}
+    for name, label in labels.items():
+        if label != name and label in there and label not in kept:
+            raise ValueError(
+                f"{label!r} cannot be a label, since results of the policy of that "
+                f"name are in {directory}; choose another one for {name!r}"
+            )
+
+
+@contextmanager
+def _nothing_lost(*paths: Path) -> Iterator[None]:
+    """Keep files that are replaced by others within, and say so."""
+    from dacrl_env.core.files import write_whole
+
+    kept = {}
+    for path in paths:
+        if path.is_file():
+            old = path.read_bytes()
+            digest = hashlib.sha256(old).hexdigest()[:8]
+            kept[path] = path.with_name(f"{path.stem}-{digest}{path.suffix}"), old
+            if not kept[path][0].exists():
+                write_whole(*kept[path])
+    yield
+    for path, (beside, old) in kept.items():
+        if path.read_bytes() == old:
+            beside.unlink(missing_ok=True)
+        else:
+            print(
+                f"{path} was another one before, which is kept as {beside.name}",
+                file=sys.stderr,
+            )
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    _run(options, [options.policy], None)
+
+
+def _fit(options: argparse.Namespace) -> None:
+    from dacrl_env.comparison.comparison import fit
+
+    task, method = _fit_what(options)
+    fitted = fit(
+        method,
+        task,
+        options.budget,
+        options.seed,
+        store=options.out / "results",
+        show_progress=True,
+        **_task_options(options, task),
+    )
+    about = {"method": method, "budget": options.budget, "seed": options.seed}
+    path = _keep_policy(options.out, fitted, about)
+    cost = fitted.cost
+    print(
+        f"spent {cost.env_steps:,} training, {cost.eval_steps:,} evaluation and "
+        f"{cost.gradient_steps:,} gradient steps"
+    )
+    print(f"policy: {path}")
+
+
+def _keep_policy(out: Path, fitted: Any, about: dict[str, Any]) -> Path:
+    """Write the policy of a fit: under a name of its own, and as the latest one.
+
+    Returns:
+        The file of the latest one.
+    """
+    from dacrl_env.core.files import write_whole
+    from dacrl_env.policies import fitted_bytes, policy_suffix
+
+    folder, suffix = out / "policies", policy_suffix(fitted.policy)
+    latest, data = out / f"policy{suffix}", fitted_bytes(fitted, about)
+    folder.mkdir(parents=True, exist_ok=True)
+    before = latest.read_bytes() if latest.is_file() else None
+    write_whole(folder / _policy_name(data, about, suffix), data)
+    if before is not None and before != data:
+        old = folder / _policy_name(before, _about_policy(latest), suffix)
+        if not old.is_file():
+            write_whole(old, before)
+        print(f"{latest} was that of another fit, which is kept as {old}")
+    write_whole(latest, data)
+    return latest
+
+
+def _policy_name(data: bytes, about: Mapping[str, Any], suffix: str) -> str:
+    """Of the file of a fit: method, budget, seed, and a digest of all that is in it."""
+    words = [str(about.get("method", "policy"))[:40]]
+    words += [f"{k}{about[k]}" for k in ("budget", "seed") if k in about]
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", "_".join(words)).strip("-")
+    return f"{readable}-{hashlib.sha256(data).hexdigest()[:8]}{suffix}"
+
+
+def _about_policy(path: Path) -> Mapping[str, Any]:
+    """What a policy file says of its fit; nothing if it cannot be read."""
+    from dacrl_env.policies import load_fitted
+
+    try:
+        return load_fitted(path).about or {}
+    except ValueError:
+        return {}
+
+
+def _fit_what(options: argparse.Namespace) -> tuple[str, str]:
+    """Task and method of a fit, by place or by name, each once."""
+    found = []
+    for name, place, value in (
+        ("task", options.place_task, options.task),
+        ("method", options.place_method, options.method),
+    ):
+        if (place is None) == (value is None):
+            raise ValueError(f"one {name} is needed: by place, or as --{name}")
+        found.append(place if value is None else value)
+    return found[0], found[1]
+
+
+def _task_options(options: argparse.Namespace, task: str) -> dict[str, Any]:
+    """Options of the environment that were given."""
+    from dacrl_env.comparison.comparison import compare
+    from dacrl_env.core.specs import literal
+
+    names = ("decision_interval", "eval_interval", "feedback", "hyperparameters")
+    given = {name: getattr(options, name) for name in names}
+    given["budget"] = options.run_budget
+    given = {name: value for name, value in given.items() if value is not None}
+    taken = inspect.signature(compare).parameters
+    for text in options.set:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"--set takes NAME=VALUE, got {text!r}")
+        if name in given or name in taken or name == "budget":
+            raise ValueError(f"{name} cannot be given by --set, or not twice")
+        given[name] = literal(value)
+    return _whole(given, task)
+
+
+def _whole(given: dict[str, Any], task: str) -> dict[str, Any]:
+    """Options in which 2e3 is 2000 where a whole number is taken."""
+    from dacrl_env.outer.settings import resolve
+    from dacrl_env.tasks.registration import IMPLEMENTATIONS, get_task, load_learner
+
+    given = whole_numbers(resolve, given)
+    learner, name = given.get("learner", "torch"), get_task(task).learner
+    if learner in IMPLEMENTATIONS and name in IMPLEMENTATIONS[learner]:
+        given = whole_numbers(load_learner(name, learner).config_class, given)
+    return given
+
+
+def _run(
+    options: argparse.Namespace,
+    policies: list[str],
+    reference: str | None,
+    methods: Sequence[str] = (),
+    tuning: dict[str, Any] | None = None,
+    labels: Mapping[str, str] | None = None,
+) -> Path:
+    """Compare, and write the report; returns its folder."""
+    from dacrl_env.comparison import report
+    from dacrl_env.comparison.comparison import compare
+    from dacrl_env.comparison.results import folder_of
+    from dacrl_env.core.files import write_text
+    from dacrl_env.tasks.registration import get_task
+
+    seeds = _seeds("--seeds", options.seeds)
+    labels = labels or {}
+    given = _task_options(options, options.task)
+    task = get_task(options.task)
+    names = [labels.get(name, name) for name in (*policies, *methods)]
+    _check_labels(options.out, [*policies, *methods], labels)
+    valid = list(names)
+    if tuning and tuning.get("shuffled"):
+        valid += [f"{labels.get(name, name)} shuffled" for name in methods]
+    if reference is not None and reference not in valid:
+        raise ValueError(unknown("reference", reference, valid))
+    frame = compare(
+        task,
+        policies,
+        seeds,
+        methods=methods,
+        store=options.out / "results",
+        workers=options.workers,
+        show_progress=True,
+        **(tuning or {}),
+        **given,
+    )
+    if labels:
+        taken = set(labels.values())
+        kept = {n: x for n, x in _kept_labels(options.out).items() if x not in taken}
+        write_text(options.out / LABELS, json.dumps({**kept, **labels}, indent=1))
+    frame = _labelled(frame, labels)
+    if (tuning or {}).get("total"):
+        given.setdefault("feedback", "train")
+    folder: Path = options.out / folder_of(task, given)
+    dropped = _shown_in(folder) - set(frame["policy"])
+    path = report.write_report(frame, folder, reference)
+    summary = report.summarize(frame)
+    print(report.render(report.table(summary)))
+    if len(names) > 1:
+        print()
+        differences, alone = report.comparable(summary, reference or names[0])
+        print(report.render(differences))
+        for note in alone:
+            print(note)
+    print(f"\nreport: {path}")
+    if dropped:
+        print(
+            f"the report before also had {', '.join(sorted(dropped))}; all in one: "
+            f"dacrl report {options.out}"
+        )
+    return folder
+
+
+def _shown_in(folder: Path) -> set[str]:
+    """Policies that the report in a folder shows."""
+    import pandas as pd
+
+    try:
+        return set(pd.read_csv(folder / "table.csv", dtype=str)["policy"])
+    except (OSError, ValueError, KeyError):
+        return set()
+
+
+def _report(options: argparse.Namespace) -> None:
+    from dacrl_env.comparison import report
+    from dacrl_env.comparison.results import stored
+
+    found = stored(options.directory / "results", _kept_labels(options.directory))
+    reference = options.reference
+    names = {name: list(kept.frame["policy"].unique()) for name, kept in found.items()}
+    every = dict.fromkeys(policy for policies in names.values() for policy in policies)
+    if reference is not None and reference not in every:
+        raise ValueError(f"unknown reference {reference!r}; valid: {', '.join(every)}")
+    for folder, kept in found.items():
+        known = reference in names[folder]
+        notes = kept.notes
+        if reference is not None and not known:
+            notes = [*notes, f"{reference} has no results here."]
+        path = report.write_report(
+            kept.frame, options.directory / folder, reference if known else None, notes
+        )
+        if len(found) > 1:
+            print(f"{folder}\n")
+        print(report.render(report.table(report.summarize(kept.frame))))
+        for note in notes:
+            print(note)
+        print(f"\nreport: {path}")
+
+
+def _defaults(options: argparse.Namespace) -> None:
+    from dacrl_env.comparison import report
+    from dacrl_env.comparison.comparison import check, compare
+    from dacrl_env.tasks.registration import TASKS
+
+    for name, least in (("seeds", 1), ("workers", 1)):
+        if getattr(options, name) < least:
+            raise ValueError(f"--{name} must be at least {least}")
+    frames = {}
+    half = -(-options.seeds // options.workers)  # a unit of work for every worker
+    given: dict[str, Any] = {
+        "policies": ["default"],
+        "seeds": options.seeds,
+        "store": options.out / "results",
+        "workers": options.workers,
+    }
+    tasks = list(dict.fromkeys(options.tasks or TASKS))
+    for task in tasks:  # a wrong one must not come to light after hours
+        check(task, **given)
+    for task in tasks:
+        frames[task] = compare(task, **given, batch=half, show_progress=True)
+    for task, frame in frames.items():
+        print(f"\n{task}")
+        print(report.render(report.table(report.summarize(frame))))
+    with _nothing_lost(options.out / "defaults.png"):
+        report.gallery(frames, options.out / "defaults.png")
+    print(f"\nfigure: {options.out / 'defaults.png'}")
+
+
+def _oracle(options: argparse.Namespace) -> None:
+    from dacrl_env.studies import oracle
+    from dacrl_env.tasks.registration import TASKS
+
+    if options.seeds < 2:
+        raise ValueError(f"--seeds must be at least 2, got {options.seeds}")
+    single = [] if options.task is None else [options.task]
+    names = list(dict.fromkeys([*single, *(options.tasks or [])])) or list(TASKS)
+    given: dict[str, Any] = {
+        "store": options.out / "results",
+        "tuning_budget": options.budget,
+        "seeds": range(options.seeds),
+        "runs": options.runs,
+        "configurations": options.configurations,
+        "streams": options.streams,
+        "workers": options.workers,
+    }
+    each = {name: {**given, **_task_options(options, name)} for name in names}
+    for name in names:  # what is wrong must not come to light after hours
+        oracle.check(name, **each[name])
+    results = []
+    files = ("dynamics.csv", "points.csv", "dynamics.md")
+    with _nothing_lost(*(options.out / name for name in files)):
+        for name in names:
+            found = oracle.oracle(name, **each[name], show_progress=True)
+            results.append(found)
+            path = oracle.write(results, options.out)
+    if options.markdown:
+        print(oracle.markdown(results))
+        return
+    for found in results:
+        print(
+            f"\n{found.task}{' (' + ', '.join(found.tags) + ')' if found.tags else ''}"
+        )
+        print(oracle.render(found))
+    print(f"\ntable: {path}")
+
+
+def _warm_up(options: argparse.Namespace) -> None:
+    from dacrl_env.outer.warm_up import warm_up
+
+    warm_up(options.tasks or None, print)
+
+
+def _bench(options: argparse.Namespace) -> None:
+    from dacrl_env.benchmarks import forking, phases, scaling, suite, throughput
+
+    # what each kind of measurement takes, and where it is made
+    kinds: dict[str, tuple[Any, tuple[str, ...]]] = {
+        "phases": (phases, ("tasks", "populations", "seconds")),
+        "all": (suite, ("tasks", "populations", "threads", "repeats", "seconds")),
+        "scaling": (scaling, ("tasks", "populations", "repeats", "seconds")),
+        "fork": (forking, ("tasks", "populations", "repeats")),
+        "": (throughput, ("populations", "repeats", "seconds")),
+    }
+    chosen = [name for name in kinds if name and getattr(options, name)]
+    if len(chosen) > 1:
+        raise ValueError(f"--{' and --'.join(chosen)} exclude each other")
+    module, takes = kinds[chosen[0] if chosen else ""]
+    given = {}
+    for name in ("tasks", "populations", "threads", "repeats", "seconds"):
+        value = getattr(options, name)
+        if value is not None and name not in takes:
+            able = [f"--{k}" for k, (_, names) in kinds.items() if k and name in names]
+            raise ValueError(
+                f"--{name} cannot be given here"
+                + (f"; it can with {', '.join(able)}" if able else "")
+            )
+        if value is not None:
+            given[name] = value
+    if (options.scaling or options.fork) and "tasks" in given:
+        if len(given["tasks"]) > 1:
+            raise ValueError(f"--{chosen[0]} takes one task, got {given['tasks']}")
+        (given["task"],) = given.pop("tasks")
+    result = module.measure(**given)
+    print(module.render(result))
+    if options.json is not None:
+        throughput.save(result, options.json)
+
+
+def _references(options: argparse.Namespace) -> None:
+    from dacrl_env.studies import references
+    from dacrl_env.tasks import measured
+    from dacrl_env.tasks.registration import TASKS, get_task
+
+    def given(*names: str) -> dict[str, Any]:
+        found = {name: getattr(options, name) for name in names}
+        return {name: value for name, value in found.items() if value is not None}
+
+    task = None if options.task is None else get_task(options.task)
+    if not options.instances and not options.seconds:
+        if task is None:
+            raise ValueError(f"which task? valid: {', '.join(TASKS)}")
+        figures = references.measure(task.id, **given("episodes", "runs"))
+        print(references.render(figures))
+        return
+    path = measured.PATH if options.out is None else options.out
+    if options.instances:
+        envs = references.varied_envs() if task is None else [task.inner_env]
+        for env in envs:
+            section = references.measure_instances(env, **given("episodes", "runs"))
+            references.save("instances", env, section, path)
+    if options.seconds:
+        for name in TASKS if task is None else [task.id]:
+            entry = references.measure_seconds(name, **given("population"))
+            references.save("seconds", name, entry, path)
+    print(f"written: {path}")
+
+
+if __name__ == "__main__":
+    program()

@@ -1,0 +1,136 @@
+"""What the command line does when it is told to end, by Ctrl-C or SIGTERM.
+
+The first signal unwinds the program, so that workers and environments are ended and
+bars closed. A second one, or a program that has not unwound in time, ends the process
+where it stands. A thread sees to that: the main one may be deep in compiled code. (Code
+that keeps Python's interpreter to itself, as a long ``sum(range(...))``, keeps this
+thread waiting, too.)
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+from dacrl_env.core import processes
+
+UNWIND_SECONDS = 1.2  # that the first signal leaves
+# within which signals are one: a terminal and what started the command both send it
+SAME_SECONDS = 0.1
+
+_END = 0  # beside the numbers of signals
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked this process to end."""
+
+
+class Interrupts:
+    """Whether the process was told to end, and what there is to say then.
+
+    Args:
+        line: that says how to go on; it may be set later.
+    """
+
+    def __init__(self, line: str) -> None:
+        self.line = line
+        self.number: int | None = None  # of the first signal
+        self._unsaid = threading.Lock()
+
+    @property
+    def status(self) -> int:
+        """Exit status after the signal."""
+        return 128 + (self.number or signal.SIGINT)
+
+    def say(self) -> None:
+        """Write the line, once."""
+        if self._unsaid.acquire(blocking=False):
+            print(self.line, file=sys.stderr)
+
+    def _raise(self, number: int, frame: FrameType | None) -> None:
+        if self.number is None:
+            self.number = number
+            raise Stopped
+
+    def _guard(self, descriptor: int) -> None:
+        """End the process at the second signal, or when the first is not answered."""
+        number = _next(descriptor, None)
+        if number == _END:
+            return
+        time.sleep(SAME_SECONDS)
+        while (same := _next(descriptor, 0)) is not None:
+            if same == _END:
+                return
+        if _next(descriptor, UNWIND_SECONDS) == _END:
+            return
+        self.number = number
+        processes.kill_all()
+        if self._unsaid.acquire(blocking=False):
+            # past the buffers, which the main thread may be in the middle of, and
+            # below a bar that it has not closed
+            with suppress(OSError):
+                os.write(2, f"\n{self.line}\n".encode(errors="replace"))
+        os._exit(self.status)
+
+
+def _next(descriptor: int, seconds: float | None) -> int | None:
+    """The next signal, or `_END`; None: neither within so many seconds."""
+    while select.select([descriptor], [], [], seconds)[0]:
+        number = os.read(descriptor, 1)[0]
+        if number == _END or number in processes.SIGNALS:
+            return number
+    return None
+
+
+@contextmanager
+def answered(line: str) -> Iterator[Interrupts]:
+    """Signals raise `Stopped` meanwhile, once; see `Interrupts`.
+
+    Elsewhere than in the main thread, and where a signal is ignored (nohup), nothing
+    changes.
+    """
+    interrupts = Interrupts(line)
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupts
+        return
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    guard = threading.Thread(target=interrupts._guard, args=(reading,), daemon=True)
+    guard.start()
+    waker = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    before = {
+        number: signal.signal(number, interrupts._raise)
+        for number in processes.SIGNALS
+        if signal.getsignal(number) != signal.SIG_IGN
+    }
+    try:
+        yield interrupts
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(waker)
+        os.write(writing, bytes([_END]))
+        guard.join()
+        os.close(reading)
+        os.close(writing)
+
+
+def _forget() -> None:
+    """A fork is no command: signals mean to it what they mean to any program."""
+    with suppress(ValueError):  # not the main thread
+        handler = signal.getsignal(signal.SIGINT)
+        if isinstance(getattr(handler, "__self__", None), Interrupts):
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

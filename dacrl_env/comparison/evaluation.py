@@ -1,0 +1,408 @@
+"""Run policies on the test split and judge them by the report stream."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dacrl_env.comparison.given import PolicyLike, checked_seeds, name_of, one
+from dacrl_env.core.blame import blame_if_users
+from dacrl_env.outer.decisions import intervals, tell_intervals
+from dacrl_env.outer.settings import own_hyperparameters
+from dacrl_env.outer.vector_env import PopulationEnv, vector_info
+from dacrl_env.policies import Cost, Policy, needs
+from dacrl_env.tasks import Hyperparameter, Task
+from dacrl_env.tasks.registration import LEARNERS, get_task, load
+
+BATCH = 32  # runs advanced together; also the unit of work in the store
+
+_FIXED_COLUMNS = (
+    "task",
+    "policy",
+    "run",
+    "seed",
+    "split",
+    "instance",
+    "member",
+    "parent",
+    "step",
+    "env_steps",
+    "eval_steps",
+    "gradient_steps",
+    "reward",
+    "score",
+    "report_score",
+    "eval_return",
+    "train_return",
+    "diverged",
+    "flops",
+    "wall_seconds",
+    "tuning_env_steps",
+    "tuning_eval_steps",
+    "tuning_gradient_steps",
+    "tuning_flops",
+    "online_score",
+)
+
+
+def evaluate(
+    policy: PolicyLike,
+    task: str | Task,
+    seeds: int | Sequence[int] = range(64),
+    split: str = "test",
+    *,
+    name: str | None = None,
+    run: int = 0,
+    progress: Callable[[int], None] | None = None,
+    **task_kwargs: Any,
+) -> pd.DataFrame:
+    """Run a policy once per seed.
+
+    Every run is judged by the report stream, which no policy sees: 20 episodes at each
+    of 20 points on the way (and before training), 100 at the end. Their cost is not
+    charged to the run.
+
+    Args:
+        policy: the policy; or its name or file, as `get_policy` takes it, or a class
+            that needs no arguments.
+        task: id or task.
+        seeds: of the runs; paired between policies. A number n is range(n).
+        split: "test" or "tuning".
+        name: in the ``policy`` column; None: the name as given, or the class with
+            those fields of a dataclass that differ from their defaults.
+        run: number of the method run that made the policy.
+        progress: called with inner environment steps done since its last call.
+        **task_kwargs: options of the environment.
+
+    Returns:
+        A row per run and decision (and per report point between decisions), with the
+        columns of the README.
+
+    Raises:
+        ValueError: unknown names, no seeds, or seeds given twice.
+    """
+    task = get_task(task)
+    made = one(policy, "policy")
+    if name is None:
+        name = str(policy) if isinstance(policy, str | os.PathLike) else name_of(made)
+    tell_intervals(made, name, task, task_kwargs)
+    return run_policy(
+        made, task, seeds, split, name=name, run=run, progress=progress, **task_kwargs
+    )
+
+
+def run_policy(
+    policy: Policy,
+    task: Task,
+    seeds: int | Sequence[int],
+    split: str,
+    *,
+    name: str,
+    run: int,
+    progress: Callable[[int], None] | None,
+    **task_kwargs: Any,
+) -> pd.DataFrame:
+    """As `evaluate`, of a policy whose name is known."""
+    check_options(task_kwargs)
+    seeds = checked_seeds(seeds)
+    check_made_for(policy, task, name, task_kwargs)
+    options = suitable_options(policy, task, task_kwargs)
+    frames = [
+        _evaluate_batch(policy, task, batch, split, name, run, progress, options)
+        for batch in batches(seeds)
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+_FREED = (
+    "on other tasks and runs, a policy file is tried as '<file>,any_task=True', a fit "
+    "as its .policy"
+)
+
+
+def check_made_for(
+    policy: Policy, task: Task, name: str, options: Mapping[str, Any]
+) -> None:
+    """Raise a ValueError if a policy says that it was made for another task or run."""
+    made_for = getattr(policy, "task", None)
+    if made_for not in (None, task.id):
+        raise ValueError(f"{name} was made for {made_for}, not for {task.id}; {_FREED}")
+    settings = getattr(policy, "settings", None)
+    if settings is None:
+        return
+    made, now = _run_of(task, settings), _run_of(task, options)
+    for option in made:
+        if made[option] != now[option]:
+            raise ValueError(
+                f"{name} was made for runs with {option} {made[option]!r}, not "
+                f"{now[option]!r}; {_FREED}"
+            )
+
+
+def _run_of(task: Task, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Length, intervals and feedback of runs with given options."""
+    budget = options.get("budget") or task.budget
+    decision = options.get("decision_interval") or budget // task.decisions
+    return {
+        "budget": budget,
+        "decision_interval": decision,
+        "eval_interval": options.get("eval_interval") or decision,
+        "feedback": options.get("feedback") or "eval",
+    }
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raise a ValueError for options of the environment that are not the user's."""
+    taken = [
+        name for name in ("report", "num_envs", "autoreset_mode") if name in options
+    ]
+    if taken:
+        raise ValueError(f"{', '.join(taken)} cannot be given: what is run decides it")
+
+
+def batches(seeds: list[int], size: int = BATCH) -> Iterator[list[int]]:
+    """Seeds in the parts that are run together; a single one left joins the last."""
+    starts = list(range(0, len(seeds), size))
+    if len(starts) > 1 and len(seeds) % size == 1:
+        del starts[-1]
+    for start, end in zip(starts, [*starts[1:], len(seeds)], strict=True):
+        yield seeds[start:end]
+
+
+def suitable_options(
+    policy: Policy, task: Task, given: dict[str, Any]
+) -> dict[str, Any]:
+    """Options of the environment that suits a policy, the given ones first.
+
+    Raises:
+        ValueError: it does not know the learner, acts in another mode than is given,
+            or its number of decisions is none that runs can have.
+    """
+    needed = needs(policy, task.learner)
+    options = dict(given)
+    if options.setdefault("action_mode", policy.action_mode) != policy.action_mode:
+        raise ValueError(
+            f"action_mode {options['action_mode']!r} is not that of the policy, which "
+            f"acts in mode {policy.action_mode!r}; leave it out"
+        )
+    options |= intervals(policy, task, options).options
+    history = getattr(policy, "history", None)
+    if history is not None:
+        options.setdefault("history", history)
+    chosen = options.get("hyperparameters")
+    if chosen is None:
+        chosen = getattr(policy, "controls", None) or task.controlled
+        chosen = chosen or load(LEARNERS[task.learner]).controlled
+    if isinstance(chosen, str | Hyperparameter):  # one is enough
+        chosen = (chosen,)
+    if not isinstance(chosen, Sequence):
+        return options  # making the environment says what is wrong
+    names = [getattr(h, "name", h) for h in chosen]
+    missing = [name for name in needed if name not in names]
+    options["hyperparameters"] = _wide_enough((*chosen, *missing), policy, task)
+    return options
+
+
+def _wide_enough(
+    chosen: Sequence[str | Hyperparameter], policy: Policy, task: Task
+) -> tuple[str | Hyperparameter, ...]:
+    """Hyperparameters, those with the learner's range that a policy needs it of.
+
+    A policy that knows what it will set says so in ``extremes``: name to smallest and
+    largest value. Where a task's own range is narrower than the learner's, they may lie
+    outside of it.
+    """
+    extremes = getattr(policy, "extremes", None) or {}
+    whole = load(LEARNERS[task.learner]).hyperparameters
+    own = own_hyperparameters(task, whole)
+    wide = {h.name: h for h in whole}
+    result = list(chosen)
+    for k, h in enumerate(chosen):
+        if isinstance(h, Hyperparameter) or h not in extremes or h not in own:
+            continue
+        low, high = extremes[h]
+        if low < own[h].low or high > own[h].high:
+            result[k] = replace(wide[h], default=own[h].default)
+    return tuple(result)
+
+
+def _evaluate_batch(
+    policy: Policy,
+    task: Task,
+    seeds: list[int],
+    split: str,
+    name: str,
+    run: int,
+    progress: Callable[[int], None] | None,
+    options: dict[str, Any],
+) -> pd.DataFrame:
+    envs = PopulationEnv(task, len(seeds), split=split, report=True, **options)
+    with closing(envs):
+        return _run_batch(policy, envs, seeds, split, name, run, progress)
+
+
+def _run_batch(
+    policy: Policy,
+    envs: PopulationEnv,
+    seeds: list[int],
+    split: str,
+    name: str,
+    run: int,
+    progress: Callable[[int], None] | None,
+) -> pd.DataFrame:
+    P, task = len(seeds), envs.settings.task
+    observations, infos = envs.reset(seed=seeds)
+    theirs = getattr(policy, "policy", policy)  # of a fit
+    with blame_if_users(theirs, f"policy {name}, reset()"):
+        policy.reset(envs, seeds[0])
+    # Runs that end early are not restarted here, unlike in PopulationEnv.step: what
+    # they would do next is no part of the evaluation.
+    population, state = envs.population, envs.population.state
+    marks = np.array(envs.settings.report_steps)
+    instances = [i.name for i in envs.settings.instances]
+    common = {
+        "task": task.id,
+        "policy": name,
+        "run": run,
+        "seed": np.array(seeds),
+        "split": split,
+        "instance": np.array([instances[i] for i in state.instances], dtype=object),
+        "member": np.arange(P),
+        "parent": np.arange(P),
+        **_tuning(policy),
+    }
+    columns = {h.name: f"hp/{h.name}" for h in envs.settings.controlled}
+    nothing = dict.fromkeys(columns.values(), np.nan)
+    parts = [
+        _rows(
+            common,
+            0,
+            population.info(),
+            np.zeros(P),
+            state.reports[:, 0],
+            state.wall_seconds,
+            nothing,
+        )
+    ]
+    running = np.ones(P, bool)
+    step = 0
+    while running.any():
+        step += 1
+        before = state.learner.env_steps.copy()
+        with blame_if_users(theirs, f"policy {name}, act() at decision {step}"):
+            actions = policy.act(observations, infos)
+        outcome = envs.advance(population.actions.to_values(actions, state.requested))
+        observations = population.observation()
+        arrays = population.info()
+        infos = vector_info(arrays, np.ones(P, bool))
+        now = state.learner.env_steps
+        applied = {
+            column: arrays["hyperparameters"][h].astype(float)
+            for h, column in columns.items()
+        }
+        for point in range(1, len(marks)):
+            between = running & (before < marks[point]) & (marks[point] < now)
+            between &= ~np.isnan(state.reports[:, point])
+            if between.any():
+                parts.append(
+                    _between(
+                        common, step, marks[point], state.reports[:, point], applied
+                    )[between]
+                )
+        at = np.searchsorted(marks, now)
+        on_mark = marks[np.minimum(at, len(marks) - 1)] == now
+        reported = np.where(
+            on_mark, state.reports[np.arange(P), np.minimum(at, len(marks) - 1)], np.nan
+        )
+        floor = population.references().floor_score
+        reported = np.where(state.diverged, floor, reported)
+        rows = _rows(
+            common,
+            step,
+            arrays,
+            outcome.rewards,
+            reported,
+            state.wall_seconds,
+            applied,
+        )
+        parts.append(rows[running])
+        if progress is not None:
+            progress(int((now - before)[running].sum()))
+        running &= ~outcome.ended
+    frame = pd.concat(parts, ignore_index=True)
+    frame = frame.sort_values(["seed", "env_steps"], kind="stable", ignore_index=True)
+    return frame[[*_FIXED_COLUMNS, *columns.values()]]
+
+
+def _tuning(policy: Policy) -> dict[str, float]:
+    """What it took to make a policy; nothing for one that was not fitted."""
+    cost = getattr(policy, "cost", Cost())
+    online = getattr(policy, "online", None)
+    return {
+        **{f"tuning_{name}": value for name, value in asdict(cost).items()},
+        "online_score": np.nan if online is None else online,
+    }
+
+
+def _rows(
+    common: dict[str, Any],
+    step: int,
+    info: dict[str, Any],
+    rewards: Any,
+    reported: Any,
+    wall_seconds: Any,
+    applied: dict[str, Any],
+) -> pd.DataFrame:
+    names = ("env_steps", "eval_steps", "gradient_steps", "score", "eval_return")
+    return pd.DataFrame(
+        {
+            **common,
+            "step": step,
+            **{key: info[key] for key in (*names, "train_return", "diverged")},
+            "reward": rewards,
+            "report_score": reported.copy(),
+            "flops": info["objectives"]["flops"],
+            "wall_seconds": wall_seconds.copy(),
+            **applied,
+        }
+    )
+
+
+def _between(
+    common: dict[str, Any],
+    step: int,
+    env_steps: int,
+    reported: Any,
+    applied: dict[str, Any],
+) -> pd.DataFrame:
+    """Rows of a report point that lies between two decisions."""
+    unknown = dict.fromkeys(
+        (
+            "eval_steps",
+            "gradient_steps",
+            "reward",
+            "score",
+            "eval_return",
+            "train_return",
+            "flops",
+            "wall_seconds",
+        ),
+        np.nan,
+    )
+    return pd.DataFrame(
+        {
+            **common,
+            "step": step,
+            "env_steps": env_steps,
+            "report_score": reported.copy(),
+            "diverged": False,
+            **unknown,
+            **applied,
+        }
+    )

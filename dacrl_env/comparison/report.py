@@ -1,0 +1,711 @@
+"""Tables and figures of a comparison, from its frame alone.
+
+The frame has one row per decision boundary or report point of every inner run (see
+`dacrl_env.evaluate`). A run is judged by its report scores: *final*, *best*, *auc* and
+*failure* (diverged, or final below 0.1). All intervals are 95 % bootstrap intervals
+over independent runs; where a method was fitted more than once, over its fits and over
+the test seeds that all of them share.
+"""
+
+import io
+import os
+import re
+import textwrap
+import unicodedata
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+from PIL import Image
+
+from dacrl_env.comparison import stats
+from dacrl_env.core.files import write_text, write_whole
+from dacrl_env.core.version import __version__
+
+METRICS = ("final", "auc", "best")
+COSTS = {
+    "env_steps": "training steps",
+    "eval_steps": "evaluation steps",
+    "gradient_steps": "gradient steps",
+    "flops": "floating-point operations",
+    "wall_seconds": "wall seconds",
+}
+TUNING = {
+    f"tuning_{name}": name
+    for name in ("env_steps", "eval_steps", "gradient_steps", "flops")
+}
+"""Columns of what making the policy took, and the cost each belongs to."""
+FAILURE_BELOW = 0.1
+"""A run that ends below this score has failed, diverged or not."""
+
+_RUN = ["policy", "run", "seed"]
+_CHARGED = [*COSTS, *TUNING, "online_score"]
+_NEEDED = [*_RUN, "task", "step", *_CHARGED, "report_score", "diverged"]
+# Okabe and Ito's colour-blind safe palette without its yellow, which is faint on white.
+# Seven colours and four line styles have no common factor, so 28 policies look
+# different, and where lines coincide the dashes let the one below show through.
+_COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_STYLES = ("-", (0, (6, 1.2)), (0, (3, 1)), (0, (6, 1, 1.5, 1)))
+_UNITS = {
+    "batch_size": "samples",
+    "target_update_interval": "steps",
+    "train_freq": "steps",
+}
+_NOTE = f"""\
+Scores are normalised returns: 0 is a random policy, 1 the task's reference. *final* is
+the report at the end of a run, *auc* the mean over its report points, *best* the
+highest of them; report points that a diverged run did not reach count as the task's
+floor. IQM is the interquartile mean. *Failures* diverged or ended below
+{FAILURE_BELOW}. Brackets are 95 % bootstrap intervals over independent runs. For a
+method fitted several times fits are resampled, and test seeds, once for all its fits;
+where fits differ more than all else, intervals of three of them miss in a quarter of
+cases, of five in a sixth. A single fit says nothing about the variation between fits.
+Costs are means per test run; where a method made the policy, they are given as tuning +
+run = total, and a method that was fitted several times was charged for each fit alone.
+*Online* is the report score of the tuning run that a method chose its policy by, the
+best of many by what it observed: it may be compared with other online results, never
+with the scores of single runs."""
+
+
+def summarize(frame: pd.DataFrame, report_points: int = 20) -> pd.DataFrame:
+    """Reduces every inner run to one row.
+
+    Args:
+        frame: Rows of one task.
+        report_points: Report points of a complete run, step 0 not counted.
+
+    Returns:
+        Columns `policy, run, seed`, `final`, `auc`, `best` (scores), `failure`,
+        `diverged`, the columns of `COSTS` and `TUNING`, and `online_score`, in order
+        of first appearance.
+
+    Raises:
+        ValueError: If columns are missing, the frame is empty or has several tasks or
+            repeated rows, or a run that has not diverged is incomplete.
+    """
+    _check(frame)
+    # Numbered by first appearance; then sorted in time, as the store promises no order.
+    number = frame.groupby(_RUN, sort=False, observed=True).ngroup().rename("number")
+    rows = frame.assign(number=number, diverged=frame["diverged"].astype(bool))
+    rows = rows.sort_values(["number", "step", "env_steps"], kind="stable")
+    last = rows.groupby("number").tail(1).set_index("number")
+    reported = rows[(rows["step"] > 0) & rows["report_score"].notna()]
+    alive = reported[~reported["diverged"]].groupby("number")["report_score"]
+    total = alive.sum().reindex(last.index, fill_value=0.0)
+    missing = report_points - alive.count().reindex(last.index, fill_value=0)
+
+    final, diverged = last["report_score"], last["diverged"]
+    wrong = final.isna() | (missing < 0) | ((missing > 0) & ~diverged)
+    if wrong.any():
+        run = last.index[wrong][0]
+        raise ValueError(
+            f"{int(wrong.sum())} of {len(last)} runs are incomplete, the first of them "
+            f"{last.loc[run, _RUN].to_dict()}: {report_points - missing[run]} of "
+            f"{report_points} report points, last report score {final[run]}"
+        )
+    summary = last[_RUN].copy()
+    summary["final"] = final
+    summary["auc"] = (total + missing * final.where(diverged, 0.0)) / report_points
+    summary["best"] = reported.groupby("number")["report_score"].max()
+    summary["failure"] = diverged | (final < FAILURE_BELOW)
+    summary["diverged"] = diverged
+    summary[_CHARGED] = last[_CHARGED]
+    return summary.reset_index(drop=True)
+
+
+def table(summary: pd.DataFrame) -> pd.DataFrame:
+    """One row per policy, in order of first appearance.
+
+    Args:
+        summary: Result of `summarize`.
+
+    Returns:
+        Columns `policy`, `runs` (test runs), `fits` (independent runs of the method);
+        for each metric m of final, auc, best: `m_mean`, `m_mean_low`, `m_mean_high`,
+        `m_iqm`, `m_iqm_low`, `m_iqm_high`; `failure` (share), `diverged` (share), the
+        mean per run of the columns of `COSTS`, the mean per fit of those of `TUNING`,
+        `total_steps` (training and evaluation, tuning included), and `online`,
+        `online_low`, `online_high` (NaN for policies that were not fitted).
+
+    Raises:
+        ValueError: If the summary is empty or has scores that are not finite.
+    """
+    if summary.empty:
+        raise ValueError("the summary has no runs")
+    lines = []
+    for policy, runs in summary.groupby("policy", sort=False, observed=True):
+        fits = runs["run"].nunique()
+        line: dict[str, Any] = {"policy": policy, "runs": len(runs), "fits": fits}
+        for metric in METRICS:
+            scores = runs[metric].to_numpy()
+            for name, statistic in (("mean", np.mean), ("iqm", stats.iqm)):
+                low, high = stats.bootstrap_interval(
+                    scores, statistic, runs["run"], runs["seed"]
+                )
+                column = f"{metric}_{name}"
+                line[column] = float(statistic(scores))
+                line[f"{column}_low"], line[f"{column}_high"] = low, high
+        shares_and_costs = ["failure", "diverged", *COSTS]
+        line |= {name: float(runs[name].mean()) for name in shares_and_costs}
+        each = runs.groupby("run").first()
+        line |= {name: float(each[name].mean()) for name in TUNING}
+        line["total_steps"] = sum(
+            line[name] + line[f"tuning_{name}"] for name in ("env_steps", "eval_steps")
+        )
+        line |= _online(each["online_score"].dropna().to_numpy(dtype=np.float64))
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def _online(scores: np.ndarray) -> dict[str, float]:
+    """Mean over fits with its interval."""
+    if not len(scores):
+        return dict.fromkeys(("online", "online_low", "online_high"), np.nan)
+    low, high = stats.bootstrap_interval(scores)
+    return {"online": float(scores.mean()), "online_low": low, "online_high": high}
+
+
+def paired(summary: pd.DataFrame, reference: str) -> pd.DataFrame:
+    """Differences of every other policy from a reference policy, run by run.
+
+    Where both were fitted several times, the pairs are the (run, seed) common to both;
+    where one has a single run (a policy that was not fitted), pairs share the seed.
+    Runs without a partner are left out.
+
+    Args:
+        summary: Result of `summarize`.
+        reference: Policy that the others are compared with.
+
+    Returns:
+        One row per policy and metric: `policy, reference, metric, pairs`, `difference`
+        with `difference_low` and `difference_high` (positive: better than the
+        reference), `probability` of improvement with `probability_low` and
+        `probability_high`.
+
+    Raises:
+        ValueError: If the reference is unknown or shares no seed with a policy.
+    """
+    policies = list(summary["policy"].unique())
+    if reference not in policies:
+        raise ValueError(f"unknown reference {reference!r}; choose one of {policies}")
+    base = summary[summary["policy"] == reference]
+    lines = []
+    for policy in policies:
+        if policy == reference:
+            continue
+        runs = summary[summary["policy"] == policy]
+        fitted = min(runs["run"].nunique(), base["run"].nunique()) > 1
+        pairs = runs.merge(
+            base, on=["run", "seed"] if fitted else ["seed"], suffixes=("", "_base")
+        )
+        if pairs.empty:
+            raise ValueError(f"{policy!r} and {reference!r} have no runs in common")
+        base_run = "run" if fitted else "run_base"
+        # The side with several fits, if there is one, is where the fits vary.
+        varies = "run" if runs["run"].nunique() > 1 else base_run
+        side = pairs.drop_duplicates(["run", "seed"])
+        other = pairs.drop_duplicates([base_run, "seed"])
+        for metric in METRICS:
+            gap = stats.paired_difference(
+                pairs[metric], pairs[f"{metric}_base"], pairs[varies], pairs["seed"]
+            )
+            chance = stats.probability_of_improvement(
+                side[metric], other[f"{metric}_base"],
+                side["run"], other[base_run], side["seed"], other["seed"],
+            )  # fmt: skip
+            lines.append((policy, reference, metric, len(pairs), *gap, *chance))
+    columns = ["policy", "reference", "metric", "pairs"]
+    for name in ("difference", "probability"):
+        columns += [name, f"{name}_low", f"{name}_high"]
+    return pd.DataFrame(lines, columns=columns)
+
+
+def curves(frame: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
+    """Draws learning curves above the hyperparameters that were applied.
+
+    Top: mean report score with its 95 % bootstrap band; diverged runs count as the
+    floor from where they diverged. Below, for each `hp/` column: median and 10–90 %
+    range over the runs still alive, as steps, since a value holds during the interval
+    that ends at its row.
+
+    Args:
+        frame: Rows of one task.
+        path: PNG file to write.
+
+    Returns:
+        `path`.
+
+    Raises:
+        ValueError: If columns are missing or the frame is empty or has several tasks.
+    """
+    _check(frame)
+    names = [c for c in frame.columns if c.startswith("hp/") and frame[c].notna().any()]
+    policies = list(frame["policy"].unique())
+    # No pyplot: a Figure of its own leaves no global state and needs no display.
+    longest = max(len(printable(policy)) for policy in policies)
+    across = max(1, min(4, len(policies), 84 // (longest + 7)))  # legend columns
+    legend_rows = -(-len(policies) // across)
+    figure = Figure(
+        figsize=(6.5, 2.9 + 1.25 * len(names) + 0.2 * legend_rows), layout="constrained"
+    )
+    heights = [2.2, *[1.0] * len(names)]
+    grid = figure.subplots(
+        len(heights), 1, sharex=True, squeeze=False, height_ratios=heights
+    )
+    axes: list[Axes] = list(grid[:, 0])
+    score, panels = axes[0], dict(zip(names, axes[1:], strict=True))
+    score.axhline(1, color="0.6", linewidth=0.8, linestyle=":", zorder=0)
+    score.axhline(0, color="0.6", linewidth=0.8, linestyle=":", zorder=0)
+    reports = np.unique(frame.loc[frame["report_score"].notna(), "env_steps"])
+    alpha = min(0.14, 0.8 / len(policies))  # many bands must not hide the lines
+    shown: dict[str, list[float]] = {name: [] for name in names}
+    handles: list[Any] = []
+    for i, policy in enumerate(policies):
+        rows = frame[frame["policy"] == policy]
+        colour = _COLOURS[i % len(_COLOURS)]
+        style = _STYLES[i % len(_STYLES)]
+        look: dict[str, Any] = {
+            "color": colour, "linestyle": style, "linewidth": 1.5
+        }  # fmt: skip
+        band: dict[str, Any] = {"color": colour, "alpha": alpha, "linewidth": 0}
+        x, mean, low, high = _learning_curve(rows, reports)
+        handles += score.plot(x, mean, **look)
+        score.fill_between(x, low, high, **band)
+        for name, axis in panels.items():
+            if rows[name].isna().all():  # this policy controls something else
+                continue
+            x, median, low, high = _applied(rows, name)
+            axis.plot(x, median, drawstyle="steps-pre", **look)
+            axis.fill_between(x, low, high, step="pre", **band)
+            shown[name] += [*low, *high]
+    for name, axis in panels.items():
+        values = np.asarray(shown[name])
+        if values.min() > 0 and values.max() > 100 * values.min():
+            axis.set_yscale("log")
+        short = name.removeprefix("hp/")
+        unit = f" ({_UNITS[short]})" if short in _UNITS else ""
+        axis.set_ylabel(textwrap.fill(short.replace("_", " ") + unit, 14))
+    score.set_ylabel("score\n(0 random, 1 reference)")
+    axes[-1].set_xlabel("inner training environment steps")
+    axes[-1].xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes[-1].set_xlim(0, float(frame["env_steps"].max()))
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.tick_params(labelsize=8)
+        axis.yaxis.label.set_fontsize(9)
+    figure.align_ylabels(list(axes))
+    _legend(figure, handles, policies, across)
+    return _save(figure, path)
+
+
+def _legend(
+    figure: Figure, handles: list[Any], names: Sequence[Any], across: int
+) -> None:
+    """Names as they are, above: no mathematics, and none that is hidden."""
+    places = [str(number) for number in range(len(names))]
+    legend = figure.legend(
+        handles, places, loc="outside upper center", ncols=across,
+        frameon=False, fontsize=9,
+    )  # fmt: skip
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_parse_math(False)
+        text.set_text(printable(name))
+
+
+def gallery(frames: Mapping[str, pd.DataFrame], path: str | os.PathLike[str]) -> Path:
+    """Draws the learning curve of one policy on each of several tasks.
+
+    Scores below -1 are cut: some tasks' untrained agents do far worse than random ones.
+
+    Args:
+        frames: Task id to rows of one policy.
+        path: PNG file to write.
+
+    Returns:
+        `path`.
+
+    Raises:
+        ValueError: If there is no frame, or one that `curves` would refuse.
+    """
+    if not frames:
+        raise ValueError("no frames to draw")
+    across = min(3, len(frames))
+    down = -(-len(frames) // across)
+    figure = Figure(figsize=(2.6 * across + 0.6, 1.7 * down), layout="constrained")
+    grid = figure.subplots(down, across, squeeze=False, sharey=True)
+    for axis in grid.ravel()[len(frames) :]:
+        axis.set_visible(False)
+    for axis, (task, frame) in zip(grid.ravel(), frames.items(), strict=False):
+        _check(frame)
+        reports = np.unique(frame.loc[frame["report_score"].notna(), "env_steps"])
+        x, mean, low, high = _learning_curve(frame, reports)
+        for level in (0, 1):
+            axis.axhline(level, color="0.6", linewidth=0.8, linestyle=":", zorder=0)
+        axis.plot(x, mean, color=_COLOURS[1], linewidth=1.5)
+        axis.fill_between(x, low, high, color=_COLOURS[1], alpha=0.2, linewidth=0)
+        axis.set_title(
+            printable(task.removeprefix("dacrl/")), fontsize=8, parse_math=False
+        )
+        axis.set_xlim(0, float(frame["env_steps"].max()))
+        axis.xaxis.set_major_locator(MaxNLocator(3))
+        axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.tick_params(labelsize=7)
+    low, high = grid[0, 0].get_ylim()  # shared
+    grid[0, 0].set_ylim(max(low, -1.05), high)
+    figure.supylabel("score (0 random, 1 reference)", fontsize=9)
+    figure.supxlabel("inner training environment steps", fontsize=9)
+    return _save(figure, path)
+
+
+def anytime(course: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
+    """Draws the test score of what methods would have returned, against their cost.
+
+    Args:
+        course: result of :func:`dacrl_env.comparison.comparison.anytime`.
+        path: PNG file to write.
+
+    Returns:
+        `path`.
+
+    Raises:
+        ValueError: If the frame is empty.
+    """
+    if course.empty:
+        raise ValueError("the frame has no rows")
+    figure = Figure(figsize=(6.5, 3.6), layout="constrained")
+    axis = figure.subplots()
+    handles: list[Any] = []
+    names: list[Any] = []
+    for i, (method, rows) in enumerate(course.groupby("policy", sort=False)):
+        names.append(method)
+        tested = rows.groupby(["run", "steps"])["final"].mean()
+        fits = [scores.droplevel("run") for _, scores in tested.groupby("run")]
+        # between incumbents of a fit the last one stands
+        steps = np.unique(rows["steps"])
+        values = np.stack([s.reindex(steps).ffill().to_numpy() for s in fits])
+        known = ~np.isnan(values).any(0)  # every fit has one by then
+        values, steps = values[:, known], steps[known]
+        bounds = [stats.bootstrap_interval(v, resamples=500) for v in values.T]
+        low, high = np.asarray(bounds).reshape(-1, 2).T
+        look: dict[str, Any] = {
+            "color": _COLOURS[i % len(_COLOURS)], "linestyle": _STYLES[i % len(_STYLES)]
+        }  # fmt: skip
+        mean = values.mean(0)
+        if len(steps) == 1:  # a method that ends in one policy
+            about = np.stack([mean - low, high - mean])
+            handles.append(
+                axis.errorbar(steps, mean, about, marker="o", capsize=3, **look)
+            )
+            continue
+        handles += axis.step(steps, mean, where="post", **look)
+        axis.fill_between(
+            steps, low, high, step="post", alpha=0.12, color=look["color"], linewidth=0
+        )
+    axis.set_xscale("log")
+    axis.set_xlabel("inner environment steps spent on tuning, evaluation included")
+    axis.set_ylabel("test score at the end of a run")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.tick_params(labelsize=8)
+    _legend(figure, handles, names, 3)
+    return _save(figure, path)
+
+
+def _save(figure: Figure, path: str | os.PathLike[str]) -> Path:
+    canvas = FigureCanvasAgg(figure)
+    figure.set_dpi(150)
+    with warnings.catch_warnings():  # a box stands for what the font does not have
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        canvas.draw()
+    # A palette of 256 colours loses nothing one can see and is a third of the size.
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    data = io.BytesIO()
+    image.quantize(256, dither=Image.Dither.NONE).save(data, "PNG", dpi=(150, 150))
+    write_whole(path, data.getvalue())
+    return Path(path)
+
+
+def printable(name: Any) -> str:
+    """A name on one line: control characters and line ends as their escapes."""
+    return "".join(
+        repr(letter)[1:-1] if _is_control(letter) else letter for letter in str(name)
+    )
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Whether names of policies can stand in tables.
+
+    Raises:
+        ValueError: one has line ends or other control characters.
+    """
+    for name in names:
+        if any(map(_is_control, name)):
+            raise ValueError(
+                f"{name!r} has control characters or line ends, which tables cannot "
+                "show; give it a label without them: label=policy"
+            )
+
+
+def _is_control(letter: str) -> bool:
+    # controls, line ends, and bytes that are no text
+    return unicodedata.category(letter) in ("Cc", "Zl", "Zp", "Cs")
+
+
+def render(result: pd.DataFrame) -> str:
+    """Aligns a result of `table` or `paired` as plain text for a terminal.
+
+    Intervals of the IQM are left out for want of width; `table.csv` has them.
+    """
+    blocks = []
+    for cells in _cells(result, brief=True):
+        columns = [[name, *cells[name]] for name in cells]
+        widths = [max(map(len, column)) for column in columns]
+        lines = ["  ".join("-" * width for width in widths)]
+        for line in zip(*columns, strict=True):
+            first, *others = zip(line, widths, strict=True)
+            texts = [first[0].ljust(first[1]), *(c.rjust(w) for c, w in others)]
+            lines.append("  ".join(texts).rstrip())
+        lines[0], lines[1] = lines[1], lines[0]  # the rule belongs below the names
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks) + "\n"
+
+
+def write_report(
+    frame: pd.DataFrame,
+    directory: str | os.PathLike[str],
+    reference: str | None = None,
+    notes: Sequence[str] = (),
+) -> Path:
+    """Writes `report.md` with `summary.csv`, `table.csv`, `paired.csv`, `curves.png`.
+
+    Args:
+        frame: Rows of one task.
+        directory: Made if missing; files of an earlier report are replaced.
+        reference: Policy for the paired differences; None takes the first one.
+        notes: What else there is to say, in sentences.
+
+    Policies that share no seed with the reference have no differences from it.
+
+    Returns:
+        Path of `report.md`; each file is there whole or as it was before.
+
+    Raises:
+        ValueError: As `summarize`, or an unknown reference; nothing is written then.
+    """
+    summary = summarize(frame)
+    policies = list(summary["policy"].unique())
+    reference = policies[0] if reference is None else reference
+    results = table(summary)
+    differences, alone = comparable(summary, reference)
+
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "summary.csv", summary.to_csv(index=False))
+    write_text(folder / "table.csv", results.to_csv(index=False))
+    write_text(folder / "paired.csv", differences.to_csv(index=False))
+    curves(frame, folder / "curves.png")
+
+    task = frame["task"].iloc[0]
+    facts = {
+        "Policies": ", ".join(map(_escaped, policies)),
+        "Test runs": f"{len(summary)} ({summary['seed'].nunique()} seeds)",
+        "Budget": f"{summary['env_steps'].max():,.0f} environment steps a run",
+    }
+    for name in ("split", "instance"):
+        if name in frame:
+            values = [str(value) for value in frame[name].dropna().unique()]
+            listed = ", ".join(values[:8]) + (", …" if len(values) > 8 else "")
+            facts[name.capitalize()] = listed or "default"
+    parts = [
+        f"# Comparison on {task}",
+        "\n".join(f"- {name}: {value}" for name, value in facts.items())
+        + f"\n- Made with: dacrl-env {__version__}",
+        *map(_escaped, [*notes, *alone]),
+        "## Scores and cost",
+        _markdown(results),
+    ]
+    if len(differences):
+        parts += [
+            f"## Paired differences from {_escaped(reference)}",
+            _markdown(differences),
+            "Positive differences are better than the reference, over runs paired by "
+            "seed. P(better) is the probability that a run of the policy beats one of "
+            "the reference, ties counted half; its interval ignores the pairing.",
+        ]
+    parts += [
+        "## Learning curves and applied hyperparameters",
+        "![Learning curves and applied hyperparameters](curves.png)",
+        "Curves: mean report score and its 95 % bootstrap band. Hyperparameters: "
+        "median and 10–90 % range over the runs that have not diverged.",
+        "## How to read this",
+        _NOTE,
+        "`summary.csv` has one row per run, `table.csv` and `paired.csv` the numbers "
+        "above in full.",
+    ]
+    report = folder / "report.md"
+    write_text(report, "\n\n".join(parts) + "\n")
+    return report
+
+
+def comparable(summary: pd.DataFrame, reference: str) -> tuple[pd.DataFrame, list[str]]:
+    """`paired` of the policies that have runs in common with the reference.
+
+    Returns:
+        The differences, and sentences about those that have none.
+
+    Raises:
+        ValueError: If the reference is unknown.
+    """
+    base = summary[summary["policy"] == reference]
+    keep, alone = [], []
+    for policy, runs in summary.groupby("policy", sort=False):
+        fitted = min(runs["run"].nunique(), base["run"].nunique()) > 1
+        shared = ["run", "seed"] if fitted else ["seed"]
+        if runs.merge(base, on=shared).empty and len(base):
+            alone.append(
+                f"{policy} and {reference} have no test seeds in common, and so no "
+                "difference."
+            )
+        else:
+            keep.append(policy)
+    return paired(summary[summary["policy"].isin(keep)], reference), alone
+
+
+def _check(frame: pd.DataFrame) -> None:
+    missing = [name for name in _NEEDED if name not in frame]
+    if missing:
+        raise ValueError(f"the frame lacks the columns {missing}")
+    if frame.empty:
+        raise ValueError("the frame has no rows")
+    if frame[_RUN].isna().any(axis=None):
+        raise ValueError(f"the columns {_RUN} must not have missing values")
+    tasks = list(frame["task"].unique())
+    if len(tasks) > 1:
+        raise ValueError(
+            f"scores of different tasks do not compare; select one: {tasks}"
+        )
+    twice = frame.duplicated([*_RUN, "step", "env_steps"])
+    if twice.any():
+        raise ValueError(
+            f"{int(twice.sum())} rows repeat a (policy, run, seed, step), the first of "
+            f"them {frame.loc[twice, _RUN].iloc[0].to_dict()}"
+        )
+
+
+def _learning_curve(rows: pd.DataFrame, reports: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Environment steps, mean report score and its band of one policy."""
+    known = rows[rows["report_score"].notna()]
+    diverged = known["diverged"].astype(bool)
+    scores = _per_run(known[~diverged], "report_score").reindex(columns=reports)
+    floor = known[diverged].groupby(["run", "seed"])["report_score"].last()
+    scores = scores.reindex(scores.index.union(floor.index)).T
+    # The floor from where a run has ended; other policies' report points are left out.
+    scores[floor.index] = scores[floor.index].bfill().fillna(floor)
+    scores = scores.dropna().T
+    values = scores.to_numpy(dtype=np.float64)
+    fits, seeds = (scores.index.get_level_values(name) for name in ("run", "seed"))
+    bounds = [
+        stats.bootstrap_interval(v, groups=fits, shared=seeds, resamples=500)
+        for v in values.T
+    ]
+    low, high = np.asarray(bounds).reshape(-1, 2).T
+    return scores.columns.to_numpy(), values.mean(axis=0), low, high
+
+
+def _applied(rows: pd.DataFrame, name: str) -> tuple[np.ndarray, ...]:
+    """Environment steps, median, 10 % and 90 % quantile of a policy's values."""
+    values = _per_run(rows[rows[name].notna()], name)
+    # A run without a row at some step is inside an interval that ends at a later one;
+    # after its last row it has ended, and is left out.
+    values = values.bfill(axis=1)
+    drawn = values.quantile([0.5, 0.1, 0.9]).to_numpy(dtype=np.float64)  # (3, points)
+    steps = np.concatenate([[0.0], values.columns.to_numpy(dtype=np.float64)])
+    drawn = np.concatenate([drawn[:, :1], drawn], axis=1)  # the first interval
+    return steps, *drawn
+
+
+def _per_run(rows: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Values with a row per (run, seed) and a column per number of steps, ascending."""
+    steps = rows.groupby(["run", "seed", "env_steps"])[column].last().unstack()
+    return steps.sort_index(axis=1)
+
+
+def _cells(result: pd.DataFrame, brief: bool = False) -> list[pd.DataFrame]:
+    """What people read of a `paired`, or of a `table` (scores, then costs), as text."""
+    policies = [printable(name) for name in result["policy"]]
+    if "difference" in result:
+        differences = {
+            "policy": policies,
+            "metric": [str(metric) for metric in result["metric"]],
+            "pairs": [str(pairs) for pairs in result["pairs"]],
+            "difference": _intervals(result, "difference", "+.3f"),
+            "P(better)": _intervals(result, "probability", ".3f"),
+        }
+        return [pd.DataFrame(differences)]
+    scores = {"policy": policies, "runs": [str(runs) for runs in result["runs"]]}
+    for metric in METRICS:
+        scores[metric] = _intervals(result, f"{metric}_mean", ".3f")
+        scores[f"{metric} IQM"] = _intervals(result, f"{metric}_iqm", ".3f", brief)
+    scores["failures"] = [f"{share:.1%}" for share in result["failure"]]
+    if result["online"].notna().any():
+        online = _intervals(result, "online", ".3f", brief)
+        scores["online"] = ["–" if cell.startswith("nan") else cell for cell in online]
+    costs = {"policy": policies}
+    for name, title in COSTS.items():
+        form = (
+            ",.1f" if name == "wall_seconds" else ".3g" if name == "flops" else ",.0f"
+        )
+        spent = (
+            result[f"tuning_{name}"]
+            if f"tuning_{name}" in result
+            else [0.0] * len(result)
+        )
+        costs[title] = [
+            _charged(before, own, form)
+            for before, own in zip(spent, result[name], strict=True)
+        ]
+    costs["total steps"] = [format(value, ",.0f") for value in result["total_steps"]]
+    return [pd.DataFrame(scores), pd.DataFrame(costs)]
+
+
+def _charged(tuning: float, run: float, form: str) -> str:
+    """Cells such as `5,000,000 + 50,000`; the run alone where nothing was tuned."""
+    own = format(run, form)
+    return own if tuning == 0 else f"{format(tuning, form)} + {own}"
+
+
+def _intervals(
+    result: pd.DataFrame, column: str, form: str, brief: bool = False
+) -> list[str]:
+    """Cells such as `0.812 [0.790, 0.834]`; no brackets where there is no interval."""
+    if brief:
+        return [format(value, form) for value in result[column]]
+    names = [column, f"{column}_low", f"{column}_high"]
+    return [
+        format(value, form)
+        + ("" if np.isnan(low) else f" [{format(low, form)}, {format(high, form)}]")
+        for value, low, high in result[names].itertuples(index=False)
+    ]
+
+
+def _markdown(result: pd.DataFrame) -> str:
+    blocks = []
+    for cells in _cells(result):
+        lines = [list(cells.columns), [":--"] + ["--:"] * (cells.shape[1] - 1)]
+        # all but names are numbers
+        lines += [[_escaped(line[0]), *line[1:]] for line in cells.values]
+        blocks.append("\n".join("| " + " | ".join(line) + " |" for line in lines))
+    return "\n\n".join(blocks)
+
+
+def _escaped(text: Any) -> str:
+    """A text that means itself in Markdown."""
+    shown = re.sub(r"([\\`*\[\]<>|$~])", r"\\\1", printable(text))
+    return re.sub(r"(?<!\w)_|_(?!\w)", r"\_", shown)

@@ -1,0 +1,689 @@
+"""Results come from this package, libraries, users' code and values: what names them.
+
+Results in a store are named by everything that they depend on. Three things go into
+such a name beside plain numbers and texts:
+
+- `version`: this package, told apart by its own sources, so that two commits never
+  share a result;
+- `source`: what a user's class or function depends on;
+- `described`: values of any kind as JSON, equal ones alike, different ones not.
+
+**What `source` covers.** The files of the class or function and of its base classes,
+and all local modules that these import, transitively, wherever in a file the import
+stands. Local is what is neither this package, nor Python's, nor installed. What has no
+file (a cell of a notebook) is covered by its own text. Values that the code refers to
+by a global name, as an attribute of its class or as a default are covered as they are,
+where they can be described; without a file they have to be, as do those of an enclosing
+function. Not covered are data files that the code opens by itself, modules that are
+imported under a computed name, and environment variables. A file that is named in an
+argument is covered (`described`).
+
+**Which version of a file.** The one that was imported, see `dacrl_env.core.sources`; a
+module that is not imported yet is read anew each time.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import dis
+import functools
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import json
+import math
+import os
+import platform
+import re
+import sys
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from enum import Enum
+from pathlib import Path
+from types import (
+    BuiltinFunctionType,
+    CodeType,
+    FunctionType,
+    MappingProxyType,
+    MethodType,
+    ModuleType,
+)
+from typing import Any
+
+import numpy as np
+
+from dacrl_env.core import sources
+from dacrl_env.core.sources import OWN, NoSource
+from dacrl_env.core.version import __version__
+
+__all__ = [
+    "NoSource",
+    "check_files",
+    "described",
+    "entry_source",
+    "files_of",
+    "libraries",
+    "source",
+    "version",
+]
+
+_PARTS = ("agents", "baselines")  # of the package, which lie elsewhere in a checkout
+_LEFT_OUT = "benchmarks"  # on which no result depends
+_LIBRARIES = (
+    "numpy",
+    "torch",
+    "gymnasium",
+    "stable-baselines3",
+    "safetensors",
+    "box2d",
+    "cma",
+    "envpool",
+    "minigrid",
+    "optuna",
+    "sb3-contrib",
+    "smac",
+)
+
+
+# -- this package and libraries ---------------------------------------------------
+
+
+@functools.cache
+def version() -> str:
+    """The package's version and a digest of all its sources that results depend on.
+
+    The same in a checkout and from a wheel. The files are read once a process.
+    """
+    return f"{__version__}+{_digest(_own_files())[:12]}"
+
+
+def _own_files() -> Iterator[tuple[str, bytes]]:
+    """Names and contents, in the order of names."""
+    places = {"": Path(__file__).parents[1]}
+    for part in _PARTS:
+        spec = importlib.util.find_spec(f"{OWN}.{part}")
+        if spec is None or spec.origin is None:
+            raise ImportError(f"{OWN}.{part} is missing: install {OWN} again")
+        places[part] = Path(spec.origin).parent
+    found = {
+        (Path(part) / path.relative_to(folder)).as_posix(): path
+        for part, folder in places.items()
+        for path in folder.rglob("*.py")
+    }
+    found["tasks/references.json"] = places[""] / "tasks" / "references.json"
+    for path in (places["agents"] / "pretrained").iterdir():
+        if path.suffix in (".json", ".safetensors"):
+            found[f"agents/pretrained/{path.name}"] = path
+    for name, path in sorted(found.items()):
+        if name.partition("/")[0] != _LEFT_OUT:
+            yield name, path.read_bytes()
+
+
+def libraries() -> dict[str, str]:
+    """Versions of Python and of installed libraries that results may depend on."""
+    return dict(_installed())
+
+
+@functools.cache
+def _installed() -> Mapping[str, str]:
+    found = {"python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@functools.cache
+def _distribution(module: str) -> str:
+    """Name and version of what a module was installed with, and its files' digest.
+
+    The digest tells apart what was installed twice under one version.
+    """
+    top = module.partition(".")[0]
+    names = importlib.metadata.packages_distributions().get(top)
+    if not names:
+        raise NoSource(f"{module} was installed without saying in which version")
+    found = importlib.metadata.distribution(min(names))
+    lines = (found.read_text("RECORD") or "").splitlines()
+    own = [
+        n for n in lines if n.startswith((f"{top}/", f"{top}.")) and ".pyc," not in n
+    ]
+    digest = _short("\n".join(sorted(own)).encode())[:12]
+    return f"{found.metadata['Name']} {found.version} {digest}"
+
+
+def _digest(parts: Iterable[tuple[str, bytes]]) -> str:
+    """Of names and contents, in their order."""
+    digest = hashlib.sha256()
+    for name, content in parts:
+        label = name.encode("utf-8", "surrogateescape")
+        digest.update(f"{len(label)} {len(content)} ".encode() + label + content)
+    return digest.hexdigest()
+
+
+def _short(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:32]
+
+
+# -- values -----------------------------------------------------------------------
+
+
+def described(value: Any) -> Any:
+    """A value as JSON: equal values alike, different ones not.
+
+    Sequences (list, tuple, range) are alike; so are numpy's scalars and Python's
+    numbers. A whole number, its floating-point twin and a truth value differ, as do an
+    array and a list. Functions and classes are their name and `source`; objects are
+    their class, its source, and their state, which is what pickling would keep. A path,
+    and a text with a dot or a folder in it, that names a file stands for what is in the
+    file, too; a text ``module:name`` of a local module for its `source`. Names that
+    begin with ``!`` are this function's own.
+
+    Raises:
+        NoSource: a value that cannot be described, or a class without source.
+    """
+    return _Values(_named, _entry_described).of(value)
+
+
+def _named(thing: Any) -> dict[str, str]:
+    """Name and source of a class or function; those of this package have a version."""
+    found = source(thing)
+    return {"!code": _name(thing)} | ({} if found == OWN else {"source": found})
+
+
+class _Unknown(NoSource):
+    """A value that cannot be described."""
+
+
+_CODE = (type, FunctionType, BuiltinFunctionType, np.ufunc)
+# whose objects are what a policy is used on
+_USED = tuple(f"{OWN}.outer.{name}" for name in ("env", "population", "vector_env"))
+
+
+class _Values:
+    """Describes values.
+
+    Args:
+        code: describes a class or function.
+        entry: describes a text ``module:name`` of a local module.
+    """
+
+    def __init__(
+        self, code: Callable[[Any], dict[str, str]], entry: Callable[[str], Any]
+    ) -> None:
+        self._code, self._entry = code, entry
+        self._above: list[Any] = []  # what the present value lies in
+
+    def of(self, value: Any) -> Any:
+        """A value as JSON; see `described`."""
+        if isinstance(value, np.generic) and not isinstance(value.item(), np.generic):
+            value = value.item()
+        kind = type(value)
+        if value is None or kind in (bool, int):
+            return value
+        if kind is float:
+            return value if math.isfinite(value) else {"!float": repr(value)}
+        if kind is str:
+            if _ENTRY.fullmatch(value) and _is_local(value.partition(":")[0]):
+                return self._entry(value)
+            return _file_described(value)
+        for depth, outer in enumerate(reversed(self._above)):
+            if outer is value:
+                return {"!above": depth}
+        self._above.append(value)
+        try:
+            return self._contained(kind, value)
+        except RecursionError:
+            raise _Unknown(f"a {_name(kind)} is nested too deeply") from None
+        finally:
+            self._above.pop()
+
+    def _contained(self, kind: type, value: Any) -> Any:
+        if kind in (list, tuple, range):
+            return [self.of(item) for item in value]
+        if kind in (dict, OrderedDict, defaultdict, MappingProxyType):
+            return self._mapping(value)
+        if kind in (set, frozenset):
+            return {"!set": sorted(map(self.of, value), key=_json)}
+        if kind in (bytes, bytearray):
+            return {"!bytes": _short(bytes(value))}
+        if isinstance(value, np.ndarray):
+            return self._array(value)
+        if kind is BuiltinFunctionType and not isinstance(
+            value.__self__, ModuleType | None
+        ):
+            return {"!method": value.__name__, "of": self.of(value.__self__)}
+        if isinstance(value, _CODE) or _compiled(value):
+            return self._code(value)
+        if isinstance(value, ModuleType):
+            return {"!module": value.__name__, "source": source(value)}
+        if isinstance(value, Enum):
+            return {"!enum": value.name, "class": self._code(kind)}
+        if isinstance(value, os.PathLike):
+            return _path_described(value)
+        if isinstance(value, functools.partial):
+            made = (value.func, value.args, value.keywords)
+            return {"!partial": [self.of(part) for part in made]}
+        if isinstance(value, MethodType):
+            about = self._code(value.__func__)
+            return {"!method": about, "of": self.of(value.__self__)}
+        if callable(value) and hasattr(value, "__wrapped__"):  # of lru_cache
+            return {"!wrapped": self.of(value.__wrapped__)}
+        if isinstance(value, np.random.Generator):
+            return {"!generator": self.of(value.bit_generator.state)}
+        torch = sys.modules.get("torch")
+        if torch is not None and isinstance(value, torch.Tensor):
+            flat = value.detach().cpu().contiguous().reshape(-1)
+            numbers = flat.view(torch.uint8).numpy()
+            return {
+                "!tensor": str(value.dtype),
+                "shape": list(value.shape),
+                "digest": _short(numbers.tobytes()),
+            }
+        return self._object(kind, value)
+
+    def _mapping(self, value: Mapping[Any, Any]) -> Any:
+        if all(type(key) is str and key[:1] != "!" for key in value):
+            return {key: self.of(item) for key, item in value.items()}
+        pairs = [[self.of(key), self.of(item)] for key, item in value.items()]
+        return {"!dict": sorted(pairs, key=_json)}
+
+    def _array(self, value: Any) -> Any:
+        about: dict[str, Any] = {"!array": str(value.dtype.descr)}
+        about["shape"] = list(value.shape)
+        if value.dtype.hasobject:
+            about["values"] = [self.of(item) for item in value.ravel().tolist()]
+        else:
+            about["digest"] = _short(np.ascontiguousarray(value).tobytes())
+        if isinstance(value, np.ma.MaskedArray):
+            about["mask"] = self._array(np.ma.getmaskarray(value))
+        return about
+
+    def _object(self, kind: type, value: Any) -> Any:
+        """Class and state, in the way that pickling would keep them."""
+        if kind.__module__ in _USED:
+            raise _Unknown(f"it holds a {kind.__name__}, as after a run")
+        about: dict[str, Any] = {"!object": self._code(kind)}
+        if isinstance(value, set | frozenset):
+            about["content"] = sorted(map(self.of, value), key=_json)
+            return about | {"state": self.of(getattr(value, "__dict__", {}))}
+        try:
+            made = value.__reduce_ex__(2)
+        except Exception as error:
+            raise _Unknown(
+                f"a {_name(kind)} cannot be described ({type(error).__name__}: {error})"
+            ) from error
+        if isinstance(made, str):  # the name of something global
+            return about | {"name": made}
+        how, arguments, *more = made
+        state, items, pairs = [*more, None, None, None][:3]
+        if how is not copyreg.__newobj__:  # type: ignore[attr-defined]
+            about["how"] = self.of(how)
+        else:
+            arguments = arguments[1:]  # without the class
+        if arguments:
+            about["arguments"] = self.of(arguments)
+        if state is not None:
+            about["state"] = self.of(state)
+        if items is not None:
+            about["items"] = [self.of(item) for item in items]
+        if pairs is not None:
+            about["pairs"] = self._mapping(dict(pairs))
+        return about
+
+
+def _compiled(value: Any) -> bool:
+    """Whether something is a function that Cython or the like has made."""
+    return callable(value) and type(value).__name__ == "cython_function_or_method"
+
+
+def _file_described(text: str) -> Any:
+    """A text; with what is in the file that it names, if it looks like a name."""
+    looks = len(text) < 4096 and ("." in text or os.sep in text) and "\0" not in text
+    if not looks or not os.path.isfile(text):
+        return text
+    return {"!file": text, "digest": _file_digest(text)}
+
+
+def _entry_described(text: str) -> Any:
+    return {"!entry": text, "source": entry_source(text)}
+
+
+_ENTRY = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
+
+
+def _is_local(name: str) -> bool:
+    """Whether there is a local module of that name; nothing is imported."""
+    top = name.partition(".")[0]
+    if top in sys.modules:
+        return sources.origin(top, sys.modules[top]) == "local"
+    return sources.found(top) is not None
+
+
+def _path_described(path: os.PathLike[Any]) -> Any:
+    name = os.fsdecode(os.fspath(path))
+    digest = _file_digest(name) if os.path.isfile(name) else None
+    return {"!path": name, "digest": digest}
+
+
+def _file_digest(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+    except OSError as error:
+        raise _Unknown(f"{path} cannot be read: {error}") from error
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def _name(thing: Any) -> str:
+    """Module and name; a program that is run has no name, the same in its workers."""
+    name = getattr(thing, "__qualname__", None) or getattr(thing, "__name__", "?")
+    module = getattr(thing, "__module__", None) or "builtins"
+    return f"{'' if module in sources.MAIN else module}:{name}"
+
+
+# -- sources ----------------------------------------------------------------------
+
+
+def source(thing: Any) -> str:
+    """What a class, function or module depends on; of an object, what its class does.
+
+    Returns:
+        ``"dacrl_env"`` for what is of this package, ``"python"`` for Python's own; name
+        and version of the distribution, with a digest of its files, for what is
+        installed; else a digest of everything local that it depends on, see the
+        documentation of `dacrl_env.core.provenance`.
+
+    Raises:
+        NoSource: there is none, or it is not what was imported; the message says why.
+    """
+    if not isinstance(thing, (*_CODE, ModuleType, MethodType, functools.partial)):
+        thing = type(thing)
+    if isinstance(thing, MethodType):
+        thing = thing.__func__
+    walk = _Walk()
+    walk.refer("", "", thing, strict=True)
+    if isinstance(thing, functools.partial) or walk.found:
+        return walk.digest()
+    name, module = _module_of(thing)
+    origin = sources.origin(name, module)
+    if origin == "installed":
+        return _distribution(name)
+    return walk.digest() if origin == "local" else origin
+
+
+def files_of(*things: Any) -> dict[str, str]:
+    """Local modules that classes, functions or entry points depend on.
+
+    Programs that are run are left out: in another process they have another name.
+
+    Returns:
+        Digests of their files, by name of the module.
+
+    Raises:
+        NoSource: as `source`.
+    """
+    walk = _Walk()
+    for thing in things:
+        if isinstance(thing, str):
+            walk.add_module(thing.partition(":")[0])
+        else:
+            walk.refer("", "", thing, strict=False)
+    return walk.files()
+
+
+def check_files(files: Mapping[str, str]) -> None:
+    """Whether modules are the same here as where `files_of` was asked.
+
+    Raises:
+        ValueError: one was edited in between; the message names it.
+    """
+    for name, digest in files.items():
+        try:
+            found = sources.found(name)
+        except NoSource:  # of what runs here nobody knows what it is
+            found = None
+        if found is None or _short(found.content) != digest:
+            raise ValueError(
+                f"the module {name} was edited while this ran, so that its processes "
+                "have different versions; the same command runs the new one"
+            )
+
+
+def entry_source(entry: Any) -> str:
+    """`source` of an entry point: of ``"module:name"`` or of what stands for one.
+
+    What is installed is not imported for it.
+
+    Raises:
+        NoSource: as `source`; or there is no such thing.
+    """
+    if not isinstance(entry, str):
+        return source(entry)
+    name = entry.partition(":")[0]
+    top = name.partition(".")[0]
+    module, file = sys.modules.get(top), None
+    if module is None:
+        spec = importlib.util.find_spec(top)
+        if spec is None:
+            raise NoSource(f"there is no module {top}, which {entry} names")
+        file = spec.origin or next(iter(spec.submodule_search_locations or ()), None)
+    origin = sources.origin_of(top, file) if file else sources.origin(top, module)
+    if origin == "installed":
+        return _distribution(name)
+    if origin == OWN:
+        return origin
+    try:
+        return source(load(entry))
+    except (ImportError, AttributeError) as error:
+        raise NoSource(f"{entry} cannot be imported: {error}") from error
+
+
+def load(entry: str) -> Any:
+    """The object that ``"module:name"`` names; the name may have dots."""
+    module, _, name = entry.partition(":")
+    thing: Any = importlib.import_module(module)
+    for part in name.split("."):
+        thing = getattr(thing, part)
+    return thing
+
+
+def _module_of(thing: Any) -> tuple[str, ModuleType | None]:
+    """Name and module of a class, function or module; "" where it was made nowhere."""
+    if isinstance(thing, ModuleType):
+        return thing.__name__, thing
+    if isinstance(thing, FunctionType):  # not what a decorator has copied
+        name = str(thing.__globals__.get("__name__") or "")
+        return name, sys.modules.get(name)
+    name = getattr(thing, "__module__", None) or "builtins"
+    name = name if isinstance(name, str) else "builtins"  # some metaclasses
+    module = sys.modules.get(name)
+    if name == "builtins" and not hasattr(module, thing.__name__):
+        return "", None  # executed in a dictionary that has no name
+    return name, module
+
+
+class _Walk:
+    """Collects everything local that something depends on."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, bytes] = {}  # by name of the module
+        self._done: set[str] = set()  # names of modules
+        self._texts: list[str] = []  # of what has no file
+        self._values: list[Any] = []  # who refers to what by which name
+        self._seen: dict[int, Any] = {}  # by identity, which is kept alive with it
+
+    @property
+    def found(self) -> bool:
+        """Whether there is anything local."""
+        return bool(self._files or self._texts)
+
+    def files(self) -> dict[str, str]:
+        """Digests of the files of modules, programs left out."""
+        return {n: _short(self._files[n]) for n in self._done if n in self._files}
+
+    def digest(self) -> str:
+        """Of all that was found, whatever the order."""
+        parts = sorted(self._files.items())
+        parts += [("", text.encode()) for text in sorted(self._texts)]
+        values = "\n".join(sorted(map(_json, self._values)))
+        return _digest([*parts, ("values", values.encode())])[:32]
+
+    def refer(self, who: str, name: str, value: Any, strict: bool) -> None:
+        """Add what something refers to; ``strict``: it must be known what it is."""
+        if isinstance(value, ModuleType):
+            if sources.origin(value.__name__, value) == "local":
+                self.add_module(value.__name__)
+            return
+        if type(value).__module__ == "logging":
+            return  # tells what happens, and changes nothing
+        try:
+            values = _Values(self._code, self._named_by)
+            self._values.append([who, name, values.of(value)])
+        except _Unknown as error:
+            if strict:
+                place = f"{who} refers to {name!r}: " if name else ""
+                raise NoSource(f"{place}{error}") from error
+
+    def _named_by(self, text: str) -> str:
+        """Add the module of an entry point; its text."""
+        self.add_module(text.partition(":")[0])
+        return text
+
+    def _code(self, thing: Any) -> dict[str, str]:
+        """Add a class or function and what it refers to; its name."""
+        if id(thing) not in self._seen:
+            self._seen[id(thing)] = thing
+            name, module = _module_of(thing)
+            local = sources.origin(name, module) == "local"
+            if isinstance(thing, FunctionType):
+                self._function(thing, name, module, local)
+            elif local and not isinstance(thing, type):
+                raise NoSource(f"{_name(thing)} is compiled")
+            elif local:
+                self._class(thing, name, module)
+        return {"!code": _name(thing)}
+
+    def _class(self, kind: type, name: str, module: ModuleType | None) -> None:
+        in_file = _in_file(kind, module)
+        if in_file:
+            self.add_module(name)
+        for key, member in vars(kind).items():
+            parts = sources.parts(member)
+            for part in parts:
+                if not _generated(kind, key, part):
+                    self._code(part)
+            special = key[:2] == key[-2:] == "__" or key == "_abc_impl"
+            if not parts and not special and not hasattr(member, "__objclass__"):
+                self.refer(_name(kind), key, member, strict=not in_file)
+        for field in getattr(kind, "__dataclass_fields__", {}).values():
+            for part in (field.default, field.default_factory):
+                self.refer(_name(kind), field.name, part, strict=not in_file)
+        for base in (*kind.__mro__[1:], type(kind)):
+            self._code(base)
+
+    def _function(
+        self, function: FunctionType, name: str, module: Any, local: bool
+    ) -> None:
+        code, who = function.__code__, _name(function)
+        in_file = local and _in_file(function, module)
+        if in_file and not sources.same_file(code.co_filename, module.__file__):
+            in_file = False  # executed in the module, but not from its file
+        if local:  # two of one name in one text are told apart
+            self._values.append([who, "place", _place(code, in_file)])
+        if in_file:
+            self.add_module(name)
+        elif local:
+            self._texts.append(sources.text_of(function))
+        strict = local and not in_file
+        code_alone = (*_CODE, MethodType, functools.partial)
+        cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
+        refers = [(key, cell.cell_contents) for key, cell in cells if _bound(cell)]
+        if hasattr(function, "__wrapped__"):
+            refers.append(("wrapped", function.__wrapped__))
+        if local:
+            refers.append(("defaults", function.__defaults__))
+            refers.append(("keyword defaults", function.__kwdefaults__))
+            known = function.__globals__
+            refers += [(key, known[key]) for key in _globals(code) if key in known]
+        enclosed = {*code.co_freevars}
+        for key, value in refers:
+            # of a decorator of others it matters what it decorates
+            if local or isinstance(value, code_alone):
+                # what encloses a function is written in no file
+                self.refer(who, key, value, strict or (local and key in enclosed))
+
+    def add_module(self, name: str) -> None:
+        """Add a local module's file, and those of all local modules it imports."""
+        waiting = [name]
+        while waiting:
+            name = waiting.pop()
+            if name in self._done:
+                continue
+            self._done.add(name)
+            found = sources.found(name)
+            if found is not None:
+                label = Path(found.path).stem if name in sources.MAIN else name
+                self._files[label] = found.content
+                # the package that it lies in is imported before it
+                waiting += [name.rpartition(".")[0], *found.imports]
+
+
+def _in_file(thing: Any, module: ModuleType | None) -> bool:
+    """Whether a class or function should be in the file of its module.
+
+    Raises:
+        NoSource: the file is no Python source.
+    """
+    path = getattr(module, "__file__", None)
+    if module is None or path is None or path[:1] == "<":
+        return False
+    if not sources.is_python(module):
+        raise NoSource(f"{_name(thing)} is compiled ({path})")
+    return True
+
+
+def _generated(kind: type, name: str, part: Any) -> bool:
+    """Whether a method was made of the fields of its class, by dataclasses, say."""
+    fields = hasattr(kind, "__dataclass_fields__") or hasattr(kind, "_fields")
+    if not fields or not isinstance(part, FunctionType):
+        return False
+    made: Any = inspect.unwrap(part)
+    return made.__code__.co_filename == "<string>" and name[:2] == name[-2:] == "__"
+
+
+def _place(code: CodeType, in_file: bool) -> Any:
+    """Line and column where code begins; in a cell's function its own first line."""
+    first = 0 if in_file else code.co_firstlineno
+    places = [
+        (line - first, column)
+        for line, end_line, column, end in code.co_positions()
+        if line is not None and column is not None and (line, column) != (end_line, end)
+    ]
+    if places:
+        return min(places)
+    return _short(repr(sources.fingerprint(code)).encode())  # -X no_debug_ranges
+
+
+def _bound(cell: Any) -> bool:
+    try:
+        return cell.cell_contents is not None
+    except ValueError:
+        return False
+
+
+def _globals(code: CodeType) -> list[str]:
+    """Names that code looks up in its module, in functions within it, too."""
+    loads = ("LOAD_GLOBAL", "LOAD_NAME")
+    found = {i.argval for i in dis.get_instructions(code) if i.opname in loads}
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            found.update(_globals(constant))
+    return sorted(found)

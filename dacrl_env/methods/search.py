@@ -1,0 +1,276 @@
+"""What the searchers share: candidates trained to the end, side by side."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dacrl_env.methods.search_space import ROWS, SearchSpace
+from dacrl_env.methods.trials import Observed, Trials, check_usable
+from dacrl_env.outer.actions import check_names, check_range
+from dacrl_env.policies import Cost, Fitted, Policy
+
+Floats = NDArray[np.float64]
+
+
+class Incumbent:
+    """The best candidate so far, and the course of it.
+
+    Args:
+        space: of the candidates.
+        trials: the account.
+    """
+
+    def __init__(self, space: SearchSpace, trials: Trials) -> None:
+        self.space, self.trials = space, trials
+        self.score = -np.inf
+        self.online: float | None = None
+        self.course: list[tuple[Cost, Policy]] = []
+        self._paid = trials.cost
+
+    def offer(
+        self, candidates: Floats, scores: Floats, judged: Floats | None = None
+    ) -> None:
+        """Take note of candidates ``(n, k)`` with their scores ``(n,)``.
+
+        What was spent since the last offer is charged to them in equal parts, one
+        after the other, as if they had been trained so.
+
+        Args:
+            candidates: trained to the end.
+            scores: to be compared; −∞ or NaN: diverged.
+            judged: mean score by the report stream of each one's runs ``(n,)``.
+        """
+        before, after = self._paid, self.trials.cost
+        ranked = np.where(np.isnan(scores), -np.inf, scores)
+        for k, score in enumerate(ranked):
+            if score > self.score or not self.course:
+                self.score = float(score)
+                self.online = None if judged is None else float(judged[k])
+                policy = self.space.policy(candidates[k], self.trials.decisions)
+                paid = before.towards(after, (k + 1) / len(ranked))
+                self.course.append((paid, policy))
+        self._paid = after
+
+    def settle(self) -> None:
+        """Charge what was spent so far before the candidates that are offered next."""
+        self._paid = self.trials.cost
+
+    def fitted(self) -> Fitted:
+        """The result of the method.
+
+        Raises:
+            ValueError: every candidate failed.
+        """
+        check_usable(self.score, self.trials)
+        _, policy = self.course[-1]
+        # the incumbent stands until all is spent
+        course = [*self.course, (self.trials.cost, policy)]
+        return self.trials.fitted(policy, course, self.online)
+
+
+def check_candidates(trials: Trials, seeds: int, needed: int = 1) -> None:
+    """Raise a ValueError if the budget is below ``needed`` full candidates."""
+    if seeds < 1:
+        raise ValueError(f"seeds must be at least 1, got {seeds}")
+    least = trials.steps * seeds * needed
+    if trials.left < least:
+        raise ValueError(
+            f"a tuning budget of {trials.left:,} steps is below {needed} candidates on "
+            f"{seeds} tuning seeds, which take {least:,}"
+        )
+
+
+def affordable(trials: Trials, seeds: int, population: int) -> int:
+    """Candidates that train together next: as many as fit, and as are paid for.
+
+    Args:
+        trials: the account.
+        seeds: tuning runs a candidate.
+        population: runs side by side, at most; but one candidate at least.
+    """
+    return min(max(1, population // seeds), trials.left // (trials.steps * seeds))
+
+
+def train(
+    trials: Trials, space: SearchSpace, candidates: Floats, seeds: int, objective: str
+) -> tuple[Floats, Floats]:
+    """Mean objective and mean report score ``(n,)`` of candidates trained to the end.
+
+    Every candidate is trained on the same ``seeds`` tuning seeds, which pairs them.
+    """
+    n = len(candidates)
+    trials.begin(trials.tuning_seeds(seeds) * n)
+    seen = go_on(trials, space, candidates, seeds, 0, trials.decisions)
+    scores = seen.objective(objective)
+    judged = trials.judge()
+    return scores.reshape(n, seeds).mean(1), judged.reshape(n, seeds).mean(1)
+
+
+def go_on(
+    trials: Trials,
+    space: SearchSpace,
+    candidates: Floats,
+    seeds: int,
+    start: int,
+    end: int,
+) -> Observed:
+    """Train the runs under way from one decision to another.
+
+    Args:
+        trials: whose runs are those of the candidates, one after the other.
+        space: of the candidates.
+        candidates: ``(n, k)``.
+        seeds: runs of each.
+        start: decisions that the runs have had.
+        end: decisions that they are to have.
+    """
+    if not space.reactive:
+        values = space.values(candidates, trials.decisions)[start:end]
+        return trials.advance(values.repeat(seeds, axis=1))
+    each = candidates.repeat(seeds, axis=0)
+    rule = space.rule(each, trials.decisions)
+    for _ in range(start, end):
+        seen = trials.steer(rule, each)
+    return seen
+
+
+def search_space(
+    trials: Trials,
+    bounds: Mapping[str, Sequence[float]] | None,
+    family: str,
+    rows: Sequence[str] = ROWS,
+) -> SearchSpace:
+    """The space of a family for the task of `trials`; see `SearchSpace`."""
+    task = trials.task
+    returns = (task.random_return, task.reference_return)
+    space = SearchSpace(trials.controlled, bounds, family, rows, returns)
+    if family == "gate":
+        check_names(rows, trials.observation_names(), "observation row")
+    return space
+
+
+def default_candidate(
+    space: SearchSpace, others: Mapping[str, float] | None = None
+) -> Floats:
+    """The candidate ``(k,)`` that keeps every hyperparameter at its default.
+
+    Args:
+        space: of the candidate.
+        others: parameters of the space that are to be different, by name.
+
+    Raises:
+        ValueError: an unknown parameter, or a value out of range.
+    """
+    known = {d.name: d for d in space.dimensions}
+    others = others or {}
+    check_names(others, list(known), "parameter")
+    for name, value in others.items():
+        check_range(known[name], value)
+    parameters = {d.name: d.default for d in space.dimensions} | dict(others)
+    return np.clip(space.encode([parameters])[0], 0.0, 1.0)
+
+
+def with_default(space: SearchSpace, candidates: Floats) -> Floats:
+    """Candidates ``(n, k)`` of which the first keeps every default instead."""
+    result = candidates.copy()
+    result[:1] = default_candidate(space)
+    return result
+
+
+NEAR = 0.15  # standard deviation of what lies near, as a share of a range
+
+
+def around(
+    space: SearchSpace, centre: ArrayLike, generator: np.random.Generator, n: int
+) -> Floats:
+    """Candidates ``(n, k)``: the centre, then by turns one near it and one anywhere.
+
+    Args:
+        space: of the candidates.
+        centre: ``(k,)``, a candidate.
+        generator: draws them.
+        n: number of candidates.
+    """
+    middle = np.asarray(centre, np.float64)
+    anywhere = space.sample(generator, n)
+    near = np.clip(middle + NEAR * generator.standard_normal(anywhere.shape), 0, 1)
+    # nothing is near a choice that has no order
+    unordered = [name in space.choices for name in space.names]
+    near[:, unordered] = anywhere[:, unordered]
+    result = np.where(np.arange(n)[:, None] % 2 == 1, near, anywhere)
+    result[0] = middle
+    return result
+
+
+# -- searchers of other packages ------------------------------------------------------
+
+
+def require(package: str, method: str, extra: str) -> None:
+    """Raise an ImportError that names the extra, if a package is not installed."""
+    if importlib.util.find_spec(package) is None:
+        raise ImportError(
+            f"{method} needs {package}: pip install 'dacrl-env[{extra}]'", name=package
+        )
+
+
+@contextmanager
+def quiet(logger: str) -> Iterator[None]:
+    """Only errors of a package are logged; its own setting is put back."""
+    log = logging.getLogger(logger)
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+def library_seed(seed: int) -> int:
+    """A seed of 31 bits, for packages that take no larger one."""
+    return int(np.random.SeedSequence((seed, 0)).generate_state(1)[0] >> 1)
+
+
+def from_suggestion(space: SearchSpace, given: Mapping[str, float]) -> list[float]:
+    """A candidate ``(k,)`` from positions and numbers of choices by name."""
+    return [
+        (given[name] + 0.5) / space.choices[name]
+        if name in space.choices
+        else float(given[name])
+        for name in space.names
+    ]
+
+
+def to_suggestion(space: SearchSpace, candidate: Floats) -> dict[str, float]:
+    """What `from_suggestion` makes the candidate ``(k,)`` of."""
+    given: dict[str, float] = {}
+    for name, position in zip(space.names, candidate, strict=True):
+        n = space.choices.get(name)
+        given[name] = float(position) if n is None else min(int(position * n), n - 1)
+    return given
+
+
+class Tellable:
+    """Scores that models of other packages can take: finite ones.
+
+    A candidate that diverged is told as a tenth of the scale below the task's floor, or
+    below the lowest score so far if the floor should be higher. −∞ would distort, or
+    end, a fit of a model.
+
+    Args:
+        trials: whose task has the floor.
+    """
+
+    def __init__(self, trials: Trials) -> None:
+        self.lowest = trials.task.floor_score
+
+    def __call__(self, scores: Floats) -> list[float]:
+        """Scores ``(n,)`` to tell."""
+        finite = np.isfinite(scores)
+        self.lowest = min([self.lowest, *scores[finite]])
+        return [float(s) for s in np.where(finite, scores, self.lowest - 0.1)]

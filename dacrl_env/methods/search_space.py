@@ -1,0 +1,329 @@
+"""What tuning searches: configurations, or parameters of schedules or of a rule.
+
+A candidate is a row of the unit cube. Equal distances in it are equal factors (or
+sums) of a hyperparameter, so that every searcher sees the scales of the task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dacrl_env.core.checks import real, unknown
+from dacrl_env.core.version import __version__
+from dacrl_env.methods.trials import Rule
+from dacrl_env.outer.actions import ActionMap, check_names, check_range, twelve_digits
+from dacrl_env.outer.observations import signed_decades
+from dacrl_env.policies.network import About, Controller
+from dacrl_env.policies.open_loop import OpenLoop
+from dacrl_env.policies.schedules import SHAPES
+from dacrl_env.policies.static import Static
+from dacrl_env.policies.switch import Switch
+from dacrl_env.tasks import Hyperparameter
+
+FAMILIES = ("static", "schedule", "freeze", "switch", "gate")
+_RATE = "learning_rate"  # what the family "freeze" brings down
+ROWS = ("progress", "return/level")  # observation rows of the family "gate"
+_STEEPEST = 4.0  # slope and bias of a gate: nearly shut to nearly open over half a row
+_SIDES = ("below", "above")
+_ENDS = ("start", "end")
+_SHAPES = ("linear", "cosine", "step")
+_STAIRS = 4
+
+Floats = NDArray[np.float64]
+
+
+class SearchSpace:
+    """Candidates and the policies they stand for.
+
+    The family "static" has one dimension a hyperparameter. The family "schedule" has
+    four: ``<name>/start`` and ``<name>/end``, the ``<name>/shape`` of the curve between
+    them (linear, cosine or in four steps, on the hyperparameter's own scale) and the
+    ``<name>/fraction`` of the run after which the end holds. The family "freeze" is
+    `FreezeWhenGood`: a configuration, and the ``threshold`` of the score at and above
+    which the learning rate is the smallest that there is. The family "switch" has
+    ``<name>/below`` and ``<name>/above``, and the ``threshold`` of the score between
+    them (`Switch`). The family "gate" has both sides too, and between them the least
+    network there is: one hidden unit, whose hyperbolic tangent goes from one side (−1)
+    to the other. It has a slope ``gate/<row>`` for each observation row and a
+    ``gate/bias``, all in [-4, 4]; rows lie in [-1, 1], the level of returns because it
+    is shown between those of the scores 0 and 1.
+
+    Args:
+        controlled: hyperparameters of the environment.
+        bounds: name to a tuple (or array) of lowest and highest value, of the
+            hyperparameters to search; None: all that are controlled, over their whole
+            range. A list would be one of values to choose from, and is refused.
+        family: one of `FAMILIES`.
+        rows: observation rows of the family "gate"; with ``("progress",)`` alone it is
+            a schedule.
+        returns: of the scores 0 and 1, for the family "gate".
+
+    Raises:
+        ValueError: an unknown name or family, bounds that are inverted or wider than
+            the task's, or no or repeated rows.
+    """
+
+    def __init__(
+        self,
+        controlled: Sequence[Hyperparameter],
+        bounds: Mapping[str, Sequence[float] | NDArray[Any]] | None = None,
+        family: str = "static",
+        rows: Sequence[str] = ROWS,
+        returns: tuple[float, float] = (0.0, 1.0),
+    ) -> None:
+        if family not in FAMILIES:
+            raise ValueError(unknown("family", family, FAMILIES))
+        known = {h.name: h for h in controlled}
+        if not isinstance(bounds, Mapping | None):
+            raise ValueError(
+                f"the space to search must be a dict of name to bounds, got {bounds!r}"
+            )
+        bounds = (
+            {h.name: (h.low, h.high) for h in controlled} if bounds is None else bounds
+        )
+        check_names(bounds, list(known), "hyperparameter")
+        if not bounds:
+            raise ValueError(f"nothing to search; valid: {', '.join(known)}")
+        self.family = family
+        self.rows = tuple(rows)
+        self.controlled = tuple(controlled)
+        self.searched = tuple(_narrowed(known[n], b) for n, b in bounds.items())
+        # what is set depends on how a run goes
+        self.reactive = family in ("freeze", "switch", "gate")
+        first = []
+        if family == "freeze":
+            check_names([_RATE], list(known), "hyperparameter")
+            first = [Hyperparameter("threshold", 0.0, 1.0, 0.6)]
+        elif family == "switch":
+            first = [Hyperparameter("threshold", 0.0, 1.0, 0.5)]
+        elif family == "gate":
+            if not self.rows or len(set(self.rows)) < len(self.rows):
+                raise ValueError(
+                    "a gate needs at least one observation row, and each once; got "
+                    f"{', '.join(self.rows) or 'none'}"
+                )
+            # it begins to open with time and success
+            first = [
+                Hyperparameter(f"gate/{part}", -_STEEPEST, _STEEPEST, start)
+                for part, start in [("bias", 0.0), *((row, 1.0) for row in self.rows)]
+            ]
+            self._actions = ActionMap(self.controlled, "continuous")
+            low, high = signed_decades(np.array(returns))
+            level = np.array([row == "return/level" for row in self.rows])
+            self._mean = np.where(level, (low + high) / 2, 0.0)
+            self._scale = np.where(level, (high - low) / 2, 1.0)
+        self.dimensions = tuple(
+            first + [d for h in self.searched for d in self._dimensions(h)]
+        )
+        self.names = tuple(d.name for d in self.dimensions)
+        # those without an order: name to the number of equal shares of the unit axis
+        self.choices = {n: len(_SHAPES) for n in self.names if n.endswith("/shape")}
+
+    def _dimensions(self, h: Hyperparameter) -> list[Hyperparameter]:
+        if self.family in ("static", "freeze"):
+            return [h]
+        if self.reactive:
+            return [_renamed(h, f"{h.name}/{side}") for side in _SIDES]
+        ends = [_renamed(h, f"{h.name}/{end}") for end in _ENDS]
+        last = len(_SHAPES) - 1
+        shape = Hyperparameter(f"{h.name}/shape", 0, last, 0, integer=True)
+        return [*ends, shape, Hyperparameter(f"{h.name}/fraction", 0.05, 1.0, 1.0)]
+
+    def sample(self, generator: np.random.Generator, n: int) -> Floats:
+        """Candidates ``(n, k)`` drawn uniformly from the unit cube."""
+        return generator.random((n, len(self.dimensions)))
+
+    def grid(self, points: int) -> Floats:
+        """All candidates ``(points^k, k)`` of a grid, its edges included."""
+        if points < 2:
+            raise ValueError(f"a grid needs at least 2 points an axis, got {points}")
+        axes = [np.linspace(0, 1, points)] * len(self.dimensions)
+        return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(axes))
+
+    def decode(self, candidates: ArrayLike) -> list[dict[str, float]]:
+        """Parameters of candidates ``(n, k)``, a dict each."""
+        rows = np.atleast_2d(np.asarray(candidates, np.float64))
+        columns = []
+        for d, u in zip(self.dimensions, rows.T, strict=True):
+            if d.name in self.choices:  # equal shares, not the halves of rounding
+                values = np.minimum(np.floor(u * self.choices[d.name]), d.high)
+            else:
+                low, high = d.to_unit(d.low), d.to_unit(d.high)
+                values = twelve_digits(d.from_unit(low + u * (high - low)))
+                values = np.rint(values) if d.integer else values
+            columns.append(values)
+        return [
+            dict(zip(self.names, map(float, row), strict=True))
+            for row in np.stack(columns, -1)
+        ]
+
+    def encode(self, parameters: Sequence[Mapping[str, float]]) -> Floats:
+        """Candidates ``(n, k)`` with given parameters, the inverse of `decode`."""
+        rows = []
+        for given in parameters:
+            row = []
+            for d in self.dimensions:
+                low, high = d.to_unit(d.low), d.to_unit(d.high)
+                row.append((d.to_unit(given[d.name]) - low) / (high - low))
+            rows.append(row)
+        return np.array(rows, np.float64)
+
+    def constant(self, configuration: Mapping[str, float]) -> dict[str, float]:
+        """Parameters by which a configuration holds throughout, whatever the others."""
+        return {
+            name: configuration[hyperparameter]
+            for name in self.names
+            for hyperparameter, _, part in [name.partition("/")]
+            if hyperparameter in configuration and part in ("", *_SIDES, *_ENDS)
+        }
+
+    def values(self, candidates: ArrayLike, decisions: int) -> Floats:
+        """Values ``(decisions, n, d)`` of the controlled hyperparameters.
+
+        Those that are not searched have their default. Not for reactive families, see
+        `rule`.
+        """
+        each = [self._table(p, decisions) for p in self.decode(candidates)]
+        return np.stack(each, 1)
+
+    def rule(self, candidates: ArrayLike, decisions: int) -> Rule:
+        """What candidates ``(P, k)`` of a reactive family set next, see `Trials.steer`.
+
+        Args:
+            candidates: of a run each.
+            decisions: of a run.
+        """
+        given = self.decode(candidates)
+        if self.family != "gate":
+            return lambda scores, rows: self._switched(given, scores)
+        each = [self._network(parameters, decisions) for parameters in given]
+
+        def reaction(scores: Floats, rows: Mapping[str, NDArray[np.float32]]) -> Floats:
+            check_names(self.rows, list(rows), "observation row")
+            seen = np.stack([rows[name] for name in self.rows], -1)[:, None]
+            actions = [c.decide(x) for c, x in zip(each, seen, strict=True)]
+            current = self._actions.defaults(len(each))
+            return self._actions.to_values(np.concatenate(actions), current)
+
+        return reaction
+
+    def _switched(self, given: list[dict[str, float]], scores: Floats) -> Floats:
+        """Values ``(n, d)`` of the families "freeze" and "switch"."""
+        values = np.tile([float(h.default) for h in self.controlled], (len(scores), 1))
+        names = [h.name for h in self.controlled]
+        for row, parameters, score in zip(values, given, scores, strict=True):
+            side = _SIDES[int(score >= parameters["threshold"])]
+            for name, value in self._side(parameters, side).items():
+                row[names.index(name)] = value
+        return values
+
+    def _network(self, parameters: Mapping[str, float], decisions: int) -> Controller:
+        """The controller of the family "gate"."""
+        current = self._actions.defaults(1)
+        below, above = (
+            self._actions.to_actions(self._side(parameters, side), current)[0]
+            for side in _SIDES
+        )
+        about = About(
+            action_mode="continuous",
+            hyperparameters=self._actions.names,
+            rows=self.rows,
+            history=1,
+            activation="tanh",
+            output="clip",
+            decisions=decisions,
+            version=__version__,
+        )
+        weights = {
+            "mean": self._mean,
+            "variance": self._scale**2,
+            "weight/0": np.array([[parameters[f"gate/{row}"]] for row in self.rows]),
+            "bias/0": np.array([parameters["gate/bias"]]),
+            "weight/1": (above - below)[None] / 2,
+            "bias/1": (above + below) / 2,
+        }
+        return Controller(about, weights)
+
+    def _side(self, parameters: Mapping[str, float], side: str) -> dict[str, float]:
+        """The configuration on one side of a reactive family."""
+        if self.family == "freeze":
+            (rate,) = (h for h in self.controlled if h.name == _RATE)
+            given = {h.name: parameters[h.name] for h in self.searched}
+            given = {_RATE: float(rate.default), **given}
+            return given | {_RATE: float(rate.low)} if side == "above" else given
+        return {h.name: parameters[f"{h.name}/{side}"] for h in self.searched}
+
+    def policy(
+        self, candidate: ArrayLike, decisions: int
+    ) -> Static | OpenLoop | Switch | Controller:
+        """The policy that one candidate ``(k,)`` stands for."""
+        (parameters,) = self.decode(candidate)
+        if self.family == "static":
+            return Static(**parameters)
+        if self.family in ("freeze", "switch"):
+            below, above = (self._side(parameters, side) for side in _SIDES)
+            return Switch(parameters["threshold"], below, above)
+        if self.family == "gate":
+            return self._network(parameters, decisions)
+        table = self._table(parameters, decisions)
+        searched = [h.name for h in self.searched]
+        return OpenLoop(
+            {
+                h.name: column.tolist()
+                for h, column in zip(self.controlled, table.T, strict=True)
+                if h.name in searched
+            }
+        )
+
+    def _table(self, parameters: Mapping[str, float], decisions: int) -> Floats:
+        """Values ``(decisions, d)`` of one candidate."""
+        columns: dict[str, Any] = {
+            h.name: np.full(decisions, float(h.default)) for h in self.controlled
+        }
+        for h in self.searched:
+            if self.family == "static":
+                columns[h.name][:] = parameters[h.name]
+            else:
+                columns[h.name] = self._curve(h, parameters, decisions)
+        return np.stack(list(columns.values()), -1)
+
+    def _curve(
+        self, h: Hyperparameter, parameters: Mapping[str, float], decisions: int
+    ) -> Floats:
+        start, end, shape, fraction = (
+            parameters[f"{h.name}/{part}"]
+            for part in ("start", "end", "shape", "fraction")
+        )
+        t = np.clip(np.arange(decisions) / decisions / fraction, 0.0, 1.0)
+        first, last = float(h.to_unit(start)), float(h.to_unit(end))
+        positions = SHAPES[_SHAPES[int(shape)]](t, first, last, _STAIRS)
+        values = twelve_digits(h.from_unit(positions))
+        return np.rint(values) if h.integer else values
+
+
+def _narrowed(h: Hyperparameter, bounds: Any) -> Hyperparameter:
+    if isinstance(bounds, list | set | frozenset):
+        raise ValueError(
+            f"{bounds!r} for {h.name} may be values to choose from, which are not "
+            "searched; a range is a tuple, (low, high)"
+        )
+    if not isinstance(bounds, tuple | np.ndarray) or np.shape(bounds) != (2,):
+        raise ValueError(
+            f"bounds of {h.name} must be a tuple (low, high), got {bounds!r}"
+        )
+    low, high = (float(real(f"a bound of {h.name}", x)) for x in bounds)
+    if not low < high:
+        raise ValueError(f"bounds of {h.name} are inverted or empty: {low}, {high}")
+    if h.integer and not (low.is_integer() and high.is_integer()):
+        raise ValueError(f"bounds of {h.name} must be whole numbers, got {low}, {high}")
+    check_range(h, (low, high))
+    default = min(max(h.default, low), high)
+    return Hyperparameter(h.name, low, high, default, h.scale, h.integer)
+
+
+def _renamed(h: Hyperparameter, name: str) -> Hyperparameter:
+    return Hyperparameter(name, h.low, h.high, h.default, h.scale, h.integer)

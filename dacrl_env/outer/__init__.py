@@ -1,0 +1,1 @@
+"""The outer environments: configuring runs while they train."""

@@ -1,0 +1,432 @@
+"""Keyword arguments of an environment, checked and completed."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+
+from dacrl_env.core.checks import check_types, meant, plain, real, unknown, whole
+from dacrl_env.core.streams import SPLITS
+from dacrl_env.outer.actions import ACTION_MODES, check_names, check_range
+from dacrl_env.outer.intervals import Intervals
+from dacrl_env.outer.rewards import REWARDS, Reward, get_reward
+from dacrl_env.tasks import (
+    DEFAULT_INSTANCE,
+    REPORT_POINTS,
+    Hyperparameter,
+    Instance,
+    Task,
+)
+from dacrl_env.tasks.registration import IMPLEMENTATIONS, get_task, load_learner
+
+FEEDBACK = ("eval", "train")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an environment was made with; see `resolve`."""
+
+    task: Task
+    implementation: str  # of the learner
+    hyperparameters: tuple[Hyperparameter, ...]  # all, with the task's defaults
+    controlled: tuple[Hyperparameter, ...]
+    config: Any  # the learner's configuration dataclass
+    action_mode: str
+    reward: Reward
+    split: str
+    budget: int
+    decision_interval: int
+    eval_interval: int
+    eval_episodes: int
+    feedback: str
+    instances: tuple[Instance, ...]
+    observe_instance: bool
+    history: int
+    report: bool
+    report_steps: tuple[int, ...]  # where in the run the report evaluates
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Settings:
+        """Nothing here changes, but a reward of the user's may have a state."""
+        return replace(self, reward=copy.deepcopy(self.reward, memo))
+
+    def shaping(self) -> dict[str, Any]:
+        """What a snapshot must agree with, as JSON values.
+
+        That is all that decides how its runs go on, or what is seen of them. Free are
+        ``decision_interval``, which must divide what is left of the runs, and
+        ``report`` (points that lie behind stay empty).
+        """
+        task = self.task
+        return {
+            "learner": self.implementation,
+            "config": _plain(asdict(self.config)),
+            "controlled": [[h.name, h.low, h.high, h.default] for h in self.controlled],
+            "fixed": {
+                h.name: h.default
+                for h in self.hyperparameters
+                if h.name not in [c.name for c in self.controlled]
+            },
+            "action_mode": self.action_mode,
+            "reward": _name(self.reward),
+            "budget": self.budget,
+            "eval_interval": self.eval_interval,
+            "eval_episodes": self.eval_episodes,
+            "feedback": self.feedback,
+            "history": self.history,
+            "observe_instance": self.observe_instance,
+            "split": self.split,
+            "instances": {
+                i.name: _plain({k: v for k, v in asdict(i).items() if k != "name"})
+                for i in self.instances
+            },
+            "inner_env": task.inner_env,
+            "backend": task.backend,
+            "inner_env_kwargs": _plain(task.inner_env_kwargs),
+            "scale_images": task.scale_images,
+            "returns": [task.random_return, task.reference_return, task.floor_return],
+        }
+
+
+def _plain(value: Any) -> Any:
+    """JSON values; of what is none, a name."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_plain(v) for v in value]
+    return _name(value)
+
+
+def _name(thing: Any) -> str:
+    """What a function or class is known by, or the class of another object."""
+    for name, reward in REWARDS.items():
+        if thing is reward:
+            return name
+    while isinstance(thing, functools.partial):
+        thing = thing.func
+    named = thing if hasattr(thing, "__qualname__") else type(thing)
+    code: Any = getattr(thing, "__code__", None)
+    unnamed = code is not None and "<lambda>" in named.__qualname__
+    # lambdas of one function have one name
+    line = f"line {code.co_firstlineno} of " if unnamed else ""
+    return f"{line}{named.__module__}:{named.__qualname__}"
+
+
+def resolve(
+    task: str | Task,
+    *,
+    hyperparameters: str
+    | Hyperparameter
+    | Sequence[str | Hyperparameter]
+    | None = None,
+    fixed: Mapping[str, float] | None = None,
+    action_mode: str = "continuous",
+    reward: str | Callable[..., Any] = "progress",
+    split: str = "tuning",
+    learner: str = "torch",
+    budget: int | None = None,
+    decision_interval: int | None = None,
+    eval_interval: int | None = None,
+    eval_episodes: int = 10,
+    feedback: str = "eval",
+    instances: str | Instance | Sequence[str | Instance] | None = None,
+    observe_instance: bool = False,
+    history: int = 1,
+    report: bool = False,
+    **configuration: Any,
+) -> Settings:
+    """Check the keyword arguments of an environment and fill in the defaults.
+
+    Args:
+        task: id or task.
+        hyperparameters: what an action sets, in this order: names, or
+            :class:`Hyperparameter` objects with a range of their own, within the
+            learner's, or another default; one of these stands for a list of one.
+        fixed: values of hyperparameters that are not controlled, anywhere in the
+            learner's range.
+        action_mode: "continuous", "relative", "discrete" or "multidiscrete".
+        reward: "progress", "best", "auc", "final" or a function of a
+            :class:`~dacrl_env.outer.rewards.RewardContext`.
+        split: "tuning" or "test"; the two never share a random stream.
+        learner: implementation of the learner, "torch" or "sb3".
+        budget: inner environment steps of a run.
+        decision_interval: inner environment steps between decisions.
+        eval_interval: inner environment steps between evaluations.
+        eval_episodes: episodes of an evaluation.
+        feedback: what a policy sees: evaluation episodes ("eval") or finished training
+            episodes ("train", which costs nothing).
+        instances: "train", "test", a name, an instance, or a list of names and
+            instances; None: the inner environment as it is, or for tasks that always
+            vary the set of the split.
+        observe_instance: add the instance's physical constants to the observation.
+        history: decisions stacked in the observation.
+        report: also evaluate with the report stream, as `evaluate` does.
+        **configuration: fields of the learner's configuration.
+
+    Raises:
+        ValueError: an unknown name, a value out of range, or steps that do not divide.
+    """
+    task = get_task(task)
+    _one_of("learner", learner, IMPLEMENTATIONS)
+    learner_class = load_learner(task.learner, learner)
+    _one_of("split", split, SPLITS)
+    _one_of("feedback", feedback, FEEDBACK)
+    _one_of("action_mode", action_mode, ACTION_MODES)
+    config_names = [f.name for f in fields(learner_class.config_class)]
+    others = [name for name in configuration if name not in config_names]
+    if others:
+        near = meant(others[0], [*_OPTIONS, *config_names])
+        raise ValueError(
+            f"unknown option {', '.join(map(repr, others))} of {task.id}{near}; valid "
+            f"options: {', '.join(_OPTIONS)}; valid configuration of {task.learner}: "
+            f"{', '.join(config_names)}"
+        )
+    configuration = plain(learner_class.config_class, configuration)
+    check_types(f"learner {task.learner}", learner_class.config_class, configuration)
+    config = learner_class.config_class(**{**task.configuration, **configuration})
+
+    widest = {h.name: h for h in learner_class.hyperparameters}
+    known = own_hyperparameters(task, learner_class.hyperparameters)
+    if hyperparameters is None:
+        hyperparameters = task.controlled or learner_class.controlled
+    if isinstance(hyperparameters, str | Hyperparameter):
+        hyperparameters = (hyperparameters,)
+    controlled = _controlled(hyperparameters, known, widest)
+    names = [h.name for h in controlled]
+    if not isinstance(fixed, Mapping | None):
+        raise ValueError(f"fixed must be a dict of name to value, got {fixed!r}")
+    if fixed:
+        check_names(fixed, list(known), "hyperparameter")
+        twice = [name for name in fixed if name in names]
+        if twice:
+            raise ValueError(
+                f"{', '.join(twice)} cannot be both controlled and fixed; "
+                f"controlled: {', '.join(names)}"
+            )
+        known |= _with_defaults([widest[name] for name in fixed], fixed)
+    known |= {h.name: h for h in controlled}
+
+    budget = whole("budget", task.budget if budget is None else budget)
+    unit = learner_class.granularity(config)
+    what = "one step of the inner environments"
+    if hasattr(config, "rollout_length"):
+        what = "one rollout, num_inner_envs × rollout_length"
+    intervals = Intervals(
+        budget=budget,
+        decision=_interval("decision_interval", decision_interval),
+        evaluation=_interval("eval_interval", eval_interval),
+        decisions=task.decisions,
+        unit=unit,
+        unit_name=what,
+    )
+    budget, decision_interval, eval_interval = intervals.completed()
+    starts = getattr(config, "learning_starts", None)
+    if starts is not None and budget <= starts:
+        raise ValueError(
+            f"budget {budget} is not above learning_starts {starts}: nothing would "
+            "ever be learned; give a larger budget, or a smaller learning_starts"
+        )
+    eval_episodes = whole("eval_episodes", eval_episodes)
+    history = whole("history", history)
+    for name, flag in (("observe_instance", observe_instance), ("report", report)):
+        if not isinstance(flag, bool | np.bool_):
+            raise ValueError(f"{name} must be True or False, got {flag!r}")
+    if report and budget < REPORT_POINTS * unit:
+        least = intervals.least_budget(REPORT_POINTS * unit)
+        raise ValueError(
+            f"budget {budget} is too small to report at {REPORT_POINTS} points; "
+            f"at least {least} is needed"
+        )
+    marks = (k * budget // REPORT_POINTS // unit * unit for k in _report_numbers())
+    return Settings(
+        task=task,
+        implementation=learner,
+        hyperparameters=tuple(known.values()),
+        controlled=controlled,
+        config=config,
+        action_mode=action_mode,
+        reward=get_reward(reward),
+        split=split,
+        budget=budget,
+        decision_interval=decision_interval,
+        eval_interval=eval_interval,
+        eval_episodes=eval_episodes,
+        feedback=feedback,
+        instances=_instances(task, instances, split),
+        observe_instance=bool(observe_instance),
+        history=history,
+        report=bool(report),
+        report_steps=tuple(marks),
+    )
+
+
+def granularity(task: Task, options: Mapping[str, Any]) -> int:
+    """The least number of inner environment steps that runs are trained for.
+
+    All budgets and intervals are multiples of it.
+
+    Args:
+        task: the task.
+        options: of the environment, of which some are the learner's configuration.
+
+    Raises:
+        ValueError: an option of the wrong kind.
+    """
+    implementation = options.get("learner", "torch")
+    _one_of("learner", implementation, IMPLEMENTATIONS)
+    learner_class = load_learner(task.learner, implementation)
+    names = [f.name for f in fields(learner_class.config_class)]
+    given = {name: options[name] for name in names if name in options}
+    check_types(f"learner {task.learner}", learner_class.config_class, given)
+    config = learner_class.config_class(**{**task.configuration, **given})
+    return int(learner_class.granularity(config))
+
+
+def _report_numbers() -> range:
+    return range(REPORT_POINTS + 1)
+
+
+_OPTIONS = (
+    "hyperparameters",
+    "fixed",
+    "action_mode",
+    "reward",
+    "split",
+    "learner",
+    "budget",
+    "decision_interval",
+    "eval_interval",
+    "eval_episodes",
+    "feedback",
+    "instances",
+    "observe_instance",
+    "history",
+    "report",
+)
+
+
+def _one_of(name: str, value: Any, valid: Any) -> None:
+    if value not in tuple(valid):
+        raise ValueError(unknown(name, value, valid))
+
+
+def _interval(name: str, steps: Any) -> int | None:
+    return None if steps is None else whole(name, steps)
+
+
+def _with_defaults(
+    hyperparameters: Any, defaults: Mapping[str, float]
+) -> dict[str, Hyperparameter]:
+    known = {h.name: h for h in hyperparameters}
+    check_names(defaults, list(known), "hyperparameter")
+    for name, value in defaults.items():
+        value = real(name, value)
+        if known[name].integer and not float(value).is_integer():
+            raise ValueError(f"{name} must be a whole number, got {value!r}")
+        check_range(known[name], value)
+        known[name] = replace(known[name], default=value)
+    return known
+
+
+def own_hyperparameters(
+    task: Task, hyperparameters: Sequence[Hyperparameter]
+) -> dict[str, Hyperparameter]:
+    """A learner's hyperparameters with the ranges and defaults of a task, by name.
+
+    Raises:
+        ValueError: unknown names, or ranges or defaults that are none or lie outside.
+    """
+    known = {h.name: h for h in hyperparameters}
+    check_names(task.ranges, list(known), "hyperparameter")
+    for name, (low, high) in task.ranges.items():
+        h = known[name]
+        check_range(h, (low, high))
+        default = min(max(h.default, low), high)
+        known[name] = replace(h, low=low, high=high, default=default)
+    return _with_defaults(known.values(), task.defaults)
+
+
+def _controlled(
+    chosen: Sequence[str | Hyperparameter],
+    known: Mapping[str, Hyperparameter],
+    widest: Mapping[str, Hyperparameter],
+) -> tuple[Hyperparameter, ...]:
+    if isinstance(chosen, Mapping | set | frozenset) or not isinstance(
+        chosen, Iterable
+    ):
+        raise ValueError(
+            "hyperparameters is a list of names and Hyperparameter objects, in the "
+            f"order of an action's components; got {chosen!r}. A range is narrowed by "
+            "Hyperparameter(name, low, high, default, scale)"
+        )
+    chosen = tuple(chosen)
+    wrong = [h for h in chosen if not isinstance(h, str | Hyperparameter)]
+    if wrong:
+        raise ValueError(
+            f"a hyperparameter is a name or a Hyperparameter, not {wrong[0]!r}; valid "
+            f"names: {', '.join(known)}"
+        )
+    names = [h.name if isinstance(h, Hyperparameter) else h for h in chosen]
+    check_names(names, list(known), "hyperparameter")
+    if not names:
+        raise ValueError(f"no hyperparameter to control; valid: {', '.join(known)}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"hyperparameters named twice: {', '.join(names)}")
+    result = []
+    for name, h in zip(names, chosen, strict=True):
+        if isinstance(h, Hyperparameter):
+            check_range(widest[name], (h.low, h.high))
+            if (h.scale, h.integer) != (known[name].scale, known[name].integer):
+                raise ValueError(
+                    f"{name} has scale {known[name].scale!r} and integer="
+                    f"{known[name].integer}; only its range and default can be changed"
+                )
+            result.append(h)
+        else:
+            result.append(known[name])
+    return tuple(result)
+
+
+def _instances(
+    task: Task,
+    instances: str | Instance | Sequence[str | Instance] | None,
+    split: str,
+) -> tuple[Instance, ...]:
+    sets = {"train": task.train_instances, "test": task.test_instances}
+    if instances is None:
+        if not task.always_varied:
+            return (DEFAULT_INSTANCE,)
+        return sets["train" if split == "tuning" else "test"]
+    if isinstance(instances, str) and instances in sets:
+        return sets[instances]
+    known = (DEFAULT_INSTANCE, *task.train_instances, *task.test_instances)
+    by_name = {i.name: i for i in known}
+    if isinstance(instances, Instance) or (
+        isinstance(instances, str) and instances in by_name
+    ):
+        instances = (instances,)
+    if isinstance(instances, str) or not isinstance(instances, Sequence):
+        raise ValueError(
+            f"unknown instances {instances!r}{meant(instances, [*sets, *by_name])}; "
+            f"valid: train, test, {', '.join(by_name)}, or a list"
+        )
+    names = [i for i in instances if isinstance(i, str)]
+    check_names(names, list(by_name), "instance")
+    if not instances:
+        raise ValueError(f"no instance given; valid: {', '.join(by_name)}")
+    wrong = [i for i in instances if not isinstance(i, str | Instance)]
+    if wrong:
+        raise ValueError(f"an instance is a name or an Instance, not {wrong[0]!r}")
+    chosen = tuple(by_name[i] if isinstance(i, str) else i for i in instances)
+    names = [i.name for i in chosen]
+    if len(set(names)) < len(names):
+        raise ValueError(f"instances must have names of their own, got {names}")
+    return chosen

@@ -1,0 +1,1 @@
+"""What tasks are like, and what dynamics are worth on them."""

@@ -1,0 +1,539 @@
+"""Measure the returns that scores are normalised by, and what a run costs.
+
+Random: mean return of uniformly random actions. Floor: below the lowest return seen of
+random and of constant actions, and below what is possible where a bound is known.
+Reference: the task's choice; what runs of the default configuration reach is printed
+beside it. For the instances of an inner environment it is what a well-trained agent
+reaches on that instance, see `measure_instances`.
+
+What is measured for instances, and the seconds of a run, stand in one generated file,
+which :mod:`dacrl_env.tasks.measured` reads.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from dacrl_env.comparison.stats import bootstrap_interval
+from dacrl_env.core import streams
+from dacrl_env.core.files import write_text
+from dacrl_env.core.version import __version__
+from dacrl_env.inner_envs import InnerEnv
+from dacrl_env.learners.rollout import Act, play
+from dacrl_env.outer.population import Population
+from dacrl_env.outer.settings import resolve
+from dacrl_env.outer.vector_env import PopulationEnv
+from dacrl_env.tasks import DEFAULT_INSTANCE, Instance, Task
+from dacrl_env.tasks.registration import TASKS, get_task, make_inner_env
+
+Floats = NDArray[np.float64]
+Say = Callable[[str], None]  # is told of progress
+# actions (m, E) or (m, E, A) for observations (m, E, …) at a numbered step, and the
+# rows (m,) of the constants that they are of
+Agent = Callable[[NDArray[Any], int, NDArray[np.int64]], NDArray[Any]]
+
+_TOGETHER = 1_000  # episodes
+_CHOOSING, _JUDGING = 100, 1_000  # episodes, of each agent and of the best one
+_NEARLY = 0.95  # of the ceiling: an agent that reaches it could reach the ceiling
+
+
+# -- one task -----------------------------------------------------------------------
+
+
+def measure(task: str, episodes: int = 200_000, runs: int = 64) -> dict[str, Any]:
+    """Returns of random and constant actions, and of default training runs.
+
+    Args:
+        task: id.
+        episodes: of random actions, and of each constant action.
+        runs: training runs of the default configuration, on the tuning split.
+
+    Returns:
+        The figures that `render` prints.
+
+    Raises:
+        ValueError: unknown task, or fewer than one episode or run.
+    """
+    from dacrl_env.comparison.evaluation import evaluate
+
+    _check_counts(episodes=episodes, runs=runs)
+    known = get_task(task)
+    if not known.inner_env:
+        raise ValueError(
+            f"{task} has no inner environment to act in; its references are the return "
+            "of untrained parameters and that of dacrl_env.baselines.quadratic:Optimal"
+        )
+    env = make_inner_env(known, reuse=True)
+    physics = np.array([list(env.physics.values())], np.float64)
+    random = _random_returns(env, physics, episodes)[0]
+    constant = _constant_returns(env, physics, episodes)
+    lowest = min(float(returns.min()) for returns in (random, *constant))
+    frame = evaluate("default", task, range(runs), split="tuning")
+    instances = resolve(task).instances
+    numbers = {instance.name: i for i, instance in enumerate(instances)}
+    scale = known.references(instances).rows(frame["instance"].map(numbers).to_numpy())
+    frame["return"] = scale.returns(frame["report_score"])
+    reported = frame["return"].dropna()
+    final = frame.groupby("seed")["return"].last()
+    return {
+        "task": known,
+        "episodes": episodes,
+        "runs": runs,
+        "random_mean": float(random.mean()),
+        "random_interval": bootstrap_interval(random),
+        "lowest": lowest,
+        "default_final": float(final.mean()),
+        "default_final_interval": bootstrap_interval(final.to_numpy()),
+        "default_highest": float(reported.max()),
+    }
+
+
+def render(figures: dict[str, Any]) -> str:
+    """The figures beside what the task has registered."""
+    task = figures["task"]
+    low, high = figures["random_interval"]
+    final_low, final_high = figures["default_final_interval"]
+    return "\n".join(
+        [
+            f"{task.id}",
+            f"  random     {figures['random_mean']:.2f} [{low:.2f}, {high:.2f}] over "
+            f"{figures['episodes']:,} episodes (registered {task.random_return:g})",
+            f"  lowest     {figures['lowest']:.2f} of random and constant actions "
+            f"(registered floor {task.floor_return:g})",
+            f"  default    {figures['default_final']:.1f} [{final_low:.1f}, "
+            f"{final_high:.1f}] at the end of {figures['runs']} runs; highest report "
+            f"{figures['default_highest']:.1f} (registered reference "
+            f"{task.reference_return:g})",
+        ]
+    )
+
+
+# -- instances ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the reference of an inner environment's instances is found.
+
+    Args:
+        trained: task whose default configuration is trained on every instance; the
+            best of all these agents counts.
+        ceiling: the most an episode can return. It is the reference where the trained
+            agent comes near.
+        scripted: instead of training, an agent that knows what to do. Its returns are
+            moved by what the task's reference lies above its return on the inner
+            environment as it is, so that there the reference is the task's.
+    """
+
+    trained: str | None = None
+    ceiling: float = math.inf
+    scripted: Agent | None = None
+
+
+def pump(observations: NDArray[Any], *_: Any) -> NDArray[np.int64]:
+    """MountainCar: push in the direction of the velocity, which adds energy."""
+    return np.where(observations[..., 1] >= 0, 2, 0)
+
+
+RECIPES = {
+    "CartPole-v1": Recipe(trained="dacrl/PPO-CartPole-v0", ceiling=500.0),
+    "Acrobot-v1": Recipe(trained="dacrl/PPO-Acrobot-v0"),
+    "MountainCar-v0": Recipe(scripted=pump),
+    "Pendulum-v1": Recipe(trained="dacrl/PPO-Pendulum-v0"),
+    "CartPoleShift": Recipe(trained="dacrl/PPO-CartPole-v0", ceiling=500.0),
+    "PendulumShift": Recipe(trained="dacrl/PPO-PendulumShift-v0"),
+}
+
+
+def instances_of(inner_env: str) -> tuple[Instance, ...]:
+    """All instances of the tasks on an inner environment, the default one first.
+
+    Raises:
+        ValueError: no task on it has instances, or two of one name differ.
+    """
+    found = {DEFAULT_INSTANCE.name: DEFAULT_INSTANCE}
+    for task in TASKS.values():
+        if task.inner_env != inner_env:
+            continue
+        for instance in (*task.train_instances, *task.test_instances):
+            known = found.setdefault(instance.name, instance)
+            if known.physics != instance.physics:
+                raise ValueError(
+                    f"two tasks on {inner_env} have different instances "
+                    f"{instance.name!r}; one set of returns cannot serve both"
+                )
+    if len(found) == 1:
+        raise ValueError(
+            f"no task on {inner_env!r} has sets of instances; "
+            f"there are some of: {', '.join(varied_envs())}"
+        )
+    return tuple(found.values())
+
+
+def varied_envs() -> list[str]:
+    """Inner environments with sets of instances."""
+    envs = (t.inner_env for t in TASKS.values() if len(t.train_instances) > 1)
+    return list(dict.fromkeys(envs))
+
+
+def measure_instances(
+    inner_env: str, episodes: int = 10_000, runs: int = 4, say: Say = print
+) -> dict[str, Any]:
+    """Random return, reference and floor of every instance of an inner environment.
+
+    Where physics change in the course of a run, all three are those of the physics
+    after the change, since what is judged is the end of a run. Runs and episodes draw
+    from fixed streams of the tuning split.
+
+    Args:
+        inner_env: id of the inner environment.
+        episodes: of random actions, and a tenth as many of each constant action.
+        runs: training runs on each instance, where agents are trained.
+        say: is told of progress.
+
+    Returns:
+        A section of the file: how it was measured, and ``returns`` by name of instance.
+        The default instance is there for comparison; scores on it use the task's.
+
+    Raises:
+        ValueError: no instances, no recipe, or fewer than one episode or run.
+    """
+    _check_counts(episodes=episodes, runs=runs)
+    instances = instances_of(inner_env)
+    if inner_env not in RECIPES:
+        raise ValueError(
+            f"no recipe for the reference of {inner_env}; there is one for "
+            f"{', '.join(RECIPES)}"
+        )
+    recipe = RECIPES[inner_env]
+    task = next(t for t in TASKS.values() if t.inner_env == inner_env)
+    env = make_inner_env(task, reuse=True)
+    judged = [_at_the_end(i, env) for i in instances]
+    physics = np.array([[*{**env.physics, **i.physics}.values()] for i in judged])
+    say(f"{inner_env}: {episodes:,} random episodes on {len(instances)} instances")
+    random = _random_returns(env, physics, episodes)
+    constant = _constant_returns(env, physics, -(-episodes // 10))
+    lowest = np.min([returns.min(1) for returns in (random, *constant)], 0)
+    about = {
+        "command": f"dacrl references {task.id} --instances --episodes {episodes}",
+        "version": __version__,
+        "random": f"mean of {episodes} episodes",
+    }
+    if recipe.scripted is not None:
+        best = _returns(env, physics, episodes, recipe.scripted).mean(1)
+        reference = best + (task.reference_return - best[0])
+        about["reference"] = (
+            f"mean of {episodes} episodes of {recipe.scripted.__name__}, "
+            f"{task.reference_return - best[0]:+.2f}"
+        )
+    else:
+        trained = replace(
+            get_task(str(recipe.trained)), inner_env=inner_env, backend=task.backend
+        )
+        agents = train(trained, judged, runs, say=say)
+        say(f"{inner_env}: {runs * len(judged)} agents play every instance")
+        best = reached(agents, physics)
+        near = best >= _NEARLY * recipe.ceiling
+        reference = np.where(near, recipe.ceiling, best)
+        about["command"] += f" --runs {runs}"
+        about["reference"] = (
+            f"mean of {_JUDGING} episodes of the best agent on the instance, of "
+            f"{runs * len(judged)} that {recipe.trained} trains by default, "
+            f"{runs} on each instance"
+        )
+        if np.isfinite(recipe.ceiling):
+            about["reference"] += (
+                f"; {recipe.ceiling:g}, the most there is, where that is at least "
+                f"{_NEARLY * recipe.ceiling:g}"
+            )
+    # possible returns are bounded, and the tasks' floors lie below the bound
+    floor = np.minimum(task.floor_return, np.floor(lowest) - 1)
+    returns = {
+        instance.name: {
+            "physics": dict(instance.physics),
+            "random": _rounded(random[i].mean()),
+            "reference": _rounded(reference[i]),
+            "floor": _rounded(floor[i]),
+            "reached": _rounded(best[i]),
+            "lowest": _rounded(lowest[i]),
+        }
+        for i, instance in enumerate(instances)
+    }
+    return {**about, "returns": returns}
+
+
+def train(
+    task: Task,
+    instances: Sequence[Instance],
+    runs: int,
+    budget: int | None = None,
+    say: Say = print,
+) -> list[Population]:
+    """Agents trained on each instance by the default configuration of a task.
+
+    Args:
+        task: with the learner and its configuration.
+        instances: each trains a member of every population.
+        runs: populations, of seeds 0, 1, … of the tuning split.
+        budget: inner environment steps; None: the task's.
+        say: is told of progress.
+
+    Returns:
+        The populations at the end of their runs.
+    """
+    populations = []
+    for run in range(runs):
+        envs = PopulationEnv(
+            task,
+            len(instances),
+            instances=instances,
+            budget=budget,
+            feedback="train",  # nobody looks at evaluations
+        )
+        envs.reset(seed=run, options={"instance": [i.name for i in instances]})
+        population = envs.population
+        _finish(population)
+        means = population.references().returns(population.final_report())
+        say(
+            f"{task.inner_env}: run {run + 1} of {runs} on {len(instances)} instances; "
+            f"means from {means.min():.1f} to {means.max():.1f}"
+        )
+        populations.append(population)
+    return populations
+
+
+def reached(populations: Sequence[Population], physics: Floats) -> Floats:
+    """What the best of some agents returns for each row of constants ``(n,)``.
+
+    Default runs end well or badly by chance, so an agent that was trained on similar
+    constants may do better than those that were trained on these. The best is chosen by
+    100 episodes, the same for all agents, and judged by 1,000 others.
+
+    Args:
+        populations: trained agents.
+        physics: ``(n, K)``.
+    """
+    keys = streams.of(_keys(len(physics)), "report")
+    result = np.empty(len(physics))
+    for i, constants in enumerate(physics):
+        means = [
+            _played(p, np.arange(p.size), constants, keys[i : i + 1], 0, _CHOOSING)
+            for p in populations
+        ]
+        best = int(np.argmax(np.concatenate(means)))
+        number, member = divmod(best, populations[0].size)
+        chosen = populations[number], np.array([member])
+        result[i] = _played(*chosen, constants, keys[i : i + 1], 1, _JUDGING)[0]
+    return result
+
+
+def _played(
+    population: Population,
+    members: NDArray[np.int64],
+    constants: Floats,
+    key: streams.UInts,
+    number: int,
+    episodes: int,
+) -> Floats:
+    """Mean returns ``(m,)`` of members that play the same episodes, diverged: −∞."""
+    keys = streams.bits(key, np.array([number]), episodes)
+    returns, _ = population.learner.play(
+        population.state.learner,
+        members,
+        np.repeat(keys, len(members), 0),
+        np.repeat(constants[None], len(members), 0),
+    )
+    return np.where(population.state.diverged[members], -np.inf, returns.mean(1))
+
+
+def _finish(population: Population) -> None:
+    """Advance default runs to their end."""
+    defaults = population.actions.defaults(population.size)
+    while not population.ended().all():
+        population.advance(defaults)
+
+
+def _at_the_end(instance: Instance, env: InnerEnv) -> Instance:
+    """The instance with the physics of the end of a run from the start."""
+    if "shift_at" not in env.physics or "shift_at" not in instance.physics:
+        return instance
+    return replace(instance, physics={**instance.physics, "shift_at": 0.0})
+
+
+# -- seconds ------------------------------------------------------------------------
+
+
+def measure_seconds(
+    task: str, population: int = 64, say: Say = print
+) -> dict[str, Any]:
+    """Processor time of one default run, evaluation and report included.
+
+    Runs take one thread, so this is the wall time on a core that does nothing else. It
+    depends less on what else the machine does; wall time is recorded beside it.
+
+    Args:
+        task: id.
+        population: runs that are trained together; their time is divided by it.
+        say: is told of progress.
+
+    Returns:
+        An entry of the file.
+
+    Raises:
+        ValueError: unknown task, or an empty population.
+    """
+    _check_counts(population=population)
+    envs = PopulationEnv(task, population, report=True)
+    began = time.process_time(), time.perf_counter()
+    envs.reset(seed=0)
+    _finish(envs.population)
+    seconds = (time.process_time() - began[0]) / population
+    wall = (time.perf_counter() - began[1]) / population
+    say(
+        f"{task}: {seconds:.3g} s a run in a population of {population} "
+        f"({wall:.3g} s on the wall)"
+    )
+    return {
+        "seconds": float(f"{seconds:.2g}"),
+        "wall_seconds": float(f"{wall:.2g}"),
+        "population": population,
+        "processor": processor(),
+        "numba": version("numba"),
+        "version": __version__,
+    }
+
+
+def processor() -> str:
+    """What the processor calls itself."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    names = [line.partition(":")[2] for line in lines if line.startswith("model name")]
+    return " ".join((names or [platform.processor() or platform.machine()])[0].split())
+
+
+# -- the file -----------------------------------------------------------------------
+
+ABOUT = (
+    "Made by `dacrl references --instances` (returns, by inner environment and "
+    "instance) and `dacrl references --seconds` (of a run, by task). Scores are 0 at "
+    "random and 1 at reference; a diverged run scores the floor. Reached: what the "
+    "agents that set the reference returned. Lowest: the lowest return of random and "
+    "constant actions. Floors are the tasks' unless something lower was seen. The "
+    "default instance is here for comparison: on it, scores use the task's returns."
+)
+
+
+def save(section: str, name: str, value: dict[str, Any], path: Path) -> None:
+    """Put an entry into the file, which is made if need be; the others stay.
+
+    Args:
+        section: "instances" or "seconds".
+        name: of the inner environment, or of the task.
+        value: the entry.
+        path: of the file, replaced in one piece; one process at a time does so.
+    """
+    with FileLock(f"{path}.lock"):
+        content: dict[str, Any] = {"about": ABOUT, "instances": {}, "seconds": {}}
+        if path.exists():
+            content |= json.loads(path.read_text(encoding="utf-8"))
+        content["about"] = ABOUT
+        entries = {**content[section], name: value}
+        order = varied_envs() if section == "instances" else list(TASKS)
+        known = [key for key in order if key in entries]
+        content[section] = {key: entries[key] for key in known}
+        write_text(path, _text(content) + "\n")
+
+
+def _text(value: Any, level: int = 0) -> str:
+    """JSON with a line for each instance and each task."""
+    entry = isinstance(value, dict) and ("physics" in value or "processor" in value)
+    if entry or not isinstance(value, dict):
+        return json.dumps(value)
+    inner = ",\n".join(
+        f"{' ' * (level + 1)}{json.dumps(key)}: {_text(item, level + 1)}"
+        for key, item in value.items()
+    )
+    return f"{{\n{inner}\n{' ' * level}}}" if inner else "{}"
+
+
+# -- episodes -----------------------------------------------------------------------
+
+
+def _returns(env: InnerEnv, physics: Floats, count: int, agent: Agent) -> Floats:
+    """Returns ``(m, count)`` of an agent's episodes, with constants ``(m, K)``."""
+    env_keys = streams.of(_keys(len(physics)), "envs")
+    returns = []
+    for block, start in enumerate(range(0, count, _TOGETHER)):
+        width = min(_TOGETHER, count - start)
+        keys = streams.bits(env_keys, np.full(len(physics), block), width)
+        steps = itertools.count(block * 2**32)
+
+        def policy(rows: NDArray[np.int64], steps: Any = steps) -> Act:
+            return lambda observations: agent(observations, next(steps), rows)
+
+        returns.append(play(policy, env, keys, physics)[0])
+    return np.concatenate(returns, 1)
+
+
+def _random_returns(env: InnerEnv, physics: Floats, count: int) -> Floats:
+    """Returns ``(m, count)`` of uniformly random actions."""
+    act_keys = streams.of(_keys(len(physics)), "act")
+
+    def agent(
+        observations: NDArray[Any], step: int, rows: NDArray[np.int64]
+    ) -> NDArray[Any]:
+        m, E = observations.shape[:2]
+        counters, keys = np.full(m, step), act_keys[rows]
+        if env.num_actions:
+            high = np.full(m, env.num_actions)
+            return streams.integers(keys, counters, E, high)
+        A = len(env.action_low)
+        u = streams.uniforms(keys, counters, E * A).reshape(m, E, A)
+        return env.action_low + (env.action_high - env.action_low) * u
+
+    return _returns(env, physics, count, agent)
+
+
+def _constant_returns(env: InnerEnv, physics: Floats, count: int) -> list[Floats]:
+    """Returns ``(m, count)`` of each action; of continuous ones low, middle, high."""
+    actions: list[Any] = list(range(env.num_actions))
+    if not actions:
+        middle = (env.action_low + env.action_high) / 2
+        actions = [env.action_low, middle, env.action_high]
+
+    def agent_of(action: Any) -> Agent:
+        return lambda observations, *_: np.broadcast_to(
+            action, (*observations.shape[:2], *np.shape(action))
+        )
+
+    return [_returns(env, physics, count, agent_of(action)) for action in actions]
+
+
+def _keys(count: int) -> streams.UInts:
+    """Fixed streams ``(count, purposes)`` of the tuning split."""
+    return np.stack([streams.member_keys("tuning", 0, i, 0) for i in range(count)])
+
+
+def _rounded(value: float) -> float:
+    return round(float(value), 2)
+
+
+def _check_counts(**counts: int) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name} must be at least 1, got {count}")

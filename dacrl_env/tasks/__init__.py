@@ -1,0 +1,31 @@
+"""Tasks: what they are made of, and the table of those that there are."""
+
+from dacrl_env.tasks.task import (
+    DEFAULT_INSTANCE,
+    FINAL_REPORT_EPISODES,
+    LEAST_COMPLEMENT,
+    REPORT_EPISODES,
+    REPORT_POINTS,
+    Hyperparameter,
+    Instance,
+    References,
+    Scale,
+    Task,
+    bounds,
+    is_worker,
+)
+
+__all__ = [
+    "DEFAULT_INSTANCE",
+    "FINAL_REPORT_EPISODES",
+    "LEAST_COMPLEMENT",
+    "REPORT_EPISODES",
+    "REPORT_POINTS",
+    "Hyperparameter",
+    "Instance",
+    "References",
+    "Scale",
+    "Task",
+    "bounds",
+    "is_worker",
+]

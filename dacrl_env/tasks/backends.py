@@ -1,0 +1,32 @@
+"""What makes the inner environment of a task; the table of batched ones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dacrl_env.tasks.task import Task
+
+
+# what steps inside of compiled code
+COMPILED_ENVS = (
+    "CartPole-v1",
+    "Acrobot-v1",
+    "MountainCar-v0",
+    "Pendulum-v1",
+    "MiniGrid-Empty-5x5-v0",
+    "MiniGrid-DoorKey-5x5-v0",
+    # no Gymnasium ids: these exist here alone
+    "CartPoleShift",
+    "PendulumShift",
+)
+
+
+def backend_of(task: Task) -> str:
+    """What makes a task's inner environment; "none": it has none."""
+    if not task.inner_env:
+        return "none"
+    if task.backend != "auto":
+        return task.backend
+    batched = task.inner_env in COMPILED_ENVS and not task.inner_env_kwargs
+    return "batched" if batched else "gymnasium"

@@ -1,0 +1,638 @@
+"""The one table of tasks, learners and batched inner environments.
+
+Implementations are named by strings and imported when an environment is made, so that
+``import dacrl_env`` stays cheap.
+"""
+
+from __future__ import annotations
+
+import importlib
+import textwrap
+import warnings
+from collections.abc import Mapping
+from dataclasses import fields as fields_of
+from dataclasses import replace
+from types import ModuleType
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.envs.registration import EnvSpec, get_env_id, parse_env_id
+
+from dacrl_env.core.blame import blame
+from dacrl_env.core.checks import unknown
+from dacrl_env.tasks import measured
+from dacrl_env.tasks.backends import COMPILED_ENVS, backend_of
+from dacrl_env.tasks.instances import Ranges, vary
+from dacrl_env.tasks.task import Task, is_worker
+
+LEARNERS = {
+    "dqn": "dacrl_env.learners.dqn:DQN",
+    "ppo": "dacrl_env.learners.ppo:PPO",
+    "sgd": "dacrl_env.algorithms.sgd:SGD",
+}
+IMPLEMENTATIONS = {
+    "torch": LEARNERS,
+    "sb3": {
+        "dqn": "dacrl_env.algorithms.sb3.dqn:SB3DQN",
+        "ppo": "dacrl_env.algorithms.sb3.ppo:SB3PPO",
+    },
+}
+
+_CARTPOLE = {
+    "half_length": (0.25, 1.0),
+    "gravity": (4.9, 19.6),
+    "force": (7.0, 14.0),
+    "mass_pole": (0.05, 0.4),
+}
+_ACROBOT = {
+    "link_length_1": (0.7, 1.4),
+    "link_mass_1": (0.7, 1.4),
+    "link_mass_2": (0.7, 1.4),
+}
+_MOUNTAIN_CAR = {"force": (0.0009, 0.0013), "gravity": (0.0022, 0.0028)}
+_PENDULUM = {"gravity": (7.0, 12.0), "mass": (0.7, 1.3), "length": (0.7, 1.3)}
+# the cart's motor turns round, the pole changes: what was learned is wrong
+_CARTPOLE_SHIFT = {
+    "shift_at": (15_000, 35_000),
+    "shift_force": (-1.4, -0.7),
+    "shift_half_length": (0.5, 2.0),
+}
+_PENDULUM_SHIFT = {
+    "shift_at": (8_000, 18_000),  # steps of each of 8 environments
+    "shift_gravity": (0.4, 0.8),
+    "shift_mass": (1.2, 1.8),
+    "shift_length": (1.0, 1.4),
+}
+_WHOLE = frozenset({"shift_at"})
+# LunarLander has no ceiling, and distance and tumbling cost without limit: scripts that
+# climb under full thrust for most of the 1,000 steps and then spin return −25,000, one
+# that fires the main engine alone −9,700
+_LANDER_FLOOR = -30_000.0
+
+# what actions have meant on these tasks since their results were measured
+_DQN_RANGES = {
+    "batch_size": (4, 256),
+    "gamma": (0.8, 0.9999),
+    "train_freq": (1, 256),
+    "gradient_steps": (1, 256),
+}
+_PPO_RANGES = {
+    "clip_range": (0.01, 0.5),
+    "batch_size": (16, 512),
+    "gamma": (0.8, 0.9999),
+    "gae_lambda": (0.8, 0.9999),
+    "n_epochs": (1, 20),
+    "ent_coef": (0.0, 0.1),
+}
+
+
+def _sets(inner_env: str, ranges: Ranges) -> dict[str, Any]:
+    """Both instance sets of a task on an inner environment, as its fields."""
+    returns = measured.returns(inner_env)
+    return {
+        "train_instances": vary(ranges, "train", _WHOLE, returns),
+        "test_instances": vary(ranges, "test", _WHOLE, returns),
+    }
+
+
+_TABLE = (
+    Task(
+        id="dacrl/DQN-CartPole-v0",
+        inner_env="CartPole-v1",
+        learner="dqn",
+        ranges=_DQN_RANGES,
+        budget=50_000,
+        random_return=22.2,
+        reference_return=500.0,
+        floor_return=0.0,
+        **_sets("CartPole-v1", _CARTPOLE),
+        description="DQN on CartPole; good runs forget again",
+    ),
+    Task(
+        id="dacrl/DQN-Acrobot-v0",
+        inner_env="Acrobot-v1",
+        learner="dqn",
+        ranges=_DQN_RANGES,
+        budget=100_000,
+        random_return=-499.0,
+        reference_return=-75.0,
+        floor_return=-501.0,
+        defaults={"target_update_interval": 1_000},
+        configuration={"double_q": True, "n_step": 3},
+        **_sets("Acrobot-v1", _ACROBOT),
+        description="DQN on Acrobot; nearly solved by default",
+        tags=("smoke",),
+    ),
+    Task(
+        id="dacrl/DQN-MountainCar-v0",
+        inner_env="MountainCar-v0",
+        learner="dqn",
+        ranges=_DQN_RANGES,
+        budget=120_000,
+        random_return=-200.0,
+        reference_return=-100.0,
+        floor_return=-201.0,
+        **_sets("MountainCar-v0", _MOUNTAIN_CAR),
+        description="DQN on MountainCar; the first success is hard to find",
+    ),
+    Task(
+        id="dacrl/DQN-MiniGrid-Empty-5x5-v0",
+        inner_env="MiniGrid-Empty-5x5-v0",
+        scale_images=False,  # codes of objects, colours and states
+        learner="dqn",
+        ranges=_DQN_RANGES,
+        budget=50_000,
+        random_return=0.2,
+        reference_return=0.95,
+        floor_return=-0.01,
+        defaults={
+            "learning_rate": 3e-4,
+            "epsilon": 0.3,
+            "target_update_interval": 1_000,
+        },
+        configuration={"double_q": True, "n_step": 3},
+        description="DQN on an empty room, seen in part",
+        tags=("smoke",),
+    ),
+    Task(
+        id="dacrl/DQN-MiniGrid-DoorKey-5x5-v0",
+        inner_env="MiniGrid-DoorKey-5x5-v0",
+        scale_images=False,  # codes of objects, colours and states
+        learner="dqn",
+        ranges=_DQN_RANGES,
+        budget=100_000,
+        random_return=0.035,
+        reference_return=0.95,
+        floor_return=-0.01,
+        defaults={
+            "learning_rate": 3e-4,
+            "epsilon": 0.3,
+            "target_update_interval": 1_000,
+        },
+        configuration={"double_q": True, "n_step": 3},
+        description="DQN on a room with key and door; exploration matters",
+        tags=("smoke",),
+    ),
+    Task(
+        id="dacrl/DQN-CartPoleShift-v0",
+        inner_env="CartPoleShift",
+        learner="dqn",
+        ranges=_DQN_RANGES,
+        budget=50_000,
+        random_return=22.2,
+        reference_return=500.0,
+        floor_return=0.0,
+        controlled=("learning_rate", "epsilon", "replay_window"),
+        # with all that came before the shift in the replay, no learning rate and no
+        # epsilon makes up for it
+        defaults={"replay_window": 5_000},
+        backend="batched",
+        always_varied=True,
+        **_sets("CartPoleShift", _CARTPOLE_SHIFT),
+        description="DQN on CartPole whose motor is reversed at an unknown time",
+    ),
+    Task(
+        id="dacrl/DQN-LunarLander-v0",
+        inner_env="LunarLander-v3",
+        learner="dqn",
+        ranges=_DQN_RANGES,
+        budget=100_000,
+        random_return=-183.5,
+        reference_return=200.0,
+        floor_return=_LANDER_FLOOR,
+        defaults={"learning_rate": 6.3e-4},
+        description="DQN on LunarLander, one environment at a time; needs Box2D",
+        tags=("smoke",),
+    ),
+    Task(
+        id="dacrl/PPO-CartPole-v0",
+        inner_env="CartPole-v1",
+        learner="ppo",
+        ranges=_PPO_RANGES,
+        budget=102_400,
+        random_return=22.2,
+        reference_return=500.0,
+        floor_return=0.0,
+        **_sets("CartPole-v1", _CARTPOLE),
+        description="PPO on CartPole; solved by default",
+        tags=("smoke",),
+    ),
+    Task(
+        id="dacrl/PPO-Acrobot-v0",
+        inner_env="Acrobot-v1",
+        learner="ppo",
+        ranges=_PPO_RANGES,
+        budget=204_800,
+        random_return=-499.0,
+        reference_return=-75.0,
+        floor_return=-501.0,
+        **_sets("Acrobot-v1", _ACROBOT),
+        description="PPO on Acrobot",
+        tags=("smoke",),
+    ),
+    Task(
+        id="dacrl/PPO-Pendulum-v0",
+        inner_env="Pendulum-v1",
+        learner="ppo",
+        ranges=_PPO_RANGES,
+        budget=204_800,
+        random_return=-1230.0,
+        reference_return=-150.0,
+        floor_return=-3300.0,
+        defaults={"learning_rate": 1e-3, "gamma": 0.9},
+        **_sets("Pendulum-v1", _PENDULUM),
+        description="PPO on Pendulum, continuous actions",
+        tags=("smoke",),
+    ),
+    Task(
+        id="dacrl/PPO-MiniGrid-DoorKey-5x5-v0",
+        inner_env="MiniGrid-DoorKey-5x5-v0",
+        scale_images=False,  # codes of objects, colours and states
+        learner="ppo",
+        ranges=_PPO_RANGES,
+        budget=204_800,
+        random_return=0.035,
+        reference_return=0.95,
+        floor_return=-0.01,
+        description="PPO on a room with key and door; exploration matters",
+        tags=("smoke",),
+    ),
+    Task(
+        id="dacrl/PPO-PendulumShift-v0",
+        inner_env="PendulumShift",
+        learner="ppo",
+        ranges=_PPO_RANGES,
+        budget=204_800,
+        random_return=-1230.0,
+        reference_return=-150.0,
+        floor_return=-3300.0,
+        defaults={"learning_rate": 1e-3, "gamma": 0.9},
+        backend="batched",
+        always_varied=True,
+        **_sets("PendulumShift", _PENDULUM_SHIFT),
+        description="PPO on Pendulum whose physics change at an unknown time",
+        tags=("smoke",),
+    ),
+    Task(
+        id="dacrl/PPO-LunarLander-v0",
+        inner_env="LunarLander-v3",
+        learner="ppo",
+        ranges=_PPO_RANGES,
+        budget=204_800,
+        random_return=-183.5,
+        reference_return=200.0,
+        floor_return=_LANDER_FLOOR,
+        defaults={"gamma": 0.999, "gae_lambda": 0.98, "ent_coef": 0.01},
+        description="PPO on LunarLander, one environment at a time; needs Box2D",
+        tags=("smoke",),
+    ),
+    Task(
+        id="dacrl/NoisyQuadratic-v0",
+        inner_env="",
+        learner="sgd",
+        budget=50,
+        decisions=50,
+        random_return=0.4,  # of untrained parameters
+        reference_return=3.89,  # of the optimal policy
+        floor_return=-6.5,
+        description="SGD on a noisy quadratic: the optimal learning rate is known",
+    ),
+)
+TASKS: dict[str, Task] = {}
+_BUILT_IN = frozenset(task.id for task in _TABLE)
+
+
+def load(entry_point: str) -> Any:
+    """The object that ``"module:name"`` names."""
+    module, _, name = entry_point.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+class TaskId(str):
+    """The id of a user's task, which takes the task along to other processes.
+
+    It is what Gymnasium keeps of the task. Where a specification goes, as to the
+    workers of an ``AsyncVectorEnv``, nobody has to register the task again.
+    """
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        task = TASKS.get(self)
+        return (str, (str(self),)) if task is None else (_arrived, (task,))
+
+    def __copy__(self) -> TaskId:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TaskId:
+        return self
+
+
+def register_task(task: Task | None = None, /, **fields: Any) -> Task:
+    """Make a task known to `gymnasium.make`, `gymnasium.make_vec` and the tools.
+
+    The same task may be registered again, as when a cell of a notebook is run twice.
+    Another one under the id of a user's task takes its place, with a warning.
+
+    Images are divided by 255 before the networks see them, as in Stable-Baselines3;
+    ``scale_images=False`` keeps them as they are, see :class:`dacrl_env.Task`.
+
+    Args:
+        task: the task; or its fields by keyword, see :class:`dacrl_env.Task`.
+        **fields: of a :class:`dacrl_env.Task`. ``inner_env`` may also be a class, a
+            function that makes an environment, or a specification of Gymnasium's. It is
+            registered with Gymnasium under an id that follows from the task's; options
+            such as ``max_episode_steps`` go into ``inner_env_kwargs``.
+
+    Returns:
+        The task.
+
+    Raises:
+        ValueError: the id is a task's of this package or another environment's, the
+            learner or backend is unknown, or there are fields beside a task.
+    """
+    if task is not None and fields:
+        raise ValueError(
+            f"a task and fields are given ({', '.join(fields)}); change fields of a "
+            "task by dataclasses.replace(task, ...)"
+        )
+    made_by = fields.get("inner_env")
+    if isinstance(made_by, EnvSpec) and made_by == gym.registry.get(made_by.id):
+        made_by = fields["inner_env"] = made_by.id
+    if isinstance(made_by, EnvSpec) or callable(made_by):
+        fields["inner_env"] = _inner_id(str(fields.get("id")))
+    task = Task(**fields) if task is None else task
+    before = TASKS.get(task.id)
+    if before is not None and task.id in _BUILT_IN:
+        raise ValueError(
+            f"the id {task.id!r} is taken by a task of this package; choose another "
+            "name or version"
+        )
+    if before is None and task.id in gym.registry:
+        raise ValueError(f"the id {task.id!r} is taken; choose another name or version")
+    if task.learner not in LEARNERS:
+        raise ValueError(unknown("learner", task.learner, LEARNERS))
+    backends = ("auto", "batched", "gymnasium", "envpool")
+    if task.backend not in backends:
+        raise ValueError(unknown("backend", task.backend, backends))
+    if task.backend == "batched" and task.inner_env not in COMPILED_ENVS:
+        raise ValueError(
+            f"no batched implementation of {task.inner_env!r}; "
+            f"there is one of: {', '.join(COMPILED_ENVS)}"
+        )
+    other = _enter_inner(task.inner_env, made_by)
+    if before is not None and (other or before != task):
+        differing = [
+            f.name
+            for f in fields_of(Task)
+            if getattr(before, f.name) != getattr(task, f.name)
+        ]
+        warnings.warn(
+            f"the task {task.id!r} was registered before, with another "
+            f"{', '.join(differing) or 'inner_env'}; from now on it is the new one",
+            stacklevel=2,
+        )
+    _enter(task)
+    return task
+
+
+def _inner_id(task_id: str) -> str:
+    """The id of an inner environment that has none of its own.
+
+    Raises:
+        gymnasium.error.Error: what should be the task's id is none.
+    """
+    namespace, name, version = parse_env_id(task_id)
+    return get_env_id(namespace, f"{name}.inner", version)
+
+
+def _enter_inner(env_id: str, made_by: Any) -> bool:
+    """Register an inner environment by what makes it; whether another one was before.
+
+    A class that is defined again, as by a cell of a notebook, is not another one.
+    """
+    if isinstance(made_by, EnvSpec):
+        spec = replace(made_by, id=env_id)
+    elif callable(made_by):
+        spec = EnvSpec(env_id, entry_point=made_by)
+    else:
+        return False
+    before = gym.registry.get(env_id)
+    gym.registry[env_id] = spec
+    if before is None or before == spec:
+        return False
+    old, new = _entry(before.entry_point), _entry(spec.entry_point)
+    return old != new or replace(before, entry_point=None) != replace(
+        spec, entry_point=None
+    )
+
+
+def _entry(entry_point: Any) -> Any:
+    """What tells apart what makes environments: names; code, where there is none."""
+    code = getattr(entry_point, "__code__", None)
+    names = [getattr(entry_point, n, None) for n in ("__module__", "__qualname__")]
+    return entry_point if isinstance(entry_point, str) else (*names, code)
+
+
+def _enter(task: Task) -> None:
+    """Make a task known here."""
+    if task.id not in gym.registry:
+        known = task.id if task.id in _BUILT_IN else TaskId(task.id)
+        gym.register(
+            id=task.id,
+            entry_point="dacrl_env.outer.env:DynamicConfigEnv",
+            vector_entry_point="dacrl_env.outer.vector_env:PopulationEnv",
+            kwargs={"task": known},
+        )
+    TASKS[task.id] = task
+
+
+def _arrived(task: Task) -> TaskId:
+    """The id of a task that came from another process, known here from now on."""
+    if task.id not in _BUILT_IN and (is_worker() or task.id not in TASKS):
+        _enter(task)
+    return TaskId(task.id)
+
+
+def import_module(name: str, what: str) -> ModuleType:
+    """A user's module.
+
+    What goes wrong inside of it is raised as it is, with a note whose code it was.
+
+    Args:
+        name: of the module.
+        what: is looked for in it, for the message.
+
+    Raises:
+        ValueError: there is no such module.
+    """
+    try:
+        with blame(f"module {name!r}"):
+            return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise  # another one, that the module imports
+        raise ValueError(
+            f"cannot load {what}: cannot import its module: {error}"
+        ) from None
+
+
+def get_task(task: str | Task) -> Task:
+    """A task by id, or by ``"module:id"`` where importing the module registers it.
+
+    Raises:
+        ValueError: no such id or module; the message lists the valid ids.
+    """
+    if isinstance(task, Task):
+        return task
+    if not isinstance(task, str):
+        raise ValueError(f"a task is an id or a dacrl_env.Task, got {task!r}")
+    module, colon, name = task.rpartition(":")
+    if colon:
+        import_module(module, f"task {task!r}")
+    if name not in TASKS:
+        own = ", or module:id of one that a module registers"
+        if name in gym.registry:  # an inner environment's
+            on_it = [t.id for t in TASKS.values() if t.inner_env == name]
+            own += f"; {name} is no task, register_task makes one of it"
+            own += f" (there is {', '.join(on_it)})" if on_it else ""
+        raise ValueError(f"{unknown('task', task, TASKS)}{own}")
+    return TASKS[name]
+
+
+def load_learner(name: str, implementation: str) -> Any:
+    """The class of a learner.
+
+    Raises:
+        ValueError: the learner has no such implementation.
+    """
+    table = IMPLEMENTATIONS[implementation]
+    if name not in table:
+        have = [key for key, names in IMPLEMENTATIONS.items() if name in names]
+        raise ValueError(
+            f"learner {name!r} has no implementation {implementation!r}; "
+            f"valid: {', '.join(have)}"
+        )
+    return load(table[name])
+
+
+def make_inner_env(task: Task, reuse: bool = False) -> Any:
+    """The inner environment of a task, an :class:`~dacrl_env.inner_envs.InnerEnv`.
+
+    Args:
+        task: names the environment and its backend.
+        reuse: see :class:`~dacrl_env.inner_envs.gymnasium_adapter.GymnasiumAdapter`.
+    """
+    env = _make_inner_env(task, reuse)
+    env.scales_images = task.scale_images and env.has_images
+    return env
+
+
+def _make_inner_env(task: Task, reuse: bool) -> Any:
+    kwargs: Mapping[str, Any] = task.inner_env_kwargs
+    backend = backend_of(task)
+    if backend == "none":
+        from dacrl_env.inner_envs import NoEnv
+
+        return NoEnv()
+    if backend == "batched":
+        from dacrl_env.inner_envs.env import ENVS
+
+        return ENVS[task.inner_env](**kwargs)
+    if backend == "envpool":
+        from dacrl_env.inner_envs.envpool_adapter import EnvPoolAdapter
+
+        return EnvPoolAdapter(task.inner_env, kwargs)
+    from dacrl_env.inner_envs.gymnasium_adapter import GymnasiumAdapter
+
+    return GymnasiumAdapter(task.inner_env, kwargs, reuse, task.stateful)
+
+
+def markdown() -> str:
+    """All tasks and hyperparameters as Markdown tables, the text of docs/tasks.md."""
+    lines = [
+        "# Tasks",
+        "",
+        "Made by `dacrl tasks --markdown`. Budgets in inner environment steps; returns",
+        "are those of scores 0 (random), 1 (reference) and of a diverged run (floor);",
+        "instances have their own (`dacrl_env/tasks/references.json`, measured by",
+        "`dacrl references --instances`). A diverged run scores -0.05 on CartPole and",
+        "-78 on LunarLander, where one among 64 moves a mean by more than all that",
+        "training gains: read failures and the interquartile mean beside it.",
+        "Hyperparameters that differ from the learner's default are given with their",
+        "value; bold ones are controlled by default. The range of a learner is what a",
+        "`Hyperparameter`, `fixed`, a static configuration or a schedule may use, and",
+        "that of users' tasks; these tasks' own range is what actions mean by default.",
+        "What Stable-Baselines3 calls gradient_steps=-1 is the value of train_freq.",
+        "",
+        *textwrap.wrap(_about_seconds(), 80, break_on_hyphens=False),
+        "",
+        "Tags: smoke – the tuned static configuration scores outside 0.2–0.9, or no",
+        "change of configuration was found to gain 0.05 ([dynamics.md](dynamics.md)).",
+        "",
+        "| id | inner environment | learner | budget | decisions | random | reference "
+        "| floor | instances | seconds a run | own settings | tags |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- "
+        "| --- |",
+    ]
+    seconds = measured.seconds()
+    for task in TASKS.values():
+        own = {**task.defaults, **task.configuration}
+        sets = len(task.train_instances), len(task.test_instances)
+        counts = f"{sets[0]} + {sets[1]}" if max(sets) > 1 else "1"
+        spent = f"{seconds[task.id]['seconds']:g}" if task.id in seconds else "–"
+        lines.append(
+            f"| {task.id} | {task.inner_env or 'none'} | {task.learner} "
+            f"| {task.budget:,} | {task.decisions} | {task.random_return:g} "
+            f"| {task.reference_return:g} | {task.floor_return:g} | {counts} | {spent} "
+            f"| {', '.join(f'{k} {v}' for k, v in own.items()) or '–'} "
+            f"| {', '.join(task.tags) or '–'} |"
+        )
+    for name, entry in LEARNERS.items():
+        learner = load(entry)
+        lines += [
+            "",
+            f"## {name}",
+            "",
+            "| hyperparameter | range | range in these tasks | scale | default |",
+            "| --- | --- | --- | --- | ---: |",
+        ]
+        for h in learner.hyperparameters:
+            shown = f"**{h.name}**" if h.name in learner.controlled else h.name
+            scale = h.scale.replace("log_complement", "log in 1 − value")
+            whole = ", integer" if h.integer else ""
+            own_ranges = {
+                tuple(task.ranges.get(h.name, (h.low, h.high)))
+                for task in TASKS.values()
+                if task.learner == name
+            }
+            ranges = "; ".join(f"{a:g} – {b:g}" for a, b in sorted(own_ranges))
+            lines.append(
+                f"| {shown} | {h.low:g} – {h.high:g} | {ranges} | {scale}{whole} "
+                f"| {h.default:g} |"
+            )
+    return "\n".join(lines)
+
+
+def _about_seconds() -> str:
+    """What the seconds of a run are, and how they were measured."""
+    entries = {k: v for k, v in measured.seconds().items() if k in TASKS}
+    text = (
+        "Seconds a run: processor time, on one core, of a run of the default "
+        "configuration, evaluation and report included; that of a population, divided "
+        "by its size. "
+        "Measured by `dacrl references --seconds`"
+    )
+    ways: dict[tuple[str, int], list[str]] = {}
+    for task, entry in entries.items():
+        ways.setdefault((entry["processor"], entry["population"]), []).append(task)
+    parts = [
+        f"on {processor} with {population} runs"
+        + (f" ({', '.join(tasks)})" if len(ways) > 1 else "")
+        for (processor, population), tasks in ways.items()
+    ]
+    return f"{text} {'; '.join(parts) or '(not yet)'}. –: not measured."
+
+
+for _task in _TABLE:
+    _enter(_task)

@@ -1,0 +1,429 @@
+"""What a task is made of: hyperparameters, instances, budgets, score references."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import multiprocessing
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, get_args
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+from numpy.typing import ArrayLike, NDArray
+
+from dacrl_env.core.checks import real
+from dacrl_env.core.provenance import described, entry_source
+
+REPORT_POINTS = 20  # evaluations of a run by the report stream, the end included
+REPORT_EPISODES = 20  # at each point on the way
+FINAL_REPORT_EPISODES = 100  # at the end
+
+Scale = Literal["linear", "log", "log_complement"]
+# where a "log_complement" axis that includes 1 ends: nearer to 1 is 1
+LEAST_COMPLEMENT = 1e-5
+
+
+@dataclass(frozen=True)
+class Hyperparameter:
+    """A value that an action may change at every outer step.
+
+    Args:
+        name: as in configurations and ``hp/<name>`` columns.
+        low: smallest value.
+        high: largest value.
+        default: used where nothing is chosen; between low and high.
+        scale: how ranges are divided: ``"linear"``, ``"log"``, or
+            ``"log_complement"``, which is logarithmic in one minus the value. Such a
+            range may end at 1: its axis then ends where one minus the value is 1e-5,
+            and what lies beyond is exactly 1.
+        integer: applied values are rounded.
+
+    Raises:
+        ValueError: an inverted range, a default outside of it, or a range that the
+            scale cannot divide.
+    """
+
+    name: str
+    low: float
+    high: float
+    default: float
+    scale: Scale = "linear"
+    integer: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise ValueError(f"a hyperparameter needs a name, got {self.name!r}")
+        for end in ("low", "high", "default"):
+            what = f"{end} of {self.name}"
+            object.__setattr__(self, end, real(what, getattr(self, end)))
+        if self.scale not in get_args(Scale):
+            raise ValueError(
+                f"unknown scale {self.scale!r} of {self.name}; valid: "
+                f"{', '.join(get_args(Scale))}"
+            )
+        if not isinstance(self.integer, bool | np.bool_):
+            raise ValueError(
+                f"integer of {self.name} must be True or False, got {self.integer!r}"
+            )
+        object.__setattr__(self, "integer", bool(self.integer))
+        if not self.low < self.high:
+            raise ValueError(
+                f"range of {self.name} is inverted or empty: "
+                f"low {self.low} must be below high {self.high}"
+            )
+        if not self.low <= self.default <= self.high:
+            raise ValueError(
+                f"default {self.default} of {self.name} lies outside its range "
+                f"[{self.low}, {self.high}]"
+            )
+        if self.scale == "log" and self.low <= 0:
+            raise ValueError(f"log range of {self.name} must start above 0")
+        if self.scale == "log_complement":
+            if self.high > 1:
+                raise ValueError(
+                    f"log_complement range of {self.name} must end at 1 or below, "
+                    f"got {self.high}"
+                )
+            if self.high == 1 and self.low >= 1 - LEAST_COMPLEMENT:
+                raise ValueError(
+                    f"log_complement range of {self.name} up to 1 must start below "
+                    f"{1 - LEAST_COMPLEMENT}, got {self.low}"
+                )
+
+    def to_unit(self, values: ArrayLike) -> NDArray[np.float64]:
+        """Values on the axis where equal distances are equal factors (or sums)."""
+        x = np.asarray(values, np.float64)
+        if self.scale == "log":
+            return np.log(x)
+        if self.scale == "log_complement":
+            if self.high == 1:
+                x = np.minimum(x, 1 - LEAST_COMPLEMENT)
+            return -np.log1p(-x)
+        return x
+
+    def from_unit(self, positions: ArrayLike) -> NDArray[np.float64]:
+        """Inverse of :meth:`to_unit`, clipped to the range."""
+        x = np.asarray(positions, np.float64)
+        if self.scale == "log":
+            x = np.exp(x)
+        elif self.scale == "log_complement":
+            complement = np.exp(-x)
+            x = -np.expm1(-x)
+            if (
+                self.high == 1
+            ):  # rounding may leave the end of the axis just out of reach
+                x = np.where(complement < LEAST_COMPLEMENT * (1 + 1e-9), 1.0, x)
+        return np.clip(x, self.low, self.high)
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A variation of a task: other physical constants, the same shapes.
+
+    Args:
+        name: as in ``reset(options={"instance": name})``.
+        physics: constants that differ from the inner environment's own.
+        random_return: as of a :class:`Task`, on this instance; None: the task's.
+        reference_return: the same; all three are given, or none.
+        floor_return: the same.
+
+    Raises:
+        ValueError: one or two of the three returns, or in the wrong order.
+    """
+
+    name: str
+    physics: Mapping[str, float] = field(default_factory=dict)
+    random_return: float | None = None
+    reference_return: float | None = None
+    floor_return: float | None = None
+
+    def __post_init__(self) -> None:
+        floor, random = self.floor_return, self.random_return
+        if floor is random is self.reference_return is None:
+            return
+        if floor is None or random is None or self.reference_return is None:
+            raise ValueError(
+                f"instance {self.name!r} needs all of random_return, reference_return "
+                "and floor_return, or none of them; got "
+                f"{random}, {self.reference_return} and {floor}"
+            )
+        _check_order(f"instance {self.name!r}", floor, random, self.reference_return)
+
+
+DEFAULT_INSTANCE = Instance("default")
+
+
+@dataclass(frozen=True)
+class References:
+    """What returns are normalised by: a row for each instance, or for each member.
+
+    Args:
+        random: ``(n,)`` returns of score 0.
+        reference: ``(n,)`` returns of score 1.
+        floor: ``(n,)`` what diverged runs return.
+    """
+
+    random: NDArray[np.float64]
+    reference: NDArray[np.float64]
+    floor: NDArray[np.float64]
+
+    def rows(self, index: NDArray[np.integer]) -> References:
+        """Chosen rows: those of members, from those of instances."""
+        return References(self.random[index], self.reference[index], self.floor[index])
+
+    def score(self, returns: ArrayLike) -> NDArray[np.float64]:
+        """Scores ``(n,)`` of returns: 0 = random policy, 1 = reference."""
+        span = self.reference - self.random
+        return (np.asarray(returns, np.float64) - self.random) / span
+
+    def returns(self, scores: ArrayLike) -> NDArray[np.float64]:
+        """Inverse of :meth:`score`."""
+        span = self.reference - self.random
+        return np.asarray(scores, np.float64) * span + self.random
+
+    @property
+    def floor_score(self) -> NDArray[np.float64]:
+        """Scores ``(n,)`` of diverged runs."""
+        return self.score(self.floor)
+
+
+@dataclass(frozen=True)
+class Task:
+    """An inner environment, a learner, a budget and a scale for scores.
+
+    Args:
+        id: Gymnasium id of the outer environment.
+        inner_env: Gymnasium id of the inner environment.
+        learner: name of the inner algorithm.
+        budget: inner environment steps of one run.
+        random_return: mean return of uniformly random actions (score 0).
+        reference_return: return of score 1.
+        floor_return: below every attainable return; what a diverged run scores.
+        decisions: outer steps of one run by default.
+        controlled: hyperparameters an action sets by default; None: the learner's.
+        defaults: hyperparameter defaults that differ from the learner's.
+        ranges: name to lowest and highest value, where they differ from the learner's:
+            what actions mean by default, and what is searched. Values that are fixed,
+            static configurations, schedules and `Hyperparameter` objects may use all
+            of the learner's range.
+        configuration: learner configuration that differs from the learner's.
+        scale_images: divide images by 255 before the networks see them, as
+            Stable-Baselines3 does: observations of three axes and dtype uint8 whose
+            space goes from 0 to 255. False: they are fed as they are, for grids of
+            codes, which are no pictures.
+        inner_env_kwargs: passed to ``gymnasium.make`` or ``envpool.make`` of the inner
+            environment.
+        backend: ``"batched"`` dynamics, the ``"gymnasium"`` original, ``"envpool"``
+            (see :mod:`dacrl_env.inner_envs.envpool_adapter`), or ``"auto"``: batched
+            where this package has it, else the original.
+        stateful: the inner environment may keep state from one episode to the next, or
+            not follow from its seeds. By default that is refused, see
+            :mod:`dacrl_env.inner_envs.first_use`: runs would not repeat, and depend on
+            other members and on evaluations. True: for those who know.
+        train_instances: instances of the "train" set.
+        test_instances: instances of the "test" set.
+        always_varied: without a choice, runs of the tuning split take instances of the
+            "train" set and runs of the test split of the "test" set; otherwise all
+            take the inner environment as it is.
+        description: one line for lists.
+        tags: words for lists; "smoke": its tuned static configuration scores outside
+            0.2–0.9, or no change was found to gain 0.05, see docs/dynamics.md.
+    """
+
+    id: str
+    inner_env: str
+    learner: str
+    budget: int
+    random_return: float
+    reference_return: float
+    floor_return: float
+    decisions: int = 20
+    controlled: tuple[str, ...] | None = None
+    defaults: Mapping[str, float] = field(default_factory=dict)
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    configuration: Mapping[str, Any] = field(default_factory=dict)
+    scale_images: bool = True
+    inner_env_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    backend: Literal["auto", "batched", "gymnasium", "envpool"] = "auto"
+    stateful: bool = False
+    train_instances: tuple[Instance, ...] = (DEFAULT_INSTANCE,)
+    test_instances: tuple[Instance, ...] = (DEFAULT_INSTANCE,)
+    always_varied: bool = False
+    description: str = ""
+    tags: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.inner_env, str | None):
+            raise ValueError(
+                f"inner_env of {self.id} must be a Gymnasium id, got "
+                f"{self.inner_env!r}; register_task(id=..., inner_env=...) takes "
+                "classes and functions, too"
+            )
+        _check_order(
+            self.id, self.floor_return, self.random_return, self.reference_return
+        )
+        ranges = {
+            name: bounds(f"range of {name} in {self.id}", pair)
+            for name, pair in self.ranges.items()
+        }
+        object.__setattr__(self, "ranges", ranges)
+        if self.budget < 1 or self.decisions < 1:
+            raise ValueError(f"budget and decisions of {self.id} must be at least 1")
+        if self.budget % self.decisions:
+            raise ValueError(
+                f"budget {self.budget} of {self.id} does not divide into "
+                f"{self.decisions} decisions"
+            )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """With what Gymnasium knows of the inner environment.
+
+        Another process, in which nobody has registered it, can then make it, too: also
+        where it is a class of a notebook or a function without a name.
+        """
+        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        return _unpickled, (own, _packed(gym.registry.get(self.inner_env)))
+
+    def __copy__(self) -> Task:
+        return replace(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Task:
+        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Task(**copy.deepcopy(own, memo))
+
+    def definition(self) -> dict[str, Any]:
+        """All that results depend on, for the keys of a store.
+
+        Raises:
+            NoSource: of a user's inner environment it cannot be told.
+        """
+        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        del own["description"], own["tags"]
+        every: dict[str, Any] = described(own)
+        made = _made(self)
+        return every if made is None else every | {"inner_env_made": made}
+
+    def references(self, instances: Sequence[Instance]) -> References:
+        """What returns on each instance are normalised by."""
+        own = (self.random_return, self.reference_return, self.floor_return)
+        rows = [
+            own
+            if i.random_return is None
+            else (i.random_return, i.reference_return, i.floor_return)
+            for i in instances
+        ]
+        random, reference, floor = np.array(rows, np.float64).reshape(-1, 3).T
+        return References(random, reference, floor)
+
+    def score(self, returns: ArrayLike) -> NDArray[np.float64]:
+        """Returns on the task's scale: 0 = random policy, 1 = reference.
+
+        Instances may have a scale of their own, see :meth:`references`.
+        """
+        span = self.reference_return - self.random_return
+        return (np.asarray(returns, np.float64) - self.random_return) / span
+
+    @property
+    def floor_score(self) -> float:
+        """Score of a diverged run, where the instance has no other."""
+        return float(self.score(self.floor_return))
+
+
+def _made(task: Task) -> Any:
+    """What an inner environment is made of; None: this package's version says it."""
+    from dacrl_env.tasks.backends import backend_of
+
+    backend = backend_of(task)
+    if backend == "envpool":
+        return entry_source("envpool:make")
+    if backend != "gymnasium" or not isinstance(task.inner_env, str):
+        return None
+    module, _, name = task.inner_env.rpartition(":")
+    if module:
+        importlib.import_module(module)  # as gymnasium.make does
+    spec = gym.registry.get(name)
+    if spec is None:
+        return None  # making it says what is wrong
+    about = {f.name: getattr(spec, f.name) for f in fields(spec)}
+    # the first three repeat the id, vectors of it are made here
+    for name in ("namespace", "name", "version", "vector_entry_point"):
+        about.pop(name, None)
+    return described(about) | {
+        "source": entry_source(spec.entry_point),
+        "wrappers": [
+            {**described(vars(w)), "source": entry_source(w.entry_point)}
+            for w in spec.additional_wrappers
+        ],
+    }
+
+
+def _packed(spec: EnvSpec | None) -> bytes | None:
+    """What Gymnasium knows of an environment, for another process.
+
+    Raises:
+        ValueError: it cannot be sent there.
+    """
+    import cloudpickle
+
+    if spec is None:
+        return None
+    try:
+        return bytes(cloudpickle.dumps(spec))
+    except Exception as error:  # of whatever the entry point holds
+        raise ValueError(
+            f"the inner environment {spec.id} cannot be sent to another process "
+            f"({type(error).__name__}: {error}); register it by a name, "
+            "entry_point='module:Class', or stay in one process"
+        ) from error
+
+
+def _unpickled(own: dict[str, Any], packed: bytes | None) -> Task:
+    if packed is not None:
+        spec = pickle.loads(packed)
+        # a worker's own registrations may be older than those of who sent the task
+        if is_worker() or spec.id not in gym.registry:
+            gym.registry[spec.id] = spec
+    return Task(**own)
+
+
+def is_worker() -> bool:
+    """Whether this process was started by another one of Python's."""
+    return multiprocessing.parent_process() is not None
+
+
+def _check_order(what: str, floor: float, random: float, reference: float) -> None:
+    finite = np.isfinite([floor, random, reference]).all()
+    if not (finite and floor < random < reference):
+        raise ValueError(
+            f"returns of {what} must be finite, and ordered floor < random < "
+            f"reference, got {floor}, {random}, {reference}"
+        )
+
+
+def bounds(what: str, given: Any) -> tuple[float, float]:
+    """Lowest and highest value of a range: any pair of numbers, also of an array.
+
+    Args:
+        what: is given, for the message.
+        given: the pair.
+
+    Raises:
+        ValueError: something else, or a pair in the wrong order.
+    """
+    pair = given.tolist() if isinstance(given, np.ndarray) else given
+    numbers = isinstance(pair, Sequence) and all(
+        isinstance(x, int | float | np.number) and not isinstance(x, bool) for x in pair
+    )
+    if not numbers or len(pair) != 2:
+        raise ValueError(
+            f"{what} must be the lowest and the highest value, (low, high), got "
+            f"{given!r}"
+        )
+    low, high = map(float, pair)
+    if not low < high or not np.isfinite(pair).all():
+        raise ValueError(f"{what} is inverted, empty or not finite: {low}, {high}")
+    return low, high

@@ -1,0 +1,354 @@
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from dacrl_env.comparison import report, stats
+
+POINTS, BUDGET, FLOOR = 20, 10_000, -0.5
+
+
+def make_run(policy, run, seed, scores, diverged_at=None):
+    """Two decision boundaries per report point; step 0 is before training."""
+    step = np.arange(2 * POINTS + 1)
+    scores = np.concatenate([[0.0], scores])
+    frame = pd.DataFrame(
+        {
+            "task": "dacrl/DQN-CartPole-v0",
+            "policy": policy,
+            "run": run,
+            "seed": seed,
+            "split": "test",
+            "instance": "default",
+            "step": step,
+            "env_steps": step * BUDGET // (2 * POINTS),
+            "eval_steps": step * 10,
+            "gradient_steps": step * 5,
+            "report_score": np.where(step % 2 == 0, scores[step // 2], np.nan),
+            "diverged": False,
+            "flops": step * 1e6,
+            "wall_seconds": step * 0.1,
+            "tuning_env_steps": 30_000 if policy == "tuned" else 0,
+            "tuning_eval_steps": 4_000 if policy == "tuned" else 0,
+            "tuning_gradient_steps": 900 if policy == "tuned" else 0,
+            "tuning_flops": 2e9 if policy == "tuned" else 0.0,
+            "online_score": 0.9 + 0.05 * run if policy == "tuned" else np.nan,
+            "hp/learning_rate": np.where(step == 0, np.nan, 10.0 ** -(1 + step / 10)),
+            "hp/batch_size": np.where(step == 0, np.nan, 64.0),
+        }
+    )
+    if diverged_at is not None:
+        frame = frame[step <= diverged_at].copy()
+        frame.loc[diverged_at, ["diverged", "report_score"]] = [True, FLOOR]
+    return frame
+
+
+@pytest.fixture
+def frame():
+    rng = np.random.default_rng(0)
+    ramp = np.linspace(0.05, 1.0, POINTS)
+    runs = [make_run("default", 0, s, 0.5 * ramp) for s in range(6)]
+    runs += [
+        make_run("tuned", r, s, ramp + 0.02 * rng.normal(size=POINTS))
+        for r in range(3)
+        for s in range(6)
+    ]
+    runs += [make_run("wild", 0, s, ramp, 7 if s < 3 else None) for s in range(6)]
+    return pd.concat(runs, ignore_index=True)
+
+
+def test_summary_of_a_diverged_run_by_hand():
+    # Report points at steps 2, 4 and 6 give 0.2, 0.6, 0.4; it diverges at step 7, so
+    # that 17 points count as the floor.
+    scores = np.array([0.2, 0.6, 0.4] + [9.0] * 17)
+    row = report.summarize(make_run("wild", 0, 3, scores, diverged_at=7)).iloc[0]
+    assert row["auc"] == pytest.approx((1.2 + 17 * -0.5) / 20)
+    assert row["final"] == FLOOR
+    assert row["best"] == 0.6
+    assert row["failure"]
+    assert row["diverged"]
+    assert row["env_steps"] == 7 * 250
+    assert row["gradient_steps"] == 35
+
+
+def test_a_run_that_diverges_at_once_is_the_floor_throughout():
+    row = report.summarize(make_run("wild", 0, 0, np.ones(20), diverged_at=1)).iloc[0]
+    assert (row["final"], row["best"], row["auc"]) == (FLOOR, FLOOR, FLOOR)
+
+
+def test_summary_of_a_complete_run_by_hand():
+    scores = np.array([0.9] + [0.3] * 18 + [0.05])
+    row = report.summarize(make_run("a", 2, 7, scores)).iloc[0]
+    assert (row["policy"], row["run"], row["seed"]) == ("a", 2, 7)
+    assert row["final"] == 0.05
+    assert row["best"] == 0.9
+    assert row["auc"] == pytest.approx((0.9 + 18 * 0.3 + 0.05) / 20)
+    assert row["failure"]
+    assert not row["diverged"]
+    assert row["wall_seconds"] == pytest.approx(4.0)
+
+
+def test_summary_does_not_depend_on_step_0_or_on_the_order_of_rows(frame):
+    summary = report.summarize(frame)
+    assert list(summary["policy"].unique()) == ["default", "tuned", "wild"]
+    assert len(summary) == 30
+    bare = frame.copy()
+    bare.loc[bare["step"] == 0, "report_score"] = 99.0
+    pd.testing.assert_frame_equal(report.summarize(bare), summary)
+    bare.loc[bare["step"] == 0, "report_score"] = np.nan
+    pd.testing.assert_frame_equal(report.summarize(bare), summary)
+    keys = ["policy", "run", "seed"]
+    shuffled = report.summarize(frame.sample(frac=1, random_state=0))
+    pd.testing.assert_frame_equal(
+        shuffled.sort_values(keys, ignore_index=True),
+        summary.sort_values(keys, ignore_index=True),
+    )
+
+
+def test_frames_that_cannot_be_summarised_say_why(frame):
+    one = make_run("a", 0, 0, np.ones(20))
+    cases = [
+        (one.drop(columns=["seed", "diverged"]), r"lacks the columns \['seed'"),
+        (one.iloc[:0], "no rows"),
+        (pd.concat([one, one.assign(task="b")]), "different tasks"),
+        (pd.concat([one, one]), "repeat"),
+        (one.assign(seed=np.nan), "missing values"),
+        (one.iloc[:-2], "19 of 20 report points"),
+        (one.iloc[:-1], "last report score nan"),
+    ]
+    for bad, words in cases:
+        with pytest.raises(ValueError, match=words):
+            report.summarize(bad)
+    with pytest.raises(ValueError, match="20 of 10"):
+        report.summarize(one, report_points=10)
+
+
+def test_table(frame):
+    summary = report.summarize(frame)
+    table = report.table(summary).set_index("policy")
+    assert list(table.index) == ["default", "tuned", "wild"]
+    assert table["runs"].tolist() == [6, 18, 6]
+    assert table["fits"].tolist() == [1, 3, 1]
+    assert table["failure"].tolist() == [0, 0, 0.5]
+    assert table.loc["default", "auc_mean"] == pytest.approx(0.5 * 10.5 / 20)
+    assert table.loc["wild", "final_mean"] == pytest.approx(0.25)
+    assert table.loc["wild", "env_steps"] == (3 * 1750 + 3 * BUDGET) / 6
+    assert table["tuning_env_steps"].tolist() == [0, 30_000, 0]
+    total = 34_000 + BUDGET + 20 * 20
+    assert table.loc["tuned", "total_steps"] == total
+    assert table.loc["tuned", "online"] == pytest.approx(0.95)
+    assert table["online"].isna().tolist() == [True, False, True]
+    for column in ("final_mean", "final_iqm", "auc_mean", "auc_iqm", "best_mean"):
+        assert (table[f"{column}_low"] <= table[column] + 1e-12).all()
+        assert (table[column] <= table[f"{column}_high"] + 1e-12).all()
+    with pytest.raises(ValueError, match="no runs"):
+        report.table(summary.iloc[:0])
+
+
+def test_paired_by_run_and_seed_or_by_seed_alone(frame):
+    summary = report.summarize(frame)
+    by_seed = report.paired(summary, "default").set_index(["policy", "metric"])
+    assert by_seed.loc[("tuned", "auc"), "pairs"] == 18
+    assert by_seed.loc[("wild", "final"), "pairs"] == 6
+    final = summary.groupby("policy")["final"].mean()
+    difference = by_seed.loc[("tuned", "final")]
+    assert difference["difference"] == pytest.approx(final["tuned"] - final["default"])
+    assert difference["difference_low"] > 0.4
+    assert difference["probability"] == 1
+
+    mirrored = report.paired(summary, "tuned").set_index(["policy", "metric"])
+    assert mirrored.loc[("default", "final"), "pairs"] == 18
+    assert mirrored.loc[("default", "final"), "difference"] == pytest.approx(
+        -difference["difference"]
+    )
+    again = summary[summary["policy"] == "tuned"].assign(policy="again")
+    again = again[again["run"] < 2]
+    both = report.paired(pd.concat([summary, again]), "tuned")
+    assert both.set_index(["policy", "metric"]).loc[("again", "auc"), "pairs"] == 12
+    # Fits without a partner count in neither the difference nor the probability.
+    again.loc[:, "final"] = summary["final"].where(summary["run"] < 2, -1) + 0.1
+    both = report.paired(pd.concat([summary, again]), "again")
+    row = both.set_index(["policy", "metric"]).loc[("tuned", "final")]
+    assert row["difference"] == pytest.approx(-0.1)
+    kept = summary[(summary["policy"] == "tuned") & (summary["run"] < 2)]
+    chance = stats.probability_of_improvement(kept["final"], again["final"])
+    assert row["probability"] == chance.value
+
+
+def test_intervals_resample_test_seeds_once_for_all_fits():
+    # The difference is that of the seed, the same in all fits, and the default has 0.
+    level = np.random.default_rng(0).uniform(size=12)
+    lines = [("default", 0, seed, 0.0) for seed in range(12)]
+    lines += [
+        ("tuned", run, seed, level[seed]) for run in range(5) for seed in range(12)
+    ]
+    summary = pd.DataFrame(lines, columns=["policy", "run", "seed", "final"])
+    summary[["auc", "best"]] = summary[["final", "final"]].to_numpy()
+    low, high = stats.bootstrap_interval(level)
+    for reference, sign in (("default", 1), ("tuned", -1)):
+        row = report.paired(summary, reference).iloc[0]
+        ends = sorted(sign * row[[f"difference_{end}" for end in ("low", "high")]])
+        np.testing.assert_allclose(ends, [low, high], atol=0.03)
+    costs = [*report.COSTS, *report.TUNING, "failure", "diverged", "online_score"]
+    summary[costs] = 0.0
+    tuned = report.table(summary).set_index("policy").loc["tuned"]
+    ends = tuned[["final_mean_low", "final_mean_high"]].astype(float)
+    np.testing.assert_allclose(ends, [low, high], atol=0.03)
+
+
+def test_paired_refuses_what_it_cannot_pair(frame):
+    summary = report.summarize(frame)
+    with pytest.raises(ValueError, match=r"'nobody'.*default.*tuned.*wild"):
+        report.paired(summary, "nobody")
+    apart = summary.assign(seed=summary["seed"] + 100 * (summary["policy"] == "wild"))
+    with pytest.raises(ValueError, match=r"'wild' and 'default' have no runs"):
+        report.paired(apart, "default")
+    alone = report.paired(summary[summary["policy"] == "wild"], "wild")
+    assert alone.empty
+    assert "difference_low" in alone
+
+
+def test_learning_curve_of_diverged_runs_goes_on_at_the_floor(frame):
+    rows = frame[frame["policy"] == "wild"]
+    reports = np.arange(0, BUDGET + 1, 500)
+    x, mean, low, high = report._learning_curve(rows, reports)
+    np.testing.assert_array_equal(x, reports)
+    assert mean[3] == pytest.approx(np.linspace(0.05, 1.0, POINTS)[2])
+    assert mean[4] == pytest.approx((FLOOR + np.linspace(0.05, 1.0, POINTS)[3]) / 2)
+    assert mean[-1] == pytest.approx(0.25)
+    assert (low <= mean).all()
+    assert (mean <= high).all()
+    # Also where no run is left, and where others were reported at other steps.
+    gone = rows[rows["seed"] < 3]
+    x, mean, *_ = report._learning_curve(gone, np.union1d(reports, [750]))
+    assert x[2] == 750
+    np.testing.assert_allclose(mean[[2, 3]], 0.1)
+    np.testing.assert_allclose(mean[5:], FLOOR)
+
+
+def test_applied_values_hold_before_their_row_and_end_with_the_run():
+    first = make_run("a", 0, 0, np.ones(20), diverged_at=3).assign(hp=[np.nan, 1, 1, 1])
+    second = make_run("a", 0, 1, np.ones(20))
+    second["hp"] = np.where(second["step"] == 0, np.nan, 3.0)
+    coarse = second[(second["step"] % 2 == 0)]  # decides half as often
+    x, median, low, _ = report._applied(pd.concat([first, coarse]), "hp")
+    np.testing.assert_array_equal(x[:5], [0, 250, 500, 750, 1000])
+    np.testing.assert_array_equal(median[:5], [2, 2, 2, 2, 3])
+    assert low[1] == pytest.approx(1.2)
+    np.testing.assert_array_equal(median[5:], 3)
+
+
+def check_png(path):
+    data = path.read_bytes()
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    width, height = (int.from_bytes(data[i : i + 4], "big") for i in (16, 20))
+    assert 800 <= width <= 1200
+    assert 400 <= height <= 2400
+    assert 5_000 < len(data) < 200_000
+
+
+def test_curves(frame, tmp_path):
+    path = report.curves(frame, tmp_path / "curves.png")
+    check_png(path)
+    first = path.read_bytes()
+    report.curves(frame, path)
+    assert path.read_bytes() == first  # nothing depends on the time or on chance
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_a_gallery_has_a_curve_per_task(frame, tmp_path, count):
+    one = frame[frame["policy"] == "default"]
+    frames = {f"dacrl/Task-{k}": one.assign(task=f"Task-{k}") for k in range(count)}
+    path = report.gallery(frames, tmp_path / "gallery.png")
+    with Image.open(path) as image:
+        width, height = image.size
+    assert width > 400
+    assert height > 200
+    assert path.stat().st_size < 200_000
+    with pytest.raises(ValueError, match="no frames"):
+        report.gallery({}, tmp_path / "nothing.png")
+
+
+def test_curves_of_awkward_frames(frame, tmp_path):
+    awkward = {
+        "one run": frame[(frame["policy"] == "default") & (frame["seed"] == 0)],
+        "all diverged": make_run("wild", 0, 0, np.ones(20), diverged_at=1),
+        "no hyperparameters": frame.drop(columns=["hp/learning_rate", "hp/batch_size"]),
+        "one policy controls it": frame.assign(
+            **{"hp/epsilon": np.where(frame["policy"] == "tuned", 0.0, np.nan)}
+        ),
+        "many": pd.concat(
+            [frame.assign(policy=frame["policy"] + str(i)) for i in range(4)]
+        ),
+    }
+    for name, bad in awkward.items():
+        check_png(report.curves(bad, tmp_path / f"{name}.png"))
+
+
+def test_anytime_holds_an_incumbent_until_the_next(tmp_path):
+    course = pd.DataFrame(
+        [
+            ("search", run, seed, steps, final)
+            for run, points in ((0, {100: 0.2, 300: 0.6}), (1, {200: 0.4}))
+            for steps, final in points.items()
+            for seed in range(3)
+        ],
+        columns=["policy", "run", "seed", "steps", "final"],
+    )
+    once = course[course["run"] == 1].assign(policy="once")
+    check_png(report.anytime(pd.concat([course, once]), tmp_path / "anytime.png"))
+    with pytest.raises(ValueError, match="no rows"):
+        report.anytime(course.iloc[:0], tmp_path / "none.png")
+
+
+def test_no_pyplot_is_loaded_by_the_module():
+    code = (
+        "import sys, dacrl_env.comparison.report; "
+        "sys.exit('matplotlib.pyplot' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_render_is_aligned(frame):
+    summary = report.summarize(frame)
+    scores, costs = report.render(report.table(summary)).split("\n\n")
+    for text in (scores, costs, report.render(report.paired(summary, "default"))):
+        lines = text.rstrip("\n").split("\n")
+        assert len({len(line) for line in lines}) == 1
+        assert set(lines[1]) == {"-", " "}
+    assert "50.0%" in scores
+    assert "0.250 [-0.250, 0.750]" in scores
+    assert "5,875" in costs
+    assert "30,000 + 10,000" in costs
+    assert "0.950" in scores
+
+
+def test_write_report(frame, tmp_path):
+    frame["policy"] = frame["policy"].replace("wild", "wi|d")
+    path = report.write_report(frame, tmp_path / "new" / "report")
+    assert path.name == "report.md"
+    files = ["curves.png", "paired.csv", "report.md", "summary.csv", "table.csv"]
+    assert sorted(p.name for p in path.parent.iterdir()) == files
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("# Comparison on dacrl/DQN-CartPole-v0\n")
+    assert "## Paired differences from default" in text
+    assert "![" in text
+    assert "| default | 6 | 0.500 [0.500, 0.500] |" in text
+    assert r"| wi\|d | 6 | 0.250 [-0.250, 0.750] |" in text
+    summary = pd.read_csv(path.parent / "summary.csv")
+    pd.testing.assert_frame_equal(summary, report.summarize(frame), check_dtype=False)
+    assert len(pd.read_csv(path.parent / "table.csv")) == 3
+    assert set(pd.read_csv(path.parent / "paired.csv")["reference"]) == {"default"}
+
+
+def test_write_report_of_one_policy_or_an_unknown_reference(frame, tmp_path):
+    with pytest.raises(ValueError, match="unknown reference"):
+        report.write_report(frame, tmp_path / "none", reference="nobody")
+    assert not (tmp_path / "none").exists()
+    alone = frame[frame["policy"] == "default"]
+    path = report.write_report(alone, tmp_path / "one")
+    assert "Paired" not in path.read_text(encoding="utf-8")
+    assert pd.read_csv(tmp_path / "one" / "paired.csv").empty

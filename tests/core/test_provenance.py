@@ -1,0 +1,635 @@
+"""What results are named by: sources of users' code, and values."""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import dataclasses
+import datetime
+import enum
+import functools
+import importlib
+import json
+import linecache
+import os
+import subprocess
+import sys
+import threading
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import dacrl_env
+from dacrl_env import Hyperparameter, Instance
+from dacrl_env.core import provenance
+from dacrl_env.core.provenance import NoSource, described, source
+from dacrl_env.policies import get_method, get_policy
+
+PLAIN = """
+{imports}
+RATE = {rate}
+class P:
+    action_mode = "continuous"
+    def act(self, o, infos): return {value}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder whose modules can be imported, and are forgotten afterwards."""
+    before = set(sys.modules)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+def write(folder: Path, **files: str) -> None:
+    """Files of Python, by their names without the ending."""
+    for name, text in files.items():
+        path = folder / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def fresh(folder: Path, name: str = "pol") -> Any:
+    """A module as another process would see it."""
+    for loaded in list(sys.modules):
+        file = str(getattr(sys.modules[loaded], "__file__", None))
+        if file.startswith(str(folder)):
+            del sys.modules[loaded]
+    importlib.invalidate_caches()
+    return importlib.import_module(name)
+
+
+# -- what a user's class depends on ----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("files", "edited"),
+    [
+        ({"pol": "class P:\n    def act(self): return 1\n"}, "pol"),
+        ({"pol": "import helper\nclass P: pass\n", "helper": "R = 1\n"}, "helper"),
+        (
+            {"pol": "from helper import R\nclass P: pass\n", "helper": "R = 1\n"},
+            "helper",
+        ),
+        (
+            {
+                "pol": "import helper\nclass P: pass\n",
+                "helper": "import deeper\n",
+                "deeper": "R = 1\n",
+            },
+            "deeper",
+        ),
+        (
+            {
+                "pol": "class P:\n    def act(self):\n        import late\n",
+                "late": "R = 1\n",
+            },
+            "late",
+        ),
+        (
+            {
+                "pol": "import importlib\nclass P:\n    def act(self):\n"
+                "        importlib.import_module('late')\n",
+                "late": "R = 1\n",
+            },
+            "late",
+        ),
+        (
+            {
+                "pol": "from pack.sub import P\n",
+                "pack/__init__": "",
+                "pack/sub": "from . import other\nclass P: pass\n",
+                "pack/other": "R = 1\n",
+            },
+            "pack/other",
+        ),
+        (
+            {
+                "pol": "from pack.sub import P\n",
+                "pack/__init__": "R = 1\n",
+                "pack/sub": "class P: pass\n",
+            },
+            "pack/__init__",
+        ),
+        (
+            {
+                "pol": "from pack.a.b import P\n",
+                "pack/__init__": "",
+                "pack/a/__init__": "",
+                "pack/a/b": "from ..c import R\nclass P: pass\n",
+                "pack/c": "R = 1\n",
+            },
+            "pack/c",
+        ),
+        (  # no __init__, and a star
+            {
+                "pol": "from space.sub import *\n",
+                "space/sub": "from space.other import R\nclass P: pass\n",
+                "space/other": "R = 1\n",
+            },
+            "space/other",
+        ),
+        (  # the base lies elsewhere, and is got at dynamically
+            {
+                "pol": "import sys, helper\nclass P(sys.modules['helper'].B): pass\n",
+                "helper": "from base import B\n",
+                "base": "class B: pass\n",
+            },
+            "base",
+        ),
+    ],
+)
+def test_an_edit_of_anything_local_is_another_source(folder, files, edited):
+    write(folder, **files)
+    first = source(fresh(folder).P)
+    assert source(fresh(folder).P) == first
+    write(folder, **{edited: files[edited] + "# edited\n"})
+    assert source(fresh(folder).P) != first
+
+
+def test_what_is_beside_it_does_not_count(folder):
+    write(folder, pol="import json, numpy, dacrl_env\nclass P: pass\n", other="R = 1\n")
+    first = source(fresh(folder).P)
+    write(folder, other="R = 2\n")
+    assert source(fresh(folder).P) == first
+
+
+def test_a_base_class_that_is_not_imported_by_name(folder):
+    write(folder, base="class B:\n    rate = 1\n")
+    made = "class P(base): pass\n"
+    write(folder, pol=made.replace("base", "__import__('ba' + 'se').B"))
+    first = source(fresh(folder).P)
+    write(folder, base="class B:\n    rate = 2\n")
+    assert source(fresh(folder).P) != first
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda pol: setattr(pol, "OPTIONS", argparse.Namespace(rate=2)),
+        lambda pol: pol.TABLE.update(rate=2),
+        lambda pol: setattr(pol.P, "scale", np.arange(3)),
+        lambda pol: setattr(pol, "helper", pol.other),
+    ],
+)
+def test_values_that_code_refers_to_are_part_of_it(folder, change):
+    text = """
+import argparse
+OPTIONS = argparse.Namespace(rate=1)
+TABLE = {"rate": 1}
+def one(): return 1
+def two(): return 2
+helper, other = one, two
+class P:
+    scale = [1]
+    def act(self):
+        return OPTIONS.rate, TABLE, helper()
+"""
+    write(folder, pol=text)
+    first = source(fresh(folder).P)
+    pol = fresh(folder)
+    assert source(pol.P) == first
+    change(pol)
+    assert source(pol.P) != first
+
+
+def test_a_file_that_was_edited_after_its_import_has_no_source(folder):
+    text = PLAIN.format(imports="", rate=1, value="RATE")
+    for edit in (
+        text.replace("return RATE", "return 2 * RATE"),
+        text.replace("RATE = 1", "RATE = 2"),
+        text.replace("continuous", "relative"),
+        text.replace("class P", "class Q"),
+        "this is no Python",
+    ):
+        write(folder, pol=text)
+        pol = fresh(folder)
+        write(folder, pol=edit)
+        with pytest.raises(NoSource, match=r"pol\.py"):
+            source(pol.P)
+    # a comment changes nothing that runs
+    write(folder, pol=text)
+    pol = fresh(folder)
+    write(folder, pol=f"# a comment\n{text}")
+    assert source(pol.P)
+
+
+def test_what_was_read_stands_until_the_module_is_loaded_anew(folder):
+    text = PLAIN.format(imports="import helper", rate=1, value="helper.R")
+    write(folder, pol=text, helper="R = 1\n")
+    pol = fresh(folder)
+    first = source(pol.P)
+    write(folder, helper="R = 2\n")
+    assert source(pol.P) == first  # what runs is what was imported
+    importlib.reload(sys.modules["helper"])
+    second = source(pol.P)
+    assert second != first
+    assert source(fresh(folder).P) == second
+
+
+def test_a_constant_that_was_changed_while_running(folder):
+    write(folder, pol=PLAIN.format(imports="", rate=1, value="RATE"))
+    pol = fresh(folder)
+    pol.RATE = 3
+    with pytest.raises(NoSource, match="RATE = 1, in memory it is 3"):
+        source(pol.P)
+
+
+def test_names_that_are_bound_more_than_once_are_no_constants(folder):
+    text = """
+try:
+    import nothing_of_that_name as lib
+except ImportError:
+    lib = None
+FAST = False
+if lib is None:
+    FAST = True
+count = 0
+def more():
+    global count
+    count += 1
+more()
+class P: pass
+"""
+    write(folder, pol=text)
+    assert source(fresh(folder).P)
+
+
+def test_a_deleted_file(folder):
+    write(folder, pol="class P:\n    def act(self): return 1\n")
+    pol = fresh(folder)
+    (folder / "pol.py").unlink()
+    with pytest.raises(NoSource, match="cannot be read"):
+        source(pol.P)
+
+
+def cell(text: str, number: int, **names: Any) -> dict[str, Any]:
+    """Run text as a notebook does: a name of its own, and lines in the cache."""
+    name = f"<ipython-input-{number}>"
+    lines = text.splitlines(keepends=True)
+    linecache.cache[name] = (len(text), None, lines, name)
+    space = {"__name__": "notebook_without_file", **names}
+    exec(compile(text, name, "exec"), space)
+    return space
+
+
+@pytest.fixture
+def notebook(monkeypatch):
+    module = types.ModuleType("notebook_without_file")
+    monkeypatch.setitem(sys.modules, "notebook_without_file", module)
+    return module
+
+
+CELL = """
+class P:
+    action_mode = "continuous"
+    def act(self): return helper({value}) + RATE
+"""
+
+
+def test_a_cell_of_a_notebook_is_its_text(notebook):
+    def helper(x: float) -> float:
+        return x
+
+    names: dict[str, Any] = {"helper": helper, "RATE": 1.0}
+    first = source(cell(CELL.format(value="1"), 1, **names)["P"])
+    assert source(cell(CELL.format(value="1"), 2, **names)["P"]) == first
+    for number, (text, change) in enumerate(
+        [
+            (CELL.format(value="2"), {}),
+            (CELL.format(value="1"), {"RATE": 2.0}),
+            (CELL.format(value="1"), {"RATE": np.array([1.0])}),
+            (CELL.format(value="1"), {"helper": lambda x: 2 * x}),
+            (CELL.format(value="1").replace("continuous", "relative"), {}),
+        ]
+    ):
+        assert source(cell(text, 3 + number, **{**names, **change})["P"]) != first
+
+
+def test_functions_and_decorated_ones_of_cells(notebook):
+    text = """
+import functools
+def twice(f):
+    @functools.wraps(f)
+    def wrapper(*a): return FACTOR * f(*a)
+    return wrapper
+@twice
+def act(x): return {value}
+make = functools.partial(act, {value})
+cached = functools.lru_cache(act)
+class P:
+    act = staticmethod(act)
+    @property
+    def rate(self): return {value}
+"""
+    for name in ("act", "make", "P"):
+        one, again, other, factor = (
+            source(cell(text.format(value=value), k, FACTOR=f)[name])
+            for k, (value, f) in enumerate([(1, 1), (1, 1), (2, 1), (1, 2)], 20)
+        )
+        assert one == again
+        assert len({one, other, factor}) == 3
+
+
+def test_two_functions_of_one_name_in_one_text(folder, notebook):
+    text = (
+        "fs = [lambda c: c, lambda c: -c]\nfs.append(lambda c: 2 * c)\n"
+        "if fs:\n    def f(): return 1\n    fs.append(f)\n"
+        "    def f(): return 2\n    fs.append(f)\n"
+    )
+    write(folder, pol=text)
+    for functions in (fresh(folder).fs, cell(text, 50)["fs"]):
+        assert len({source(f) for f in functions}) == 5
+        assert len({json.dumps(described(f)) for f in functions}) == 5
+
+
+def test_dataclasses_of_cells(notebook):
+    text = """
+import dataclasses
+@dataclasses.dataclass
+class M:
+    rate: float = {value}
+    names: list = dataclasses.field(default_factory=lambda: [{value}])
+    def fit(self): pass
+"""
+    spaces = [cell(text.format(value=v), k) for k, v in enumerate((1, 1, 2), 30)]
+    one, again, other = (source(space["M"]) for space in spaces)
+    assert one == again != other
+
+
+def test_code_without_text_has_no_source(notebook):
+    executed: dict[str, Any] = {}
+    exec("class P:\n    def act(self): return 1\ndef f(): return 1\n", executed)
+    named = {"__name__": "notebook_without_file"}
+    exec("import dataclasses\n@dataclasses.dataclass\nclass P:\n"
+         "    def act(self): return 1\n", named)  # fmt: skip
+    for thing in (executed["P"], executed["f"], executed["P"](), named["P"]):
+        with pytest.raises(NoSource, match="no file or cell has its text"):
+            source(thing)
+    lost = cell(CELL.format(value=1), 40, helper=executed["f"], RATE=1)
+    with pytest.raises(NoSource):
+        source(lost["P"])
+    locked = cell(CELL.format(value=1), 41, helper=len, RATE=threading.Lock())
+    with pytest.raises(NoSource, match="refers to 'RATE'"):
+        source(locked["P"])
+
+
+@pytest.mark.parametrize("way", ["-c", "stdin", "script", "extensionless"])
+def test_programs(tmp_path, way):
+    code = (
+        "from dacrl_env.core import provenance\n"
+        "class P:\n    def act(self): return 1\n"
+        "try:\n    print(provenance.source(P))\n"
+        "except provenance.NoSource as error:\n    print('none', error)\n"
+    )
+    script = tmp_path / ("program.py" if way == "script" else "program")
+    script.write_text(code)
+    given = {"-c": ["-c", code], "stdin": ["-"]}.get(way, [str(script)])
+    done = subprocess.run(
+        [sys.executable, *given], input=code, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("none") == (way in ("-c", "stdin"))
+
+
+def test_what_is_not_local():
+    assert source(get_policy("default")) == "dacrl_env"
+    assert source(get_method("race")) == "dacrl_env"
+    assert source(json.dumps) == source(dict) == "python"
+    version = importlib.metadata.version("numpy")
+    assert source(np.linalg.norm).startswith(f"numpy {version} ")
+    assert source(np.add) == source(np.linalg.norm)
+
+
+# -- values --------------------------------------------------------------------------
+
+
+class Colour(enum.Enum):
+    RED = 1
+    BLUE = 2
+
+
+@dataclasses.dataclass
+class Record:
+    a: int
+    b: Any = None
+
+    def twice(self) -> int:
+        return 2 * self.a
+
+
+class Slotted:
+    __slots__ = ("a",)
+
+    def __init__(self, a: int) -> None:
+        self.a = a
+
+
+class Mine(dict):
+    pass
+
+
+class Numbers(set):
+    pass
+
+
+def _with(**names: Any) -> Any:
+    """An object with attributes."""
+    made = Record(1)
+    vars(made).update(names)
+    return made
+
+
+EQUAL: list[tuple[Any, Any]] = [
+    (2_000, np.int64(2_000)),
+    (2_000, np.uint8(200) + np.int64(1_800)),
+    (0.5, np.float64(0.5)),
+    (0.5, np.float32(0.5)),
+    (True, np.bool_(True)),
+    ("a", np.str_("a")),
+    ([0, 1, 2], (0, 1, 2)),
+    ([0, 1, 2], range(3)),
+    ({"a": 1, "b": 2}, {"b": np.int32(2), "a": 1}),
+    ({"a": 1}, collections.OrderedDict(a=1)),
+    ({"x", "y", "z"}, frozenset(["z", "y", "x"])),
+    (np.arange(4).reshape(2, 2).T, np.array([[0, 2], [1, 3]])),
+    (Hyperparameter("x", 0, 1, 0.5), Hyperparameter("x", 0, 1, 0.5)),
+    (Instance("far", {"g": np.float64(2.0)}), Instance("far", {"g": 2.0})),
+    (Record(1), Record(1)),
+    (Slotted(1), Slotted(1)),
+    (Mine(a=1), Mine(a=1)),
+    (Numbers("ab"), Numbers("ba")),
+    (functools.partial(len, 1), functools.partial(len, 1)),
+    (torch.arange(3), torch.arange(3)),
+    (np.random.default_rng(3), np.random.default_rng(3)),
+    (float("nan"), np.float64("nan")),
+    (datetime.date(2020, 1, 1), datetime.date(2020, 1, 1)),
+]
+
+DIFFERENT: list[Any] = [
+    *(None, 1, 1.0, True, "1", b"1", [1], {"1": 1}, {1: 1}, {1.0: 1}, {1}, 1 + 0j),
+    *(float("inf"), -float("inf"), "inf", {"!float": "inf"}, 0.0, -0.0),
+    *([], {}, set(), "", [[]], {"!set": []}, {"!dict": []}),
+    *(np.array([1]), np.array([1.0]), np.array([[1]]), np.array([1], np.int8)),
+    *(np.ma.array([1]), np.ma.array([1], mask=[True])),
+    *(torch.tensor([1]), torch.tensor([1.0])),
+    *(Hyperparameter("x", 0, 1, 0.5), Hyperparameter("x", 0, 1, 0.6)),
+    *(Hyperparameter("x", 0.1, 1, 0.5, "log"), Hyperparameter("y", 0, 1, 0.5)),
+    *(Instance("far"), Instance("far", {"g": 1.0}), Instance("near")),
+    *(Record(1), Record(1, 2), _with(c=3), Slotted(1), Slotted(2)),
+    *(Mine(a=1), Mine(a=2), Numbers("a"), Numbers("b")),
+    *(Colour.RED, Colour.BLUE, len, max, int, Record, Slotted),
+    *(lambda c: c.score, lambda c: c.score + 1),
+    *(functools.partial(len, 1), functools.partial(len, 2), functools.partial(max, 1)),
+    *(Record(1).twice, Record(2).twice, "a".upper, "b".upper),
+    *(np.random.default_rng(3), np.random.default_rng(4)),
+    *(datetime.date(2020, 1, 1), datetime.date(2020, 1, 2)),
+    *(Path("some/where"), Path("some/where/else")),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), EQUAL, ids=map(str, range(len(EQUAL))))
+def test_equal_values_are_described_alike(one, other):
+    assert described(one) == described(other)
+    json.dumps(described(one), allow_nan=False)
+
+
+def test_different_values_are_not():
+    texts = [json.dumps(described(value), sort_keys=True) for value in DIFFERENT]
+    twice = [
+        DIFFERENT[texts.index(t)]
+        for t, n in collections.Counter(texts).items()
+        if n > 1
+    ]
+    assert not twice
+
+
+def test_a_local_entry_point_is_what_it_names(folder):
+    write(folder, **{"net": "import layers\nclass N: pass\n", "layers": "SIZE = 8\n"})
+    fresh(folder, "net")
+    first = described({"features_extractor_class": "net:N"})
+    write(folder, layers="SIZE = 16\n")
+    fresh(folder, "net")
+    assert described({"features_extractor_class": "net:N"}) != first
+    for text in ("a:b", "numpy:mean", "dacrl_env:Task", "cuda:0", "json:dumps"):
+        assert described(text) == text
+
+
+def test_a_class_that_names_itself(folder):
+    text = "NAME = 'pol:P'\nclass P:\n    def act(self): return NAME\n"
+    write(folder, pol=text)
+    first = source(fresh(folder).P)
+    assert described("pol:P") == {"!entry": "pol:P", "source": first}
+
+
+def test_a_value_within_itself():
+    one: list[Any] = [1]
+    one.append(one)
+    other = _with()
+    other.b = {"of": other}
+    assert described(one) != described([1, [1]])
+    json.dumps(described(other))
+
+
+def test_functions_by_what_encloses_them():
+    def make(weight: float) -> Any:
+        def reward(context: Any) -> Any:
+            return weight * context.score
+
+        return reward
+
+    assert described(make(1.0)) == described(make(1.0)) != described(make(2.0))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        threading.Lock(),
+        (x for x in [1]),
+        {"deep": [open(os.devnull)]},  # noqa: SIM115
+        _with(c=threading.current_thread()),
+    ],
+    ids=["lock", "generator", "file", "thread"],
+)
+def test_what_cannot_be_described_says_so(value):
+    with pytest.raises(NoSource, match="cannot be described"):
+        described(value)
+
+
+def test_what_was_used_on_an_environment_says_so():
+    policy = get_policy("linear-epsilon")
+    fresh = described(policy)
+    assert fresh == described(get_policy("linear-epsilon"))
+    assert fresh != described(get_policy("linear-epsilon,fraction=0.5"))
+    policy.reset(dacrl_env.PopulationEnv("dacrl/DQN-CartPole-v0", 1), 0)
+    with pytest.raises(NoSource, match="as after a run"):
+        described(policy)
+
+
+def test_a_file_that_is_named_stands_for_what_is_in_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    kinds: list[Any] = [
+        "table.json",
+        Path("table.json"),
+        {"k": [str(tmp_path / "table.json")]},
+    ]
+    absent = [described(kind) for kind in kinds]
+    Path("table.json").write_text("1")
+    first = [described(kind) for kind in kinds]
+    Path("table.json").write_text("2")
+    second = [described(kind) for kind in kinds]
+    for versions in zip(absent, first, second, strict=True):
+        assert len({json.dumps(v) for v in versions}) == 3
+    assert described("table") == "table"
+
+
+# -- this package ----------------------------------------------------------------------
+
+
+def test_the_version_is_of_the_sources(monkeypatch):
+    own = dict(provenance._own_files())
+    for name in ("outer/population.py", "baselines/pbt.py", "agents/training.py"):
+        assert name in own
+    for name in (
+        "tasks/references.json",
+        "agents/pretrained/dqn-cartpole-switch-0.json",
+    ):
+        assert name in own
+    assert not any(name.startswith("benchmarks/") for name in own)
+    assert provenance.version().startswith(f"{dacrl_env.__version__}+")
+    for name in ("learners/dqn.py", "tasks/references.json"):
+        edited = sorted({**own, name: own[name] + b" "}.items())
+        monkeypatch.setattr(provenance, "_own_files", lambda edited=edited: edited)
+        assert provenance.version.__wrapped__() != provenance.version()
+
+
+def test_a_copy_of_the_sources_laid_out_as_in_a_wheel_has_the_same_version(tmp_path):
+    root = tmp_path / "site" / "dacrl_env"
+    for name, content in provenance._own_files():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    code = "from dacrl_env.core import provenance as p; print(p.__file__, p.version())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(root.parent)},
+        capture_output=True, text=True, check=True, cwd=tmp_path,
+    )  # fmt: skip
+    place, version = done.stdout.split()
+    assert Path(place).parents[1] == root
+    assert version == provenance.version()
+
+
+def test_libraries_are_named_with_their_versions():
+    found = provenance.libraries()
+    for name in ("python", "numpy", "torch", "gymnasium", "stable-baselines3"):
+        assert found[name][0].isdigit()
+    assert found["numpy"] == np.__version__

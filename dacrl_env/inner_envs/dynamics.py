@@ -23,7 +23,7 @@ import numpy as np
 from numba.extending import overload
 from numpy.typing import NDArray
 
-from dacrl_env.kernels.compiling import compiled, entry
+from dacrl_env.kernels.compiling import compiled
 from dacrl_env.kernels.random_numbers import draw
 from dacrl_env.kernels.views import vector
 
@@ -186,14 +186,3 @@ def make_env_state(P: int, N: int, K: int, S: int) -> EnvState:
         episodes=np.zeros((P, N), np.int64),
         lifetime=np.zeros((P, N), np.int64),
     )
-
-
-@entry
-def restart(p, keys, physics, env, envs, room):
-    """Put a member's environments at their first start, with keys (N,)."""
-    for k in range(len(physics)):
-        envs.physics[p, k] = physics[k]
-    for n in range(envs.keys.shape[1]):
-        envs.keys[p, n] = keys[n]
-        envs.episodes[p, n] = envs.lifetime[p, n] = 0
-        begin_episode(p, n, env, envs, room)

@@ -22,15 +22,6 @@ Ints = NDArray[np.int64]
 Values = Mapping[str, Floats]  # hyperparameter name -> (P,)
 
 
-class LearnerState(Protocol):
-    """What every state has, a dataclass of arrays ``(P, …)``."""
-
-    parameters: Any  # (P, row)
-    keys: streams.UInts  # (P, purposes)
-    env_steps: Ints  # (P,) taken so far
-    gradient_steps: Ints  # (P,)
-
-
 class Algorithm(Protocol):
     """An algorithm over a population; holds shapes and memory of threads, no state.
 

@@ -286,6 +286,11 @@ class _Training:
         ):
             if name in options:
                 raise ValueError(f"a method cannot be given {name!r}: {why}")
+        if method.action_mode == "values":  # over orders of magnitude
+            raise ValueError(
+                "a controller cannot be trained in action_mode 'values'; valid: "
+                "continuous, relative, discrete, multidiscrete"
+            )
         self.method, self.task, self.progress = method, task, progress
         policy: Any = method  # it has what such a policy would ask for
         self.options = suitable_options(policy, task, options)

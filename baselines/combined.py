@@ -42,7 +42,7 @@ class Combined:
             names or values out of range.
     """
 
-    action_mode = "continuous"
+    action_mode = "values"
 
     def __init__(self, decisions: int | None = None, **config: Any) -> None:
         read = {name: _read(name, value) for name, value in config.items()}

@@ -23,7 +23,7 @@ class FreezeWhenGood:
         **config: the configuration otherwise; what is left out keeps its default.
     """
 
-    action_mode = "continuous"
+    action_mode = "values"
 
     def __init__(self, threshold: float = 0.6, **config: float) -> None:
         self.threshold = threshold

@@ -52,7 +52,7 @@ class LearningRateBandit:
             without learning rate.
     """
 
-    action_mode = "continuous"
+    action_mode = "values"
     hyperparameters = ("learning_rate",)
 
     def __init__(

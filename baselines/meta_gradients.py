@@ -89,7 +89,7 @@ class MetaGradients:
             differentiable loss, or inner environments that PPO cannot copy.
     """
 
-    action_mode = "continuous"
+    action_mode = "values"
 
     def __init__(
         self,

@@ -55,7 +55,7 @@ class NoiseScale:
             loss, or inner environments that PPO cannot copy.
     """
 
-    action_mode = "continuous"
+    action_mode = "values"
     hyperparameters = ("batch_size",)
 
     def __init__(

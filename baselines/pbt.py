@@ -26,7 +26,6 @@ from dacrl_env.methods.evolution import (
 )
 from dacrl_env.methods.search_space import SearchSpace
 from dacrl_env.methods.trials import Trials, check_objective
-from dacrl_env.outer.actions import twelve_digits
 from dacrl_env.policies import Fitted
 from dacrl_env.tasks import LEAST_COMPLEMENT, Hyperparameter, Task
 
@@ -178,4 +177,4 @@ def perturb(h: Hyperparameter, values: Floats, factors: Floats) -> Floats:
         low, high = np.ceil(low), np.floor(high)
         rounded = np.rint(moved)
         moved = np.where(rounded == values, values + np.sign(moved - values), rounded)
-    return twelve_digits(np.clip(moved, low, high))
+    return np.clip(moved, low, high)

@@ -29,7 +29,7 @@ BEST_SCHEDULE = (2.6072, 0.6152, 0.1008, 0.2015, 0.3523, 0.0826, 0.0117)
 class Optimal:
     """The learning rate that minimises the expected loss after each step."""
 
-    action_mode = "continuous"
+    action_mode = "values"
 
     def reset(self, envs: PopulationEnv, seed: int) -> None:
         """Take hold of the true state."""
@@ -49,7 +49,7 @@ class Optimal:
 class BestStatic:
     """The best single learning rate over the distribution of runs."""
 
-    action_mode = "continuous"
+    action_mode = "values"
 
     def reset(self, envs: PopulationEnv, seed: int) -> None:
         """Translate it into actions."""
@@ -65,7 +65,7 @@ class BestStatic:
 class BestSchedule:
     """The best sequence of learning rates over the distribution of runs."""
 
-    action_mode = "continuous"
+    action_mode = "values"
 
     def reset(self, envs: PopulationEnv, seed: int) -> None:
         """Take note of the population."""

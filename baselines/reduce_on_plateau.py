@@ -28,7 +28,7 @@ class ReduceOnPlateau:
         ValueError: factor outside (0, 1) or patience below 1.
     """
 
-    action_mode = "continuous"
+    action_mode = "values"
     hyperparameters = ("learning_rate",)
 
     def __init__(

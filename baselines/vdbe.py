@@ -46,7 +46,7 @@ class VDBE:
             learner without epsilon.
     """
 
-    action_mode = "continuous"
+    action_mode = "values"
     hyperparameters = ("epsilon",)
 
     def __init__(

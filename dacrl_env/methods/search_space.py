@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from dacrl_env.core.checks import real, unknown
 from dacrl_env.core.version import __version__
 from dacrl_env.methods.trials import Rule
-from dacrl_env.outer.actions import ActionMap, check_names, check_range, twelve_digits
+from dacrl_env.outer.actions import ActionMap, check_names, check_range
 from dacrl_env.outer.observations import signed_decades
 from dacrl_env.policies.network import About, Controller
 from dacrl_env.policies.open_loop import OpenLoop
@@ -153,7 +153,7 @@ class SearchSpace:
                 values = np.minimum(np.floor(u * self.choices[d.name]), d.high)
             else:
                 low, high = d.to_unit(d.low), d.to_unit(d.high)
-                values = twelve_digits(d.from_unit(low + u * (high - low)))
+                values = _twelve_digits(d.from_unit(low + u * (high - low)))
                 values = np.rint(values) if d.integer else values
             columns.append(values)
         return [
@@ -301,8 +301,17 @@ class SearchSpace:
         t = np.clip(np.arange(decisions) / decisions / fraction, 0.0, 1.0)
         first, last = float(h.to_unit(start)), float(h.to_unit(end))
         positions = SHAPES[_SHAPES[int(shape)]](t, first, last, _STAIRS)
-        values = twelve_digits(h.from_unit(positions))
+        values = _twelve_digits(h.from_unit(positions))
         return np.rint(values) if h.integer else values
+
+
+def _twelve_digits(values: Floats) -> Floats:
+    """Values to twelve significant digits, so that known ones are found as they are."""
+    with np.errstate(divide="ignore"):
+        exponents = np.floor(np.log10(np.abs(values)))
+    # at most 10²², the largest power of ten that is a double
+    scale = 10.0 ** np.clip(11 - exponents, 0, 22)
+    return np.asarray(np.rint(values * scale) / scale)
 
 
 def _narrowed(h: Hyperparameter, bounds: Any) -> Hyperparameter:

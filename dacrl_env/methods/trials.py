@@ -178,7 +178,7 @@ class Trials:
                 raise ValueError(f"a method cannot be given {name!r}: {why}")
         self.task = get_task(task)
         self.settings = resolve(
-            self.task, split="tuning", action_mode="continuous", **task_kwargs
+            self.task, split="tuning", action_mode="values", **task_kwargs
         )
         self.budget = checks.whole("a tuning budget", budget)
         self.seed = checks.seed(seed)
@@ -410,11 +410,7 @@ class Trials:
             observed = np.where(known, state.score, np.nan)
             rows = dict(zip(runs.observation_names, runs.observation().T, strict=True))
             values = rule(observed, rows)
-            # by way of actions, as when the values are replayed in an environment
-            actions = runs.actions.to_actions(
-                dict(zip(names, values.T, strict=True)), state.requested
-            )
-            runs.advance(runs.actions.to_values(actions, state.requested))
+            runs.advance(runs.actions.to_values(values, state.requested))
             self.cost += _spent(before, runs.info(), running)
             scores[k], applied[k] = state.score, state.applied[:, every]
             if self._progress is not None:

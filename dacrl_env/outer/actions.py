@@ -2,7 +2,8 @@
 
 Every hyperparameter has a *unit axis* on which equal distances are equal factors (log
 scales) or equal sums (linear ones). Continuous actions place the default at 0 and the
-bounds at ± 1; relative ones move along the axis from the current value.
+bounds at ± 1; relative ones move along the axis from the current value. In mode
+``values`` an action is the values themselves, which are applied to the last bit.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dacrl_env.core.checks import meant
 from dacrl_env.core.isolation import as_usual
 from dacrl_env.tasks import Hyperparameter
 
-ACTION_MODES = ("continuous", "relative", "discrete", "multidiscrete")
+ACTION_MODES = ("continuous", "relative", "discrete", "multidiscrete", "values")
 _FACTOR = 4.0  # a relative action of ± 1 multiplies or divides by this
 _FRACTION = 0.25  # or, on linear scales, moves by this share of the range
 _CHOICES = np.array([-0.5, 0.0, 0.5])  # discrete: half of that each, ÷ 2 and × 2
@@ -52,6 +53,9 @@ class ActionMap:
             self.space = spaces.Discrete(3**d)
         elif mode == "multidiscrete":
             self.space = spaces.MultiDiscrete([3] * d)
+        elif mode == "values":
+            low, high = self._ends("low"), self._ends("high")
+            self.space = spaces.Box(low, high, dtype=np.float64)
         else:
             self.space = spaces.Box(-1.0, 1.0, (d,), np.float32)
         self._low, self._default, self._high = (
@@ -65,7 +69,11 @@ class ActionMap:
 
     def defaults(self, P: int) -> Floats:
         """Default values ``(P, d)``."""
-        return np.tile([float(h.default) for h in self.hyperparameters], (P, 1))
+        return np.tile(self._ends("default"), (P, 1))
+
+    def _ends(self, name: str) -> Floats:
+        """``low``, ``default`` or ``high`` of every hyperparameter, ``(d,)``."""
+        return np.array([float(getattr(h, name)) for h in self.hyperparameters])
 
     @as_usual
     def to_values(self, actions: ArrayLike, current: Floats) -> Floats:
@@ -73,22 +81,25 @@ class ActionMap:
 
         Args:
             actions: ``(P, d)``, or ``(P,)`` in discrete mode; any real dtype.
-                Components outside of a box are clipped to it.
+                Components outside of ± 1 are clipped.
             current: values ``(P, d)`` that relative actions start from.
 
         Raises:
-            ValueError: wrong shape, not a real number, NaN or infinite, or no element
-                of a discrete space.
+            ValueError: wrong shape, not a real number, NaN or infinite, no element of a
+                discrete space, or a value outside its range.
         """
         a = self._checked(actions, len(current))
+        if self.mode == "values":
+            for k, h in enumerate(self.hyperparameters):
+                check_range(h, a[:, k])
+            return np.clip(a, self._ends("low"), self._ends("high"))
         if self.mode == "continuous":
             below = self._default + a * (self._default - self._low)
             above = self._default + a * (self._high - self._default)
             values = self._from_unit(np.where(a < 0, below, above))
             # the three marks exactly, without the rounding of logarithms
             for mark, end in ((-1, "low"), (0, "default"), (1, "high")):
-                exact = [float(getattr(h, end)) for h in self.hyperparameters]
-                values = np.where(a == mark, exact, values)
+                values = np.where(a == mark, self._ends(end), values)
             return values
         if self.mode == "discrete":
             powers = 3 ** np.arange(len(self.names))[::-1]
@@ -100,7 +111,7 @@ class ActionMap:
 
     @as_usual
     def to_actions(self, config: Mapping[str, ArrayLike], current: Floats) -> Floats:
-        """Continuous or relative actions ``(P, d)`` that ask for given values.
+        """Actions ``(P, d)`` that ask for given values; none of a discrete mode do.
 
         A relative action goes as far towards them as one step can.
 
@@ -113,9 +124,10 @@ class ActionMap:
             ValueError: an unknown name, a value outside its range, or a mode that
                 cannot express it.
         """
-        if self.mode not in ("continuous", "relative"):
+        if self.mode in ("discrete", "multidiscrete"):
             raise ValueError(
-                f"to_action needs action_mode continuous or relative, not {self.mode}"
+                "to_action needs action_mode values, continuous or relative, not "
+                f"{self.mode}"
             )
         if not isinstance(config, Mapping):
             raise ValueError(
@@ -136,6 +148,8 @@ class ActionMap:
                     )
                 values[:, k] = given
                 check_range(h, values[:, k])
+        if self.mode == "values":
+            return values
         position = self._to_unit(values)
         if self.mode == "relative":
             return np.clip((position - self._to_unit(current)) / self._reach, -1, 1)
@@ -156,7 +170,7 @@ class ActionMap:
 
     def _from_unit(self, positions: Floats) -> Floats:
         columns = zip(self.hyperparameters, positions.T, strict=True)
-        return twelve_digits(np.stack([h.from_unit(x) for h, x in columns], -1))
+        return np.stack([h.from_unit(x) for h, x in columns], -1)
 
     def _checked(self, actions: ArrayLike, P: int) -> Floats:
         a = _real(actions, "actions")
@@ -170,6 +184,8 @@ class ActionMap:
         a = a.astype(np.float64)
         if not np.isfinite(a).all():
             raise ValueError(f"actions must be finite, got {a.tolist()}")
+        if self.mode == "values":
+            return a
         if self.mode in ("continuous", "relative"):
             return np.clip(a, -1.0, 1.0)
         choices = 3 ** len(self.names) if self.mode == "discrete" else 3
@@ -224,20 +240,6 @@ def _refuse_names_and_masks(given: Any, what: str) -> None:
             _refuse_names_and_masks(part, what)
     elif isinstance(given, np.ma.MaskedArray) and np.ma.is_masked(given):
         raise ValueError(f"{what} must be numbers, got a masked array with masked ones")
-
-
-def twelve_digits(values: ArrayLike) -> Floats:
-    """Values to twelve significant digits.
-
-    What actions ask for is rounded so: a value of so many digits then survives the way
-    into an action and back to the last bit, and a recorded schedule can be replayed.
-    """
-    x = np.asarray(values, np.float64)
-    with np.errstate(divide="ignore"):
-        exponents = np.floor(np.log10(np.abs(x)))
-    # at most 10²², the largest power of ten that is a double
-    scale = 10.0 ** np.clip(11 - exponents, 0, 22)
-    return np.asarray(np.rint(x * scale) / scale)
 
 
 def check_names(names: Any, valid: Sequence[str], what: str) -> None:

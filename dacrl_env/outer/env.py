@@ -39,9 +39,11 @@ class DynamicConfigEnv(gym.Env[NDArray[np.float32], Any]):
     | ``relative`` | ``Box(-1, 1, (d,))`` | 0 hold, ± 1 times or divided by 4 (linear: ± a quarter of the range) |
     | ``multidiscrete`` | ``MultiDiscrete([3] * d)`` | 0: ÷ 2, 1: hold, 2: × 2 (linear: ∓ an eighth of the range) |
     | ``discrete`` | ``Discrete(3**d)`` | the same in base 3, first name most significant |
+    | ``values`` | ``Box(low, high, (d,), float64)`` | the values themselves, applied to the last bit |
 
-    Components outside of the box are clipped. Wrong shapes, NaN and infinities raise
-    ``ValueError`` and leave the run untouched. Integers are rounded; when applied,
+    Components outside of ± 1 are clipped. Values outside of their range, wrong shapes,
+    NaN and infinities raise ``ValueError`` and leave the run untouched. Integers are
+    rounded; when applied,
     ``batch_size`` and ``replay_window`` are at most the replay capacity, and
     ``gradient_steps`` at most 4 × ``train_freq``. In relative modes the position is kept
     unrounded between steps, so that small moves add up.
@@ -231,7 +233,7 @@ class DynamicConfigEnv(gym.Env[NDArray[np.float32], Any]):
         """
         return self.population.config_of(self._requested(action))
 
-    def to_action(self, config: Mapping[str, float]) -> NDArray[np.float32]:
+    def to_action(self, config: Mapping[str, float]) -> NDArray[Any]:
         """The action ``(d,)`` that asks for given values.
 
         Raises:
@@ -239,7 +241,7 @@ class DynamicConfigEnv(gym.Env[NDArray[np.float32], Any]):
         """
         current = self.population.state.requested
         actions = self.population.actions.to_actions(config, current)
-        return actions[0].astype(np.float32)
+        return actions[0].astype(self.action_space.dtype)
 
     def __copy__(self) -> DynamicConfigEnv:
         """As a deep copy: two environments cannot train one run."""

@@ -152,7 +152,8 @@ def resolve(
             learner's, or another default; one of these stands for a list of one.
         fixed: values of hyperparameters that are not controlled, anywhere in the
             learner's range.
-        action_mode: "continuous", "relative", "discrete" or "multidiscrete".
+        action_mode: "continuous", "relative", "discrete", "multidiscrete" or
+            "values".
         reward: "progress", "best", "auc", "final" or a function of a
             :class:`~dacrl_env.outer.rewards.RewardContext`.
         split: "tuning" or "test"; the two never share a random stream.

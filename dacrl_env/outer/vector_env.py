@@ -284,14 +284,12 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
         values = population.actions.to_values([action], current)
         return population.config_of(values)
 
-    def to_action(
-        self, config: Mapping[str, float], member: int = 0
-    ) -> NDArray[np.float32]:
+    def to_action(self, config: Mapping[str, float], member: int = 0) -> NDArray[Any]:
         """The action ``(d,)`` that asks for given values for one member."""
         population = self.population
         current = self._requested(member)
         actions = population.actions.to_actions(config, current)
-        return actions[0].astype(np.float32)
+        return actions[0].astype(self.single_action_space.dtype)
 
     def _requested(self, member: Any) -> NDArray[np.float64]:
         """What one member goes on from, ``(1, d)``."""
@@ -305,7 +303,8 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
     def to_actions(self, config: Mapping[str, ArrayLike]) -> NDArray[np.float64]:
         """Actions ``(num_envs, d)`` from values that are scalars or ``(num_envs,)``.
 
-        In double precision, so that values come back as they were asked for.
+        In double precision. In mode ``values`` they are the values, and defaults where
+        none is given.
         """
         population = self.population
         return population.actions.to_actions(config, population.state.requested)

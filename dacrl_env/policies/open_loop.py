@@ -18,15 +18,14 @@ class OpenLoop:
     """Hyperparameters follow a table; those not in it keep their default.
 
     Args:
-        values: name to one value a decision. Values of up to twelve significant digits
-            are applied to the last bit.
+        values: name to one value a decision, applied to the last bit.
 
     Raises:
         ValueError: no hyperparameter, or tables of different lengths; at `reset`,
             unknown names or values out of range.
     """
 
-    action_mode = "continuous"
+    action_mode = "values"
 
     def __init__(self, values: Mapping[str, Sequence[float]]) -> None:
         lengths = {name: len(column) for name, column in values.items()}

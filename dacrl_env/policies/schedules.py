@@ -124,7 +124,7 @@ class Schedule:
             `reset`, an unknown hyperparameter or values out of its range.
     """
 
-    action_mode = "continuous"
+    action_mode = "values"
 
     def __init__(
         self,

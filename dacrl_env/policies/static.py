@@ -22,7 +22,7 @@ class Static:
         ValueError: at `reset`, for an unknown name or a value out of range.
     """
 
-    action_mode = "continuous"
+    action_mode = "values"
 
     def __init__(self, **config: float) -> None:
         self.config = config

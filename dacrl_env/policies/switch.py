@@ -35,7 +35,7 @@ class Switch:
             out of range.
     """
 
-    action_mode = "continuous"
+    action_mode = "values"
 
     def __init__(
         self,

@@ -744,6 +744,11 @@ def test_options_that_are_not_a_users(option: str) -> None:
         get_method("controller-ppo").fit(QUADRATIC, 10_000, 0, **{option: 1})
 
 
+def test_controllers_do_not_act_in_values() -> None:
+    with pytest.raises(ValueError, match="'values'; valid: continuous, relative"):
+        get_method("controller-ppo,action_mode=values").fit(QUADRATIC, 10_000, 0)
+
+
 def test_minibatches_divide_a_rollout() -> None:
     assert divisor(640, 128) == 128
     assert divisor(60, 128) == 60

@@ -77,7 +77,7 @@ def run(
     while not over:
         space = env.action_space
         if isinstance(space, gym.spaces.Box):
-            action: Any = rng.uniform(-1, 1, space.shape)
+            action: Any = rng.uniform(space.low, space.high)
         elif isinstance(space, gym.spaces.Discrete):
             action = int(rng.integers(space.n))
         else:

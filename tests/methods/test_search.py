@@ -193,12 +193,11 @@ def test_scores_and_costs_are_those_of_the_environment():
     values = np.array([[1e-3, 0.1, 64], [1e-2, 0.5, 32], [1e-4, 0.9, 16]])
     seen = runs.advance(np.tile(values, (4, 1, 1)))
 
-    envs = dacrl_env.PopulationEnv(CARTPOLE, 3, **SMALL)
+    envs = dacrl_env.PopulationEnv(CARTPOLE, 3, action_mode="values", **SMALL)
     envs.reset(seed=seeds)
     names = ("learning_rate", "epsilon", "batch_size")
-    actions = envs.to_actions(dict(zip(names, values.T, strict=True)))
     for k in range(4):
-        *_, infos = envs.step(actions)
+        *_, infos = envs.step(values)
         last = infos["final_info"] if k == 3 else infos
         np.testing.assert_array_equal(seen.scores[k], last["score"])
         for i, name in enumerate(names):

@@ -457,12 +457,14 @@ APART = {
 BAD = [
     *(("continuous", case, action) for case, action in BOX.items()),
     *(("relative", case, action) for case, action in BOX.items()),
+    *(("values", case, action) for case, action in BOX.items()),
     *(("discrete", case, action) for case, action in JOINT.items()),
     *(("multidiscrete", case, action) for case, action in APART.items()),
 ]
 GOOD = {
     "continuous": [0.2, -0.1, 0.3],
     "relative": [0.2, -0.1, 0.3],
+    "values": [1e-3, 0.1, 32],
     "discrete": 5,
     "multidiscrete": [0, 1, 2],
 }

@@ -23,7 +23,7 @@ DQN = "dacrl/DQN-CartPole-v0"
 TURNS = [
     (task, mode)
     for i, task in enumerate(TASKS)
-    for mode in (ACTION_MODES if "-CartPole-" in task else [ACTION_MODES[i % 4]])
+    for mode in (ACTION_MODES if "-CartPole-" in task else [ACTION_MODES[i % 5]])
 ]
 DECISIONS = 4
 # what makes a run of 400 steps contain updates, by learner

@@ -110,9 +110,13 @@ def test_actions_of_the_tasks_mean_what_they_meant(task: str) -> None:
     start = actions.defaults(1)
     for row, a in enumerate((-1, -0.6, 0.25, 1)):
         values = actions.to_values(np.full((1, len(names)), a), start)[0]
-        assert values.tolist() == [BEFORE[task][n][row] for n in names]
+        assert values.tolist() == pytest.approx(
+            [BEFORE[task][n][row] for n in names], rel=1e-11
+        )
     moved = steps.to_values(np.full((1, len(names)), 0.3), start)[0]
-    assert moved.tolist() == [BEFORE[task][n][4] for n in names]
+    assert moved.tolist() == pytest.approx(
+        [BEFORE[task][n][4] for n in names], rel=1e-11
+    )
 
 
 def test_an_axis_that_ends_at_one() -> None:

@@ -22,7 +22,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ from dacrl_env.core.provenance import NoSource
 from dacrl_env.core.store import Store, canonical
 from dacrl_env.core.version import __version__
 from dacrl_env.integrations.sb3 import to_sb3
-from dacrl_env.methods.trials import fit_key, is_rehearsal, journal_path, rehearsal_ends
+from dacrl_env.methods.trials import fit_key, journal_path, rehearsal_ends
 from dacrl_env.outer.actions import check_names
 from dacrl_env.outer.settings import resolve
 from dacrl_env.outer.vector_env import PopulationEnv
@@ -86,7 +86,6 @@ class Outer:
         trials: how many trials, evenly spread, the last at the end.
         trial_share: of the budget, at most, that trials may take; where it pays for
             none, the last network is returned untried.
-        num_threads: members that are trained at a time; no result depends on it.
 
     Raises:
         ValueError: values out of range.
@@ -102,12 +101,11 @@ class Outer:
     trial_runs: int = 32
     trials: int = 8
     trial_share: float = 0.25
-    num_threads: int = 1
 
     def __post_init__(self) -> None:
         if self.objective not in ("final", "auc"):
             raise ValueError(f"unknown objective {self.objective!r}; valid: final, auc")
-        for name in ("population", "history", "trial_runs", "trials", "num_threads"):
+        for name in ("population", "history", "trial_runs", "trials"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(
@@ -145,7 +143,7 @@ class Outer:
             # Stable-Baselines3 draws from the global generators
             with alone, globals_kept():
                 training = _Training(
-                    replace(self, num_threads=1) if is_rehearsal() else self,
+                    self,
                     task,
                     budget,
                     seed,
@@ -322,7 +320,6 @@ class _Training:
         envs = PopulationEnv(
             task,
             method.population,
-            num_threads=method.num_threads,
             split="tuning",
             reward=method.reward,
             **self.options,

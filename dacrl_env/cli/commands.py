@@ -24,7 +24,7 @@ from dacrl_env.cli import terminal
 from dacrl_env.cli.interrupts import Interrupts, answered
 from dacrl_env.core.checks import meant, unknown, whole_numbers
 from dacrl_env.core.places import check_file, check_folder
-from dacrl_env.core.processes import WorkerDiedError, usable_cores
+from dacrl_env.core.processes import EXECUTORS, WorkerDiedError, usable_cores
 from dacrl_env.core.version import __version__
 
 if TYPE_CHECKING:
@@ -304,6 +304,7 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--method", help="instead of the second place")
     fit.add_argument("--budget", type=_count, required=True, metavar="STEPS")
     fit.add_argument("--seed", type=_count, default=0, help="of the method run")
+    _threads_argument(fit)
     _run_arguments(fit)
     fit.set_defaults(command=_fit)
 
@@ -317,7 +318,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     defaults.add_argument("--seeds", type=_count, default=16)
     defaults.add_argument("--out", type=Path, required=True, metavar="DIR")
-    _workers_argument(defaults)
+    _executor_arguments(defaults)
     defaults.add_argument("--tasks", nargs="+", metavar="TASK")
     defaults.set_defaults(command=_defaults)
 
@@ -350,7 +351,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="S",
         help="forks of each run and branch that choose, and as many that are valued",
     )
-    _workers_argument(dynamics)
+    _executor_arguments(dynamics)
     dynamics.add_argument(
         "--markdown", action="store_true", help="as the table in docs/dynamics.md"
     )
@@ -458,17 +459,29 @@ def _evaluation_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SEEDS",
         help="test runs: their number, or their seeds: 128:256 are 128 to 255",
     )
-    _workers_argument(parser)
+    _executor_arguments(parser)
     _run_arguments(parser)
 
 
-def _workers_argument(parser: argparse.ArgumentParser) -> None:
+def _threads_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--workers",
+        "--num-threads",
         type=_count,
         default=usable_cores(),
-        help="processes; default: as many as this one may use processors, which its "
-        "affinity and its container limit (here %(default)s)",
+        metavar="CORES",
+        help="to use; default: as many as this process may, which its affinity and its "
+        "container limit (here %(default)s)",
+    )
+
+
+def _executor_arguments(parser: argparse.ArgumentParser) -> None:
+    _threads_argument(parser)
+    parser.add_argument(
+        "--executor",
+        choices=EXECUTORS,
+        help="threads: one unit of work after the other, its members in threads; "
+        "processes: units side by side; default: threads where all of the inner run is "
+        "compiled",
     )
 
 
@@ -576,7 +589,8 @@ def _compare(options: argparse.Namespace) -> None:
             options.methods,
             range(options.anytime),
             store=options.out / "results",
-            workers=options.workers,
+            num_threads=options.num_threads,
+            executor=options.executor,
             show_progress=True,
             **tuning,
             **_task_options(options, options.task),
@@ -706,6 +720,7 @@ def _fit(options: argparse.Namespace) -> None:
         options.budget,
         options.seed,
         store=options.out / "results",
+        num_threads=options.num_threads,
         show_progress=True,
         **_task_options(options, task),
     )
@@ -837,7 +852,8 @@ def _run(
         seeds,
         methods=methods,
         store=options.out / "results",
-        workers=options.workers,
+        num_threads=options.num_threads,
+        executor=options.executor,
         show_progress=True,
         **(tuning or {}),
         **given,
@@ -910,22 +926,22 @@ def _defaults(options: argparse.Namespace) -> None:
     from dacrl_env.comparison.comparison import check, compare
     from dacrl_env.tasks.registration import TASKS
 
-    for name, least in (("seeds", 1), ("workers", 1)):
-        if getattr(options, name) < least:
-            raise ValueError(f"--{name} must be at least {least}")
+    if options.seeds < 1:
+        raise ValueError("--seeds must be at least 1")
     frames = {}
-    half = -(-options.seeds // options.workers)  # a unit of work for every worker
+    part = -(-options.seeds // max(1, options.num_threads))  # a unit for every core
     given: dict[str, Any] = {
         "policies": ["default"],
         "seeds": options.seeds,
         "store": options.out / "results",
-        "workers": options.workers,
+        "num_threads": options.num_threads,
+        "executor": options.executor,
     }
     tasks = list(dict.fromkeys(options.tasks or TASKS))
     for task in tasks:  # a wrong one must not come to light after hours
         check(task, **given)
     for task in tasks:
-        frames[task] = compare(task, **given, batch=half, show_progress=True)
+        frames[task] = compare(task, **given, batch=part, show_progress=True)
     for task, frame in frames.items():
         print(f"\n{task}")
         print(report.render(report.table(report.summarize(frame))))
@@ -949,7 +965,8 @@ def _oracle(options: argparse.Namespace) -> None:
         "runs": options.runs,
         "configurations": options.configurations,
         "streams": options.streams,
-        "workers": options.workers,
+        "num_threads": options.num_threads,
+        "executor": options.executor,
     }
     each = {name: {**given, **_task_options(options, name)} for name in names}
     for name in names:  # what is wrong must not come to light after hours

@@ -149,7 +149,8 @@ def check_travel(things: Iterable[Any]) -> None:
         except Exception as error:  # of whatever users' objects hold
             raise ValueError(
                 f"{_short(thing)} cannot be sent to worker processes "
-                f"({type(error).__name__}: {error}); take workers=1"
+                f"({type(error).__name__}: {error}); take "
+                "executor='threads'"
             ) from error
 
 

@@ -29,6 +29,7 @@ from dacrl_env.comparison.before import (
     member_bytes,
 )
 from dacrl_env.comparison.evaluation import BATCH, check_options, run_policy
+from dacrl_env.comparison.executors import Executor, all_compiled, runner
 from dacrl_env.comparison.given import (
     Given,
     MethodLike,
@@ -49,7 +50,7 @@ from dacrl_env.comparison.results import (
     unit_key,
 )
 from dacrl_env.comparison.returned import written
-from dacrl_env.comparison.units import run_units
+from dacrl_env.comparison.units import Runner, run_units
 from dacrl_env.core.blame import blame_if_users
 from dacrl_env.core.provenance import NoSource, check_files, files_of, version
 from dacrl_env.core.store import Store
@@ -81,7 +82,8 @@ def compare(
     shuffled: bool = False,
     policy_seeds: int | Sequence[int] | None = None,
     store: Store | str | os.PathLike[str] | None = None,
-    workers: int = 1,
+    num_threads: int | None = None,
+    executor: str | Executor | None = None,
     split: str = "test",
     batch: int = BATCH,
     show_progress: bool = False,
@@ -116,7 +118,12 @@ def compare(
             ``runs`` test runs of every seed, and more seeds here even that out.
             Differences are paired by the seeds that both have.
         store: a store or its directory; None: nothing is kept.
-        workers: processes, of one torch thread each.
+        num_threads: cores to use; None: those that this process may use. No result
+            depends on it.
+        executor: "threads": one unit of work after the other, whose members are trained
+            in threads. "processes": as many units side by side, in worker processes. Or
+            an executor as those of :mod:`concurrent.futures`, for a cluster. None:
+            threads where all of the inner run is compiled, processes elsewhere.
         split: "test" or "tuning".
         batch: seeds of a unit of work.
         show_progress: a progress bar on standard error.
@@ -144,7 +151,8 @@ def compare(
         store,
         task_kwargs,
         split=split,
-        workers=workers,
+        num_threads=num_threads,
+        executor=executor,
         batch=batch,
         shuffled=shuffled,
         policy_seeds=policy_seeds,
@@ -153,7 +161,7 @@ def compare(
         own_seeds = plan.policy_seeds
         missing = len(own_seeds) - len(plan.seeds)
         bar.total += len(plan.policies) * missing * plan.steps
-        fits = _fit_all(plan, workers, bar)
+        fits = _fit_all(plan, bar)
         subjects = [
             (
                 _Subject(name, 0, plan.policy(name), split, spec=plan.spec(name)),
@@ -170,7 +178,7 @@ def compare(
             ]
             subjects += others
             bar.total += len(others) * len(plan.seeds) * plan.steps
-        frames = _evaluate_all(plan, subjects, batch, workers, bar)
+        frames = _evaluate_all(plan, subjects, batch, bar)
     return labelled(pd.concat(frames, ignore_index=True), plan.labels)
 
 
@@ -183,7 +191,8 @@ def check(
     tuning_budget: int | None = None,
     runs: int = 5,
     store: Store | str | os.PathLike[str] | None = None,
-    workers: int = 1,
+    num_threads: int | None = None,
+    executor: str | Executor | None = None,
     **task_kwargs: Any,
 ) -> None:
     """What `compare` checks before anything is run; for comparisons still to come.
@@ -201,7 +210,8 @@ def check(
         False,
         store,
         task_kwargs,
-        workers=workers,
+        num_threads=num_threads,
+        executor=executor,
         tell=False,
     )
 
@@ -222,7 +232,8 @@ def anytime(
     runs: int = 5,
     total: bool = False,
     store: Store | str | os.PathLike[str] | None = None,
-    workers: int = 1,
+    num_threads: int | None = None,
+    executor: str | Executor | None = None,
     show_progress: bool = False,
     **task_kwargs: Any,
 ) -> pd.DataFrame:
@@ -236,7 +247,8 @@ def anytime(
         runs: of each method.
         total: as in `compare`.
         store: a store or its directory.
-        workers: processes.
+        num_threads: as in `compare`.
+        executor: as in `compare`.
         show_progress: a progress bar on standard error.
         **task_kwargs: options of the environment.
 
@@ -258,10 +270,11 @@ def anytime(
         total,
         store,
         task_kwargs,
-        workers=workers,
+        num_threads=num_threads,
+        executor=executor,
     )
     with _bar(plan, show_progress) as bar:
-        fits = _fit_all(plan, workers, bar)
+        fits = _fit_all(plan, bar)
         subjects = [
             (fit, Fitted(policy, cost, about=fit.fitted.about))
             for fit in fits
@@ -273,7 +286,7 @@ def anytime(
         ]
         tested = len(wanted) * len(plan.seeds)
         bar.total = plan.fitting_steps + tested * plan.steps
-        frames = _evaluate_all(plan, wanted, BATCH, workers, bar)
+        frames = _evaluate_all(plan, wanted, BATCH, bar)
     columns = ["policy", "run", "seed"]
     ends = []
     for frame in frames:
@@ -290,6 +303,7 @@ def fit(
     seed: int = 0,
     *,
     store: Store | str | os.PathLike[str] | None = None,
+    num_threads: int | None = None,
     show_progress: bool = False,
     run_budget: int | None = None,
     **task_kwargs: Any,
@@ -306,6 +320,8 @@ def fit(
         tuning_budget: inner environment steps of training on the tuning split.
         seed: of the method run.
         store: a store or its directory.
+        num_threads: members that are trained at a time; None: as many as there are
+            cores that this process may use. No result depends on it.
         show_progress: a progress bar on standard error.
         run_budget: inner environment steps of one run; None: the task's.
         **task_kwargs: options of the environment.
@@ -329,9 +345,21 @@ def fit(
     one = given(method, "method")
     if len(one.names) != 1:
         raise ValueError(f"one method is fitted at a time, got {', '.join(one.names)}")
-    plan = _plan(task, Given(), one, [0], tuning_budget, 1, False, store, task_kwargs)
+    plan = _plan(
+        task,
+        Given(),
+        one,
+        [0],
+        tuning_budget,
+        1,
+        False,
+        store,
+        task_kwargs,
+        num_threads=num_threads,
+        executor="threads",
+    )
     with _bar(plan, show_progress) as bar:
-        return _fit_all(plan, 1, bar, first=first)[0].fitted
+        return _fit_all(plan, bar, first=first)[0].fitted
 
 
 # -- what is to be done ---------------------------------------------------------
@@ -352,6 +380,7 @@ class _Plan:
     policy_seeds: list[int]
     labels: dict[str, str]  # name to what is shown instead
     objects: dict[str, Any]  # policies and methods that were not given as texts
+    runner: Runner
 
     def policy(self, name: str) -> Policy:
         """A policy of its own for a unit of work."""
@@ -481,7 +510,8 @@ def _plan(
     options: dict[str, Any],
     *,
     split: str = "test",
-    workers: int = 1,
+    num_threads: int | None = None,
+    executor: str | Executor | None = None,
     batch: int = BATCH,
     shuffled: bool = False,
     policy_seeds: int | Sequence[int] | None = None,
@@ -498,7 +528,7 @@ def _plan(
     shown = [labels.get(name, name) for name in names]
     if len(set(shown)) < len(shown):
         raise ValueError(f"labels and names must differ, got {', '.join(shown)}")
-    for what, number in (("workers", workers), ("batch", batch), ("runs", runs)):
+    for what, number in (("batch", batch), ("runs", runs)):
         if not isinstance(number, int | np.integer) or number < 1:
             raise ValueError(f"{what} must be at least 1, got {number!r}")
     own = seeds if policy_seeds is None else checked_seeds(policy_seeds, "policy_seeds")
@@ -511,6 +541,8 @@ def _plan(
         )
     options = dict(options)
     check_options(options)
+    compiled = all_compiled(task, options)
+    units = runner(executor, num_threads, compiled)
     if total and options.setdefault("feedback", "train") != "train":
         raise ValueError(
             "an equal total budget needs feedback='train': evaluation episodes take as "
@@ -533,6 +565,7 @@ def _plan(
         own,
         labels,
         {**policies.objects, **methods.objects},
+        units,
     )
     check_copies(plan.objects)
     for name in plan.policies:
@@ -542,10 +575,10 @@ def _plan(
     member = member_bytes(task, options) if plan.methods else 0
     for name in plan.methods:
         check_method(plan.method(name), name, task, spend, split, options)
-    if workers > 1:
+    if units.travels:
         check_travel([task, options, *plan.objects.values()])
     if store is not None:
-        _check_store(plan, store, workers, member)
+        _check_store(plan, store, member)
     return plan
 
 
@@ -581,13 +614,12 @@ def _spend(
     return spend
 
 
-def _check_store(plan: _Plan, store: Store, workers: int, member: int) -> None:
+def _check_store(plan: _Plan, store: Store, member: int) -> None:
     """Raise an OSError if the store cannot be written, or has too little room.
 
     Args:
         plan: what is to be done.
         store: where it is kept.
-        workers: processes.
         member: bytes of the state of one run.
     """
     tests = len(plan.policies) * len(plan.policy_seeds)
@@ -595,7 +627,7 @@ def _check_store(plan: _Plan, store: Store, workers: int, member: int) -> None:
     members = [getattr(plan.method(n), "population", None) for n in plan.methods]
     sizes = [n if isinstance(n, int) else 64 for n in members]
     paid = plan.tuning_budget // plan.steps
-    at_once = min(workers, len(plan.methods) * plan.runs)
+    at_once = min(plan.runner.at_once, len(plan.methods) * plan.runs)
     journals = at_once * min(max(sizes, default=0), paid) * member
     check_room(store.directory, tests, journals)
 
@@ -634,7 +666,7 @@ def _shuffled(fit: _Fit) -> _Fit:
 # -- doing it -------------------------------------------------------------------
 
 
-def _fit_all(plan: _Plan, workers: int, bar: Any, first: int = 0) -> list[_Fit]:
+def _fit_all(plan: _Plan, bar: Any, first: int = 0) -> list[_Fit]:
     """All runs of all methods, from the store where they are in it."""
     units = [(name, first + run) for name in plan.methods for run in range(plan.runs)]
     makers = {name: plan.method(name) for name in plan.methods}
@@ -656,7 +688,7 @@ def _fit_all(plan: _Plan, workers: int, bar: Any, first: int = 0) -> list[_Fit]:
         about = (plan.task, plan.tuning_budget, run, directory, plan.options)
         jobs.append((_fit_unit, (*maker, *about)))
     sizes = [plan.tuning_budget] * len(units)
-    frames = run_units(plan.store, keys, jobs, sizes, workers, bar)
+    frames = run_units(plan.store, keys, jobs, sizes, plan.runner, bar)
     for key in keys:
         if plan.store is not None and key is not None:
             forget_journal(plan.store.directory, key)
@@ -674,7 +706,6 @@ def _evaluate_all(
     plan: _Plan,
     wanted: list[tuple[_Subject, list[int]]],
     batch: int,
-    workers: int,
     bar: Any,
 ) -> list[pd.DataFrame]:
     """A frame for each policy on its seeds; what is in the store is not run again."""
@@ -703,7 +734,7 @@ def _evaluate_all(
     tell_unnamed(reasons)
     there = [store is not None and key is not None and key in store for key in keys]
     sizes = [plan.steps * len(job[1][2]) for job in jobs]
-    made = run_units(store, keys, jobs, sizes, workers, bar)
+    made = run_units(store, keys, jobs, sizes, plan.runner, bar)
     frames = []
     for (_, seeds), units, numbers in zip(wanted, found, runs, strict=True):
         own = [store.read(unit) for unit in units] if store is not None else []

@@ -12,7 +12,9 @@ import numpy as np
 import pandas as pd
 
 from dacrl_env.comparison.given import PolicyLike, checked_seeds, name_of, one
+from dacrl_env.core import checks
 from dacrl_env.core.blame import blame_if_users
+from dacrl_env.learners.threads import default_threads, granted
 from dacrl_env.outer.decisions import intervals, tell_intervals
 from dacrl_env.outer.settings import own_hyperparameters
 from dacrl_env.outer.vector_env import PopulationEnv, vector_info
@@ -59,6 +61,7 @@ def evaluate(
     *,
     name: str | None = None,
     run: int = 0,
+    num_threads: int | None = None,
     progress: Callable[[int], None] | None = None,
     **task_kwargs: Any,
 ) -> pd.DataFrame:
@@ -77,6 +80,8 @@ def evaluate(
         name: in the ``policy`` column; None: the name as given, or the class with
             those fields of a dataclass that differ from their defaults.
         run: number of the method run that made the policy.
+        num_threads: members that are trained at a time; None: as many as there are
+            cores that this process may use. No result depends on it.
         progress: called with inner environment steps done since its last call.
         **task_kwargs: options of the environment.
 
@@ -92,9 +97,18 @@ def evaluate(
     if name is None:
         name = str(policy) if isinstance(policy, str | os.PathLike) else name_of(made)
     tell_intervals(made, name, task, task_kwargs)
-    return run_policy(
-        made, task, seeds, split, name=name, run=run, progress=progress, **task_kwargs
-    )
+    number = default_threads() if num_threads is None else num_threads
+    with granted(checks.whole("num_threads", number)):
+        return run_policy(
+            made,
+            task,
+            seeds,
+            split,
+            name=name,
+            run=run,
+            progress=progress,
+            **task_kwargs,
+        )
 
 
 def run_policy(

@@ -1,4 +1,4 @@
-"""Units of work: found in the store, or run here or in worker processes and kept.
+"""Units of work: found in the store, or run by an executor and kept.
 
 Several programs may work for one store. Whoever runs a unit holds its lock, looks into
 the store once more, runs it and writes it there before giving the lock back. The others
@@ -12,25 +12,39 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing import connection
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 from tqdm import tqdm
 
 from dacrl_env.core import child, processes
 from dacrl_env.core.locks import Busy, about, unit_lock
-from dacrl_env.core.processes import ATTEMPTS, Worker, WorkerDiedError
 from dacrl_env.core.store import Store
+from dacrl_env.learners.threads import granted
 
 Job = tuple[Callable[..., pd.DataFrame], tuple[Any, ...]]
 Key = dict[str, Any] | None  # None: the unit is not kept
 
 LOOK_SECONDS = 0.5  # between looks at units that others are running
-_REPORT_SECONDS = 0.1  # between reports of a worker's steps
-_WAIT_SECONDS = 0.2  # for workers, before other things are looked at
+
+
+class Runner(Protocol):
+    """Has units done; see `executors.py`."""
+
+    @property
+    def travels(self) -> bool:
+        """Whether units go to other processes."""
+        ...
+
+    @property
+    def at_once(self) -> int:
+        """Units that are under way at a time."""
+        ...
+
+    def run(self, queue: Queue, store: Store | None) -> None:
+        """Empty a queue."""
+        ...
 
 
 def run_units(
@@ -38,7 +52,7 @@ def run_units(
     keys: Sequence[Key],
     jobs: Sequence[Job],
     sizes: Sequence[int],
-    workers: int,
+    runner: Runner,
     bar: Any,
 ) -> list[pd.DataFrame]:
     """Frames of all units; those in the store are read, the others run and kept.
@@ -48,7 +62,7 @@ def run_units(
         keys: of the units; None: this one is not kept.
         jobs: that make them, called with ``progress``.
         sizes: inner environment steps of each, for the progress bar.
-        workers: processes.
+        runner: has them done.
         bar: the progress bar.
 
     Raises:
@@ -57,22 +71,21 @@ def run_units(
         WorkerDiedError: a unit was the end of several workers.
         Exception: whatever a job raises; units that are finished are kept.
     """
-    units = [_Unit(*parts) for parts in zip(keys, jobs, sizes, strict=True)]
-    queue = _Queue(units, bar)
+    units = [Unit(*parts) for parts in zip(keys, jobs, sizes, strict=True)]
+    queue = Queue(units, bar)
     for number, unit in enumerate(units):
         if store is not None and unit.key is not None and unit.key in store:
             queue.read(number, store)
         else:
             queue.todo.append(number)
-    if workers == 1 or len(queue.todo) < 2:
-        _run_here(queue, store)
-    else:
-        _run_in_workers(queue, store, min(workers, len(queue.todo)))
+    runner.run(queue, store)
     return [queue.frames[number] for number in range(len(units))]
 
 
 @dataclass
-class _Unit:
+class Unit:
+    """Of work, and what became of it."""
+
     key: Key
     job: Job
     size: int
@@ -82,10 +95,10 @@ class _Unit:
 
 
 @dataclass
-class _Queue:
+class Queue:
     """What is to be done, what others are doing, and what is done."""
 
-    units: list[_Unit]
+    units: list[Unit]
     bar: Any
     todo: deque[int] = field(default_factory=deque)
     busy: dict[int, Busy] = field(default_factory=dict)  # by number of the unit
@@ -127,7 +140,7 @@ class _Queue:
         tqdm.write(line, file=sys.stderr)
 
 
-def _perform(
+def perform(
     store: Store | None, key: Key, job: Job, progress: Callable[[int], Any]
 ) -> pd.DataFrame | Busy:
     """The frame of a unit, which is in the store by then; or who is running it.
@@ -156,101 +169,44 @@ def _perform(
     return frame
 
 
-# -- in this process ------------------------------------------------------------------
+# -- elsewhere ------------------------------------------------------------------------
 
 
-def _run_here(queue: _Queue, store: Store | None) -> None:
-    while queue.todo or queue.busy:
-        if not queue.todo:
-            queue.announce()
-            time.sleep(LOOK_SECONDS)
-            queue.try_again()
-            continue
-        number = queue.todo.popleft()
-        unit = queue.units[number]
+def packed(store: Store | None, unit: Unit, num_threads: int) -> bytes:
+    """A unit for another process.
 
-        def progress(steps: int, number: int = number) -> None:
-            queue.progress(number, steps)
-
-        result = _perform(store, unit.key, unit.job, progress)
-        if isinstance(result, Busy):
-            queue.is_busy(number, result)
-        else:
-            queue.frames[number] = result
-
-
-# -- in workers -----------------------------------------------------------------------
-
-
-@dataclass
-class _Hand:
-    """A worker and what it is doing."""
-
-    worker: Worker
-    ready: bool = False  # it has imported what it needs
-    number: int | None = None  # of the unit that it has
-
-
-def _run_in_workers(queue: _Queue, store: Store | None, workers: int) -> None:
-    hands: list[_Hand] = []
-    died_early = 0  # workers in a row that died before they were ready
-    try:
-        while queue.todo or queue.busy or any(h.number is not None for h in hands):
-            queue.try_again()
-            open_units = len(queue.todo) + sum(h.number is not None for h in hands)
-            while len(hands) < min(workers, open_units):
-                hands.append(_Hand(processes.start(_serve)))
-            for hand in hands:
-                if hand.ready and hand.number is None and queue.todo:
-                    _hand_out(queue, store, hand)
-            if not open_units:
-                queue.announce()
-            for hand in _speaking(hands):
-                try:
-                    answer = hand.worker.pipe.recv()
-                except (EOFError, OSError):
-                    hands.remove(hand)
-                    died_early = 0 if hand.ready else died_early + 1
-                    _has_died(queue, hand, died_early)
-                else:
-                    _take(queue, store, hand, *answer)
-    finally:
-        processes.end(hand.worker for hand in hands)
-
-
-def _speaking(hands: list[_Hand]) -> list[_Hand]:
-    """Workers that have something to say, or have died; waits for a while."""
-    by_pipe = {hand.worker.pipe: hand for hand in hands}
-    if not by_pipe:
-        time.sleep(_WAIT_SECONDS)
-    ready = connection.wait(list(by_pipe), _WAIT_SECONDS)
-    return [by_pipe[pipe] for pipe in ready]  # type: ignore[index]
-
-
-def _hand_out(queue: _Queue, store: Store | None, hand: _Hand) -> None:
-    number = queue.todo.popleft()
-    unit = queue.units[number]
+    Raises:
+        ValueError: it cannot be passed on.
+    """
     what = "the work" if unit.key is None else about(unit.key)
     directory = None if store is None else store.directory
-    hand.number = number
-    data = processes.pack((directory, unit.key, unit.job), what)
-    with suppress(ConnectionError):  # it has died, which the pipe's end tells
-        hand.worker.pipe.send_bytes(data)
+    return processes.pack((directory, unit.key, unit.job, num_threads), what)
 
 
-def _take(
-    queue: _Queue, store: Store | None, hand: _Hand, kind: str, content: Any
+def answer(data: bytes, progress: Callable[[int], Any]) -> tuple[str, Any]:
+    """Do a packed unit: "done", "busy" or "failed", and what belongs to it."""
+    try:
+        directory, key, job, num_threads = processes.unpack(data)
+        store = None if directory is None else Store(directory)
+        with granted(num_threads):
+            result = perform(store, key, job, progress)
+    except BaseException as failure:  # whatever users' code raises, a SystemExit too
+        if child.leaving():
+            raise
+        return "failed", processes.pack_error(failure)
+    if isinstance(result, Busy):
+        return "busy", result
+    return "done", result if store is None or key is None else None
+
+
+def take(
+    queue: Queue, store: Store | None, number: int, kind: str, content: Any
 ) -> None:
-    """Do what a worker's answer asks for."""
-    if kind == "ready":
-        hand.ready = True
-        return
-    number = hand.number
-    assert number is not None
-    if kind == "steps":
-        queue.progress(number, content)
-        return
-    hand.number = None
+    """Do what an `answer` asks for.
+
+    Raises:
+        BaseException: what the unit raised.
+    """
     if kind == "failed":
         raise processes.unpack_error(content)
     if kind == "busy":
@@ -258,35 +214,26 @@ def _take(
             raise content  # it would wait for this process
         queue.is_busy(number, content)
     elif content is not None:
+        unit = queue.units[number]
         queue.frames[number] = content
+        queue.progress(number, unit.size - unit.shown)
     else:
         assert store is not None
         queue.read(number, store)
 
 
-def _has_died(queue: _Queue, hand: _Hand, early: int) -> None:
-    """Have its unit done again.
+def lost(queue: Queue, number: int, how: str) -> None:
+    """Have a unit done again by another worker than the one that died of it.
 
     Raises:
-        WorkerDiedError: for the last time.
+        WorkerDiedError: it was not the first one.
     """
-    how = hand.worker.join()
-    processes.end([hand.worker])
-    time.sleep(_WAIT_SECONDS)  # what ended it may be meant for this process, too
-    number = hand.number
-    if number is None:
-        if early >= ATTEMPTS:
-            raise WorkerDiedError(
-                f"{early} workers died one after the other before they could begin, "
-                f"the last with {how}; finished work is kept"
-            )
-        return
     unit = queue.units[number]
     unit.attempts += 1
     queue.progress(number, -unit.shown)
     what = "a unit of work" if unit.key is None else about(unit.key)
-    if unit.attempts >= ATTEMPTS:
-        raise WorkerDiedError(
+    if unit.attempts >= processes.ATTEMPTS:
+        raise processes.WorkerDiedError(
             f"{unit.attempts} workers died of {what}, the last with {how}; finished "
             "work is kept"
         )
@@ -296,48 +243,3 @@ def _has_died(queue: _Queue, hand: _Hand, early: int) -> None:
         stacklevel=2,
     )
     queue.todo.appendleft(number)
-
-
-# -- in a worker ----------------------------------------------------------------------
-
-
-class _Steps:
-    """Tells the parent how many steps were done, not too often."""
-
-    def __init__(self, pipe: connection.Connection) -> None:
-        self.pipe, self.steps, self.told = pipe, 0, time.monotonic()
-
-    def __call__(self, steps: int) -> None:
-        self.steps += steps
-        if time.monotonic() - self.told >= _REPORT_SECONDS:
-            self.tell()
-
-    def tell(self) -> None:
-        """Whatever has not been told."""
-        self.pipe.send(("steps", self.steps))
-        self.steps, self.told = 0, time.monotonic()
-
-
-def _serve(pipe: connection.Connection) -> None:
-    """Do units of work until the parent closes the pipe."""
-    pipe.send(("ready", None))
-    while True:
-        try:
-            pipe.send(_answer(pipe.recv_bytes(), _Steps(pipe)))
-        except (EOFError, ConnectionError):  # the parent is gone
-            return
-
-
-def _answer(data: bytes, steps: _Steps) -> tuple[str, Any]:
-    try:
-        directory, key, job = processes.unpack(data)
-        store = None if directory is None else Store(directory)
-        result = _perform(store, key, job, steps)
-        steps.tell()
-    except BaseException as failure:  # whatever users' code raises, a SystemExit too
-        if child.leaving():
-            raise
-        return "failed", processes.pack_error(failure)
-    if isinstance(result, Busy):
-        return "busy", result
-    return "done", result if store is None or key is None else None

@@ -31,6 +31,7 @@ import gymnasium as gym
 
 from dacrl_env.core import child
 
+EXECUTORS = ("threads", "processes")  # of units of work
 ATTEMPTS = 3  # at one piece of work, before workers that die of it are given up
 # what ends a process, and can be answered
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -215,8 +216,8 @@ def pack(value: Any, what: str) -> bytes:
         return cloudpickle.dumps((_own_registrations(), value))
     except (pickle.PicklingError, AttributeError, TypeError, ValueError) as failure:
         raise ValueError(
-            f"{what} cannot be passed to another process ({failure}); take one worker, "
-            "or keep what cannot be passed out of it"
+            f"{what} cannot be passed to another process ({failure}); take "
+            "executor='threads', or keep what cannot be passed out of it"
         ) from failure
 
 

@@ -26,7 +26,7 @@ from dacrl_env.inner_envs.env import CompiledEnv
 from dacrl_env.kernels.compiling import announced
 from dacrl_env.learners.protocol import Floats, Ints, Values, close_envs, reseed_envs
 from dacrl_env.learners.rollout import Act, play
-from dacrl_env.learners.threads import spread
+from dacrl_env.learners.threads import default_threads, spread
 from dacrl_env.tasks import Hyperparameter
 
 _SECONDS = 0.2  # that a call of compiled code should take at most
@@ -83,7 +83,7 @@ class Compiled(ABC):
         stepped = "environments that Python steps"
         inner = type(env.env).__name__ if isinstance(env, CompiledEnv) else stepped
         self.title = f"{type(self).__name__} for {inner}"
-        self.num_threads = 1
+        self.num_threads = default_threads()
         self._memories: dict[int, Any] = {}  # by number of the thread
         self._room = (0, 0)  # places of rollouts and transitions that they are made for
         self._piece = 0  # environment steps that take about `_SECONDS`

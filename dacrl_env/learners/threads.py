@@ -7,18 +7,34 @@ is computed depends neither on their number nor on who does what.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 from dacrl_env.core.processes import usable_cores
 from dacrl_env.tasks import is_worker
 
 Job = TypeVar("Job")
+_granted: ContextVar[int | None] = ContextVar("_granted", default=None)
 
 
 def default_threads() -> int:
-    """The cores this process may use; in a worker, which has one core, 1."""
+    """What `granted` says, else the cores this process may use; in a worker, 1."""
+    number = _granted.get()
+    if number is not None:
+        return number
     return 1 if is_worker() else usable_cores()
+
+
+@contextmanager
+def granted(number: int) -> Iterator[None]:
+    """Populations made meanwhile, by whoever, have so many threads by default."""
+    token = _granted.set(number)
+    try:
+        yield
+    finally:
+        _granted.reset(token)
 
 
 def spread(

@@ -627,8 +627,6 @@ def fit_key(
         NoSource: of the method, an option or the task it cannot be told.
     """
     arguments = {f.name: getattr(method, f.name) for f in fields(method)}
-    # how many threads do the work changes no result
-    arguments.pop("num_threads", None)
     return {
         "kind": "fit",
         "version": version(),

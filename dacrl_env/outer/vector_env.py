@@ -14,7 +14,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from dacrl_env.core import checks, streams
 from dacrl_env.core.snapshot import Snapshot, SnapshotError
-from dacrl_env.learners.threads import default_threads
 from dacrl_env.outer.env import check_options, instance_index
 from dacrl_env.outer.population import IN_STEP, Outcome, Population
 from dacrl_env.outer.settings import Settings, resolve
@@ -74,16 +73,16 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
         if render_mode is not None:
             raise TypeError(f"render_mode {render_mode!r} is not supported")
         num_envs = checks.whole("num_envs", num_envs)
-        if num_threads is None:
-            num_threads = default_threads()
-        num_threads = checks.whole("num_threads", num_threads)
+        if num_threads is not None:
+            num_threads = checks.whole("num_threads", num_threads)
         self.autoreset_mode = _autoreset_mode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         self.render_mode = None
         self.num_envs = num_envs
         self.settings: Settings = resolve(task, **options)
         self.population = Population(self.settings, self.num_envs)
-        self.population.learner.num_threads = num_threads
+        if num_threads is not None:
+            self.population.learner.num_threads = num_threads
         self.observation_names = self.population.observation_names
         self.single_observation_space = spaces.Box(
             -1.0, 1.0, (len(self.observation_names),), np.float32

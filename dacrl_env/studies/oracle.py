@@ -47,6 +47,7 @@ from tqdm import tqdm
 from dacrl_env.comparison import stats
 from dacrl_env.comparison.comparison import check as check_comparison
 from dacrl_env.comparison.comparison import compare, fit
+from dacrl_env.comparison.executors import Executor, all_compiled, runner
 from dacrl_env.comparison.given import checked_seeds
 from dacrl_env.comparison.report import summarize
 from dacrl_env.comparison.results import named
@@ -316,7 +317,8 @@ def oracle(
     runs: int = RUNS,
     configurations: int = CONFIGURATIONS,
     streams: int = STREAMS,
-    workers: int = 1,
+    num_threads: int | None = None,
+    executor: str | Executor | None = None,
     show_progress: bool = False,
     **task_kwargs: Any,
 ) -> Dynamics:
@@ -333,7 +335,8 @@ def oracle(
             half of them near the incumbent.
         streams: forks of each run and configuration that choose, and as many that are
             valued.
-        workers: processes.
+        num_threads: as in :func:`dacrl_env.compare`.
+        executor: as in :func:`dacrl_env.compare`.
         show_progress: progress bars on standard error.
         **task_kwargs: options of the environment.
 
@@ -354,7 +357,8 @@ def oracle(
         runs=runs,
         configurations=configurations,
         streams=streams,
-        workers=workers,
+        num_threads=num_threads,
+        executor=executor,
         **task_kwargs,
     )
     spend = _spend(task, tuning_budget, task_kwargs)
@@ -367,7 +371,8 @@ def oracle(
         tuning_budget=spend,
         runs=1,
         store=store,
-        workers=workers,
+        num_threads=num_threads,
+        executor=executor,
         show_progress=show_progress,
         **task_kwargs,
     )
@@ -384,7 +389,8 @@ def oracle(
             runs=runs,
             configurations=configurations,
             streams=streams,
-            workers=workers,
+            num_threads=num_threads,
+            executor=executor,
             show_progress=show_progress,
             **task_kwargs,
         )
@@ -405,7 +411,8 @@ def check(
     runs: int,
     configurations: int,
     streams: int,
-    workers: int,
+    num_threads: int | None,
+    executor: str | Executor | None,
     **task_kwargs: Any,
 ) -> None:
     """What `oracle` checks before anything is run; for measurements still to come.
@@ -425,7 +432,8 @@ def check(
         tuning_budget=_spend(task, tuning_budget, task_kwargs),
         runs=1,
         store=store,
-        workers=workers,
+        num_threads=num_threads,
+        executor=executor,
         **task_kwargs,
     )
     if not _why_not(task, task_kwargs):
@@ -530,7 +538,8 @@ def branching(
     streams: int = STREAMS,
     points: Sequence[float] = POINTS,
     seed: int = 0,
-    workers: int = 1,
+    num_threads: int | None = None,
+    executor: str | Executor | None = None,
     show_progress: bool = False,
     **task_kwargs: Any,
 ) -> Branching:
@@ -547,7 +556,8 @@ def branching(
             valued.
         points: shares of the budget, rounded to decisions.
         seed: names the runs and the configurations.
-        workers: processes.
+        num_threads: as in :func:`dacrl_env.compare`.
+        executor: as in :func:`dacrl_env.compare`.
         show_progress: a progress bar on standard error.
         **task_kwargs: options of the environment.
 
@@ -568,6 +578,8 @@ def branching(
         store = Store(store)
     parts = [list(range(runs))[i : i + UNIT] for i in range(0, runs, UNIT)]
 
+    units_by = runner(executor, num_threads, all_compiled(task, task_kwargs))
+
     def run(wanted: list[list[_Branches]], choosing: bool) -> pd.DataFrame:
         """All forks that are asked for, a list of branches for each part."""
         units = list(zip(parts, wanted, strict=True))
@@ -576,7 +588,7 @@ def branching(
             named(store, [partial(plan.key, *unit, choosing) for unit in units]),
             [(_unit, (plan, part, branches, choosing)) for part, branches in units],
             [_size(plan, part, branches) for part, branches in units],
-            workers,
+            units_by,
             bar,
         )
         return pd.concat(frames, ignore_index=True)

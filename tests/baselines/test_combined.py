@@ -167,7 +167,9 @@ def test_only_values_that_are_applied_have_to_be_in_range() -> None:
 def test_on_the_command_line(tmp_path: Path) -> None:
     line = ["compare", QUADRATIC, "--policies", "default"]
     line += ["zoo=combined,learning_rate=linear(0.1,0.01,fraction=0.5),decisions=50"]
-    assert main([*line, "--seeds", "2", "--workers", "1", "--out", str(tmp_path)]) == 0
+    assert (
+        main([*line, "--seeds", "2", "--num-threads", "1", "--out", str(tmp_path)]) == 0
+    )
     assert pd.read_csv(next(tmp_path.glob("*/table.csv")))["policy"].tolist() == [
         "default",
         "zoo",

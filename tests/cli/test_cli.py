@@ -38,7 +38,7 @@ def _compare(out, *more):
         "3",
         "--run-budget",
         "2000",
-        "--workers",
+        "--num-threads",
         "1",
         "--out",
         str(out),
@@ -99,7 +99,7 @@ def test_labels_are_shown_instead_of_long_names(tmp_path):
 
 
 def test_a_label_given_again_is_taken_from_what_had_it(tmp_path):
-    base = ["compare", QUADRATIC, "--seeds", "2", "--workers", "1"]
+    base = ["compare", QUADRATIC, "--seeds", "2", "--num-threads", "1"]
     base += ["--out", str(tmp_path), "--policies"]
     assert main([*base, "mine=default"]) == 0
     assert main([*base, "mine=random"]) == 0
@@ -110,7 +110,7 @@ def test_a_label_given_again_is_taken_from_what_had_it(tmp_path):
 
 
 def test_seeds_by_their_numbers(tmp_path):
-    base = ["compare", QUADRATIC, "--policies", "random", "--workers", "1"]
+    base = ["compare", QUADRATIC, "--policies", "random", "--num-threads", "1"]
     base += ["--out", str(tmp_path), "--seeds"]
 
     def final(seeds):
@@ -133,7 +133,7 @@ def test_report_from_the_store_alone(comparison, capsys):
 
 def test_evaluate_one_policy(tmp_path, capsys):
     arguments = ["evaluate", TASK, "linear-epsilon,fraction=0.5", "--seeds", "2"]
-    arguments += ["--run-budget", "2000", "--workers", "1", "--out", str(tmp_path)]
+    arguments += ["--run-budget", "2000", "--num-threads", "1", "--out", str(tmp_path)]
     assert main(arguments) == 0
     assert "linear-epsilon,fraction=0.5" in capsys.readouterr().out
 
@@ -298,7 +298,7 @@ def test_a_policy_and_a_task_of_ones_own(tmp_path):
         (tmp_path / "own.py").write_text(OWN.format(name="own", action=action))
         done = run(
             *("evaluate", "own:own/Own-v0", "own:Mine", "--seeds", "2"),
-            *("--workers", "1", "--out", "tried"), where=tmp_path,
+            *("--num-threads", "1", "--out", "tried"), where=tmp_path,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         scores.append(
@@ -340,7 +340,8 @@ def test_an_inner_environment_of_ones_own_is_known_to_workers(tmp_path):
     (tmp_path / "toys.py").write_text(TOY)
     done = run(
         *("compare", "toys:own/Toy-v0", "--policies", "default", "reduce-on-plateau"),
-        *("--seeds", "2", "--workers", "2", "--out", "tried"), where=tmp_path,
+        *("--seeds", "2", "--num-threads", "2", "--executor", "processes"),
+        *("--out", "tried"), where=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert len(pd.read_csv(shown(tmp_path / "tried", "table.csv"))) == 2
@@ -349,14 +350,14 @@ def test_an_inner_environment_of_ones_own_is_known_to_workers(tmp_path):
     (tmp_path / "toys.py").write_text(TOY.replace("float(action)", "3 * float(action)"))
     run(
         *("evaluate", "toys:own/Toy-v0", "default", "--seeds", "2"),
-        *("--workers", "1", "--out", "tried"), where=tmp_path,
+        *("--num-threads", "1", "--out", "tried"), where=tmp_path,
     )  # fmt: skip
     after = pd.read_csv(shown(tmp_path / "tried", "table.csv"))["final_mean"]
     assert after[0] > before[0]
 
 
 def test_any_option_of_the_environment_can_be_set(tmp_path, capsys):
-    arguments = ["evaluate", QUADRATIC, "default", "--seeds", "2", "--workers", "1"]
+    arguments = ["evaluate", QUADRATIC, "default", "--seeds", "2", "--num-threads", "1"]
     arguments += ["--out", str(tmp_path), "--set"]
     assert main([*arguments, "decision_interval=5", "fixed={}"]) == 0
     assert main(["report", str(tmp_path)]) == 0
@@ -377,7 +378,7 @@ def test_a_policy_file_knows_the_runs_that_it_was_made_for(tmp_path, capsys):
     fit = ["fit", QUADRATIC, "random-search,family='schedule'", "--budget", "500"]
     assert main([*fit, *runs, *out]) == 0
     path = str(tmp_path / "policy.json")
-    evaluate = ["evaluate", QUADRATIC, "--seeds", "2", "--workers", "1", *out]
+    evaluate = ["evaluate", QUADRATIC, "--seeds", "2", "--num-threads", "1", *out]
     assert main([*evaluate, path]) == 2
     message = capsys.readouterr().err
     assert "with budget 100, not 50" in message
@@ -409,14 +410,15 @@ def test_a_report_of_nothing(tmp_path, capsys):
 
 
 def test_defaults_checks_its_numbers(tmp_path, capsys):
-    for name in ("workers", "seeds"):
+    for name in ("num-threads", "seeds"):
         assert main(["defaults", "--out", str(tmp_path), f"--{name}", "0"]) == 2
-        assert f"--{name} must be at least 1" in capsys.readouterr().err
+        said = {"seeds": "--seeds must be at least 1"}.get(name, "num_threads must be")
+        assert said in capsys.readouterr().err
 
 
 def test_defaults_of_some_tasks(tmp_path, capsys):
     arguments = ["defaults", "--tasks", "dacrl/NoisyQuadratic-v0", "--seeds", "3"]
-    assert main([*arguments, "--workers", "1", "--out", str(tmp_path)]) == 0
+    assert main([*arguments, "--num-threads", "1", "--out", str(tmp_path)]) == 0
     assert "dacrl/NoisyQuadratic-v0" in capsys.readouterr().out
     assert (tmp_path / "defaults.png").stat().st_size > 1_000
     assert main(["defaults", "--tasks", "nothing", "--out", str(tmp_path)]) == 2

@@ -104,7 +104,7 @@ def line_of(text: str, number: int = 0) -> int:
 )
 def test_errors_of_a_policy(own, capsys, policy, error, begins, frames) -> None:
     line = ["compare", QUADRATIC, "--policies", f"own_code:{policy}", "--seeds", "2"]
-    err = shown(capsys, *line, "--workers", "1")
+    err = shown(capsys, *line, "--num-threads", "1")
     first, *rest = [text for text in err.splitlines() if "steps/s" not in text]
     if policy != "Late":  # nothing was run
         assert f"dacrl: {error} in your policy" in first

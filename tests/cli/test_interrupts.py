@@ -106,7 +106,16 @@ def _ended() -> Iterator[None]:
 def compare(out: Path, workers: int) -> list[str]:
     """Units of a second, of which there are enough."""
     policies = ["--policies", "default", "random", "--run-budget", "1000"]
-    rest = ["--seeds", "1000", "--workers", str(workers), "--out", str(out)]
+    rest = [
+        "--seeds",
+        "1000",
+        "--num-threads",
+        str(workers),
+        "--executor",
+        "processes",
+        "--out",
+        str(out),
+    ]
     small = ["--set", "learning_starts=200", "hidden_sizes=(16,)", "eval_episodes=2"]
     return ["compare", CARTPOLE, *policies, *rest, *small]
 
@@ -128,9 +137,10 @@ def test_a_comparison_is_interrupted(tmp_path, number, status, workers):
 def test_threads_of_workers_are_interrupted(tmp_path):
     """Those of a controller's training, in a worker of a comparison."""
     out = tmp_path / "out"
-    method = "controller-ppo,num_threads=2,population=2,trial_runs=2"
+    method = "controller-ppo,population=2,trial_runs=2"
     arguments = ["compare", CARTPOLE, "--methods", method, "--budget", "1e7"]
-    arguments += ["--runs", "2", "--seeds", "1", "--workers", "2", "--out", str(out)]
+    arguments += ["--runs", "2", "--seeds", "1", "--out", str(out)]
+    arguments += ["--num-threads", "4", "--executor", "processes"]
     command = Command(arguments, tmp_path)
     deadline = time.monotonic() + 100
     while len(group(command.process.pid)) < 3:
@@ -200,7 +210,7 @@ def test_an_ignored_ctrl_c_stays_ignored(tmp_path):
         "from dacrl_command import program; program()",
     ]  # fmt: skip
     out = tmp_path / "out"
-    arguments = ["evaluate", QUADRATIC, "default", "--seeds", "2", "--workers", "1"]
+    arguments = ["evaluate", QUADRATIC, "default", "--seeds", "2", "--num-threads", "1"]
     command = Command([*arguments, "--out", str(out)], tmp_path, program)
     time.sleep(1)
     os.killpg(command.process.pid, signal.SIGINT)
@@ -221,7 +231,8 @@ threading.Thread(target=interrupt, daemon=True).start()
 began = []
 try:
     dacrl_env.compare("dacrl/DQN-CartPole-v0", ["default", "random"], range(1000),
-                      store=sys.argv[1], workers=2, show_progress=True, budget=1_000,
+                      store=sys.argv[1], num_threads=2, executor="processes",
+                      show_progress=True, budget=1_000,
                       learning_starts=200, hidden_sizes=(16,), eval_episodes=2)
 except KeyboardInterrupt as error:
     kept = len([f for f in os.listdir(sys.argv[1]) if f.endswith(".parquet")])
@@ -303,8 +314,8 @@ SMALL = f"compare {QUADRATIC} --policies default random --seeds 4 --out out"
     [
         slow("dacrl tasks | head -1"),
         "dacrl tasks | true",
-        slow(f"dacrl {SMALL} --workers 1 | true"),
-        f"dacrl {SMALL} --workers 2 2>&1 | head -c 1",
+        slow(f"dacrl {SMALL} --num-threads 1 | true"),
+        f"dacrl {SMALL} --num-threads 2 --executor processes 2>&1 | head -c 1",
     ],
 )
 def test_a_reader_that_leaves_is_no_error(tmp_path, line):
@@ -319,7 +330,9 @@ def test_a_reader_that_leaves_is_no_error(tmp_path, line):
     "closed", [slow(">&-"), slow("2>&-"), slow("<&-"), "<&- >&- 2>&-"]
 )
 def test_closed_streams_do_no_harm(tmp_path, closed):
-    done = shell(f"dacrl {SMALL} --workers 2 {closed}", tmp_path)
+    done = shell(
+        f"dacrl {SMALL} --num-threads 2 --executor processes {closed}", tmp_path
+    )
     assert done.returncode == 0
     assert "Traceback" not in done.stderr
     assert list(tmp_path.glob("out/*/report.md"))
@@ -343,7 +356,10 @@ def test_a_deleted_working_directory_is_one_line(tmp_path, command):
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
 @pytest.mark.parametrize("kilobytes", [200_000, 300_000])
 def test_too_little_memory_is_one_line(tmp_path, kilobytes):
-    done = shell(f"ulimit -v {kilobytes}; dacrl {SMALL} --workers 2", tmp_path)
+    done = shell(
+        f"ulimit -v {kilobytes}; dacrl {SMALL} --num-threads 2 --executor processes",
+        tmp_path,
+    )
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
 
@@ -388,7 +404,15 @@ program()
 def test_workers_that_die_are_one_line_each(tmp_path):
     out = tmp_path / "out"
     arguments = ["compare", QUADRATIC, "--policies", "default", "random", "--seeds"]
-    arguments += ["2", "--workers", "2", "--out", str(out)]
+    arguments += [
+        "2",
+        "--num-threads",
+        "2",
+        "--executor",
+        "processes",
+        "--out",
+        str(out),
+    ]
     command = Command(arguments, tmp_path, [sys.executable, "-c", DIES])
     assert command.process.wait(100) == 2
     lines = command.lines()

@@ -35,12 +35,20 @@ def _compare(workers: int) -> list[str]:
         "random-search,population=2",
     ]
     spent = ["--budget", "20000", "--runs", "4", "--seeds", "64"]
-    rest = ["--run-budget", "1000", "--workers", str(workers), *SMALL]
+    rest = [
+        "--run-budget",
+        "1000",
+        "--num-threads",
+        str(workers),
+        "--executor",
+        "processes",
+        *SMALL,
+    ]
     return ["compare", CARTPOLE, *what, *spent, *rest]
 
 
 def _fit(workers: int) -> list[str]:
-    method = f"controller-ppo,population=4,trial_runs=4,num_threads={workers}"
+    method = "controller-ppo,population=4,trial_runs=4"
     return [
         "fit",
         CARTPOLE,
@@ -49,6 +57,8 @@ def _fit(workers: int) -> list[str]:
         "60000",
         "--run-budget",
         "1000",
+        "--num-threads",
+        str(workers),
         *SMALL,
     ]
 

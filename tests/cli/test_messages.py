@@ -59,7 +59,7 @@ def test_choices_that_are_nearly_right(capsys, tmp_path) -> None:
 
 @pytest.mark.parametrize("value", ["1e2", "100", "1.0e2", "100.0"])
 def test_whole_numbers_of_options_are_written_in_any_way(tmp_path, value) -> None:
-    line = ["evaluate", CARTPOLE, "default", "--seeds", "1e0", "--workers", "1"]
+    line = ["evaluate", CARTPOLE, "default", "--seeds", "1e0", "--num-threads", "1"]
     line += ["--run-budget", "4e2", "--decision-interval", "2e1", "--out"]
     line += [str(tmp_path), "--set", f"learning_starts={value}", "eval_episodes=1e0"]
     assert main(line) == 0

@@ -136,7 +136,7 @@ def test_runs_that_cannot_be_copied_are_known_before(
         ({"split": "tets"}, "unknown split 'tets'.*mean 'test'"),
         ({"budget": 19, "decision_interval": 1}, "too small to report"),
         ({"runs": 0}, "runs must be at least 1"),
-        ({"workers": 0}, "workers must be at least 1"),
+        ({"num_threads": 0}, "num_threads must be a whole number of at least 1"),
         ({"batch": 1.5}, "batch must be at least 1"),
         ({"policy_seeds": [9]}, "seeds in common"),
         ({"num_envs": 3}, "cannot be given"),
@@ -201,7 +201,9 @@ def test_objects_that_cannot_be_copied_or_sent_are_known_before() -> None:
             raise TypeError("stays here")
 
     with pytest.raises(ValueError, match=r"sent to worker processes .*stays here"):
-        dacrl_env.compare(QUADRATIC, [Copied(), "default"], 2, workers=2)
+        dacrl_env.compare(
+            QUADRATIC, [Copied(), "default"], 2, num_threads=2, executor="processes"
+        )
     assert not dacrl_env.compare(QUADRATIC, Copied(), 2).empty
 
 
@@ -406,7 +408,14 @@ def test_results_need_room(
 def test_what_is_reserved_covers_what_is_written(tmp_path: Path) -> None:
     out = tmp_path / "out"
     line = ["compare", CARTPOLE, "--policies", "default", "random", "--seeds", "4"]
-    line += ["--workers", "1", "--run-budget", "2000", "--set", "learning_starts=200"]
+    line += [
+        "--num-threads",
+        "1",
+        "--run-budget",
+        "2000",
+        "--set",
+        "learning_starts=200",
+    ]
     assert main([*line, "eval_episodes=1", "--out", str(out)]) == 0
     written = sum(p.stat().st_size for p in out.rglob("*") if p.is_file())
     assert written < before.REPORT_BYTES + 8 * before.RUN_BYTES

@@ -92,7 +92,7 @@ def test_policies_have_runs_of_their_own_number(tmp_path):
     out = str(tmp_path)
     line = ["compare", QUADRATIC, "--policies", "default", "--methods", "random-search"]
     line += ["--budget", "500", "--runs", "2", "--seeds", "3", "--policy-seeds", "6"]
-    line += ["--workers", "1", "--out", out]
+    line += ["--num-threads", "1", "--out", out]
     assert main(line) == 0
     table = pd.read_csv(shown(tmp_path, "table.csv")).set_index("policy")
     assert table["runs"].to_dict() == {"default": 6, "random-search": 6}
@@ -303,7 +303,9 @@ def test_a_journal_of_another_course_is_refused(tmp_path, monkeypatch):
 
 def _compare_in_child(directory: Path, workers: int) -> None:
     trials.CHECKPOINT_SECONDS = 0.0
-    dacrl_env.compare(**WORK, store=directory, workers=workers, batch=1)
+    dacrl_env.compare(
+        **WORK, store=directory, num_threads=workers, executor="processes", batch=1
+    )
 
 
 @pytest.fixture(scope="module")
@@ -428,14 +430,14 @@ def test_fit_then_evaluate_on_the_command_line(tmp_path, capsys):
         p: p.stat().st_mtime_ns for p in (tmp_path / "fit").rglob("*.parquet")
     }
     policy = str(tmp_path / "fit" / "policy.json")
-    arguments = ["--seeds", "2", "--workers", "1", "--out", str(tmp_path / "out")]
+    arguments = ["--seeds", "2", "--num-threads", "1", "--out", str(tmp_path / "out")]
     assert main(["evaluate", QUADRATIC, policy, *arguments]) == 0
     assert f"{spent} + 50" in capsys.readouterr().out
 
 
 def test_compare_methods_on_the_command_line(tmp_path, capsys):
     arguments = ["compare", QUADRATIC, "--policies", "default", "--methods", METHOD]
-    options = ["--seeds", "2", "--workers", "1", "--runs", "2", "--anytime", "2"]
+    options = ["--seeds", "2", "--num-threads", "1", "--runs", "2", "--anytime", "2"]
     out = ["--out", str(tmp_path)]
     assert main([*arguments, *options, *out]) == 2
     assert "need a tuning --budget" in capsys.readouterr().err

@@ -213,7 +213,13 @@ def test_what_changes_a_result_changes_its_key():
 def test_workers_give_the_same_table(tmp_path):
     alone = dacrl_env.compare(TASK, POLICIES, seeds=[0, 1], **SMALL)
     shared = dacrl_env.compare(
-        TASK, POLICIES, seeds=[0, 1], workers=2, store=tmp_path, **SMALL
+        TASK,
+        POLICIES,
+        seeds=[0, 1],
+        num_threads=2,
+        executor="processes",
+        store=tmp_path,
+        **SMALL,
     )
     pd.testing.assert_frame_equal(untimed(alone), untimed(shared))
 
@@ -290,7 +296,9 @@ def test_shuffled_policies_need_others_and_say_so_before_anything_is_run(tmp_pat
         ({"policies": ["default", "default"]}, "once each"),
         ({"seeds": []}, "no seeds"),
         ({"seeds": [1, 1]}, "twice"),
-        ({"workers": 0}, "workers"),
+        ({"num_threads": 0}, "num_threads"),
+        ({"executor": "dask"}, "unknown executor 'dask'; valid: threads, processes"),
+        ({"workers": 2}, "unknown"),
         ({"budgte": 3}, "unknown option 'budgte'"),
         ({"budget": 2_001}, "does not divide"),
         ({"split": "validation"}, "valid: tuning, test"),

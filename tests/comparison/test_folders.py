@@ -32,7 +32,16 @@ def out(tmp_path, monkeypatch):
 
 
 def compare(*policies: str, task: str = QUADRATIC, more: tuple[str, ...] = ()) -> int:
-    line = ["compare", task, "--policies", *policies, "--workers", "1", "--out", "o"]
+    line = [
+        "compare",
+        task,
+        "--policies",
+        *policies,
+        "--num-threads",
+        "1",
+        "--out",
+        "o",
+    ]
     return main([*line, *(more if "--seeds" in more else ("--seeds", "2", *more))])
 
 
@@ -78,7 +87,7 @@ def test_fits_live_side_by_side(out, capsys):
     for more in (["200"], ["400"], ["200", "--seed", "1"], ["200"]):
         fit(*more)
         assert main(["evaluate", QUADRATIC, "o/policy.json", "--seeds", "2",
-                     "--workers", "1", "--out", "o"]) == 0  # fmt: skip
+                     "--num-threads", "1", "--out", "o"]) == 0  # fmt: skip
     printed = capsys.readouterr().out
     assert printed.count("was that of another fit, which is kept as o/policies/") == 3
     kept = [load_fitted(path) for path in (out / "policies").iterdir()]
@@ -114,7 +123,7 @@ def test_a_policy_that_nobody_kept_is_kept_before_it_is_replaced(out, capsys):
 
 def test_methods_at_two_budgets(out):
     line = ["compare", QUADRATIC, "--methods", "random-search", "--runs", "2"]
-    line += ["--seeds", "2", "--workers", "1", "--out", "o", "--anytime", "2"]
+    line += ["--seeds", "2", "--num-threads", "1", "--out", "o", "--anytime", "2"]
     for budget in ("200", "400"):
         assert main([*line, "--budget", budget]) == 0
     assert main(["report", "o"]) == 0
@@ -130,11 +139,11 @@ def test_methods_at_two_budgets(out):
 
 def test_the_same_again_leaves_no_copies(out, capsys):
     line = ["compare", QUADRATIC, "--methods", "random-search", "--runs", "1"]
-    line += ["--budget", "200", "--seeds", "2", "--workers", "1", "--out", "o"]
+    line += ["--budget", "200", "--seeds", "2", "--num-threads", "1", "--out", "o"]
     for _ in range(2):
         assert main([*line, "--anytime", "2"]) == 0
         fit("200")
-        assert main(["defaults", "--tasks", QUADRATIC, "--seeds", "2", "--workers",
+        assert main(["defaults", "--tasks", QUADRATIC, "--seeds", "2", "--num-threads",
                      "1", "--out", "o"]) == 0  # fmt: skip
     everything = sorted(p.name for p in out.rglob("*") if "results" not in p.parts)
     assert [name for name in everything if name.startswith("anytime")] == [
@@ -147,8 +156,8 @@ def test_the_same_again_leaves_no_copies(out, capsys):
 
 def test_defaults_of_other_tasks(out, capsys):
     for seeds in ("2", "3"):
-        assert main(["defaults", "--tasks", QUADRATIC, "--seeds", seeds, "--workers",
-                     "1", "--out", "o"]) == 0  # fmt: skip
+        assert main(["defaults", "--tasks", QUADRATIC, "--seeds", seeds,
+                     "--num-threads", "1", "--out", "o"]) == 0  # fmt: skip
     assert "defaults.png was another one before" in capsys.readouterr().err
     assert len(list(out.glob("defaults*.png"))) == 2
 
@@ -288,7 +297,7 @@ def test_characters_that_a_terminal_does_not_have(tmp_path, environment):
     code = "import sys; from dacrl_env.cli.commands import main; sys.exit(main())"
     line = ["compare", QUADRATIC, "--policies", "größe–日=default", "random"]
     done = subprocess.run(
-        [sys.executable, "-c", code, *line, "--seeds", "2", "--workers", "1",
+        [sys.executable, "-c", code, *line, "--seeds", "2", "--num-threads", "1",
          "--out", "o"],
         cwd=tmp_path, capture_output=True, timeout=120,
         env={**os.environ, **environment},

@@ -149,7 +149,10 @@ def test_every_unit_begins_with_the_policy_as_it_was() -> None:
 def test_workers_get_objects() -> None:
     policies = {"a": Plain(0.5), "b": Told(-0.5)}
     one, two = (
-        dacrl_env.compare(QUADRATIC, policies, 2, workers=workers) for workers in (1, 2)
+        dacrl_env.compare(
+            QUADRATIC, policies, 2, num_threads=workers, executor="processes"
+        )
+        for workers in (1, 2)
     )
     pd.testing.assert_frame_equal(untimed(one), untimed(two))
 

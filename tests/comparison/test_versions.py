@@ -65,7 +65,7 @@ def edit(name: str = "mine", **parts: Any) -> None:
 
 def finals(*more: str, seeds: str = "2", name: str = "mine:P", out: str = "o") -> Any:
     line = ["compare", QUADRATIC, "--policies", name, "--seeds", seeds, *more]
-    assert main([*line, "--workers", "1", "--out", out]) == 0
+    assert main([*line, "--num-threads", "1", "--out", out]) == 0
     return reported(out)[name]
 
 

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 import dacrl_env
 from dacrl_env.comparison import units
+from dacrl_env.comparison.executors import runner
 from dacrl_env.core import locks
 from dacrl_env.core.locks import Busy, unit_lock
 from dacrl_env.core.store import Store, StoreError
@@ -233,7 +234,7 @@ def test_a_unit_that_another_runs_is_waited_for_and_read(
     others = [{**KEY, "seeds": [k]} for k in (7, 8)]
     frames = units.run_units(
         store, [KEY, *others], [(_ones, ()), (_two, ()), (_two, ())], [1] * 3,
-        workers, Bar(),
+        runner("processes", workers, True), Bar(),
     )  # fmt: skip
     thread.join()
     process.wait()
@@ -252,7 +253,7 @@ def test_a_unit_whose_owner_dies_is_taken_over(tmp_path, workers):
     threading.Timer(3, process.kill).start()
     frames = units.run_units(
         Store(tmp_path), [KEY, {**KEY, "seeds": [9]}], [(_ones, ()), (_two, ())],
-        [1, 1], workers, Bar(),
+        [1, 1], runner("processes", workers, True), Bar(),
     )  # fmt: skip
     process.wait()
     assert [frame["value"][0] for frame in frames] == [1, 2]
@@ -261,7 +262,8 @@ def test_a_unit_whose_owner_dies_is_taken_over(tmp_path, workers):
 @pytest.mark.parametrize("workers", [slow(1), 2])
 def test_nobody_waits_for_oneself(tmp_path, workers):
     """For a journal that this process has open elsewhere."""
-    plan = {"tuning_budget": 200, "seeds": [0], "store": tmp_path, "workers": workers}
+    plan = {"tuning_budget": 200, "seeds": [0], "store": tmp_path}
+    plan |= {"num_threads": workers, "executor": "processes"}
     about = (QUADRATIC, 200, 1, get_method(METHOD))
     mine = trials.Trials(*about, store=Store(tmp_path))
     with pytest.raises(Busy, match="by this process"):
@@ -317,7 +319,7 @@ def test_many_processes_share_the_work_of_one_command(tmp_path, killed):
     log, out = tmp_path / "log", tmp_path / "out"
     command = [sys.executable, "-c", COMMAND, str(log), "compare", QUADRATIC]
     command += ["--methods", "pbt,population=4,interval=5", "hyperband", "--budget"]
-    command += ["4000", "--runs", "3", "--seeds", "2", "--workers", "1"]
+    command += ["4000", "--runs", "3", "--seeds", "2", "--num-threads", "1"]
     environment = {**os.environ, "PYTHONHASHSEED": "0"}
     processes = [
         subprocess.Popen(

@@ -16,7 +16,8 @@ import pandas as pd
 import pytest
 from cases import slow
 
-from dacrl_env.comparison import units
+from dacrl_env.comparison import executors, units
+from dacrl_env.comparison.executors import runner
 from dacrl_env.core import processes
 from dacrl_env.core.processes import WorkerDiedError
 from dacrl_env.core.store import Store
@@ -64,7 +65,8 @@ def run(
     keys = [{"kind": "test", "number": k} for k in range(count)]
     jobs = [(job, (k,)) for k in range(count)]
     bar = Bar() if bar is None else bar
-    return units.run_units(store, keys, jobs, [10] * count, workers, bar)
+    by = runner("processes", workers, compiled=True)
+    return units.run_units(store, keys, jobs, [10] * count, by, bar)
 
 
 # -- what travels ------------------------------------------------------------------
@@ -85,7 +87,7 @@ def test_lambdas_and_local_classes_work_in_workers(tmp_path, stored):
 
 def test_what_cannot_travel_is_named():
     lock = threading.Lock()
-    with pytest.raises(ValueError, match=r"test cannot be passed.*take one worker"):
+    with pytest.raises(ValueError, match=r"test cannot be passed.*take executor"):
         run(lambda k: lock.locked(), 2)
 
 
@@ -135,7 +137,7 @@ for name in ("Plain-v0", "Outer-v0", "Lambda-v0"):
     env.step(env.action_space.sample())
     env.close()
     frame = dacrl_env.compare(f"my/{name}", ["default", "random"], [0],
-                              workers=2, **small)
+                              num_threads=2, executor="processes", **small)
     print(name, len(frame) > 0, flush=True)
 
 @dataclass(frozen=True)
@@ -145,7 +147,8 @@ class Middle:
         return Fitted(Static(learning_rate=self.at), Cost(budget))
 
 frame = dacrl_env.compare(f"my/{name}", methods=["__main__:Middle,at=0.02"], seeds=2,
-                          runs=2, tuning_budget=400, workers=2, **small)
+                          runs=2, tuning_budget=400, num_threads=2,
+                          executor="processes", **small)
 print(frame["policy"].iloc[0], frame["hp/learning_rate"].max())
 """
 
@@ -266,7 +269,7 @@ def test_what_kills_every_worker_is_given_up(tmp_path):
 
 
 def test_workers_that_cannot_start_are_given_up(monkeypatch):
-    monkeypatch.setattr(units, "_serve", _dies_at_once)
+    monkeypatch.setattr(executors, "_serve", _dies_at_once)
     with pytest.raises(WorkerDiedError, match=r"before they could begin.*code 5"):
         run(lambda k: k, 3)
 
@@ -304,7 +307,7 @@ method = "controller-ppo,population=2,trial_runs=2"
 print("begun", flush=True)
 threading.Thread(target=die).start()
 dacrl_env.compare("dacrl/DQN-CartPole-v0", methods=[method], runs=2, seeds=[0],
-                  tuning_budget=10**7, workers=2)
+                  tuning_budget=10**7, num_threads=2, executor="processes")
 """
 SLOW = """
 import os, sys, time
@@ -441,7 +444,7 @@ def test_workers_default_to_the_affinity(capsys):
     code = (
         "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); "
         "from dacrl_env.cli.commands import _parser; "
-        "print(_parser().parse_args(['evaluate', 't', 'p', '--out', 'o']).workers)"
+        "print(_parser().parse_args(['evaluate', 't', 'p', '--out', 'o']).num_threads)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

@@ -52,7 +52,7 @@ def test_paths_may_have_any_character(here: Path, folder: str) -> None:
 @pytest.mark.parametrize("folder", ["lr=0.1,seed=3", "it's, a=b"])
 def test_commands_take_paths_of_any_character(here: Path, folder: str) -> None:
     path = put(f"{folder}/policy.json")
-    out = ["--seeds", "1", "--workers", "1", "--out", f"{folder}/out"]
+    out = ["--seeds", "1", "--num-threads", "1", "--out", f"{folder}/out"]
     assert main(["evaluate", QUADRATIC, path, *out]) == 0
     assert main(["compare", QUADRATIC, "--policies", path, "m=default", *out]) == 0
     (table,) = map(pd.read_csv, (here / folder / "out").glob("*/table.csv"))
@@ -109,7 +109,14 @@ def test_labels_of_any_kind_are_shown(tmp_path: Path) -> None:
     labels = ["v1.2", "lr=0.1, a/b: c", "ü"]
     given = [f"{labels[0]}=default", f"'{labels[1]}'=random", f"{labels[2]}=static"]
     arguments = ["compare", QUADRATIC, "--policies", *given, "--seeds", "2"]
-    arguments += ["--workers", "1", "--out", str(tmp_path), "--reference", labels[1]]
+    arguments += [
+        "--num-threads",
+        "1",
+        "--out",
+        str(tmp_path),
+        "--reference",
+        labels[1],
+    ]
     assert main(arguments) == 0
     (path,) = tmp_path.glob("*/table.csv")
     assert pd.read_csv(path)["policy"].tolist() == labels

@@ -530,7 +530,7 @@ def test_the_command_line_says_it_in_one_line(
     from dacrl_env.cli.commands import main
 
     arguments = [DQN, "--policies", "default", "--seeds", "2"]
-    out = ["--out", str(tmp_path / "out"), "--workers", "1"]
+    out = ["--out", str(tmp_path / "out"), "--num-threads", "1"]
     for more in (["--run-budget", "1000"], ["--set", "learning_starts=50000"]):
         assert main(["compare", *arguments, *more, *out]) == 2
         error = capsys.readouterr().err

@@ -173,7 +173,7 @@ def test_what_was_taken_is_said_once(capsys, tmp_path) -> None:
     assert caught[0].filename == __file__
     assert frame["step"].max() == 50
     with pytest.warns(UserWarning, match="instead of 100") as caught:
-        dacrl_env.compare(QUADRATIC, [spec, "default"], 4, batch=2, workers=1)
+        dacrl_env.compare(QUADRATIC, [spec, "default"], 4, batch=2, num_threads=1)
     assert len(caught) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -183,7 +183,7 @@ def test_what_was_taken_is_said_once(capsys, tmp_path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("default")
         line = ["compare", QUADRATIC, "--policies", spec, "--seeds", "2"]
-        assert main([*line, "--workers", "1", "--out", str(tmp_path)]) == 0
+        assert main([*line, "--num-threads", "1", "--out", str(tmp_path)]) == 0
 
 
 @pytest.mark.parametrize("name", [n for n in POLICIES if n.endswith("-epsilon")])

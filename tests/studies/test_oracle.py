@@ -482,7 +482,16 @@ def test_the_race_refuses(arguments, message):
 
 
 def command(out: Any, *more: str) -> list[str]:
-    small = ["--seeds", "2", "--runs", "2", "--configurations", "2", "--workers", "1"]
+    small = [
+        "--seeds",
+        "2",
+        "--runs",
+        "2",
+        "--configurations",
+        "2",
+        "--num-threads",
+        "1",
+    ]
     return ["oracle", *small, "--decision-interval", "10", "--out", str(out), *more]
 
 

@@ -120,7 +120,7 @@ class MetaGradients:
         """Start every member at the initial values."""
         probe.check(envs)
         self.envs, P = envs, envs.num_envs
-        self.names = needs(self, envs.settings.task.learner)
+        self.names = needs(self, envs.settings.task.algorithm)
         by_name = {h.name: h for h in envs.settings.controlled}
         check_names(self.initial, self.names, "tuned hyperparameter")
         check_names(self.names, list(by_name), "hyperparameter")

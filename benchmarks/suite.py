@@ -198,7 +198,7 @@ def _decision_interval(settings: Settings) -> int:
 
     Tasks with few steps keep their own.
     """
-    learner = load_learner(settings.task.learner, settings.implementation)
+    learner = load_learner(settings.task.algorithm, settings.implementation)
     unit = learner.granularity(settings.config)
     fitting = [
         steps
@@ -217,9 +217,9 @@ def _others(settings: Settings) -> dict[str, Program]:
     Where the task asks for double Q-learning, they do without.
     """
     task, programs = settings.task, {}
-    if task.learner not in _BUILD:
+    if task.algorithm not in _BUILD:
         return {}
-    build = _BUILD[task.learner]
+    build = _BUILD[task.algorithm]
     if task.inner_env in gym.registry and not settings.task.inner_env_kwargs:
         space = gym.spec(task.inner_env).make().observation_space
         if isinstance(space, gym.spaces.Box):

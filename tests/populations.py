@@ -18,7 +18,7 @@ from dacrl_env.learners import dqn, ppo
 from dacrl_env.learners.compiled import Compiled
 
 # two layers, as tasks have them: each number of layers is compiled anew
-LEARNERS: dict[str, tuple[type[Compiled], dict[str, Any]]] = {
+ALGORITHMS: dict[str, tuple[type[Compiled], dict[str, Any]]] = {
     "dqn": (dqn.DQN, {"hidden_sizes": (16, 16), "learning_starts": 32}),
     "ppo": (
         ppo.PPO,
@@ -87,14 +87,14 @@ def make_runs(
         env: inner environment; None: a compiled CartPole. Each is compiled anew.
         seed: of all members.
         budget: of a run.
-        algorithm: one of `LEARNERS`.
+        algorithm: one of `ALGORITHMS`.
         overrides: hyperparameters, numbers or one per member, and configuration.
     """
     if isinstance(members, int):
         members = list(range(members))
     P = len(members)
     env = ENVS["CartPole-v1"]() if env is None else env
-    kind, fields = LEARNERS[algorithm]
+    kind, fields = ALGORITHMS[algorithm]
     values = {
         h.name: np.full(P, overrides.pop(h.name, h.default), np.float64)
         for h in kind.hyperparameters

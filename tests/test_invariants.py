@@ -25,7 +25,7 @@ from dacrl_env.core import isolation
 from dacrl_env.core.snapshot import Snapshot, is_opaque, leaves
 from dacrl_env.inner_envs.gymnasium_adapter import needs_box2d
 from dacrl_env.outer import population
-from dacrl_env.tasks.registration import LEARNERS, load
+from dacrl_env.tasks.registration import ALGORITHMS, load
 
 # the conformance task has no inner environment; baselines/test_quadratic.py tests it
 TASKS = sorted(t.id for t in dacrl_env.TASKS.values() if t.inner_env)
@@ -55,7 +55,7 @@ def _short_reports(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def options_of(task: str, **options: Any) -> dict[str, Any]:
-    small = SMALL.get(dacrl_env.TASKS[task].learner, {})
+    small = SMALL.get(dacrl_env.TASKS[task].algorithm, {})
     defaults = {"budget": 400, "decision_interval": 100, "eval_episodes": 2}
     return {**defaults, **small, **options}
 
@@ -89,7 +89,7 @@ def learned(env: Any) -> dict[str, Any]:
 
 
 def hyperparameters(task: str) -> tuple[Any, ...]:
-    return tuple(load(LEARNERS[dacrl_env.TASKS[task].learner]).hyperparameters)
+    return tuple(load(ALGORITHMS[dacrl_env.TASKS[task].algorithm]).hyperparameters)
 
 
 def binding(task: str, name: str) -> float:
@@ -107,7 +107,7 @@ def long_enough(name: str) -> dict[str, Any]:
 
 def rhythms(task: str) -> dict[str, float]:
     """Values that no decision interval is a multiple of: counters are then not 0."""
-    if dacrl_env.TASKS[task].learner == "dqn":
+    if dacrl_env.TASKS[task].algorithm == "dqn":
         return {"train_freq": 7, "target_update_interval": 33, "gradient_steps": 3}
     return {}
 
@@ -634,7 +634,7 @@ def line() -> Iterator[str]:
     dacrl_env.register_task(
         id=outer,
         inner_env=inner,
-        learner="dqn",
+        algorithm="dqn",
         budget=400,
         random_return=4.0,
         reference_return=5.0,
@@ -769,11 +769,11 @@ def test_no_global_randomness_or_settings(task: str) -> None:
 
 
 @pytest.mark.usefixtures("_two_threads")
-@pytest.mark.parametrize("learner", ["torch", "sb3"])
+@pytest.mark.parametrize("implementation", ["compiled", "sb3"])
 def test_global_settings_survive_an_error(
-    learner: str, monkeypatch: pytest.MonkeyPatch
+    implementation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    env = make(learner=learner, feedback="train")
+    env = make(implementation=implementation, feedback="train")
     env.reset(seed=0)
     before, during = global_state(), []
 
@@ -788,7 +788,7 @@ def test_global_settings_survive_an_error(
         )
         raise RuntimeError("on purpose")
 
-    of_torch = learner == "sb3"
+    of_torch = implementation == "sb3"
     owner = env.population.learner.members if of_torch else env.population.env
     monkeypatch.setattr(owner, "stretch" if of_torch else "observe", failing)
     with pytest.raises(RuntimeError, match="on purpose"):

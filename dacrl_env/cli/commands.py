@@ -535,17 +535,17 @@ def _seeds(option: str, text: str) -> range:
 
 def _tasks(options: argparse.Namespace) -> None:
     from dacrl_env.policies import METHODS, POLICIES, pretrained
-    from dacrl_env.tasks.registration import LEARNERS, TASKS, load, markdown
+    from dacrl_env.tasks.registration import ALGORITHMS, TASKS, load, markdown
 
     if options.markdown:
         print(markdown())
         return
     for task in TASKS.values():
-        learner = load(LEARNERS[task.learner])
+        learner = load(ALGORITHMS[task.algorithm])
         controlled = task.controlled or learner.controlled
         print(f"{task.id}: {task.description}")
         inner = task.inner_env or "none"
-        print(f"  inner environment  {inner}, learner {task.learner}")
+        print(f"  inner environment  {inner}, algorithm {task.algorithm}")
         print(f"  budget             {task.budget:,} steps, {task.decisions} decisions")
         print(
             f"  returns            random {task.random_return:g}, reference "
@@ -814,9 +814,9 @@ def _whole(given: dict[str, Any], task: str) -> dict[str, Any]:
     from dacrl_env.tasks.registration import IMPLEMENTATIONS, get_task, load_learner
 
     given = whole_numbers(resolve, given)
-    learner, name = given.get("learner", "torch"), get_task(task).learner
-    if learner in IMPLEMENTATIONS and name in IMPLEMENTATIONS[learner]:
-        given = whole_numbers(load_learner(name, learner).config_class, given)
+    name, by = get_task(task).algorithm, given.get("implementation", "compiled")
+    if by in IMPLEMENTATIONS and name in IMPLEMENTATIONS[by]:
+        given = whole_numbers(load_learner(name, by).config_class, given)
     return given
 
 

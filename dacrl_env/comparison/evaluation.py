@@ -20,7 +20,7 @@ from dacrl_env.outer.settings import own_hyperparameters
 from dacrl_env.outer.vector_env import PopulationEnv, vector_info
 from dacrl_env.policies import Cost, Policy, needs
 from dacrl_env.tasks import Hyperparameter, Task
-from dacrl_env.tasks.registration import LEARNERS, get_task, load
+from dacrl_env.tasks.registration import ALGORITHMS, get_task, load
 
 BATCH = 32  # runs advanced together; also the unit of work in the store
 
@@ -195,10 +195,10 @@ def suitable_options(
     """Options of the environment that suits a policy, the given ones first.
 
     Raises:
-        ValueError: it does not know the learner, acts in another mode than is given,
+        ValueError: it does not know the algorithm, acts in another mode than is given,
             or its number of decisions is none that runs can have.
     """
-    needed = needs(policy, task.learner)
+    needed = needs(policy, task.algorithm)
     options = dict(given)
     if options.setdefault("action_mode", policy.action_mode) != policy.action_mode:
         raise ValueError(
@@ -212,7 +212,7 @@ def suitable_options(
     chosen = options.get("hyperparameters")
     if chosen is None:
         chosen = getattr(policy, "controls", None) or task.controlled
-        chosen = chosen or load(LEARNERS[task.learner]).controlled
+        chosen = chosen or load(ALGORITHMS[task.algorithm]).controlled
     if isinstance(chosen, str | Hyperparameter):  # one is enough
         chosen = (chosen,)
     if not isinstance(chosen, Sequence):
@@ -226,14 +226,14 @@ def suitable_options(
 def _wide_enough(
     chosen: Sequence[str | Hyperparameter], policy: Policy, task: Task
 ) -> tuple[str | Hyperparameter, ...]:
-    """Hyperparameters, those with the learner's range that a policy needs it of.
+    """Hyperparameters, those with the algorithm's range that a policy needs it of.
 
     A policy that knows what it will set says so in ``extremes``: name to smallest and
-    largest value. Where a task's own range is narrower than the learner's, they may lie
-    outside of it.
+    largest value. Where a task's own range is narrower than the algorithm's, they may
+    lie outside of it.
     """
     extremes = getattr(policy, "extremes", None) or {}
-    whole = load(LEARNERS[task.learner]).hyperparameters
+    whole = load(ALGORITHMS[task.algorithm]).hyperparameters
     own = own_hyperparameters(task, whole)
     wide = {h.name: h for h in whole}
     result = list(chosen)

@@ -61,7 +61,7 @@ class Executor(Protocol):
 
 def all_compiled(task: Task, options: Mapping[str, Any]) -> bool:
     """Whether no step of the inner run is Python's."""
-    ours = options.get("learner", "torch") == "torch"
+    ours = options.get("implementation", "compiled") == "compiled"
     return ours and backend_of(task) in ("batched", "none")
 
 

@@ -48,7 +48,13 @@ from dacrl_env.outer.actions import check_names
 from dacrl_env.outer.env import DynamicConfigEnv, check_options
 from dacrl_env.outer.settings import Settings, resolve
 from dacrl_env.tasks import Hyperparameter, Instance, Task
-from dacrl_env.tasks.registration import LEARNERS, TASKS, get_task, load, make_inner_env
+from dacrl_env.tasks.registration import (
+    ALGORITHMS,
+    TASKS,
+    get_task,
+    load,
+    make_inner_env,
+)
 
 # what DACBench imports only where a package is installed
 _NEEDS = {
@@ -498,7 +504,7 @@ class DACRLBenchmark(AbstractBenchmark):
     def _checked_options(self) -> dict[str, Any]:
         """Options of the environment; raises what is wrong with the configuration."""
         task = get_task(self.config.task)
-        learner = load(LEARNERS[task.learner])
+        learner = load(ALGORITHMS[task.algorithm])
         options = [*inspect.signature(resolve).parameters]
         options.remove("configuration")
         options += [field.name for field in fields(learner.config_class)]

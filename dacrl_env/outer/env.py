@@ -24,7 +24,7 @@ class DynamicConfigEnv(gym.Env[NDArray[np.float32], Any]):
     """Configure a reinforcement-learning run while it trains.
 
     ## Description
-    One episode is one complete *inner* training run of a learner (DQN, …) on an inner
+    One episode is one complete *inner* training run of an algorithm (DQN, …) on an inner
     environment. Each step sets hyperparameters, trains for ``decision_interval`` inner
     environment steps and returns the progress made. This class is a population of
     one; :class:`dacrl_env.outer.vector_env.PopulationEnv` advances many runs at once.

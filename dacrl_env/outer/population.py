@@ -107,11 +107,11 @@ class Population:
         self.env = make_inner_env(settings.task)
         self.physics = self._instance_physics()
         self._references = settings.task.references(settings.instances)
-        learner = load_learner(settings.task.learner, settings.implementation)
+        learner = load_learner(settings.task.algorithm, settings.implementation)
         if self.env.num_actions == 0 and not learner.continuous_actions:
             raise ValueError(
                 f"inner environment {settings.task.inner_env} has continuous actions; "
-                f"learner {settings.task.learner} needs Discrete ones"
+                f"algorithm {settings.task.algorithm} needs Discrete ones"
             )
         self._check_memory(learner)
         eval_env = make_inner_env(settings.task, reuse=True)
@@ -717,9 +717,9 @@ class Population:
         self._check_whole()
         if exact and not self.learner.exact_snapshots:
             raise snapshots.SnapshotNotSupported(
-                f"learner {self.settings.implementation!r} has no exact snapshots; use "
-                "snapshot(exact=False), which keeps the learner and restarts the "
-                "environments"
+                f"implementation {self.settings.implementation!r} has no exact "
+                "snapshots; use snapshot(exact=False), which keeps the learner and "
+                "restarts the environments"
             )
         arrays = snapshots.capture(self.state, opaque=exact)
         return snapshots.Snapshot(self._header(exact), arrays)

@@ -32,10 +32,10 @@ class Settings:
     """What an environment was made with; see `resolve`."""
 
     task: Task
-    implementation: str  # of the learner
+    implementation: str  # of the algorithm
     hyperparameters: tuple[Hyperparameter, ...]  # all, with the task's defaults
     controlled: tuple[Hyperparameter, ...]
-    config: Any  # the learner's configuration dataclass
+    config: Any  # the algorithm's configuration dataclass
     action_mode: str
     reward: Reward
     split: str
@@ -63,7 +63,7 @@ class Settings:
         """
         task = self.task
         return {
-            "learner": self.implementation,
+            "implementation": self.implementation,
             "config": _plain(asdict(self.config)),
             "controlled": [[h.name, h.low, h.high, h.default] for h in self.controlled],
             "fixed": {
@@ -131,7 +131,7 @@ def resolve(
     action_mode: str = "continuous",
     reward: str | Callable[..., Any] = "progress",
     split: str = "tuning",
-    learner: str = "torch",
+    implementation: str = "compiled",
     budget: int | None = None,
     decision_interval: int | None = None,
     eval_interval: int | None = None,
@@ -157,7 +157,7 @@ def resolve(
         reward: "progress", "best", "auc", "final" or a function of a
             :class:`~dacrl_env.outer.rewards.RewardContext`.
         split: "tuning" or "test"; the two never share a random stream.
-        learner: implementation of the learner, "torch" or "sb3".
+        implementation: of the algorithm, "compiled" or "sb3".
         budget: inner environment steps of a run.
         decision_interval: inner environment steps between decisions.
         eval_interval: inner environment steps between evaluations.
@@ -170,14 +170,14 @@ def resolve(
         observe_instance: add the instance's physical constants to the observation.
         history: decisions stacked in the observation.
         report: also evaluate with the report stream, as `evaluate` does.
-        **configuration: fields of the learner's configuration.
+        **configuration: fields of the algorithm's configuration.
 
     Raises:
         ValueError: an unknown name, a value out of range, or steps that do not divide.
     """
     task = get_task(task)
-    _one_of("learner", learner, IMPLEMENTATIONS)
-    learner_class = load_learner(task.learner, learner)
+    _one_of("implementation", implementation, IMPLEMENTATIONS)
+    learner_class = load_learner(task.algorithm, implementation)
     _one_of("split", split, SPLITS)
     _one_of("feedback", feedback, FEEDBACK)
     _one_of("action_mode", action_mode, ACTION_MODES)
@@ -185,13 +185,17 @@ def resolve(
     others = [name for name in configuration if name not in config_names]
     if others:
         near = meant(others[0], [*_OPTIONS, *config_names])
+        if others[0] == "learner":
+            near = "; it is implementation now, 'compiled' or 'sb3'"
         raise ValueError(
             f"unknown option {', '.join(map(repr, others))} of {task.id}{near}; valid "
-            f"options: {', '.join(_OPTIONS)}; valid configuration of {task.learner}: "
+            f"options: {', '.join(_OPTIONS)}; valid configuration of {task.algorithm}: "
             f"{', '.join(config_names)}"
         )
     configuration = plain(learner_class.config_class, configuration)
-    check_types(f"learner {task.learner}", learner_class.config_class, configuration)
+    check_types(
+        f"algorithm {task.algorithm}", learner_class.config_class, configuration
+    )
     config = learner_class.config_class(**{**task.configuration, **configuration})
 
     widest = {h.name: h for h in learner_class.hyperparameters}
@@ -249,7 +253,7 @@ def resolve(
     marks = (k * budget // REPORT_POINTS // unit * unit for k in _report_numbers())
     return Settings(
         task=task,
-        implementation=learner,
+        implementation=implementation,
         hyperparameters=tuple(known.values()),
         controlled=controlled,
         config=config,
@@ -276,17 +280,17 @@ def granularity(task: Task, options: Mapping[str, Any]) -> int:
 
     Args:
         task: the task.
-        options: of the environment, of which some are the learner's configuration.
+        options: of the environment, of which some are the algorithm's configuration.
 
     Raises:
         ValueError: an option of the wrong kind.
     """
-    implementation = options.get("learner", "torch")
-    _one_of("learner", implementation, IMPLEMENTATIONS)
-    learner_class = load_learner(task.learner, implementation)
+    implementation = options.get("implementation", "compiled")
+    _one_of("implementation", implementation, IMPLEMENTATIONS)
+    learner_class = load_learner(task.algorithm, implementation)
     names = [f.name for f in fields(learner_class.config_class)]
     given = {name: options[name] for name in names if name in options}
-    check_types(f"learner {task.learner}", learner_class.config_class, given)
+    check_types(f"algorithm {task.algorithm}", learner_class.config_class, given)
     config = learner_class.config_class(**{**task.configuration, **given})
     return int(learner_class.granularity(config))
 
@@ -301,7 +305,7 @@ _OPTIONS = (
     "action_mode",
     "reward",
     "split",
-    "learner",
+    "implementation",
     "budget",
     "decision_interval",
     "eval_interval",

@@ -48,7 +48,7 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
         render_mode: not supported.
         num_threads: members that are trained at a time; results do not depend on it.
             None: as many as there are cores that this process may use. Environments
-            that Python steps, and ``learner="sb3"``, take one.
+            that Python steps, and ``implementation="sb3"``, take one.
         autoreset_mode: a ``gymnasium.vector.AutoresetMode``, or its name or value.
         **options: see :func:`dacrl_env.outer.settings.resolve`.
 

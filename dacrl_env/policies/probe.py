@@ -54,7 +54,7 @@ def check(envs: PopulationEnv) -> None:
     if not isinstance(learner, DQN | PPO):
         raise ValueError(
             f"a {type(learner).__name__} has no differentiable loss; policies that "
-            "look at gradients need the learners dqn or ppo, not sgd or sb3"
+            "look at gradients need the compiled dqn or ppo"
         )
     if isinstance(learner, PPO):
         try:

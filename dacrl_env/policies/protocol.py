@@ -46,11 +46,11 @@ class Policy(Protocol):
     ``decisions`` (outer steps a run), ``decisions_near`` (that number, or the nearest
     one that runs can have) or ``decision_interval`` (inner environment steps),
     ``history`` (decisions stacked in the observation), ``hyperparameters``
-    (names it needs to control beside the task's, or these by learner, see `needs`) or
+    (names it needs to control beside the task's, or these by algorithm, see `needs`) or
     ``controls`` (names of all it sets, in order, instead of the task's), ``extremes``
     (name to smallest and largest value it will set, which may lie outside the task's
-    own range as far as the learner's goes), and ``independent``: True says that what it
-    does with a run depends neither on the runs beside it nor on the ``seed`` of
+    own range as far as the algorithm's goes), and ``independent``: True says that what
+    it does with a run depends neither on the runs beside it nor on the ``seed`` of
     `reset`, so that results are used again beside others.
     """
 
@@ -202,21 +202,21 @@ class Fitted:
         return self.policy.act(observations, infos)
 
 
-def needs(policy: Policy, learner: str) -> tuple[str, ...]:
+def needs(policy: Policy, algorithm: str) -> tuple[str, ...]:
     """Hyperparameters that a policy needs to control.
 
     Raises:
-        ValueError: a policy that names learners, and not this one.
+        ValueError: a policy that names algorithms, and not this one.
     """
     names = getattr(policy, "hyperparameters", ())
     if not isinstance(names, Mapping):
         return tuple(names)
-    if learner not in names:
+    if algorithm not in names:
         raise ValueError(
-            f"{type(policy).__name__} does not know the learner {learner!r}; valid: "
-            f"{', '.join(names)}"
+            f"{type(policy).__name__} does not know the algorithm {algorithm!r}; "
+            f"valid: {', '.join(names)}"
         )
-    return tuple(names[learner])
+    return tuple(names[algorithm])
 
 
 # name -> class and the arguments that the name stands for

@@ -1,4 +1,4 @@
-"""The one table of tasks, learners and batched inner environments.
+"""The one table of tasks, algorithms and batched inner environments.
 
 Implementations are named by strings and imported when an environment is made, so that
 ``import dacrl_env`` stays cheap.
@@ -25,13 +25,13 @@ from dacrl_env.tasks.backends import COMPILED_ENVS, backend_of
 from dacrl_env.tasks.instances import Ranges, vary
 from dacrl_env.tasks.task import Task, is_worker
 
-LEARNERS = {
+ALGORITHMS = {
     "dqn": "dacrl_env.learners.dqn:DQN",
     "ppo": "dacrl_env.learners.ppo:PPO",
     "sgd": "dacrl_env.algorithms.sgd:SGD",
 }
 IMPLEMENTATIONS = {
-    "torch": LEARNERS,
+    "compiled": ALGORITHMS,
     "sb3": {
         "dqn": "dacrl_env.algorithms.sb3.dqn:SB3DQN",
         "ppo": "dacrl_env.algorithms.sb3.ppo:SB3PPO",
@@ -99,7 +99,7 @@ _TABLE = (
     Task(
         id="dacrl/DQN-CartPole-v0",
         inner_env="CartPole-v1",
-        learner="dqn",
+        algorithm="dqn",
         ranges=_DQN_RANGES,
         budget=50_000,
         random_return=22.2,
@@ -111,7 +111,7 @@ _TABLE = (
     Task(
         id="dacrl/DQN-Acrobot-v0",
         inner_env="Acrobot-v1",
-        learner="dqn",
+        algorithm="dqn",
         ranges=_DQN_RANGES,
         budget=100_000,
         random_return=-499.0,
@@ -126,7 +126,7 @@ _TABLE = (
     Task(
         id="dacrl/DQN-MountainCar-v0",
         inner_env="MountainCar-v0",
-        learner="dqn",
+        algorithm="dqn",
         ranges=_DQN_RANGES,
         budget=120_000,
         random_return=-200.0,
@@ -139,7 +139,7 @@ _TABLE = (
         id="dacrl/DQN-MiniGrid-Empty-5x5-v0",
         inner_env="MiniGrid-Empty-5x5-v0",
         scale_images=False,  # codes of objects, colours and states
-        learner="dqn",
+        algorithm="dqn",
         ranges=_DQN_RANGES,
         budget=50_000,
         random_return=0.2,
@@ -158,7 +158,7 @@ _TABLE = (
         id="dacrl/DQN-MiniGrid-DoorKey-5x5-v0",
         inner_env="MiniGrid-DoorKey-5x5-v0",
         scale_images=False,  # codes of objects, colours and states
-        learner="dqn",
+        algorithm="dqn",
         ranges=_DQN_RANGES,
         budget=100_000,
         random_return=0.035,
@@ -176,7 +176,7 @@ _TABLE = (
     Task(
         id="dacrl/DQN-CartPoleShift-v0",
         inner_env="CartPoleShift",
-        learner="dqn",
+        algorithm="dqn",
         ranges=_DQN_RANGES,
         budget=50_000,
         random_return=22.2,
@@ -194,7 +194,7 @@ _TABLE = (
     Task(
         id="dacrl/DQN-LunarLander-v0",
         inner_env="LunarLander-v3",
-        learner="dqn",
+        algorithm="dqn",
         ranges=_DQN_RANGES,
         budget=100_000,
         random_return=-183.5,
@@ -207,7 +207,7 @@ _TABLE = (
     Task(
         id="dacrl/PPO-CartPole-v0",
         inner_env="CartPole-v1",
-        learner="ppo",
+        algorithm="ppo",
         ranges=_PPO_RANGES,
         budget=102_400,
         random_return=22.2,
@@ -220,7 +220,7 @@ _TABLE = (
     Task(
         id="dacrl/PPO-Acrobot-v0",
         inner_env="Acrobot-v1",
-        learner="ppo",
+        algorithm="ppo",
         ranges=_PPO_RANGES,
         budget=204_800,
         random_return=-499.0,
@@ -233,7 +233,7 @@ _TABLE = (
     Task(
         id="dacrl/PPO-Pendulum-v0",
         inner_env="Pendulum-v1",
-        learner="ppo",
+        algorithm="ppo",
         ranges=_PPO_RANGES,
         budget=204_800,
         random_return=-1230.0,
@@ -248,7 +248,7 @@ _TABLE = (
         id="dacrl/PPO-MiniGrid-DoorKey-5x5-v0",
         inner_env="MiniGrid-DoorKey-5x5-v0",
         scale_images=False,  # codes of objects, colours and states
-        learner="ppo",
+        algorithm="ppo",
         ranges=_PPO_RANGES,
         budget=204_800,
         random_return=0.035,
@@ -260,7 +260,7 @@ _TABLE = (
     Task(
         id="dacrl/PPO-PendulumShift-v0",
         inner_env="PendulumShift",
-        learner="ppo",
+        algorithm="ppo",
         ranges=_PPO_RANGES,
         budget=204_800,
         random_return=-1230.0,
@@ -276,7 +276,7 @@ _TABLE = (
     Task(
         id="dacrl/PPO-LunarLander-v0",
         inner_env="LunarLander-v3",
-        learner="ppo",
+        algorithm="ppo",
         ranges=_PPO_RANGES,
         budget=204_800,
         random_return=-183.5,
@@ -289,7 +289,7 @@ _TABLE = (
     Task(
         id="dacrl/NoisyQuadratic-v0",
         inner_env="",
-        learner="sgd",
+        algorithm="sgd",
         budget=50,
         decisions=50,
         random_return=0.4,  # of untrained parameters
@@ -349,7 +349,7 @@ def register_task(task: Task | None = None, /, **fields: Any) -> Task:
 
     Raises:
         ValueError: the id is a task's of this package or another environment's, the
-            learner or backend is unknown, or there are fields beside a task.
+            algorithm or backend is unknown, or there are fields beside a task.
     """
     if task is not None and fields:
         raise ValueError(
@@ -361,6 +361,8 @@ def register_task(task: Task | None = None, /, **fields: Any) -> Task:
         made_by = fields["inner_env"] = made_by.id
     if isinstance(made_by, EnvSpec) or callable(made_by):
         fields["inner_env"] = _inner_id(str(fields.get("id")))
+    if "learner" in fields:
+        raise ValueError("a task has an algorithm: write algorithm=, not learner=")
     task = Task(**fields) if task is None else task
     before = TASKS.get(task.id)
     if before is not None and task.id in _BUILT_IN:
@@ -370,8 +372,8 @@ def register_task(task: Task | None = None, /, **fields: Any) -> Task:
         )
     if before is None and task.id in gym.registry:
         raise ValueError(f"the id {task.id!r} is taken; choose another name or version")
-    if task.learner not in LEARNERS:
-        raise ValueError(unknown("learner", task.learner, LEARNERS))
+    if task.algorithm not in ALGORITHMS:
+        raise ValueError(unknown("algorithm", task.algorithm, ALGORITHMS))
     backends = ("auto", "batched", "gymnasium", "envpool")
     if task.backend not in backends:
         raise ValueError(unknown("backend", task.backend, backends))
@@ -501,16 +503,16 @@ def get_task(task: str | Task) -> Task:
 
 
 def load_learner(name: str, implementation: str) -> Any:
-    """The class of a learner.
+    """The class that trains a population.
 
     Raises:
-        ValueError: the learner has no such implementation.
+        ValueError: the algorithm has no such implementation.
     """
     table = IMPLEMENTATIONS[implementation]
     if name not in table:
         have = [key for key, names in IMPLEMENTATIONS.items() if name in names]
         raise ValueError(
-            f"learner {name!r} has no implementation {implementation!r}; "
+            f"algorithm {name!r} has no implementation {implementation!r}; "
             f"valid: {', '.join(have)}"
         )
     return load(table[name])
@@ -559,10 +561,10 @@ def markdown() -> str:
         "`dacrl references --instances`). A diverged run scores -0.05 on CartPole and",
         "-78 on LunarLander, where one among 64 moves a mean by more than all that",
         "training gains: read failures and the interquartile mean beside it.",
-        "Hyperparameters that differ from the learner's default are given with their",
-        "value; bold ones are controlled by default. The range of a learner is what a",
-        "`Hyperparameter`, `fixed`, a static configuration or a schedule may use, and",
-        "that of users' tasks; these tasks' own range is what actions mean by default.",
+        "Hyperparameters that differ from the algorithm's default are given with",
+        "their value; bold ones are controlled by default. The range of an algorithm",
+        "is what a `Hyperparameter`, `fixed`, a static configuration or a schedule may",
+        "use, and that of users' tasks; these tasks' own range is what actions mean by default.",
         "What Stable-Baselines3 calls gradient_steps=-1 is the value of train_freq.",
         "",
         *textwrap.wrap(_about_seconds(), 80, break_on_hyphens=False),
@@ -570,8 +572,8 @@ def markdown() -> str:
         "Tags: smoke – the tuned static configuration scores outside 0.2–0.9, or no",
         "change of configuration was found to gain 0.05 ([dynamics.md](dynamics.md)).",
         "",
-        "| id | inner environment | learner | budget | decisions | random | reference "
-        "| floor | instances | seconds a run | own settings | tags |",
+        "| id | inner environment | algorithm | budget | decisions | random "
+        "| reference | floor | instances | seconds a run | own settings | tags |",
         "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- "
         "| --- |",
     ]
@@ -582,13 +584,13 @@ def markdown() -> str:
         counts = f"{sets[0]} + {sets[1]}" if max(sets) > 1 else "1"
         spent = f"{seconds[task.id]['seconds']:g}" if task.id in seconds else "–"
         lines.append(
-            f"| {task.id} | {task.inner_env or 'none'} | {task.learner} "
+            f"| {task.id} | {task.inner_env or 'none'} | {task.algorithm} "
             f"| {task.budget:,} | {task.decisions} | {task.random_return:g} "
             f"| {task.reference_return:g} | {task.floor_return:g} | {counts} | {spent} "
             f"| {', '.join(f'{k} {v}' for k, v in own.items()) or '–'} "
             f"| {', '.join(task.tags) or '–'} |"
         )
-    for name, entry in LEARNERS.items():
+    for name, entry in ALGORITHMS.items():
         learner = load(entry)
         lines += [
             "",
@@ -604,7 +606,7 @@ def markdown() -> str:
             own_ranges = {
                 tuple(task.ranges.get(h.name, (h.low, h.high)))
                 for task in TASKS.values()
-                if task.learner == name
+                if task.algorithm == name
             }
             ranges = "; ".join(f"{a:g} – {b:g}" for a, b in sorted(own_ranges))
             lines.append(

@@ -193,24 +193,24 @@ class References:
 
 @dataclass(frozen=True)
 class Task:
-    """An inner environment, a learner, a budget and a scale for scores.
+    """An inner environment, an algorithm, a budget and a scale for scores.
 
     Args:
         id: Gymnasium id of the outer environment.
         inner_env: Gymnasium id of the inner environment.
-        learner: name of the inner algorithm.
+        algorithm: its name, such as "dqn".
         budget: inner environment steps of one run.
         random_return: mean return of uniformly random actions (score 0).
         reference_return: return of score 1.
         floor_return: below every attainable return; what a diverged run scores.
         decisions: outer steps of one run by default.
-        controlled: hyperparameters an action sets by default; None: the learner's.
-        defaults: hyperparameter defaults that differ from the learner's.
-        ranges: name to lowest and highest value, where they differ from the learner's:
-            what actions mean by default, and what is searched. Values that are fixed,
-            static configurations, schedules and `Hyperparameter` objects may use all
-            of the learner's range.
-        configuration: learner configuration that differs from the learner's.
+        controlled: hyperparameters an action sets by default; None: the algorithm's.
+        defaults: hyperparameter defaults that differ from the algorithm's.
+        ranges: name to lowest and highest value, where they differ from those of the
+            algorithm: what actions mean by default, and what is searched. Values that
+            are fixed, static configurations, schedules and `Hyperparameter` objects may
+            use all of the algorithm's range.
+        configuration: what differs from the algorithm's.
         scale_images: divide images by 255 before the networks see them, as
             Stable-Baselines3 does: observations of three axes and dtype uint8 whose
             space goes from 0 to 255. False: they are fed as they are, for grids of
@@ -236,7 +236,7 @@ class Task:
 
     id: str
     inner_env: str
-    learner: str
+    algorithm: str
     budget: int
     random_return: float
     reference_return: float

@@ -841,7 +841,7 @@ def test_pretrained_controllers_run_on_their_tasks(name: str) -> None:
     assert fitted.cost.env_steps > 0
     task = get_task(str(fitted.task))
     short = {"budget": task.budget // 50, "eval_episodes": 1}
-    if task.learner == "dqn":
+    if task.algorithm == "dqn":
         short["learning_starts"] = 100
     with pytest.raises(ValueError, match=r"made for runs with budget .*any_task=True"):
         dacrl_env.evaluate(fitted, task, [0, 1], **short)

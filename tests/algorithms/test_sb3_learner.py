@@ -39,7 +39,7 @@ from dacrl_env.tasks import Task
 from dacrl_env.tasks.registration import IMPLEMENTATIONS, get_task, load_learner
 from dacrl_env.tasks.registration import TASKS as REGISTERED
 
-LEARNERS = tuple(IMPLEMENTATIONS["sb3"])
+ALGORITHMS = tuple(IMPLEMENTATIONS["sb3"])
 DQN_ID = "dacrl/DQN-CartPole-v0"
 CONFIG: dict[str, dict[str, Any]] = {
     "dqn": {"hidden_sizes": (8,), "learning_starts": 20},
@@ -169,16 +169,16 @@ CHANGES = {
 
 
 def test_every_hyperparameter_is_tested() -> None:
-    for name in LEARNERS:
-        known = {h.name for h in load_learner(name, "torch").hyperparameters}
+    for name in ALGORITHMS:
+        known = {h.name for h in load_learner(name, "compiled").hyperparameters}
         assert known == set(CHANGES[name])
         assert load_learner(name, "sb3").hyperparameters == (
-            load_learner(name, "torch").hyperparameters
+            load_learner(name, "compiled").hyperparameters
         )
 
 
 @pytest.mark.parametrize(
-    ("name", "changed"), [(n, h) for n in LEARNERS for h in CHANGES[n]]
+    ("name", "changed"), [(n, h) for n in ALGORITHMS for h in CHANGES[n]]
 )
 def test_hyperparameters_bite(name: str, changed: str) -> None:
     a, b = make(name), make(name)
@@ -270,7 +270,7 @@ def test_cutting_changes_nothing_ppo() -> None:
 # -- invariant 3: members do not touch each other --------------------------------
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", ALGORITHMS)
 def test_members_are_independent(name: str) -> None:
     together, changed = make(name, [0, 1, 2]), make(name, [0, 1, 2])
     alone = make(name, [2])
@@ -325,7 +325,7 @@ def test_budgets_are_exact_ppo() -> None:
 PPO_TASK = Task(
     id="dacrl/PPO-SB3Learner-v0",
     inner_env="CartPole-v1",
-    learner="ppo",
+    algorithm="ppo",
     budget=128,
     random_return=22.2,
     reference_return=500.0,
@@ -347,16 +347,16 @@ TASKS: dict[str, Any] = {"dqn": DQN_ID, "ppo": PPO_TASK}
 
 
 def single(name: str, **options: Any) -> DynamicConfigEnv:
-    options = {"learner": "sb3", "eval_episodes": 2, **OPTIONS[name], **options}
+    options = {"implementation": "sb3", "eval_episodes": 2, **OPTIONS[name], **options}
     return DynamicConfigEnv(TASKS[name], **options)
 
 
 def vector(name: str, num_envs: int = 3, **options: Any) -> PopulationEnv:
-    options = {"learner": "sb3", "eval_episodes": 2, **OPTIONS[name], **options}
+    options = {"implementation": "sb3", "eval_episodes": 2, **OPTIONS[name], **options}
     return PopulationEnv(TASKS[name], num_envs, **options)
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", ALGORITHMS)
 def test_what_is_reported_was_taken(name: str) -> None:
     env = single(name)
     counting = Counting()
@@ -426,7 +426,7 @@ def test_episodes_are_counted() -> None:
 # -- invariant 7: no global randomness -------------------------------------------
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", ALGORITHMS)
 def test_global_state_is_untouched(name: str) -> None:
     finals = []
     for seed in (1, 2):
@@ -469,7 +469,7 @@ class Breaking(Counting):
         return super().step(state, actions)
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", ALGORITHMS)
 def test_global_state_is_untouched_by_exceptions(name: str) -> None:
     runs = make(name, env=Breaking())
     before = globals_now()
@@ -607,7 +607,7 @@ def test_loss_and_norm_are_those_of_the_update() -> None:
     assert norms[0] == norms[1] > 0.05  # before clipping
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", ALGORITHMS)
 def test_signals(name: str) -> None:
     runs = make(name, [0, 1])
     runs.train(4 * UNIT[name])
@@ -630,9 +630,9 @@ def test_signals(name: str) -> None:
     assert signals["value_mean"][1] == pytest.approx(mean, abs=6 * spread)
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", ALGORITHMS)
 def test_operations_are_counted_as_elsewhere(name: str) -> None:
-    sb3_kind, own = (load_learner(name, i) for i in ("sb3", "torch"))
+    sb3_kind, own = (load_learner(name, i) for i in ("sb3", "compiled"))
     env = cartpole()
     for sizes in ((8,), (64, 32)):
         counts = [
@@ -645,7 +645,7 @@ def test_operations_are_counted_as_elsewhere(name: str) -> None:
 # -- evaluation ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", ALGORITHMS)
 def test_evaluation_plays_each_members_policy(name: str) -> None:
     runs = make(name, [0, 1, 2])
     runs.train(6 * UNIT[name])
@@ -670,7 +670,7 @@ def test_evaluation_plays_each_members_policy(name: str) -> None:
 # -- restart, divergence ---------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", ALGORITHMS)
 def test_a_restarted_member_is_a_new_run(name: str) -> None:
     runs, fresh, untouched = make(name, [0, 1]), make(name, [7]), make(name, [0, 1])
     physics = np.array([[*cartpole().physics.values()]])
@@ -696,7 +696,7 @@ def test_a_restarted_member_is_a_new_run(name: str) -> None:
     assert runs.differences(untouched, 0) == []
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", ALGORITHMS)
 def test_divergence_is_a_members_own(name: str) -> None:
     env = Counting()
     runs, healthy = make(name, [0, 1, 2], env=env), make(name, [0, 1, 2])
@@ -733,7 +733,7 @@ def test_overflow_while_diverging_is_silent() -> None:
     assert diverged.tolist() == [False, True]
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", ALGORITHMS)
 def test_divergence_from_the_updates_themselves(name: str) -> None:
     runs = make(name, [0, 1])
     runs.values["learning_rate"][1] = 1e30
@@ -743,7 +743,7 @@ def test_divergence_from_the_updates_themselves(name: str) -> None:
     runs.learner.signals(runs.state, runs.values, runs.interval)  # no warnings
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", ALGORITHMS)
 def test_a_diverged_run_ends_and_another_begins(name: str) -> None:
     envs = vector(name)
     envs.reset(seed=0)
@@ -777,7 +777,7 @@ def learner_rows(env: Any, everything: bool = True) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", ALGORITHMS)
 def test_exact_snapshots_are_not_promised(name: str) -> None:
     env = single(name)
     env.reset(seed=0)
@@ -787,7 +787,7 @@ def test_exact_snapshots_are_not_promised(name: str) -> None:
     assert learner_rows(env) == before
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", ALGORITHMS)
 def test_learner_snapshots(name: str, tmp_path: Path) -> None:
     a, b = single(name), single(name)
     a.reset(seed=0)
@@ -837,14 +837,14 @@ def elsewhere(name: str, path: Path) -> dict[str, Any]:
 
 
 def test_snapshots_of_the_two_implementations_do_not_mix() -> None:
-    ours, theirs = single("dqn", learner="torch"), single("dqn")
+    ours, theirs = single("dqn", implementation="compiled"), single("dqn")
     for env in (ours, theirs):
         env.reset(seed=0)
     with pytest.raises(dacrl_env.SnapshotError, match="sb3_kwargs"):
         ours.restore(theirs.snapshot(exact=False))
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", ALGORITHMS)
 @pytest.mark.parametrize("shared", [False, True])
 def test_fork(name: str, shared: bool) -> None:
     envs = vector(name)
@@ -874,12 +874,12 @@ def test_fork(name: str, shared: bool) -> None:
 
 def test_gymnasium_checker() -> None:
     env = gym.make(
-        DQN_ID, learner="sb3", budget=2000, learning_starts=100, eval_episodes=2
+        DQN_ID, implementation="sb3", budget=2000, learning_starts=100, eval_episodes=2
     )
     check_env(env.unwrapped, skip_render_check=True)
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", ALGORITHMS)
 def test_silent(name: str, capfd: pytest.CaptureFixture[str]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -891,7 +891,11 @@ def test_silent(name: str, capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_make_vec_members_are_single_environments() -> None:
-    options: dict[str, Any] = {"learner": "sb3", "eval_episodes": 2, **OPTIONS["dqn"]}
+    options: dict[str, Any] = {
+        "implementation": "sb3",
+        "eval_episodes": 2,
+        **OPTIONS["dqn"],
+    }
     envs = gym.make_vec(DQN_ID, num_envs=2, **options)
     env = gym.make(DQN_ID, **options)
     many, _ = envs.reset(seed=[4, 5])
@@ -910,7 +914,7 @@ def test_make_vec_members_are_single_environments() -> None:
     )
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", ALGORITHMS)
 def test_seeds(name: str) -> None:
     env = single(name)
 
@@ -1026,7 +1030,7 @@ def test_rollouts_may_be_short(steps: int, envs: int, normalized: bool) -> None:
         "decision_interval": 6,
         "eval_episodes": 1,
     }
-    env = gym.make("dacrl/PPO-CartPole-v0", learner="sb3", **options)
+    env = gym.make("dacrl/PPO-CartPole-v0", implementation="sb3", **options)
     env.reset(seed=0)
     _, _, _, _, info = env.step(np.zeros(3))
     assert info["env_steps"] == 6
@@ -1042,8 +1046,8 @@ def test_tasks_with_double_q_name_the_way_out(task: str) -> None:
     """The task has set it, not the user, who therefore has to be told."""
     for make_env in (gym.make, gym.make_vec):
         with pytest.raises(ValueError, match=r"no double Q-.*double_q=False"):
-            make_env(task, learner="sb3")
-    env: Any = gym.make(task, learner="sb3", double_q=False).unwrapped
+            make_env(task, implementation="sb3")
+    env: Any = gym.make(task, implementation="sb3", double_q=False).unwrapped
     config = env.settings.config
     given = get_task(task).configuration
     assert {n: getattr(config, n) for n in given} == {**given, "double_q": False}
@@ -1053,7 +1057,7 @@ def test_tasks_with_double_q_name_the_way_out(task: str) -> None:
 def test_a_task_with_double_q_runs_without_it() -> None:
     env: Any = gym.make(
         "dacrl/DQN-Acrobot-v0",
-        learner="sb3",
+        implementation="sb3",
         double_q=False,
         budget=400,
         decision_interval=200,
@@ -1099,11 +1103,11 @@ def test_unsupported_calls_are_named(call: str, given: tuple[Any, ...]) -> None:
 
 
 def test_unknown_implementation() -> None:
-    with pytest.raises(ValueError, match="valid: torch, sb3"):
-        single("dqn", learner="tianshou")
+    with pytest.raises(ValueError, match="valid: compiled, sb3"):
+        single("dqn", implementation="tianshou")
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", ALGORITHMS)
 @pytest.mark.parametrize("named", [False, True])
 def test_any_configuration(name: str, named: bool, tmp_path: Path) -> None:
     policy = {

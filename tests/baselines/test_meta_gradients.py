@@ -32,7 +32,7 @@ SMALL = {
 
 
 def make(task, P=3, seed=0, **options):
-    learner = dacrl_env.get_task(task).learner
+    learner = dacrl_env.get_task(task).algorithm
     envs = dacrl_env.PopulationEnv(
         task,
         P,
@@ -68,7 +68,7 @@ def objective_of(policy, envs):
     """What a policy differentiates, in double precision, and where it stands."""
     with torch.no_grad():
         learner = envs.population.learner
-        if dacrl_env.get_task(envs.settings.task).learner == "dqn":
+        if dacrl_env.get_task(envs.settings.task).algorithm == "dqn":
             part = policy._dqn(learner)
         else:
             part = policy._ppo(learner, np.ones(envs.num_envs, bool))
@@ -415,7 +415,7 @@ def test_what_does_not_fit_the_task(spec, task, message):
 
 def test_learners_and_environments_that_cannot_be_looked_at():
     with pytest.raises(ValueError, match="differentiable"):
-        dacrl_env.evaluate("meta-gradients", DQN, seeds=[0], learner="sb3")
+        dacrl_env.evaluate("meta-gradients", DQN, seeds=[0], implementation="sb3")
 
 
 @pytest.mark.parametrize("task", ["dacrl/PPO-LunarLander-v0"])

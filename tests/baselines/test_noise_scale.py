@@ -226,4 +226,4 @@ def test_learners_that_cannot_be_looked_at():
     with pytest.raises(ValueError, match="batch_size"):
         dacrl_env.evaluate("noise-scale", "dacrl/NoisyQuadratic-v0", seeds=[0])
     with pytest.raises(ValueError, match="differentiable"):
-        dacrl_env.evaluate("noise-scale", DQN, seeds=[0], learner="sb3")
+        dacrl_env.evaluate("noise-scale", DQN, seeds=[0], implementation="sb3")

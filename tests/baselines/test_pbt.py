@@ -602,10 +602,12 @@ def test_environments_that_cannot_be_copied_are_refused_before_training(method):
 
 
 def test_members_may_be_models_of_stable_baselines3():
-    fitted = PBT(population=4).fit(CARTPOLE, 4 * 2_000, 0, learner="sb3", **TINY)
+    fitted = PBT(population=4).fit(CARTPOLE, 4 * 2_000, 0, implementation="sb3", **TINY)
     assert fitted.cost.env_steps == 8_000
     assert (fitted.trace["parent"] != fitted.trace["member"]).any()
-    envs = dacrl_env.outer.vector_env.PopulationEnv(CARTPOLE, 1, learner="sb3", **TINY)
+    envs = dacrl_env.outer.vector_env.PopulationEnv(
+        CARTPOLE, 1, implementation="sb3", **TINY
+    )
     observations, infos = envs.reset(seed=0)
     fitted.reset(envs, 0)
     for _ in range(10):

@@ -29,7 +29,7 @@ NAMES = {
 def _stepped(monkeypatch):
     task = Task(
         id=STEPPED,
-        learner="dqn",
+        algorithm="dqn",
         inner_env="CartPole-v1",
         backend="gymnasium",
         budget=400,
@@ -41,7 +41,7 @@ def _stepped(monkeypatch):
 
 
 def _options(task, **more):
-    learner = SMALL[TASKS[task].learner]
+    learner = SMALL[TASKS[task].algorithm]
     steps = {"budget": 400, "decision_interval": 20, "eval_episodes": 1}
     return {**steps, **learner, **more}
 

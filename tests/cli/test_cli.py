@@ -268,7 +268,7 @@ import numpy as np
 import dacrl_env
 
 dacrl_env.register_task(
-    id="{name}/Own-v0", learner="sgd", inner_env=None, budget=50, decisions=50,
+    id="{name}/Own-v0", algorithm="sgd", inner_env=None, budget=50, decisions=50,
     random_return=0.4, reference_return=3.89, floor_return=-6.5,
 )
 
@@ -330,7 +330,7 @@ class Toy(gym.Env):
 
 gym.register("Toy-v0", "toys:Toy", max_episode_steps=5)
 dacrl_env.register_task(
-    id="own/Toy-v0", learner="dqn", inner_env="Toy-v0", budget=2_000, decisions=20,
+    id="own/Toy-v0", algorithm="dqn", inner_env="Toy-v0", budget=2_000, decisions=20,
     random_return=2.5, reference_return=5, floor_return=-1,
 )
 """

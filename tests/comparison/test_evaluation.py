@@ -193,7 +193,7 @@ def test_what_changes_a_result_changes_its_key():
     other = Task(
         id=TASK,
         inner_env="CartPole-v1",
-        learner="dqn",
+        algorithm="dqn",
         budget=50_000,
         random_return=20.0,
         reference_return=500.0,

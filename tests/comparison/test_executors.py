@@ -210,7 +210,7 @@ class Slow(gym.Env):
         (CARTPOLE, {}, True),
         (QUADRATIC, {}, True),
         ("dacrl/PPO-PendulumShift-v0", {}, True),
-        (CARTPOLE, {"learner": "sb3"}, False),
+        (CARTPOLE, {"implementation": "sb3"}, False),
         ("dacrl/DQN-LunarLander-v0", {}, False),
     ],
 )

@@ -192,7 +192,7 @@ class W(gym.RewardWrapper):
     def reward(self, reward): return self.factor * reward
 """
 TASK: dict[str, Any] = {
-    "id": "own/T-v0", "inner_env": "My-v0", "learner": "dqn", "budget": 400,
+    "id": "own/T-v0", "inner_env": "My-v0", "algorithm": "dqn", "budget": 400,
     "decisions": 4, "random_return": 10.0, "reference_return": 20.0,
     "floor_return": -1.0,
 }  # fmt: skip
@@ -397,17 +397,21 @@ def test_runs_that_depend_on_those_beside_them_are_not_mixed(place):
 
 SHAPES = ("constant", "linear", "exponential", "cosine", "step")
 ARGUMENTS = ",hyperparameter=learning_rate,start=1e-3,end=1e-4"
-ALONE = [("torch", n + (ARGUMENTS if n in SHAPES else "")) for n in POLICIES]
+ALONE = [("compiled", n + (ARGUMENTS if n in SHAPES else "")) for n in POLICIES]
 ALONE += [("sb3", "random"), ("sb3", "reduce-on-plateau")]
 # schedules are one class
 SOME = [slow(*a) if a[1].startswith(SHAPES[1:]) else a for a in ALONE]
 
 
-@pytest.mark.parametrize(("learner", "name"), SOME)
-def test_registered_policies_treat_every_run_alone(learner, name):
+@pytest.mark.parametrize(("implementation", "name"), SOME)
+def test_registered_policies_treat_every_run_alone(implementation, name):
     task = "dacrl/DQN-CartPole-v0"
     options = {"budget": 400, "decision_interval": 100, "eval_episodes": 1}
-    options |= {"learning_starts": 100, "hidden_sizes": (8,), "learner": learner}
+    options |= {
+        "learning_starts": 100,
+        "hidden_sizes": (8,),
+        "implementation": implementation,
+    }
     one, other = (
         _untimed(dacrl_env.evaluate(name, task, seeds, **options)).drop(
             columns=["member", "parent"]

@@ -96,7 +96,7 @@ def test_what_is_no_snapshot():
 
 
 def test_an_id_that_is_no_id_is_not_kept():
-    fields = {"learner": "sgd", "inner_env": None, "budget": 60}
+    fields = {"algorithm": "sgd", "inner_env": None, "budget": 60}
     returns = {"random_return": 0.0, "reference_return": 1.0, "floor_return": -1.0}
     for _ in range(2):
         with pytest.raises(gym.error.Error):

@@ -129,7 +129,7 @@ options = dict(budget=400, decisions=4, random_return=0, reference_return=20,
 small = dict(learning_starts=100, eval_episodes=1)
 for name in ("Plain-v0", "Outer-v0", "Lambda-v0"):
     task = dacrl_env.register_task(
-        id=f"my/{name}", inner_env=name, learner="dqn", **options
+        id=f"my/{name}", inner_env=name, algorithm="dqn", **options
     )
     rewards = dict(small, reward=lambda context: context.score)
     env = gym.make_vec(f"my/{name}", num_envs=2, num_threads=2, **rewards)

@@ -214,12 +214,14 @@ def test_a_budget_of_numpys_can_be_saved(tmp_path: Path) -> None:
     make_vec().restore(Snapshot.load(tmp_path / "run.safetensors"))
 
 
-@pytest.mark.parametrize("learner", ["torch", pytest.param("sb3", marks=sb3_n_steps)])
-def test_episodes_that_were_left_are_closed_in_the_replay(learner: str) -> None:
-    envs = begun(1, learner=learner, n_step=3)
+@pytest.mark.parametrize(
+    "implementation", ["compiled", pytest.param("sb3", marks=sb3_n_steps)]
+)
+def test_episodes_that_were_left_are_closed_in_the_replay(implementation: str) -> None:
+    envs = begun(1, implementation=implementation, n_step=3)
     state = envs.population.state.learner
     envs.restore(envs.snapshot(exact=False))
-    if learner == "torch":
+    if implementation == "compiled":
         going_on, done = state.transitions[:, 0, 99, 2:].T
     else:
         replay = state.replay
@@ -305,7 +307,10 @@ MISFITS: dict[str, tuple[dict[str, Any], str]] = {
     "action mode": ({"action_mode": "relative"}, "action_mode 'continuous', not"),
     "evaluations": ({"eval_interval": 200}, "eval_interval 100, not 200"),
     "episodes": ({"eval_episodes": 3}, "eval_episodes 2, not 3"),
-    "implementation": ({"learner": "sb3"}, "learner 'torch', not 'sb3'"),
+    "implementation": (
+        {"implementation": "sb3"},
+        "implementation 'compiled', not 'sb3'",
+    ),
     "several": (
         {"feedback": "train", "reward": "best"},
         "reward 'progress', not 'best' as here; feedback 'eval', not 'train' as here",
@@ -557,7 +562,7 @@ def registered() -> Iterator[str]:
         id="dacrl-tests/DQN-Acrobot-v0",
         inner_env="Acrobot-v1",
         backend="gymnasium",
-        learner="dqn",
+        algorithm="dqn",
         budget=400,
         random_return=-499.0,
         reference_return=-80.0,
@@ -694,7 +699,7 @@ def test_environments_that_cannot_be_copied(entry_point: type) -> None:
     gym.register(inner, entry_point=entry_point, max_episode_steps=7)
     fields = {"random_return": 1.0, "reference_return": 7.0, "floor_return": 0.0}
     dacrl_env.register_task(
-        id=outer, inner_env=inner, learner="dqn", budget=400, **fields
+        id=outer, inner_env=inner, algorithm="dqn", budget=400, **fields
     )
     try:
         env = make(outer)

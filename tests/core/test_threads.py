@@ -24,7 +24,7 @@ from dacrl_env.core.isolation import inner_context
 SHORT: dict[str, Any] = {"budget": 800, "decision_interval": 200, "eval_episodes": 1}
 DQN = {**SHORT, "learning_starts": 50, "hidden_sizes": (64, 64)}
 PPO = {**SHORT, "num_inner_envs": 2, "rollout_length": 100, "fixed": {"n_epochs": 2}}
-SB3 = {"learner": "sb3", "feedback": "train", "hidden_sizes": (16,)}
+SB3 = {"implementation": "sb3", "feedback": "train", "hidden_sizes": (16,)}
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "dqn": ("dacrl/DQN-CartPole-v0", DQN),
     "ppo": ("dacrl/PPO-CartPole-v0", PPO),

@@ -229,14 +229,14 @@ class Foreign:
 
 DQN = dqn.DQNConfig(hidden_sizes=(16,), learning_starts=32)
 PPO = ppo.PPOConfig(hidden_sizes=(16,), num_inner_envs=2, rollout_length=20)
-LEARNERS: dict[str, tuple[Any, Any, int]] = {  # and steps of an interval
+ALGORITHMS: dict[str, tuple[Any, Any, int]] = {  # and steps of an interval
     "dqn": (dqn.DQN, DQN, 120),
     "ppo": (ppo.PPO, PPO, 120),
 }
 
 
 def _trained(learner: str, env: Any) -> tuple[dict[str, bytes], list[bytes]]:
-    kind, config, steps = LEARNERS[learner]
+    kind, config, steps = ALGORITHMS[learner]
     made = kind(env, env, config, 10_000)
     members = np.stack([streams.member_keys("tuning", 0, i, 0) for i in range(3)])
     physics = constants(env, 3)

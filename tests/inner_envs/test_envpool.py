@@ -342,7 +342,7 @@ def task() -> Iterator[str]:
         inner_env="CartPole-v1",
         inner_env_kwargs={"max_episode_steps": 30},
         backend="envpool",
-        learner="dqn",
+        algorithm="dqn",
         budget=400,
         random_return=20.0,
         reference_return=30.0,
@@ -389,7 +389,7 @@ def test_the_task_says_the_backend(task):
             id="dacrl-tests/Other-v0",
             inner_env="CartPole-v1",
             backend="jax",  # type: ignore[arg-type]
-            learner="dqn",
+            algorithm="dqn",
             budget=400,
             random_return=20.0,
             reference_return=30.0,
@@ -424,10 +424,10 @@ def test_two_resets_with_the_same_seed_give_the_same_run(task):
     assert "learner.envs.observations" in differing(first[1], other[1])
 
 
-@pytest.mark.parametrize("learner", ["torch", "sb3"])
-def test_members_do_not_touch_each_other(task, learner):
-    a, b = (make_vec(learner=learner) for _ in range(2))
-    single = make(learner=learner)
+@pytest.mark.parametrize("implementation", ["compiled", "sb3"])
+def test_members_do_not_touch_each_other(task, implementation):
+    a, b = (make_vec(implementation=implementation) for _ in range(2))
+    single = make(implementation=implementation)
     single.reset(seed=2)
     for envs in (a, b):
         envs.reset(seed=[0, 1, 2])

@@ -76,7 +76,7 @@ def start(P: int, N: int, **options: Any) -> tuple[GymnasiumAdapter, AdapterStat
 def task(**fields: Any) -> Task:
     return Task(
         id="dacrl-tests/Task-v0",
-        learner="dqn",
+        algorithm="dqn",
         budget=100,
         random_return=22.0,
         reference_return=500.0,
@@ -398,7 +398,7 @@ def test_environments_are_closed_when_others_take_their_place():
 def test_outer_environments_close_inner_ones():
     options = {"budget": 400, "decision_interval": 100, "learning_starts": 100}
     task = Task(
-        id="dacrl-tests/DQN-Probe-v0", inner_env=PROBE, learner="dqn", budget=400,
+        id="dacrl-tests/DQN-Probe-v0", inner_env=PROBE, algorithm="dqn", budget=400,
         random_return=0.0, reference_return=1.0, floor_return=-10.0,
         backend="gymnasium",
     )  # fmt: skip
@@ -428,8 +428,9 @@ class Noisy(Probe):
 def test_forks_draw_random_numbers_of_their_own_within_an_episode():
     gym.register("dacrl-tests/Noisy-v0", Noisy, max_episode_steps=400)
     task = Task(
-        id="dacrl-tests/DQN-Noisy-v0", inner_env="dacrl-tests/Noisy-v0", learner="dqn",
-        budget=400, random_return=0.0, reference_return=1.0, floor_return=-10.0,
+        id="dacrl-tests/DQN-Noisy-v0", inner_env="dacrl-tests/Noisy-v0",
+        algorithm="dqn", budget=400, random_return=0.0, reference_return=1.0,
+        floor_return=-10.0,
     )  # fmt: skip
     options = {"decision_interval": 10, "feedback": "train", "learning_starts": 100}
     envs = PopulationEnv(task, 3, **options)

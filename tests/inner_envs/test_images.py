@@ -70,11 +70,11 @@ SHORT: dict[str, dict[str, Any]] = {
 }
 
 
-def task(space: str, learner: str, **fields: Any) -> Task:
+def task(space: str, algorithm: str, **fields: Any) -> Task:
     return Task(
         id="x/Pictures-v0",
         inner_env=f"Pictures-{space.replace(' ', '-')}-v0",
-        learner=learner,
+        algorithm=algorithm,
         budget=80,
         decisions=2,
         random_return=5,
@@ -84,9 +84,13 @@ def task(space: str, learner: str, **fields: Any) -> Task:
     )
 
 
-def population(task: Task, learner: str) -> PopulationEnv:
+def population(task: Task, implementation: str) -> PopulationEnv:
     env = PopulationEnv(
-        task, 2, learner=learner, eval_episodes=1, **SHORT[task.learner]
+        task,
+        2,
+        implementation=implementation,
+        eval_episodes=1,
+        **SHORT[task.algorithm],
     )
     env.reset(seed=0)
     return env
@@ -104,7 +108,7 @@ def test_images_are_those_of_stable_baselines3(name: str) -> None:
 @pytest.mark.parametrize("learner", ["dqn", "ppo"])
 def test_own_networks_see_what_stable_baselines3_shows(name: str, learner: str) -> None:
     space = SPACES[name]
-    env = population(task(name, learner), "torch")
+    env = population(task(name, learner), "compiled")
     own, state = env.population.learner, env.population.state.learner
     raw = state.envs.observations
     expected = torch.stack(
@@ -138,10 +142,14 @@ def test_batches_of_a_replay_are_scaled(n_step: int) -> None:
         assert {tuple(x.tolist()) for x in following[member]} <= after
 
 
-def run(task: Task, learner: str, **options: Any) -> np.ndarray:
+def run(task: Task, implementation: str, **options: Any) -> np.ndarray:
     """Parameters after a run."""
     env = PopulationEnv(
-        task, 2, learner=learner, eval_episodes=1, **SHORT[task.learner] | options
+        task,
+        2,
+        implementation=implementation,
+        eval_episodes=1,
+        **SHORT[task.algorithm] | options,
     )
     env.reset(seed=0)
     env.step(np.zeros((2, 3)))
@@ -150,7 +158,7 @@ def run(task: Task, learner: str, **options: Any) -> np.ndarray:
     return parameters
 
 
-@pytest.mark.parametrize("implementation", ["torch", "sb3"])
+@pytest.mark.parametrize("implementation", ["compiled", "sb3"])
 @pytest.mark.parametrize("learner", ["dqn", "ppo"])
 def test_training_sees_them(learner: str, implementation: str) -> None:
     image = run(task("colour", learner), implementation)
@@ -173,8 +181,8 @@ def test_models_of_stable_baselines3_scale_alike() -> None:
 def test_normalised_observations_are_not_scaled_before() -> None:
     """What VecNormalize gives is no image any more."""
     options = {"normalize_observations": True}
-    scaled = run(task("colour", "ppo"), "torch", **options)
-    raw = run(task("colour", "ppo", scale_images=False), "torch", **options)
+    scaled = run(task("colour", "ppo"), "compiled", **options)
+    raw = run(task("colour", "ppo", scale_images=False), "compiled", **options)
     assert np.array_equal(scaled, raw)
 
 

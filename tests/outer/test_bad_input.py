@@ -73,7 +73,8 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "action mode": ({"action_mode": "box"}, ["'box'", *ACTION_MODES]),
     "reward": ({"reward": "sum"}, ["'sum'", "progress", "best", "auc", "final"]),
     "split": ({"split": "train"}, ["'train'", "tuning", "test"]),
-    "learner": ({"learner": "jax"}, ["'jax'", "torch"]),
+    "learner": ({"learner": "sb3"}, ["implementation", "'compiled' or 'sb3'"]),
+    "implementation": ({"implementation": "jax"}, ["'jax'", "compiled"]),
     "feedback": ({"feedback": "both"}, ["'both'", "eval", "train"]),
     "instances": ({"instances": "all"}, ["'all'", "train", "test"]),
     "instance": ({"instances": ["moon"]}, ["'moon'", "default"]),
@@ -158,7 +159,7 @@ def test_options_are_refused(case: str) -> None:
     [
         ({"split": ["test"]}, "split"),
         ({"reward": ["auc"]}, "reward"),
-        ({"learner": {}}, "learner"),
+        ({"implementation": {}}, "implementation"),
         ({"feedback": ["eval"]}, "feedback"),
         ({"fixed": {"gamma": "high"}}, "gamma"),
     ],
@@ -241,7 +242,7 @@ def test_returns_of_instances(fields: dict[str, float], words: list[str]) -> Non
 TASK: dict[str, Any] = {
     "id": "dacrl-tests/Refused-v0",
     "inner_env": "CartPole-v1",
-    "learner": "dqn",
+    "algorithm": "dqn",
     "budget": 4000,
     "random_return": 20.0,
     "reference_return": 500.0,
@@ -254,7 +255,8 @@ TASK: dict[str, Any] = {
     [
         ({"id": DQN}, [DQN, "taken"]),
         ({"id": "CartPole-v1"}, ["CartPole-v1", "taken"]),
-        ({"learner": "sarsa"}, ["'sarsa'", "dqn"]),
+        ({"algorithm": "sarsa"}, ["'sarsa'", "dqn"]),
+        ({"learner": "dqn"}, ["algorithm="]),
         ({"floor_return": 20.0}, ["floor < random < reference", "20.0"]),
         ({"reference_return": 20.0}, ["floor < random < reference", "20.0"]),
         ({"floor_return": float("nan")}, ["floor < random < reference", "nan"]),

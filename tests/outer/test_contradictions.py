@@ -41,7 +41,7 @@ NOTHING_LEARNED: dict[str, tuple[str, dict[str, Any]]] = {
     "below": (DQN, {"budget": 400}),
     "learning_starts": (DQN, {"learning_starts": 50_000}),
     "both": (DQN, {"budget": 2_000, "learning_starts": 2_000.0}),
-    "sb3": (DQN, {"budget": 1_000, "learner": "sb3"}),
+    "sb3": (DQN, {"budget": 1_000, "implementation": "sb3"}),
     "another task": ("dacrl/DQN-MountainCar-v0", {"learning_starts": 10**6}),
 }
 
@@ -65,15 +65,15 @@ def test_a_budget_not_above_learning_starts(case: str) -> None:
         assert f"budget {budget} " in one_line(caught)
 
 
-@pytest.mark.parametrize("learner", ["torch", "sb3"])
-def test_a_budget_just_above_learning_starts(learner: str) -> None:
+@pytest.mark.parametrize("implementation", ["compiled", "sb3"])
+def test_a_budget_just_above_learning_starts(implementation: str) -> None:
     env = gym.make(
         DQN,
         budget=400,
         decision_interval=100,
         learning_starts=396,
         eval_episodes=1,
-        learner=learner,
+        implementation=implementation,
     )
     env.reset(seed=0)
     infos = [env.step(np.zeros(3))[4] for _ in range(4)]
@@ -251,10 +251,10 @@ def test_one_rule_for_whole_numbers(number: Callable[[int], Any]) -> None:
     envs.step(np.zeros((2, 3)))
 
 
-@pytest.mark.parametrize("learner", ["torch", "sb3"])
+@pytest.mark.parametrize("implementation", ["compiled", "sb3"])
 @pytest.mark.parametrize("sizes", [[256.0], (16.0, 8), np.array([16, 8]), [np.int8(4)]])
-def test_widths_that_are_whole(sizes: Any, learner: str) -> None:
-    env = gym.make(DQN, hidden_sizes=sizes, learner=learner, **SMALL)
+def test_widths_that_are_whole(sizes: Any, implementation: str) -> None:
+    env = gym.make(DQN, hidden_sizes=sizes, implementation=implementation, **SMALL)
     assert env.unwrapped.settings.config.hidden_sizes == tuple(int(n) for n in sizes)
     env.reset(seed=0)
 
@@ -470,18 +470,18 @@ gym.register("dacrl-tests/Scalar-v0", Scalar)
 gym.register("dacrl-tests/ScalarAction-v0", ScalarAction)
 
 
-@pytest.mark.parametrize("implementation", ["torch", "sb3"])
+@pytest.mark.parametrize("implementation", ["compiled", "sb3"])
 @pytest.mark.parametrize(
-    ("inner", "learner"),
+    ("inner", "algorithm"),
     [("Scalar", "dqn"), ("Scalar", "ppo"), ("ScalarAction", "ppo")],
 )
 def test_observations_that_are_single_numbers(
-    inner: str, learner: str, implementation: str
+    inner: str, algorithm: str, implementation: str
 ) -> None:
     task = dacrl_env.Task(
         id="dacrl-tests/Scalars-v0",
         inner_env=f"dacrl-tests/{inner}-v0",
-        learner=learner,
+        algorithm=algorithm,
         budget=800,
         decisions=4,
         random_return=0.0,
@@ -489,10 +489,10 @@ def test_observations_that_are_single_numbers(
         floor_return=-30.0,
     )
     options = {"learning_starts": 100}
-    if learner == "ppo":
+    if algorithm == "ppo":
         options = {"num_inner_envs": 2, "rollout_length": 50}
     env = dacrl_env.DynamicConfigEnv(
-        task, learner=implementation, eval_episodes=1, **options
+        task, implementation=implementation, eval_episodes=1, **options
     )
     env.reset(seed=0)
     for _ in range(4):
@@ -509,13 +509,13 @@ def test_observations_that_are_single_numbers(
         {"num_inner_envs": 4, "hidden_sizes": [8.0]},
     ],
 )
-@pytest.mark.parametrize("implementation", ["torch", "sb3"])
+@pytest.mark.parametrize("implementation", ["compiled", "sb3"])
 def test_rollouts_of_one_step(options: dict[str, Any], implementation: str) -> None:
     env = gym.make(
         PPO,
         rollout_length=1,
         budget=80,
-        learner=implementation,
+        implementation=implementation,
         feedback="train",
         **options,
     )

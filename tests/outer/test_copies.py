@@ -55,14 +55,14 @@ gym.register("dacrl-tests/Drifting-copies-v0", Drifting, max_episode_steps=37)
 OBJECTS = dacrl_env.Task(
     id="dacrl-tests/DQN-Drifting-v0",
     inner_env="dacrl-tests/Drifting-copies-v0",
-    learner="dqn",
+    algorithm="dqn",
     budget=400,
     random_return=0.0,
     reference_return=100.0,
     floor_return=-1e6,
 )
 PENDULUMS = replace(
-    OBJECTS, id="dacrl-tests/P-v0", inner_env="Pendulum-v1", learner="ppo"
+    OBJECTS, id="dacrl-tests/P-v0", inner_env="Pendulum-v1", algorithm="ppo"
 )
 SHORT: dict[str, Any] = {"budget": 400, "decision_interval": 100, "eval_episodes": 1}
 SMALL_DQN = {**SHORT, "learning_starts": 50, "hidden_sizes": (8,)}
@@ -73,7 +73,7 @@ SMALL_PPO = {
     "hidden_sizes": (8,),
     "fixed": {"n_epochs": 2},
 }
-SB3 = {"learner": "sb3", "feedback": "train"}
+SB3 = {"implementation": "sb3", "feedback": "train"}
 SB3_DQN, SB3_PPO = {**SMALL_DQN, **SB3}, {**SMALL_PPO, **SB3}
 KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
     "dqn": ("dacrl/DQN-CartPole-v0", SMALL_DQN),
@@ -85,7 +85,7 @@ KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
     "dqn, objects": (OBJECTS, {**SMALL_DQN, "num_inner_envs": 2}),
     "ppo": ("dacrl/PPO-CartPole-v0", {**SMALL_PPO, "normalize_rewards": True}),
     "ppo, continuous": ("dacrl/PPO-Pendulum-v0", SMALL_PPO),
-    "ppo, objects": (replace(OBJECTS, learner="ppo"), SMALL_PPO),
+    "ppo, objects": (replace(OBJECTS, algorithm="ppo"), SMALL_PPO),
     "ppo, continuous objects": (
         replace(PENDULUMS, backend="gymnasium"),
         {**SMALL_PPO, "normalize_observations": True},
@@ -94,7 +94,7 @@ KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
     "sb3 dqn": ("dacrl/DQN-CartPole-v0", SB3_DQN),
     "sb3 dqn, objects": (OBJECTS, SB3_DQN),
     "sb3 ppo": ("dacrl/PPO-CartPole-v0", SB3_PPO),
-    "sb3 ppo, objects": (replace(OBJECTS, learner="ppo"), SB3_PPO),
+    "sb3 ppo, objects": (replace(OBJECTS, algorithm="ppo"), SB3_PPO),
 }
 
 

@@ -40,7 +40,7 @@ EPISODES = 3
 
 
 def make(task: str = DQN, **options: Any) -> Any:
-    small = SMALL.get(dacrl_env.TASKS[task].learner, {})
+    small = SMALL.get(dacrl_env.TASKS[task].algorithm, {})
     defaults = {"budget": 400, "decision_interval": 100, "eval_episodes": EPISODES}
     return gym.make(task, **{**defaults, **small, **options}).unwrapped
 
@@ -106,7 +106,7 @@ def test_gymnasium_checker(task: str, mode: str, feedback: str) -> None:
 def test_no_warnings(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gym.logger, "min_level", 0)  # let every message through
     options = {"budget": 400, "decision_interval": 100, "eval_episodes": EPISODES}
-    options |= SMALL.get(dacrl_env.TASKS[task].learner, {})
+    options |= SMALL.get(dacrl_env.TASKS[task].algorithm, {})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         env = gym.make(task, **options)  # with Gymnasium's passive checker

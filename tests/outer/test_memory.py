@@ -42,14 +42,14 @@ HUGE: dict[str, tuple[Any, dict[str, Any], str]] = {
     ),
     "replay_capacity of sb3": (
         DQN,
-        {"replay_capacity": 10**12, "learner": "sb3"},
+        {"replay_capacity": 10**12, "implementation": "sb3"},
         "for replay_capacity",
     ),
     "hidden_sizes": (DQN, {"hidden_sizes": (10**6, 10**6)}, "for hidden_sizes="),
     "hidden_sizes of ppo": (PPO, {"hidden_sizes": (10**12,)}, "for hidden_sizes="),
     "hidden_sizes of sb3": (
         PPO,
-        {"hidden_sizes": (10**6, 10**6), "learner": "sb3"},
+        {"hidden_sizes": (10**6, 10**6), "implementation": "sb3"},
         "for hidden_sizes=",
     ),
     "rollout_length": (
@@ -125,7 +125,7 @@ def test_what_there_is_decides(monkeypatch: pytest.MonkeyPatch) -> None:
         ("dacrl/DQN-MiniGrid-Empty-5x5-v0", {}),
         (PPO, {"hidden_sizes": (1024, 1024)}),
         (SGD, {"dimensions": 10**6}),
-        (DQN, {"learner": "sb3", "budget": 100_000}),
+        (DQN, {"implementation": "sb3", "budget": 100_000}),
     ],
 )
 def test_what_is_asked_for_is_about_what_is_taken(

@@ -34,7 +34,7 @@ SMALL: dict[str, dict[str, Any]] = {
 
 
 def options_of(task: str, **options: Any) -> dict[str, Any]:
-    small = SMALL.get(dacrl_env.TASKS[task].learner, {})
+    small = SMALL.get(dacrl_env.TASKS[task].algorithm, {})
     defaults = {"budget": 400, "decision_interval": 100, "eval_episodes": 2}
     return {**defaults, **small, **options}
 

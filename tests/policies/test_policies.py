@@ -72,7 +72,7 @@ UNFIT = {  # what a policy cannot do, and how it says so
     ("task", "spec"), cases(itertools.product(TASKS, ["vdbe", "lr-bandit", *WHITE_BOX]))
 )
 def test_reference_policies_know_every_task_or_say_why_not(spec, task):
-    policy, learner = get_policy(spec), get_task(task).learner
+    policy, learner = get_policy(spec), get_task(task).algorithm
     unfit = UNFIT.get((spec, task), UNFIT.get((spec, learner)))
     if unfit is not None:
         with pytest.raises(ValueError, match=unfit):

@@ -284,7 +284,7 @@ def test_training_is_judged_on_the_physics_of_the_end(
     monkeypatch.setattr(references, "train", train)
     monkeypatch.setattr(references, "reached", reached)
     section = references.measure_instances("CartPoleShift", 200, 3, lambda _: None)
-    assert trained["task"].learner == "ppo"
+    assert trained["task"].algorithm == "ppo"
     assert trained["task"].inner_env == "CartPoleShift"
     assert trained["runs"] == 3
     default, first, _ = trained["instances"]

@@ -163,7 +163,7 @@ PPO_SHORT = {
 }
 
 
-@pytest.mark.parametrize("learner", ["torch", "sb3"])
+@pytest.mark.parametrize("implementation", ["compiled", "sb3"])
 @pytest.mark.parametrize(
     "values",
     [
@@ -172,13 +172,13 @@ PPO_SHORT = {
     ],
 )
 def test_published_values_can_be_evaluated(
-    learner: str, values: dict[str, float]
+    implementation: str, values: dict[str, float]
 ) -> None:
     frame = evaluate(
         Static(**values),
         "dacrl/PPO-CartPole-v0",
         [0],
-        learner=learner,
+        implementation=implementation,
         **PPO_SHORT | {"budget": 160, "decision_interval": 80, "rollout_length": 4},
     )
     for name, value in values.items():

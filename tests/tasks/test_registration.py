@@ -20,7 +20,7 @@ from dacrl_env import TASKS
 from dacrl_env.tasks import registration
 
 FIELDS: dict[str, Any] = {
-    "learner": "dqn",
+    "algorithm": "dqn",
     "budget": 200,
     "decisions": 4,
     "random_return": 0.0,

@@ -39,8 +39,8 @@ def refuse(config: Any, name: str, why: str) -> None:
     """
     if getattr(config, name):
         raise ValueError(
-            f'{name} must be False with learner="sb3": {why}; where the task has set '
-            f"it, pass {name}=False"
+            f'{name} must be False with implementation="sb3": {why}; where the task '
+            f"has set it, pass {name}=False"
         )
 
 

@@ -69,9 +69,9 @@ class SB3DQNConfig(dqn.DQNConfig):
     As :class:`~dacrl_env.learners.dqn.DQNConfig`, with two differences:
     Stable-Baselines3 has n-step returns (``n_step``, from version 2.7), but no double
     Q-learning. On a task whose own configuration sets ``double_q`` it must be switched
-    off: ``gymnasium.make(task, learner="sb3", double_q=False)``. Its target network
-    is set at the multiples of ``target_update_interval``, counted from the start of the
-    run, not that many steps after the last time.
+    off: ``gymnasium.make(task, implementation="sb3", double_q=False)``. Its target
+    network is set at the multiples of ``target_update_interval``, counted from the
+    start of the run, not that many steps after the last time.
 
     Args:
         sb3_kwargs: further arguments of ``stable_baselines3.DQN``: JSON values, and
@@ -94,8 +94,9 @@ class SB3DQNConfig(dqn.DQNConfig):
         algorithm = stable_baselines3.DQN
         if self.n_step > 1 and "n_steps" not in arguments.names(algorithm):
             raise ValueError(
-                f'n_step={self.n_step} with learner="sb3" needs stable-baselines3 '
-                f"2.7 or newer, this is {stable_baselines3.__version__}; valid: 1"
+                f'n_step={self.n_step} with implementation="sb3" needs '
+                "stable-baselines3 2.7 or newer, this is "
+                f"{stable_baselines3.__version__}; valid: 1"
             )
         arguments.check(self, algorithm, _OURS)
 

@@ -79,7 +79,7 @@ class SB3PPOConfig(ppo.PPOConfig):
         for name in ("normalize_observations", "normalize_rewards"):
             why = (
                 "Stable-Baselines3 leaves it to an environment wrapper, whose "
-                'statistics would be no part of a run; learner="torch" has it'
+                'statistics would be no part of a run; implementation="compiled" has it'
             )
             arguments.refuse(self, name, why)
         arguments.check(self, stable_baselines3.PPO, _OURS)

@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import Any
 
 from dacrl_env.core import processes
 
@@ -25,6 +26,7 @@ UNWIND_SECONDS = 1.2  # that the first signal leaves
 # within which signals are one: a terminal and what started the command both send it
 SAME_SECONDS = 0.1
 
+_AGAIN_SECONDS = 0.02  # until what nobody would hear is raised again
 _END = 0  # beside the numbers of signals
 
 
@@ -42,6 +44,7 @@ class Interrupts:
     def __init__(self, line: str) -> None:
         self.line = line
         self.number: int | None = None  # of the first signal
+        self.before_alarm: Any = None  # what SIGALRM did before it was needed here
         self._unsaid = threading.Lock()
 
     @property
@@ -57,7 +60,16 @@ class Interrupts:
     def _raise(self, number: int, frame: FrameType | None) -> None:
         if self.number is None:
             self.number = number
+            self._unwind(number, frame)
+
+    def _unwind(self, number: int, frame: FrameType | None) -> None:
+        """Raise `Stopped`, as soon as somebody hears it."""
+        if not _in_callback(frame):
             raise Stopped
+        handler = signal.signal(signal.SIGALRM, self._unwind)
+        if self.before_alarm is None:
+            self.before_alarm = handler
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
 
     def _guard(self, descriptor: int) -> None:
         """End the process at the second signal, or when the first is not answered."""
@@ -78,6 +90,16 @@ class Interrupts:
             with suppress(OSError):
                 os.write(2, f"\n{self.line}\n".encode(errors="replace"))
         os._exit(self.status)
+
+
+def _in_callback(frame: FrameType | None) -> bool:
+    """Whether the compiler has called Python, where errors are printed and ignored."""
+    while frame is not None:
+        code = frame.f_code
+        if "llvmlite" in code.co_filename and code.co_name.startswith("_raw_"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _next(descriptor: int, seconds: float | None) -> int | None:
@@ -113,6 +135,9 @@ def answered(line: str) -> Iterator[Interrupts]:
     try:
         yield interrupts
     finally:
+        if interrupts.before_alarm is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, interrupts.before_alarm)
         for number, handler in before.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(waker)

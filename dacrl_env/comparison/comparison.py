@@ -51,7 +51,7 @@ from dacrl_env.comparison.results import (
 )
 from dacrl_env.comparison.returned import written
 from dacrl_env.comparison.units import Runner, run_units
-from dacrl_env.core.blame import blame_if_users
+from dacrl_env.core.blame import blame_if_users, is_users
 from dacrl_env.core.provenance import NoSource, check_files, files_of, version
 from dacrl_env.core.store import Store
 from dacrl_env.methods.trials import fit_key, forget_journal
@@ -763,7 +763,12 @@ def _fit_unit(
     same.check()
     with blame_if_users(made, f"method {name}, fit()"):
         fitted = made.fit(task, budget, seed, store, progress, **options)
-    return written(fitted, name, seed, directory)
+
+    def suits(policy: Policy) -> None:
+        if is_users(type(made).fit):
+            check_policy(policy, "it", task, "test", options)
+
+    return written(fitted, name, seed, directory, suits)
 
 
 def _evaluate_unit(

@@ -213,13 +213,13 @@ class EnvPoolAdapter:
         return places, begun
 
     def _check_finite(
-        self, observations: NDArray[Any], returns: NDArray[np.float64], when: str
+        self, observations: NDArray[Any], rewards: NDArray[np.float64], when: str
     ) -> None:
         """Raise an InnerEnvError for values ``(P, N, …)`` that are not finite."""
-        if faults.all_finite(returns) and faults.all_finite(observations):
+        if faults.all_finite(rewards) and faults.all_finite(observations):
             return
-        each = observations.reshape(returns.size, *self.observation_shape)
-        bad = faults.not_finite(each, returns.ravel())
+        each = observations.reshape(rewards.size, *self.observation_shape)
+        bad = faults.not_finite(each, rewards.ravel())
         if bad is not None:
             raise faults.named(self.env_id, bad[1], when)
 
@@ -284,7 +284,7 @@ class EnvPoolAdapter:
             terminated[members] = ended.reshape(shape)
             done[members] = (ended | timed_out).reshape(shape)
         returns, lengths = state.returns + rewards, state.lengths + 1
-        self._check_finite(observations, returns, "at a step")
+        self._check_finite(observations, rewards, "at a step")
         result = Transition(observations, rewards, terminated, done, returns, lengths)
         if done.any():
             # the result keeps what it has

@@ -16,6 +16,8 @@ NUMBERS = frozenset({float, int, bool, np.float64, np.float32, np.int64, np.int3
 # how far beyond its bounds an observation may lie, as a share of their distance (or of
 # the bound, where there is only one): rounding, and sensors that are a little off
 _BEYOND = 0.01
+# numbers beyond it are not finite to networks, which compute in single precision
+_LARGEST = float(np.finfo(np.float32).max)
 _SHOWN = 200  # letters of a value in a message
 
 
@@ -125,8 +127,12 @@ def number(reward: Any) -> float:
 
 
 def all_finite(values: NDArray[Any]) -> bool:
-    """Whether all values are finite; in a third of the time of ``all()``."""
-    return int(np.count_nonzero(np.isfinite(values))) == values.size
+    """Whether all values are finite, in single precision, too."""
+    return int(np.count_nonzero(_finite(values))) == values.size
+
+
+def _finite(values: NDArray[Any]) -> NDArray[np.bool_]:
+    return np.asarray(np.abs(values) <= _LARGEST)
 
 
 def not_finite(
@@ -135,21 +141,29 @@ def not_finite(
     """The first environment that gave a value that is not finite, and what it was.
 
     Args:
-        observations: ``(n, …)``.
+        observations: ``(n, …)``; there may be none.
         rewards: ``(n,)``.
     """
-    n = len(rewards)
-    bad = ~np.isfinite(observations).reshape(n, -1).all(1) | ~np.isfinite(rewards)
+    axes = tuple(range(1, observations.ndim))
+    bad = ~_finite(observations).all(axes) | ~_finite(rewards)
     if not bad.any():
         return None
     k = int(np.argmax(bad))
-    if not np.isfinite(rewards[k]):
-        return k, f"the reward {rewards[k]}; rewards must be finite"
-    at = tuple(int(i) for i in np.argwhere(~np.isfinite(observations[k]))[0])
+    if not _finite(rewards[k]):
+        return (
+            k,
+            f"the reward {rewards[k]}; rewards must be finite{_single(rewards[k])}",
+        )
+    at = tuple(int(i) for i in np.argwhere(~_finite(observations[k]))[0])
+    value = observations[k][at]
     return k, (
-        f"an observation with {observations[k][at]}{_index(at)}: "
-        f"{shown(observations[k])}; observations must be finite"
+        f"an observation with {value}{_index(at)}: {shown(observations[k])}; "
+        f"observations must be finite{_single(value)}"
     )
+
+
+def _single(value: Any) -> str:
+    return ", in single precision, too" if np.isfinite(value) else ""
 
 
 def named(env_id: str, fault: Fault | str, when: str) -> InnerEnvError:

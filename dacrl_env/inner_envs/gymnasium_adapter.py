@@ -275,8 +275,8 @@ class GymnasiumAdapter:
                 raise
             raise fault from None
         returns, lengths = state.returns + rewards, state.lengths + 1
-        if not (faults.all_finite(returns) and faults.all_finite(observations)):
-            self._check_finite(state, actions, each, earned, returns)
+        if not (faults.all_finite(earned) and faults.all_finite(observations)):
+            self._check_finite(state, actions, each, earned)
         state.observations, state.returns, state.lengths = (
             observations,
             returns,
@@ -330,12 +330,11 @@ class GymnasiumAdapter:
         actions: NDArray[Any],
         observations: NDArray[Any],
         rewards: NDArray[np.float64],
-        returns: NDArray[np.float64],
     ) -> None:
         """Raise an InnerEnvError for values that are not finite.
 
         Observations ``(n, …)`` and rewards ``(n,)`` are of one environment after the
-        other, the rest ``(P, N, …)``. Where actions have no bounds, a learner that
+        other, actions ``(P, N, …)``. Where actions have no bounds, a learner that
         diverges takes environments as far as numbers go; what comes of that is its own
         failure.
         """
@@ -352,15 +351,6 @@ class GymnasiumAdapter:
         if bad is not None:
             k, fault = bad
             raise faults.named(self.env_id, fault, self._moment(state, kept[k]))
-        endless = kept[~np.isfinite(returns.reshape(n)[kept])]
-        if len(endless):
-            k = int(endless[0])
-            raise faults.named(
-                self.env_id,
-                f"the reward {rewards[k]:g}, with which the return of the episode is "
-                "not finite any more",
-                self._moment(state, k),
-            )
 
     def check_bounds(
         self, state: AdapterState, when: str, observations: NDArray[Any]

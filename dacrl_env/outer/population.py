@@ -443,6 +443,8 @@ class Population:
         name = getattr(reward, "__qualname__", repr(reward))
         with blame_if_users(reward, f"reward {name}"):
             given = reward(context)
+        if np.ma.is_masked(given):
+            raise ValueError(f"reward {name} returned masked values: {given!r}")
         try:
             rewards = np.asarray(given)
         except ValueError as failure:

@@ -20,6 +20,7 @@ from cases import slow
 
 from dacrl_env.cli import interrupts
 from dacrl_env.cli.commands import main
+from dacrl_env.cli.interrupts import answered
 from dacrl_env.comparison import comparison
 
 QUADRATIC = "dacrl/NoisyQuadratic-v0"
@@ -282,6 +283,32 @@ def test_an_interrupt_that_a_library_makes_an_error_of_is_one(
     arguments = ["evaluate", QUADRATIC, "default", "--out", str(tmp_path)]
     assert main(arguments) == 130
     assert capsys.readouterr().err == KEPT.format(out=tmp_path) + "\n"
+
+
+def test_what_the_compiler_would_ignore_is_raised_again():
+    """Errors in what llvmlite calls are printed, and nobody hears of them."""
+    code = compile(
+        "import os, signal, time\n"
+        "def _raw_object_cache_notify():\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(0.1)\n"
+        "    return 'whole'",
+        "site-packages/llvmlite/binding/executionengine.py",
+        "exec",
+    )
+    names: dict = {}
+    exec(code, names)
+    told = []
+    before = signal.getsignal(signal.SIGALRM)
+    with answered("dacrl: interrupted"):
+        try:
+            told.append(names["_raw_object_cache_notify"]())
+            time.sleep(1)
+            told.append("never")
+        except KeyboardInterrupt:
+            told.append("heard")
+    assert told == ["whole", "heard"]
+    assert signal.getsignal(signal.SIGALRM) == before
 
 
 def test_in_another_thread_main_works_without_signals(capsys):

@@ -244,6 +244,11 @@ class Own:
             "odd": Fitted(Policy(0.5), fitted.cost, trace=fitted.trace),
             "locked": locked,
             "cost": Fitted(policy, 3),  # type: ignore[arg-type]
+            "negative": Fitted(policy, Cost(np.int64(-5))),  # type: ignore[arg-type]
+            "endless": Fitted(policy, Cost(1, flops=np.inf)),
+            "online": Fitted(policy, Cost(1), online=np.nan),
+            "no number": Fitted(Static(learning_rate=np.nan), Cost(1)),
+            "far": Fitted(Static(learning_rate=5e9), Cost(1)),
         }[self.returns]
 
 
@@ -296,7 +301,12 @@ def test_a_fit_of_one_s_own_is_used() -> None:
         ("policy", "returned an object of class Static, not a dacrl_env"),
         ("nothing", "returned nothing, not a dacrl_env"),
         ("odd", "a fit that cannot be kept: a Policy cannot be written out; valid"),
-        ("cost", "a fit that cannot be kept"),
+        ("cost", "its cost is a dacrl_env.policies.Cost, got 3"),
+        ("negative", "env_steps of a cost is a whole number from 0 up, got -5"),
+        ("endless", "flops of a cost is a number from 0 up, got inf"),
+        ("online", "online is a finite score or None, got nan"),
+        ("no number", "its policy is .*learning_rate.*nan"),
+        ("far", "learning_rate = .* lies outside its range"),
     ],
 )
 @pytest.mark.parametrize("kept", [True, False])

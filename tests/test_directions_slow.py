@@ -34,7 +34,7 @@ class Switch:
 
 def aucs(policy):
     frame = dacrl_env.evaluate(policy, DQN, SEEDS, split="tuning")
-    return summarize(frame).sort_values("seed")["auc"].to_numpy()
+    return summarize(frame).sort_values("seed")["report_auc"].to_numpy()
 
 
 def test_dqn_learns_at_2e_3_and_neither_at_1e_5_nor_at_5e_2():
@@ -85,6 +85,6 @@ def test_ppo_solves_cartpole_with_the_zoo_s_settings():
     )
     task = dacrl_env.get_task("dacrl/PPO-CartPole-v0")
     span = task.reference_return - task.random_return
-    final = summarize(frame)["final"].to_numpy() * span + task.random_return
+    final = summarize(frame)["report_final"].to_numpy() * span + task.random_return
     print(f"final return {final.mean():.1f}, interval {bootstrap_interval(final)}")
     assert final.mean() >= 475

@@ -867,16 +867,14 @@ def _run(
         given.setdefault("feedback", "train")
     folder: Path = options.out / folder_of(task, given)
     dropped = _shown_in(folder) - set(frame["policy"])
-    path = report.write_report(frame, folder, reference)
-    summary = report.summarize(frame)
-    print(report.render(report.table(summary)))
+    written = report.write_report(frame, folder, reference)
+    print(report.render(written.table))
     if len(names) > 1:
         print()
-        differences, alone = report.comparable(summary, reference or names[0])
-        print(report.render(differences))
-        for note in alone:
+        print(report.render(written.paired))
+        for note in written.alone:
             print(note)
-    print(f"\nreport: {path}")
+    print(f"\nreport: {written.path}")
     if dropped:
         print(
             f"the report before also had {', '.join(sorted(dropped))}; all in one: "
@@ -910,15 +908,15 @@ def _report(options: argparse.Namespace) -> None:
         notes = kept.notes
         if reference is not None and not known:
             notes = [*notes, f"{reference} has no results here."]
-        path = report.write_report(
+        written = report.write_report(
             kept.frame, options.directory / folder, reference if known else None, notes
         )
         if len(found) > 1:
             print(f"{folder}\n")
-        print(report.render(report.table(report.summarize(kept.frame))))
+        print(report.render(written.table))
         for note in notes:
             print(note)
-        print(f"\nreport: {path}")
+        print(f"\nreport: {written.path}")
 
 
 def _defaults(options: argparse.Namespace) -> None:

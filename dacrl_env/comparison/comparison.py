@@ -254,8 +254,8 @@ def anytime(
 
     Returns:
         Columns ``policy, run, seed``, ``steps`` (training and evaluation steps spent on
-        tuning when the incumbent was found) and ``final`` (report score at the end of
-        its test run).
+        tuning when the incumbent was found) and ``report_final`` (report score at
+        the end of its test run).
 
     Raises:
         ValueError, StoreError: as `compare`.
@@ -292,7 +292,7 @@ def anytime(
     for frame in frames:
         end = frame.groupby(columns, sort=False).tail(1)
         spent = end["tuning_env_steps"] + end["tuning_eval_steps"]
-        ends.append(end[columns].assign(steps=spent, final=end["report_score"]))
+        ends.append(end[columns].assign(steps=spent, report_final=end["report_score"]))
     return labelled(pd.concat(ends, ignore_index=True), plan.labels)
 
 

@@ -49,7 +49,7 @@ _FIXED_COLUMNS = (
     "tuning_eval_steps",
     "tuning_gradient_steps",
     "tuning_flops",
-    "online_score",
+    "report_online",
 )
 
 
@@ -360,7 +360,7 @@ def _tuning(policy: Policy) -> dict[str, float]:
     online = getattr(policy, "online", None)
     return {
         **{f"tuning_{name}": value for name, value in asdict(cost).items()},
-        "online_score": np.nan if online is None else online,
+        "report_online": np.nan if online is None else online,
     }
 
 

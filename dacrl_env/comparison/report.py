@@ -1,10 +1,10 @@
 """Tables and figures of a comparison, from its frame alone.
 
 The frame has one row per decision boundary or report point of every inner run (see
-`dacrl_env.evaluate`). A run is judged by its report scores: *final*, *best*, *auc* and
-*failure* (diverged, or final below 0.1). All intervals are 95 % bootstrap intervals
-over independent runs; where a method was fitted more than once, over its fits and over
-the test seeds that all of them share.
+`dacrl_env.evaluate`). A run is judged by its report scores: *report_final*,
+*report_auc*, *report_best* and *failure* (diverged, or report_final below 0.1). All
+intervals are 95 % bootstrap intervals over independent runs; where a method was fitted
+more than once, over its fits and over the test seeds that all of them share.
 """
 
 import io
@@ -15,7 +15,7 @@ import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -29,7 +29,7 @@ from dacrl_env.comparison import stats
 from dacrl_env.core.files import write_text, write_whole
 from dacrl_env.core.version import __version__
 
-METRICS = ("final", "auc", "best")
+METRICS = ("report_final", "report_auc", "report_best")
 COSTS = {
     "env_steps": "training steps",
     "eval_steps": "evaluation steps",
@@ -46,7 +46,7 @@ FAILURE_BELOW = 0.1
 """A run that ends below this score has failed, diverged or not."""
 
 _RUN = ["policy", "run", "seed"]
-_CHARGED = [*COSTS, *TUNING, "online_score"]
+_CHARGED = [*COSTS, *TUNING, "report_online"]
 _NEEDED = [*_RUN, "task", "step", *_CHARGED, "report_score", "diverged"]
 # Okabe and Ito's colour-blind safe palette without its yellow, which is faint on white.
 # Seven colours and four line styles have no common factor, so 28 policies look
@@ -59,19 +59,19 @@ _UNITS = {
     "train_freq": "steps",
 }
 _NOTE = f"""\
-Scores are normalised returns: 0 is a random policy, 1 the task's reference. *final* is
-the report at the end of a run, *auc* the mean over its report points, *best* the
-highest of them; report points that a diverged run did not reach count as the task's
-floor. IQM is the interquartile mean. *Failures* diverged or ended below
-{FAILURE_BELOW}. Brackets are 95 % bootstrap intervals over independent runs. For a
-method fitted several times fits are resampled, and test seeds, once for all its fits;
-where fits differ more than all else, intervals of three of them miss in a quarter of
-cases, of five in a sixth. A single fit says nothing about the variation between fits.
-Costs are means per test run; where a method made the policy, they are given as tuning +
-run = total, and a method that was fitted several times was charged for each fit alone.
-*Online* is the report score of the tuning run that a method chose its policy by, the
-best of many by what it observed: it may be compared with other online results, never
-with the scores of single runs."""
+Scores are normalised returns: 0 is a random policy, 1 the task's reference.
+*report_final* is the report at the end of a run, *report_auc* the mean over its report
+points, *report_best* the highest of them; report points that a diverged run did not
+reach count as the task's floor. IQM is the interquartile mean. *Failures* diverged or
+ended below {FAILURE_BELOW}. Brackets are 95 % bootstrap intervals over independent
+runs. For a method fitted several times fits are resampled, and test seeds, once for all
+its fits; where fits differ more than all else, intervals of three of them miss in a
+quarter of cases, of five in a sixth. A single fit says nothing about the variation
+between fits. Costs are means per test run; where a method made the policy, they are
+given as tuning + run = total, and a method that was fitted several times was charged
+for each fit alone. *report_online* is the report score of the tuning run that a method
+chose its policy by, the best of many by what it observed: it may be compared with other
+online results, never with the scores of single runs."""
 
 
 def summarize(frame: pd.DataFrame, report_points: int = 20) -> pd.DataFrame:
@@ -82,8 +82,8 @@ def summarize(frame: pd.DataFrame, report_points: int = 20) -> pd.DataFrame:
         report_points: Report points of a complete run, step 0 not counted.
 
     Returns:
-        Columns `policy, run, seed`, `final`, `auc`, `best` (scores), `failure`,
-        `diverged`, the columns of `COSTS` and `TUNING`, and `online_score`, in order
+        Columns `policy, run, seed`, those of `METRICS` (scores), `failure`, `diverged`,
+        the columns of `COSTS` and `TUNING`, and `report_online`, in order
         of first appearance.
 
     Raises:
@@ -111,9 +111,11 @@ def summarize(frame: pd.DataFrame, report_points: int = 20) -> pd.DataFrame:
             f"{report_points} report points, last report score {final[run]}"
         )
     summary = last[_RUN].copy()
-    summary["final"] = final
-    summary["auc"] = (total + missing * final.where(diverged, 0.0)) / report_points
-    summary["best"] = reported.groupby("number")["report_score"].max()
+    summary["report_final"] = final
+    summary["report_auc"] = (
+        total + missing * final.where(diverged, 0.0)
+    ) / report_points
+    summary["report_best"] = reported.groupby("number")["report_score"].max()
     summary["failure"] = diverged | (final < FAILURE_BELOW)
     summary["diverged"] = diverged
     summary[_CHARGED] = last[_CHARGED]
@@ -128,11 +130,11 @@ def table(summary: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns `policy`, `runs` (test runs), `fits` (independent runs of the method);
-        for each metric m of final, auc, best: `m_mean`, `m_mean_low`, `m_mean_high`,
+        for each metric m of `METRICS`: `m_mean`, `m_mean_low`, `m_mean_high`,
         `m_iqm`, `m_iqm_low`, `m_iqm_high`; `failure` (share), `diverged` (share), the
         mean per run of the columns of `COSTS`, the mean per fit of those of `TUNING`,
-        `total_steps` (training and evaluation, tuning included), and `online`,
-        `online_low`, `online_high` (NaN for policies that were not fitted).
+        `total_steps` (training and evaluation, tuning included), and
+        `report_online` with `_low` and `_high` (NaN for policies that were not fitted).
 
     Raises:
         ValueError: If the summary is empty or has scores that are not finite.
@@ -159,7 +161,7 @@ def table(summary: pd.DataFrame) -> pd.DataFrame:
         line["total_steps"] = sum(
             line[name] + line[f"tuning_{name}"] for name in ("env_steps", "eval_steps")
         )
-        line |= _online(each["online_score"].dropna().to_numpy(dtype=np.float64))
+        line |= _online(each["report_online"].dropna().to_numpy(dtype=np.float64))
         lines.append(line)
     return pd.DataFrame(lines)
 
@@ -167,9 +169,16 @@ def table(summary: pd.DataFrame) -> pd.DataFrame:
 def _online(scores: np.ndarray) -> dict[str, float]:
     """Mean over fits with its interval."""
     if not len(scores):
-        return dict.fromkeys(("online", "online_low", "online_high"), np.nan)
+        return dict.fromkeys(
+            ("report_online", "report_online_low", "report_online_high"), np.nan
+        )
     low, high = stats.bootstrap_interval(scores)
-    return {"online": float(scores.mean()), "online_low": low, "online_high": high}
+    mean = float(scores.mean())
+    return {
+        "report_online": mean,
+        "report_online_low": low,
+        "report_online_high": high,
+    }
 
 
 def paired(summary: pd.DataFrame, reference: str) -> pd.DataFrame:
@@ -386,7 +395,7 @@ def anytime(course: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
     names: list[Any] = []
     for i, (method, rows) in enumerate(course.groupby("policy", sort=False)):
         names.append(method)
-        tested = rows.groupby(["run", "steps"])["final"].mean()
+        tested = rows.groupby(["run", "steps"])["report_final"].mean()
         fits = [scores.droplevel("run") for _, scores in tested.groupby("run")]
         # between incumbents of a fit the last one stands
         steps = np.unique(rows["steps"])
@@ -461,7 +470,8 @@ def _is_control(letter: str) -> bool:
 def render(result: pd.DataFrame) -> str:
     """Aligns a result of `table` or `paired` as plain text for a terminal.
 
-    Intervals of the IQM are left out for want of width; `table.csv` has them.
+    Of the IQM only that of report_final is shown, and no interval, for want of width;
+    `table.csv` has them.
     """
     blocks = []
     for cells in _cells(result, brief=True):
@@ -477,12 +487,21 @@ def render(result: pd.DataFrame) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
+class Report(NamedTuple):
+    """What a comparison came to."""
+
+    path: Path  # of report.md
+    table: pd.DataFrame  # see `table`
+    paired: pd.DataFrame  # see `paired`
+    alone: list[str]  # sentences on policies without differences
+
+
 def write_report(
     frame: pd.DataFrame,
     directory: str | os.PathLike[str],
     reference: str | None = None,
     notes: Sequence[str] = (),
-) -> Path:
+) -> Report:
     """Writes `report.md` with `summary.csv`, `table.csv`, `paired.csv`, `curves.png`.
 
     Args:
@@ -494,7 +513,7 @@ def write_report(
     Policies that share no seed with the reference have no differences from it.
 
     Returns:
-        Path of `report.md`; each file is there whole or as it was before.
+        What was written; each file is there whole or as it was before.
 
     Raises:
         ValueError: As `summarize`, or an unknown reference; nothing is written then.
@@ -549,9 +568,9 @@ def write_report(
         "`summary.csv` has one row per run, `table.csv` and `paired.csv` the numbers "
         "above in full.",
     ]
-    report = folder / "report.md"
-    write_text(report, "\n\n".join(parts) + "\n")
-    return report
+    path = folder / "report.md"
+    write_text(path, "\n\n".join(parts) + "\n")
+    return Report(path, results, differences, alone)
 
 
 def comparable(summary: pd.DataFrame, reference: str) -> tuple[pd.DataFrame, list[str]]:
@@ -652,11 +671,15 @@ def _cells(result: pd.DataFrame, brief: bool = False) -> list[pd.DataFrame]:
     scores = {"policy": policies, "runs": [str(runs) for runs in result["runs"]]}
     for metric in METRICS:
         scores[metric] = _intervals(result, f"{metric}_mean", ".3f")
-        scores[f"{metric} IQM"] = _intervals(result, f"{metric}_iqm", ".3f", brief)
+        if metric == METRICS[0] or not brief:
+            iqm = _intervals(result, f"{metric}_iqm", ".3f", brief)
+            scores[f"{metric} IQM"] = iqm
     scores["failures"] = [f"{share:.1%}" for share in result["failure"]]
-    if result["online"].notna().any():
-        online = _intervals(result, "online", ".3f", brief)
-        scores["online"] = ["–" if cell.startswith("nan") else cell for cell in online]
+    if result["report_online"].notna().any():
+        online = _intervals(result, "report_online", ".3f", brief)
+        scores["report_online"] = [
+            "–" if cell.startswith("nan") else cell for cell in online
+        ]
     costs = {"policy": policies}
     for name, title in COSTS.items():
         form = (

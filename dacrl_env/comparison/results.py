@@ -444,5 +444,5 @@ def fitted_of(frame: pd.DataFrame) -> Fitted:
         whole = ["generation", "member", "parent", "step"]
         trace = trace.astype(dict.fromkeys(whole, np.int64)).reset_index(drop=True)
     cost, policy = course[-1]
-    online_score = None if np.isnan(online) else online
-    return Fitted(policy, cost, course, online_score, trace=trace)
+    known = None if np.isnan(online) else online
+    return Fitted(policy, cost, course, known, trace=trace)

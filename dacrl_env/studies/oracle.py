@@ -448,7 +448,9 @@ def _spend(task: Task, tuning_budget: int | None, options: Mapping[str, Any]) ->
 
 def open_loop(frame: pd.DataFrame) -> pd.DataFrame:
     """Rows of (a) from the frame of `compare`."""
-    final = summarize(frame).pivot(index="seed", columns="policy", values="final")
+    final = summarize(frame).pivot(
+        index="seed", columns="policy", values="report_final"
+    )
     names = {"default": "default", "static": _STATIC, "schedule": _SCHEDULE}
     scores = {name: final[column].to_numpy() for name, column in names.items()}
     rows = []

@@ -59,7 +59,7 @@ def test_compare_writes_the_report(comparison):
 def test_compare_prints_table_differences_and_where_the_report_is(comparison, capsys):
     assert main(_compare(comparison, "--reference", "freeze-when-good")) == 0
     out = capsys.readouterr().out
-    assert "final" in out
+    assert "report_final" in out
     assert "gradient steps" in out
     assert f"report: {shown(comparison, 'report.md')}" in out
     paired = pd.read_csv(shown(comparison, "paired.csv"))
@@ -116,7 +116,7 @@ def test_seeds_by_their_numbers(tmp_path):
     def final(seeds):
         assert main([*base, seeds]) == 0
         rows = pd.read_csv(shown(tmp_path, "summary.csv"))
-        return rows.set_index("seed")["final"]
+        return rows.set_index("seed")["report_final"]
 
     six = final("6")
     assert six.index.tolist() == [0, 1, 2, 3, 4, 5]
@@ -302,7 +302,7 @@ def test_a_policy_and_a_task_of_ones_own(tmp_path):
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         scores.append(
-            pd.read_csv(shown(tmp_path / "tried", "table.csv"))["final_mean"][0]
+            pd.read_csv(shown(tmp_path / "tried", "table.csv"))["report_final_mean"][0]
         )
     # what was kept of the older version is not taken for the newer one's
     assert scores[0] != scores[1]
@@ -345,14 +345,14 @@ def test_an_inner_environment_of_ones_own_is_known_to_workers(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert len(pd.read_csv(shown(tmp_path / "tried", "table.csv"))) == 2
-    before = pd.read_csv(shown(tmp_path / "tried", "table.csv"))["final_mean"]
+    before = pd.read_csv(shown(tmp_path / "tried", "table.csv"))["report_final_mean"]
     # what was kept of an older version is not taken for the newer one's
     (tmp_path / "toys.py").write_text(TOY.replace("float(action)", "3 * float(action)"))
     run(
         *("evaluate", "toys:own/Toy-v0", "default", "--seeds", "2"),
         *("--num-threads", "1", "--out", "tried"), where=tmp_path,
     )  # fmt: skip
-    after = pd.read_csv(shown(tmp_path / "tried", "table.csv"))["final_mean"]
+    after = pd.read_csv(shown(tmp_path / "tried", "table.csv"))["report_final_mean"]
     assert after[0] > before[0]
 
 

@@ -75,7 +75,7 @@ def test_a_method_appears_with_its_runs_and_what_they_cost():
         rows = tuned[tuned["run"] == run]
         for name, value in asdict(fitted.cost).items():
             assert rows[f"tuning_{name}"].unique().tolist() == [value]
-        assert rows["online_score"].unique().tolist() == [fitted.online]
+        assert rows["report_online"].unique().tolist() == [fitted.online]
         straight = dacrl_env.evaluate(
             fitted, CARTPOLE, range(2), name=METHOD, run=run, **SMALL
         )
@@ -84,7 +84,7 @@ def test_a_method_appears_with_its_runs_and_what_they_cost():
         assert fitted.cost.eval_steps > 0
     default = frame[frame["policy"] == "default"]
     assert (default[[f"tuning_{name}" for name in asdict(Cost())]] == 0).all(axis=None)
-    assert default["online_score"].isna().all()
+    assert default["report_online"].isna().all()
     assert (default["flops"].dropna() > 0).any()
 
 
@@ -193,14 +193,14 @@ def test_anytime_tests_what_was_found_on_the_way(tmp_path: Path):
     fits = set(tmp_path.glob("fit-*"))
     course = comparison.anytime(QUADRATIC, [METHOD], range(3), **given)
     assert set(tmp_path.glob("fit-*")) == fits
-    assert list(course) == ["policy", "run", "seed", "steps", "final"]
+    assert list(course) == ["policy", "run", "seed", "steps", "report_final"]
     points = course.groupby("run")["steps"].nunique()
     assert (points > 1).all()
     assert (points <= comparison.ANYTIME_POINTS).all()
     last = course[course["steps"] == course.groupby("run")["steps"].transform("max")]
     ends = dacrl_env.compare(QUADRATIC, methods=[METHOD], seeds=range(3), **given)
     ends = ends.groupby(["run", "seed"])["report_score"].last()
-    assert last.set_index(["run", "seed"])["final"].to_dict() == ends.to_dict()
+    assert last.set_index(["run", "seed"])["report_final"].to_dict() == ends.to_dict()
 
 
 def test_many_incumbents_are_thinned_to_the_first_the_last_and_some_between():

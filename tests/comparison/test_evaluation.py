@@ -39,7 +39,7 @@ COLUMNS = [
     "tuning_eval_steps",
     "tuning_gradient_steps",
     "tuning_flops",
-    "online_score",
+    "report_online",
     "hp/learning_rate",
     "hp/epsilon",
     "hp/batch_size",
@@ -171,7 +171,9 @@ def test_a_diverged_run_ends_at_the_floor_and_the_others_go_on():
         )
     row = summarize(frame).set_index("seed").loc[1]
     before = frame[(frame["seed"] == 1) & frame["step"].between(1, 2)]["report_score"]
-    assert row["auc"] == pytest.approx((before.sum() + 18 * task.floor_score) / 20)
+    assert row["report_auc"] == pytest.approx(
+        (before.sum() + 18 * task.floor_score) / 20
+    )
     assert row["failure"]
 
 

@@ -252,7 +252,8 @@ def test_labels_mean_themselves(frame, tmp_path, label, monkeypatch):
 
     monkeypatch.setattr(report, "_legend", watched)
     names = [label, "random"]
-    path = report.write_report(frame.replace({"policy": {"default": label}}), tmp_path)
+    frame = frame.replace({"policy": {"default": label}})
+    path = report.write_report(frame, tmp_path).path
     assert legends == names
     assert pd.read_csv(tmp_path / "table.csv")["policy"].tolist() == names
     rows = [line for line in path.read_text().splitlines() if line.startswith("|")]

@@ -35,7 +35,7 @@ def make_run(policy, run, seed, scores, diverged_at=None):
             "tuning_eval_steps": 4_000 if policy == "tuned" else 0,
             "tuning_gradient_steps": 900 if policy == "tuned" else 0,
             "tuning_flops": 2e9 if policy == "tuned" else 0.0,
-            "online_score": 0.9 + 0.05 * run if policy == "tuned" else np.nan,
+            "report_online": 0.9 + 0.05 * run if policy == "tuned" else np.nan,
             "hp/learning_rate": np.where(step == 0, np.nan, 10.0 ** -(1 + step / 10)),
             "hp/batch_size": np.where(step == 0, np.nan, 64.0),
         }
@@ -65,9 +65,9 @@ def test_summary_of_a_diverged_run_by_hand():
     # that 17 points count as the floor.
     scores = np.array([0.2, 0.6, 0.4] + [9.0] * 17)
     row = report.summarize(make_run("wild", 0, 3, scores, diverged_at=7)).iloc[0]
-    assert row["auc"] == pytest.approx((1.2 + 17 * -0.5) / 20)
-    assert row["final"] == FLOOR
-    assert row["best"] == 0.6
+    assert row["report_auc"] == pytest.approx((1.2 + 17 * -0.5) / 20)
+    assert row["report_final"] == FLOOR
+    assert row["report_best"] == 0.6
     assert row["failure"]
     assert row["diverged"]
     assert row["env_steps"] == 7 * 250
@@ -76,16 +76,20 @@ def test_summary_of_a_diverged_run_by_hand():
 
 def test_a_run_that_diverges_at_once_is_the_floor_throughout():
     row = report.summarize(make_run("wild", 0, 0, np.ones(20), diverged_at=1)).iloc[0]
-    assert (row["final"], row["best"], row["auc"]) == (FLOOR, FLOOR, FLOOR)
+    assert (row["report_final"], row["report_best"], row["report_auc"]) == (
+        FLOOR,
+        FLOOR,
+        FLOOR,
+    )
 
 
 def test_summary_of_a_complete_run_by_hand():
     scores = np.array([0.9] + [0.3] * 18 + [0.05])
     row = report.summarize(make_run("a", 2, 7, scores)).iloc[0]
     assert (row["policy"], row["run"], row["seed"]) == ("a", 2, 7)
-    assert row["final"] == 0.05
-    assert row["best"] == 0.9
-    assert row["auc"] == pytest.approx((0.9 + 18 * 0.3 + 0.05) / 20)
+    assert row["report_final"] == 0.05
+    assert row["report_best"] == 0.9
+    assert row["report_auc"] == pytest.approx((0.9 + 18 * 0.3 + 0.05) / 20)
     assert row["failure"]
     assert not row["diverged"]
     assert row["wall_seconds"] == pytest.approx(4.0)
@@ -133,15 +137,21 @@ def test_table(frame):
     assert table["runs"].tolist() == [6, 18, 6]
     assert table["fits"].tolist() == [1, 3, 1]
     assert table["failure"].tolist() == [0, 0, 0.5]
-    assert table.loc["default", "auc_mean"] == pytest.approx(0.5 * 10.5 / 20)
-    assert table.loc["wild", "final_mean"] == pytest.approx(0.25)
+    assert table.loc["default", "report_auc_mean"] == pytest.approx(0.5 * 10.5 / 20)
+    assert table.loc["wild", "report_final_mean"] == pytest.approx(0.25)
     assert table.loc["wild", "env_steps"] == (3 * 1750 + 3 * BUDGET) / 6
     assert table["tuning_env_steps"].tolist() == [0, 30_000, 0]
     total = 34_000 + BUDGET + 20 * 20
     assert table.loc["tuned", "total_steps"] == total
-    assert table.loc["tuned", "online"] == pytest.approx(0.95)
-    assert table["online"].isna().tolist() == [True, False, True]
-    for column in ("final_mean", "final_iqm", "auc_mean", "auc_iqm", "best_mean"):
+    assert table.loc["tuned", "report_online"] == pytest.approx(0.95)
+    assert table["report_online"].isna().tolist() == [True, False, True]
+    for column in (
+        "report_final_mean",
+        "report_final_iqm",
+        "report_auc_mean",
+        "report_auc_iqm",
+        "report_best_mean",
+    ):
         assert (table[f"{column}_low"] <= table[column] + 1e-12).all()
         assert (table[column] <= table[f"{column}_high"] + 1e-12).all()
     with pytest.raises(ValueError, match="no runs"):
@@ -151,30 +161,36 @@ def test_table(frame):
 def test_paired_by_run_and_seed_or_by_seed_alone(frame):
     summary = report.summarize(frame)
     by_seed = report.paired(summary, "default").set_index(["policy", "metric"])
-    assert by_seed.loc[("tuned", "auc"), "pairs"] == 18
-    assert by_seed.loc[("wild", "final"), "pairs"] == 6
-    final = summary.groupby("policy")["final"].mean()
-    difference = by_seed.loc[("tuned", "final")]
+    assert by_seed.loc[("tuned", "report_auc"), "pairs"] == 18
+    assert by_seed.loc[("wild", "report_final"), "pairs"] == 6
+    final = summary.groupby("policy")["report_final"].mean()
+    difference = by_seed.loc[("tuned", "report_final")]
     assert difference["difference"] == pytest.approx(final["tuned"] - final["default"])
     assert difference["difference_low"] > 0.4
     assert difference["probability"] == 1
 
     mirrored = report.paired(summary, "tuned").set_index(["policy", "metric"])
-    assert mirrored.loc[("default", "final"), "pairs"] == 18
-    assert mirrored.loc[("default", "final"), "difference"] == pytest.approx(
+    assert mirrored.loc[("default", "report_final"), "pairs"] == 18
+    assert mirrored.loc[("default", "report_final"), "difference"] == pytest.approx(
         -difference["difference"]
     )
     again = summary[summary["policy"] == "tuned"].assign(policy="again")
     again = again[again["run"] < 2]
     both = report.paired(pd.concat([summary, again]), "tuned")
-    assert both.set_index(["policy", "metric"]).loc[("again", "auc"), "pairs"] == 12
+    assert (
+        both.set_index(["policy", "metric"]).loc[("again", "report_auc"), "pairs"] == 12
+    )
     # Fits without a partner count in neither the difference nor the probability.
-    again.loc[:, "final"] = summary["final"].where(summary["run"] < 2, -1) + 0.1
+    again.loc[:, "report_final"] = (
+        summary["report_final"].where(summary["run"] < 2, -1) + 0.1
+    )
     both = report.paired(pd.concat([summary, again]), "again")
-    row = both.set_index(["policy", "metric"]).loc[("tuned", "final")]
+    row = both.set_index(["policy", "metric"]).loc[("tuned", "report_final")]
     assert row["difference"] == pytest.approx(-0.1)
     kept = summary[(summary["policy"] == "tuned") & (summary["run"] < 2)]
-    chance = stats.probability_of_improvement(kept["final"], again["final"])
+    chance = stats.probability_of_improvement(
+        kept["report_final"], again["report_final"]
+    )
     assert row["probability"] == chance.value
 
 
@@ -185,17 +201,19 @@ def test_intervals_resample_test_seeds_once_for_all_fits():
     lines += [
         ("tuned", run, seed, level[seed]) for run in range(5) for seed in range(12)
     ]
-    summary = pd.DataFrame(lines, columns=["policy", "run", "seed", "final"])
-    summary[["auc", "best"]] = summary[["final", "final"]].to_numpy()
+    summary = pd.DataFrame(lines, columns=["policy", "run", "seed", "report_final"])
+    summary[["report_auc", "report_best"]] = summary[
+        ["report_final", "report_final"]
+    ].to_numpy()
     low, high = stats.bootstrap_interval(level)
     for reference, sign in (("default", 1), ("tuned", -1)):
         row = report.paired(summary, reference).iloc[0]
         ends = sorted(sign * row[[f"difference_{end}" for end in ("low", "high")]])
         np.testing.assert_allclose(ends, [low, high], atol=0.03)
-    costs = [*report.COSTS, *report.TUNING, "failure", "diverged", "online_score"]
+    costs = [*report.COSTS, *report.TUNING, "failure", "diverged", "report_online"]
     summary[costs] = 0.0
     tuned = report.table(summary).set_index("policy").loc["tuned"]
-    ends = tuned[["final_mean_low", "final_mean_high"]].astype(float)
+    ends = tuned[["report_final_mean_low", "report_final_mean_high"]].astype(float)
     np.testing.assert_allclose(ends, [low, high], atol=0.03)
 
 
@@ -296,7 +314,7 @@ def test_anytime_holds_an_incumbent_until_the_next(tmp_path):
             for steps, final in points.items()
             for seed in range(3)
         ],
-        columns=["policy", "run", "seed", "steps", "final"],
+        columns=["policy", "run", "seed", "steps", "report_final"],
     )
     once = course[course["run"] == 1].assign(policy="once")
     check_png(report.anytime(pd.concat([course, once]), tmp_path / "anytime.png"))
@@ -328,7 +346,7 @@ def test_render_is_aligned(frame):
 
 def test_write_report(frame, tmp_path):
     frame["policy"] = frame["policy"].replace("wild", "wi|d")
-    path = report.write_report(frame, tmp_path / "new" / "report")
+    path = report.write_report(frame, tmp_path / "new" / "report").path
     assert path.name == "report.md"
     files = ["curves.png", "paired.csv", "report.md", "summary.csv", "table.csv"]
     assert sorted(p.name for p in path.parent.iterdir()) == files
@@ -349,6 +367,6 @@ def test_write_report_of_one_policy_or_an_unknown_reference(frame, tmp_path):
         report.write_report(frame, tmp_path / "none", reference="nobody")
     assert not (tmp_path / "none").exists()
     alone = frame[frame["policy"] == "default"]
-    path = report.write_report(alone, tmp_path / "one")
+    path = report.write_report(alone, tmp_path / "one").path
     assert "Paired" not in path.read_text(encoding="utf-8")
     assert pd.read_csv(tmp_path / "one" / "paired.csv").empty

@@ -73,7 +73,7 @@ def reported(out: str = "o") -> dict[str, tuple[int, float]]:
     """Runs and final scores of the one report in a directory, by name."""
     (path,) = Path(out).glob("*/table.csv")
     table = pd.read_csv(path).set_index("policy")
-    return {n: (row["runs"], row["final_mean"]) for n, row in table.iterrows()}
+    return {n: (row["runs"], row["report_final_mean"]) for n, row in table.iterrows()}
 
 
 # -- what is served ------------------------------------------------------------------

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dacrl_env.core import streams
+from dacrl_env.core.elementary import exp
 from dacrl_env.outer.actions import check_names, check_range
 from dacrl_env.outer.vector_env import PopulationEnv
 
@@ -112,6 +113,6 @@ class LearningRateBandit:
 
 def probabilities(weights: Floats, exploration: float) -> Floats:
     """Of the arms ``(P, K)``."""
-    likely = np.exp(weights - weights.max(1, keepdims=True))
+    likely = exp(weights - weights.max(1, keepdims=True))
     likely /= likely.sum(1, keepdims=True)
     return np.asarray((1 - exploration) * likely + exploration / weights.shape[1])

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from dacrl_env.algorithms import sgd
+from dacrl_env.core.elementary import exp, log
 from dacrl_env.outer.vector_env import PopulationEnv
 
 Floats = NDArray[np.float64]
@@ -81,7 +82,7 @@ class BestSchedule:
 
 def schedule(steps: Any, values: Any) -> Floats:
     """Learning rates at step numbers from 1 on, between knots."""
-    return np.asarray(np.exp(np.interp(np.log(steps), np.log(KNOTS), np.log(values))))
+    return exp(np.interp(log(steps), log(KNOTS), log(values)))
 
 
 def expected_return(rates: torch.Tensor, runs: int = 4_096) -> torch.Tensor:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dacrl_env.core.elementary import tanh
 from dacrl_env.outer.observations import unsquash
 from dacrl_env.outer.vector_env import PopulationEnv
 
@@ -83,4 +84,4 @@ class VDBE:
 
 def surprise(error: Floats, sigma: float) -> Floats:
     """The paper's f, in [0, 1): a hyperbolic tangent."""
-    return np.asarray(np.tanh(np.abs(error) / (2 * sigma)))
+    return tanh(np.abs(error) / (2 * sigma))

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dacrl_env.core.checks import real, unknown
+from dacrl_env.core.elementary import log10
 from dacrl_env.core.version import __version__
 from dacrl_env.methods.trials import Rule
 from dacrl_env.outer.actions import ActionMap, check_names, check_range
@@ -308,7 +309,7 @@ class SearchSpace:
 def _twelve_digits(values: Floats) -> Floats:
     """Values to twelve significant digits, so that known ones are found as they are."""
     with np.errstate(divide="ignore"):
-        exponents = np.floor(np.log10(np.abs(values)))
+        exponents = np.floor(log10(np.abs(values)))
     # at most 10²², the largest power of ten that is a double
     scale = 10.0 ** np.clip(11 - exponents, 0, 22)
     return np.asarray(np.rint(values * scale) / scale)

@@ -15,6 +15,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import ArrayLike, NDArray
 
+from dacrl_env.core import elementary
 from dacrl_env.core.checks import meant
 from dacrl_env.core.isolation import as_usual
 from dacrl_env.tasks import Hyperparameter
@@ -64,7 +65,7 @@ class ActionMap:
         )
         linear = np.array([h.scale == "linear" for h in self.hyperparameters], bool)
         self._reach = np.where(
-            linear, _FRACTION * (self._high - self._low), np.log(_FACTOR)
+            linear, _FRACTION * (self._high - self._low), elementary.log(_FACTOR)
         )
 
     def defaults(self, P: int) -> Floats:

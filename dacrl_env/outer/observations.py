@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dacrl_env.core.elementary import exp10, log, log10
+
 Floats = NDArray[np.float64]
 
 RETURN_ROWS = (
@@ -22,6 +24,7 @@ RETURN_ROWS = (
 )
 _DECADES = 8.0  # magnitudes from 1e-8 to 1e8 span the range of a signal
 _LONGEST = 5.0  # decades of episode length
+_LOG2_E = 1.44269504088896338700
 
 
 def names(
@@ -76,8 +79,8 @@ def features(
         2 * since_best - 1,
         signed_decades(returns["level"]),
         *(squash(x, units.get(name)) for name, x in signals.items()),
-        2 * np.log10(1 + episode_length) / _LONGEST - 1,
-        *np.log2(np.maximum(instance, 1e-8)).T / 2,
+        2 * log10(1 + episode_length) / _LONGEST - 1,
+        *(log(np.maximum(instance, 1e-8)) * _LOG2_E).T / 2,
     ]
     stacked = np.stack(rows, -1)
     stacked = np.nan_to_num(stacked, nan=1.0, posinf=1.0, neginf=-1.0)
@@ -94,19 +97,19 @@ def squash(x: Floats, unit: float | None = None) -> Floats:
     """
     if unit is not None:
         return signed_decades(x, unit)
-    return np.log10(np.maximum(x, 10.0**-_DECADES)) / _DECADES
+    return log10(np.maximum(x, 1e-8)) / _DECADES
 
 
 def signed_decades(x: Floats, unit: float = 1.0) -> Floats:
     """Sign times log10 of one plus the magnitude in units, as a share of the range."""
-    decades = _DECADES - np.log10(unit)
-    return np.sign(x) * np.log10(1 + np.abs(x) / unit) / decades
+    decades = _DECADES - log10(unit)
+    return np.sign(x) * log10(1 + np.abs(x) / unit) / decades
 
 
 def unsquash(row: ArrayLike, unit: float | None = None) -> Floats:
     """The signal that `squash` made a row of; rows at a bound mean that or more."""
     x = np.asarray(row, np.float64)
     if unit is not None:
-        decades = _DECADES - np.log10(unit)
-        return np.asarray(np.sign(x) * unit * (10.0 ** (decades * np.abs(x)) - 1))
-    return np.asarray(10.0 ** (_DECADES * x))
+        decades = _DECADES - log10(unit)
+        return np.asarray(np.sign(x) * unit * (exp10(decades * np.abs(x)) - 1))
+    return exp10(_DECADES * x)

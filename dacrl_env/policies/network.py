@@ -17,10 +17,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from dacrl_env.core import streams
+from dacrl_env.core.elementary import logistic, tanh
 from dacrl_env.outer.vector_env import PopulationEnv
 
 ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
-    "tanh": np.tanh,
+    "tanh": tanh,
     "relu": lambda x: np.maximum(x, 0.0),
 }
 OUTPUTS = ("clip", "tanh", "argmax")
@@ -231,7 +232,7 @@ class Controller:
         if self.about.output == "argmax":
             return np.asarray(outputs.argmax(-1))
         if self.about.output == "tanh":
-            return np.tanh(outputs)
+            return tanh(outputs)
         return np.clip(outputs, -1.0, 1.0)
 
     def _recur(self, x: Floats, fresh: NDArray[np.bool_]) -> Floats:
@@ -243,8 +244,8 @@ class Controller:
         hidden, cell = (np.where(fresh[:, None], 0.0, m) for m in self._memory)
         gates = _product(x, w_input) + _product(hidden, w_hidden) + bias
         i, f, g, o = np.split(gates, 4, -1)
-        cell = _logistic(f) * cell + _logistic(i) * np.tanh(g)
-        hidden = _logistic(o) * np.tanh(cell)
+        cell = logistic(f) * cell + logistic(i) * tanh(g)
+        hidden = logistic(o) * tanh(cell)
         self._memory = hidden, cell
         return hidden
 
@@ -255,10 +256,6 @@ def _product(x: Floats, weight: Floats) -> Floats:
     In a matrix product it would, and on a row's place.
     """
     return np.asarray((x[:, :, None] * weight).sum(1))
-
-
-def _logistic(x: Floats) -> Floats:
-    return 1 / (1 + np.exp(-np.clip(x, -500, 500)))
 
 
 def _decoded(text: str) -> dict[str, NDArray[Any]]:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dacrl_env.core.checks import unknown
+from dacrl_env.core.elementary import cos, exp, log
 from dacrl_env.outer.vector_env import PopulationEnv
 
 DECISIONS = 100  # of a run that follows a curve, or the nearest number it can have
@@ -35,12 +36,12 @@ def linear(t: Floats, start: float, end: float, stairs: int) -> Floats:
 
 def exponential(t: Floats, start: float, end: float, stairs: int) -> Floats:
     """Equal factors in equal times."""
-    return np.asarray(start * (end / start) ** t)
+    return start * exp(log(end / start) * t)
 
 
 def cosine(t: Floats, start: float, end: float, stairs: int) -> Floats:
     """Half a cosine wave."""
-    return end + (start - end) * (1 + np.cos(np.pi * t)) / 2
+    return end + (start - end) * (1 + cos(np.pi * t)) / 2
 
 
 def step(t: Floats, start: float, end: float, stairs: int) -> Floats:

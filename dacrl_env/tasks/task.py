@@ -15,6 +15,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from numpy.typing import ArrayLike, NDArray
 
+from dacrl_env.core import elementary
 from dacrl_env.core.checks import real
 from dacrl_env.core.provenance import described, entry_source
 
@@ -98,21 +99,21 @@ class Hyperparameter:
         """Values on the axis where equal distances are equal factors (or sums)."""
         x = np.asarray(values, np.float64)
         if self.scale == "log":
-            return np.log(x)
+            return elementary.log(x)
         if self.scale == "log_complement":
             if self.high == 1:
                 x = np.minimum(x, 1 - LEAST_COMPLEMENT)
-            return -np.log1p(-x)
+            return -elementary.log(1 - x)
         return x
 
     def from_unit(self, positions: ArrayLike) -> NDArray[np.float64]:
         """Inverse of :meth:`to_unit`, clipped to the range."""
         x = np.asarray(positions, np.float64)
         if self.scale == "log":
-            x = np.exp(x)
+            x = elementary.exp(x)
         elif self.scale == "log_complement":
-            complement = np.exp(-x)
-            x = -np.expm1(-x)
+            complement = elementary.exp(-x)
+            x = 1 - complement
             if (
                 self.high == 1
             ):  # rounding may leave the end of the axis just out of reach

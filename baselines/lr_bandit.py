@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dacrl_env.core import streams
-from dacrl_env.core.elementary import exp
+from dacrl_env.kernels.elementary import exp
 from dacrl_env.outer.actions import check_names, check_range
 from dacrl_env.outer.vector_env import PopulationEnv
 

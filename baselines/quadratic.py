@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from dacrl_env.algorithms import sgd
-from dacrl_env.core.elementary import exp, log
+from dacrl_env.kernels.elementary import exp, log
 from dacrl_env.outer.vector_env import PopulationEnv
 
 Floats = NDArray[np.float64]

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dacrl_env.core.elementary import tanh
+from dacrl_env.kernels.elementary import tanh
 from dacrl_env.outer.observations import unsquash
 from dacrl_env.outer.vector_env import PopulationEnv
 

@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 
 from dacrl_env.algorithms.interval import Interval, begin
 from dacrl_env.core import streams
+from dacrl_env.kernels.elementary import exp10, log10
+from dacrl_env.kernels.random_numbers import normals
 from dacrl_env.tasks import Hyperparameter
 
 HYPERPARAMETERS = (Hyperparameter("learning_rate", 1e-4, 1e2, 1e-1, "log"),)
@@ -97,12 +99,12 @@ class SGD:
         """Runs before their first step; keys ``(P, purposes)``."""
         P, first = len(keys), np.zeros(len(keys), np.int64)
         u = streams.uniforms(streams.of(keys, "envs"), first, 2)
-        start = streams.normals(streams.of(keys, "init"), first, self.config.dimensions)
+        start = normals(streams.of(keys, "init"), first, self.config.dimensions)
         (low_h, high_h), (low_s, high_s) = CURVATURE, NOISE
         return SGDState(
             parameters=start,
-            curvature=10 ** (low_h + (high_h - low_h) * u[:, 0]),
-            noise=10 ** (low_s + (high_s - low_s) * u[:, 1]),
+            curvature=exp10(low_h + (high_h - low_h) * u[:, 0]),
+            noise=exp10(low_s + (high_s - low_s) * u[:, 1]),
             keys=keys.copy(),
             env_steps=np.zeros(P, np.int64),
             gradient_steps=np.zeros(P, np.int64),
@@ -154,7 +156,7 @@ class SGD:
         physics: Floats,
     ) -> tuple[Floats, NDArray[np.int64]]:
         """Return of the current parameters; exact, and for free."""
-        returns = -np.log10(self.losses(state)[members])
+        returns = -log10(self.losses(state)[members])
         return np.repeat(returns[:, None], keys.shape[1], 1), np.zeros_like(members)
 
     def begin_interval(self, state: SGDState) -> Interval:
@@ -169,7 +171,7 @@ class SGD:
         rate = values["learning_rate"][:, None]
         key = streams.of(state.keys, "act")
         for _ in range(steps):
-            xi = streams.normals(key, state.env_steps, d)
+            xi = normals(key, state.env_steps, d)
             with np.errstate(over="ignore", invalid="ignore"):  # it may diverge
                 gradient = state.curvature[:, None] * state.parameters
                 gradient += state.noise[:, None] * xi
@@ -188,7 +190,7 @@ class SGD:
         """The loss, and the root mean square of a gradient that is not used."""
         first = np.zeros(len(state.env_steps), np.int64)
         key = streams.bits(streams.of(state.keys, "replay"), state.env_steps, 1)[:, 0]
-        xi = streams.normals(key, first, self.config.dimensions)
+        xi = normals(key, first, self.config.dimensions)
         with np.errstate(over="ignore", invalid="ignore"):
             gradient = state.curvature[:, None] * state.parameters
             gradient += state.noise[:, None] * xi

@@ -80,18 +80,6 @@ def uniforms(
     return np.multiply(bits(keys, counters, lanes) >> _S11, 2.0**-53, dtype=np.float64)
 
 
-def normals(
-    keys: UInts, counters: NDArray[np.integer], lanes: int
-) -> NDArray[np.float64]:
-    """Standard normal numbers (Box and Muller 1958); shapes as :func:`bits`."""
-    half = -(-lanes // 2)
-    u = uniforms(keys, counters, 2 * half)
-    radius = np.sqrt(-2 * np.log1p(-u[..., :half]))
-    angle = 2 * np.pi * u[..., half:]
-    pairs = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], -1)
-    return pairs[..., :lanes]
-
-
 def integers(
     keys: UInts, counters: NDArray[np.integer], lanes: int, high: NDArray[np.integer]
 ) -> NDArray[np.int64]:

@@ -4,7 +4,8 @@ The functions of a system's mathematics library differ in their last bit between
 and versions. These are sequences of operations that IEEE 754 defines to the last bit.
 
 Single precision: `exp`, `log` and `tanh`, for networks; loops over them are vectorised.
-Double precision: `sin`, `cos` and `log_double`, for dynamics and normal numbers.
+Double precision: `sin`, `cos`, `exp_double` and `log_double`, for dynamics, normal
+numbers and what is outside of networks.
 Errors are stated in units in the last place (ulp) of the result.
 """
 
@@ -229,3 +230,36 @@ def log_double(x):
     half = 0.5 * f * f
     high, low = n * 6.93147180369123816490e-01, n * 1.90821492927058770002e-10
     return high - ((half - (s * (half + (even + odd)) + low)) - f)
+
+
+@compiled
+def exp_double(x):
+    """Exponential, within 1 ulp; NaN stays NaN (fdlibm)."""
+    y = -746.0 if x < -746.0 else x
+    y = 710.0 if y > 710.0 else y
+    n = (y * 1.44269504088896338700 + _ROUND_DOUBLE) - _ROUND_DOUBLE
+    high, low = y - n * 6.93147180369123816490e-01, n * 1.90821492927058770002e-10
+    r = high - low
+    t = r * r
+    c = r - t * (
+        1.66666666666666019037e-01
+        + t
+        * (
+            -2.77777777770155933842e-03
+            + t
+            * (
+                6.61375632143793436117e-05
+                + t * (-1.65339022054652515390e-06 + t * 4.13813679705723846039e-08)
+            )
+        )
+    )
+    fraction = 1.0 - ((low - (r * c) / (2.0 - c)) - high)
+    whole = np.int64(n) if y == y else 0
+    half = whole >> 1  # 2ⁿ itself may lie beyond what a number can be
+    return fraction * _double_power(half) * _double_power(whole - half)
+
+
+@compiled
+def _double_power(n):
+    """2ⁿ for integers from -1,022 to 1,023."""
+    return _double_of((n + 1023) << 52)

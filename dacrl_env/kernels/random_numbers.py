@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
-from dacrl_env.kernels.compiling import compiled
+from dacrl_env.kernels.compiling import compiled, entry
 from dacrl_env.kernels.functions import cos, log_double, sin
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -61,6 +62,23 @@ def normal(draw, lane, lanes):
     radius = math.sqrt(-2.0 * log_double(1.0 - uniform(draw, first)))
     angle = 2.0 * math.pi * uniform(draw, half + first)
     return radius * cos(angle) if lane < half else radius * sin(angle)
+
+
+@entry
+def _normals(keys, counters, into):
+    for p in range(len(keys)):
+        drawn = draw(keys[p], counters[p])
+        for lane in range(into.shape[1]):
+            into[p, lane] = normal(drawn, lane, into.shape[1])
+
+
+def normals(
+    keys: NDArray[np.uint64], counters: NDArray[np.int64], lanes: int
+) -> NDArray[np.float64]:
+    """Standard normal numbers ``(P, lanes)`` of draws ``(P,)``."""
+    into = np.empty((len(keys), lanes))
+    _normals(np.ascontiguousarray(keys), np.ascontiguousarray(counters), into)
+    return into
 
 
 @compiled

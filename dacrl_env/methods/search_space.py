@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dacrl_env.core.checks import real, unknown
-from dacrl_env.core.elementary import log10
 from dacrl_env.core.version import __version__
+from dacrl_env.kernels.elementary import log10
 from dacrl_env.methods.trials import Rule
 from dacrl_env.outer.actions import ActionMap, check_names, check_range
 from dacrl_env.outer.observations import signed_decades

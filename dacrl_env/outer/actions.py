@@ -15,9 +15,9 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import ArrayLike, NDArray
 
-from dacrl_env.core import elementary
 from dacrl_env.core.checks import meant
 from dacrl_env.core.isolation import as_usual
+from dacrl_env.kernels import elementary
 from dacrl_env.tasks import Hyperparameter
 
 ACTION_MODES = ("continuous", "relative", "discrete", "multidiscrete", "values")

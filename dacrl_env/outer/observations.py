@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dacrl_env.core.elementary import exp10, log, log10
+from dacrl_env.kernels.elementary import exp10, log, log10
 
 Floats = NDArray[np.float64]
 

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from dacrl_env.core import streams
-from dacrl_env.core.elementary import logistic, tanh
+from dacrl_env.kernels.elementary import logistic, tanh
 from dacrl_env.outer.vector_env import PopulationEnv
 
 ACTIVATIONS: dict[str, Callable[[Any], Any]] = {

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dacrl_env.core.checks import unknown
-from dacrl_env.core.elementary import cos, exp, log
+from dacrl_env.kernels.elementary import cos, exp, log
 from dacrl_env.outer.vector_env import PopulationEnv
 
 DECISIONS = 100  # of a run that follows a curve, or the nearest number it can have

@@ -15,7 +15,6 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from numpy.typing import ArrayLike, NDArray
 
-from dacrl_env.core import elementary
 from dacrl_env.core.checks import real
 from dacrl_env.core.provenance import described, entry_source
 
@@ -97,6 +96,8 @@ class Hyperparameter:
 
     def to_unit(self, values: ArrayLike) -> NDArray[np.float64]:
         """Values on the axis where equal distances are equal factors (or sums)."""
+        from dacrl_env.kernels import elementary  # the package's import takes no numba
+
         x = np.asarray(values, np.float64)
         if self.scale == "log":
             return elementary.log(x)
@@ -108,6 +109,8 @@ class Hyperparameter:
 
     def from_unit(self, positions: ArrayLike) -> NDArray[np.float64]:
         """Inverse of :meth:`to_unit`, clipped to the range."""
+        from dacrl_env.kernels import elementary
+
         x = np.asarray(positions, np.float64)
         if self.scale == "log":
             x = elementary.exp(x)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from dacrl_env.core import elementary
+from dacrl_env.kernels import elementary
 
 X = np.random.default_rng(0).uniform(-1, 1, 200_000)
 POSITIVE = np.concatenate([np.abs(X), 1 + X * 1e-3, 10.0 ** (300 * X), [1.0, 5e-324]])
@@ -75,11 +75,11 @@ def test_special_values() -> None:
 DIGESTS = {
     "exp": "771c2624680592fc",
     "log": "9264504610be274e",
-    "log10": "f09de349de49047d",
+    "log10": "27d99f34d68dbf27",
     "exp10": "f4be5d7dd16d59cc",
     "tanh": "1e393c1d4428e996",
     "logistic": "dec4fe00d1bb78bc",
-    "cos": "a083599840435657",
+    "cos": "2aa640c19823890f",
 }
 
 

@@ -1,0 +1,82 @@
+"""Digests of short runs, of all that is in their state: equal on every machine.
+
+``python tests/digests.py`` prints those of all compiled tasks as JSON, to be kept in
+``digests.json`` when what runs compute is changed on purpose.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import dacrl_env
+from dacrl_env.comparison.executors import all_compiled
+from dacrl_env.core import streams
+from dacrl_env.core.snapshot import Snapshot, leaves
+from dacrl_env.outer.vector_env import PopulationEnv
+
+TASKS = sorted(t.id for t in dacrl_env.TASKS.values() if all_compiled(t, {}))
+KEPT = Path(__file__).parent / "digests.json"
+SEED = 7  # of the run that is told of
+OPTIONS: dict[str, dict[str, Any]] = {
+    "dqn": {"budget": 1_200, "decision_interval": 300, "learning_starts": 200},
+    "ppo": {
+        "budget": 2_560, "decision_interval": 640, "num_inner_envs": 4,
+        "rollout_length": 32,
+    },
+    "sgd": {},
+}  # fmt: skip
+
+
+def made(task: str, P: int, num_threads: int) -> PopulationEnv:
+    algorithm = dacrl_env.TASKS[task].algorithm
+    options = {**OPTIONS[algorithm], "report": True, "num_threads": num_threads}
+    return PopulationEnv(task, P, **options)
+
+
+def digest(task: str, P: int = 1, num_threads: int = 1, saved: bool = False) -> str:
+    """Of the first of P members, whose actions follow from its streams.
+
+    Args:
+        task: id.
+        P: members.
+        num_threads: that train them.
+        saved: half way, the run goes through a file into another population.
+    """
+    envs = made(task, P, num_threads)
+    _, infos = envs.reset(seed=[SEED, *range(100, 99 + P)])
+    s = envs.settings
+    decisions = s.budget // s.decision_interval
+    for k in range(decisions):
+        if saved and k == decisions // 2:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "snapshot"
+                envs.snapshot().save(path)
+                envs = made(task, P, num_threads)
+                envs.reset(seed=0)
+                envs.restore(Snapshot.load(path))
+        lanes = len(s.controlled)
+        u = streams.uniforms(envs.policy_keys, infos["env_steps"], lanes)
+        actions = envs.population.actions.to_values(
+            0.6 * u - 0.3, envs.population.state.requested
+        )
+        envs.advance(actions)
+        infos = {"env_steps": envs.population.state.learner.env_steps.copy()}
+    told = hashlib.sha256()
+    for name, leaf in sorted(leaves(envs.population.state)):
+        if name != "wall_seconds":
+            row = np.ascontiguousarray(leaf[0])
+            told.update(f"{name} {row.dtype.str} {row.shape}".encode())
+            told.update(row.tobytes())
+    return told.hexdigest()[:16]
+
+
+if __name__ == "__main__":
+    json.dump({task: digest(task) for task in TASKS}, sys.stdout, indent=1)
+    print()

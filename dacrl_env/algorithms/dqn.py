@@ -30,7 +30,7 @@ from dacrl_env.kernels import dense
 from dacrl_env.kernels.adam import adam_step
 from dacrl_env.kernels.choices import largest
 from dacrl_env.kernels.compiling import compiled, entry
-from dacrl_env.kernels.dense import Network, Scratch, backward, forward, outputs
+from dacrl_env.kernels.dense import Network, Scratch, backward, forward, predict
 from dacrl_env.kernels.moments import mean_and_spread
 from dacrl_env.kernels.products import dot
 from dacrl_env.kernels.random_numbers import below, draw, uniform
@@ -229,8 +229,7 @@ def greedy(rows, observations, parameters, fixed, memory):
         inputs[k] = observations[k] * scale
     q = matrix(memory.outputs, 0, rows, fixed.A)
     x = matrix(memory.inputs, 0, rows, fixed.D)
-    h = forward(fixed.net, parameters, x, memory.scratch.hidden)
-    outputs(fixed.net, parameters, h, q)
+    predict(fixed.net, parameters, x, memory.scratch.hidden, q)
     return q
 
 
@@ -362,8 +361,8 @@ def targets(B, parameters, target, fixed, memory):
     by = q
     if fixed.double_q:
         by = matrix(memory.best, 0, B, fixed.A)
-        outputs(net, parameters, forward(net, parameters, x, hidden), by)
-    outputs(net, target, forward(net, target, x, hidden), q)
+        predict(net, parameters, x, hidden, by)
+    predict(net, target, x, hidden, q)
     columns = matrix(memory.columns, 0, 3, B)
     for b in range(B):
         columns[1, b] += columns[2, b] * q[b, largest(row_of(b, by))]

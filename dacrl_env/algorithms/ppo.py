@@ -25,29 +25,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dacrl_env.algorithms.interval import SAMPLES, UPDATES, Interval
-from dacrl_env.kernels import dense
+from dacrl_env.kernels import choices, dense, moments
 from dacrl_env.kernels.adam import adam_step
 from dacrl_env.kernels.advantages import gae
-from dacrl_env.kernels.choices import (
-    LOG_2PI,
-    bounded,
-    largest,
-    log_density,
-    log_softmax,
-    sampled,
-)
 from dacrl_env.kernels.compiling import compiled
-from dacrl_env.kernels.dense import Network, Scratch, backward, forward, outputs
+from dacrl_env.kernels.dense import Network, Scratch, backward, predict
 from dacrl_env.kernels.functions import exp
-from dacrl_env.kernels.moments import (
-    Moments,
-    mean_and_spread,
-    normalised,
-    scaled,
-    standardise,
-    start,
-    take_note,
-)
+from dacrl_env.kernels.moments import Moments
 from dacrl_env.kernels.random_numbers import draw, normal, shuffle, uniform
 from dacrl_env.kernels.views import LINE, aligned, matrix, row_of, vector
 
@@ -232,16 +216,14 @@ def restart(p, run):
     fixed, state = run.fixed, run.state
     state.parameters[p] = np.float32(0.0)
     key = state.keys[p, INIT]
-    dense.init_orthogonal(
-        fixed.actor, key, 0, 0.01, actor_of(p, fixed, state.parameters)
-    )
-    dense.init_orthogonal(
-        fixed.critic, key, 1, 1.0, critic_of(p, fixed, state.parameters)
-    )
+    actor = actor_of(p, fixed, state.parameters)
+    critic = critic_of(p, fixed, state.parameters)
+    dense.init_orthogonal(fixed.actor, key, 0, 0.01, actor)
+    dense.init_orthogonal(fixed.critic, key, 1, 1.0, critic)
     state.mean[p] = np.float32(0.0)
     state.square[p] = np.float32(0.0)
-    start(p, state.observation_moments)
-    start(p, state.return_moments)
+    moments.start(p, state.observation_moments)
+    moments.start(p, state.return_moments)
     state.discounted[p] = 0.0
     state.env_steps[p] = state.gradient_steps[p] = 0
 
@@ -282,19 +264,14 @@ def prepare(p, observation, into, run):
     fixed, state = run.fixed, run.state
     scale_into(observation, into, fixed)
     if fixed.normalize_observations:
-        normalised(p, into, state.observation_moments)
+        moments.normalised(p, into, state.observation_moments)
 
 
 @compiled
 def act(p, r, t, run, memory):
     """Draw actions for ``memory.seen`` into ``memory.actions``, and write them down.
 
-    Args:
-        p: member.
-        r: its place in the rollout.
-        t: step of the rollout.
-        run: of the population; running moments take note of what is seen.
-        memory: of this thread.
+    Running moments take note of what is seen.
     """
     fixed, state, rollout = run.fixed, run.state, memory.rollout
     N, T, D, A = fixed.N, fixed.T, fixed.D, fixed.A
@@ -302,17 +279,16 @@ def act(p, r, t, run, memory):
     for n in range(N):
         scale_into(row_of(n, memory.seen), row_of(n, inputs), fixed)
     if fixed.normalize_observations:
-        take_note(p, inputs, state.observation_moments)
+        moments.take_note(p, inputs, state.observation_moments)
     for n in range(N):
         if fixed.normalize_observations:
-            normalised(p, row_of(n, inputs), state.observation_moments)
+            moments.normalised(p, row_of(n, inputs), state.observation_moments)
         kept = vector(rollout.observations, ((r * N + n) * (T + 1) + t) * D, D)
         for k in range(D):
             kept[k] = inputs[n, k]
     parameters = actor_of(p, fixed, state.parameters)
     q = matrix(memory.outputs, 0, N, A)
-    h = forward(fixed.actor, parameters, inputs, memory.scratch.hidden)
-    outputs(fixed.actor, parameters, h, q)
+    predict(fixed.actor, parameters, inputs, memory.scratch.hidden, q)
     drawn = draw(state.keys[p, ACT], state.env_steps[p])
     for n in range(N):
         if fixed.continuous:
@@ -321,10 +297,10 @@ def act(p, r, t, run, memory):
             for a in range(A):
                 z = np.float32(normal(drawn, n * A + a, N * A))
                 action[a] = mean[a] + exp(log_std[a]) * z
-            log_prob = log_density(action, mean, log_std)
-            bounded(action, memory.low, memory.high, row_of(n, memory.actions))
+            log_prob = choices.log_density(action, mean, log_std)
+            choices.bounded(action, memory.low, memory.high, row_of(n, memory.actions))
         else:
-            choice, log_prob = sampled(row_of(n, q), uniform(drawn, n))
+            choice, log_prob = choices.sampled(row_of(n, q), uniform(drawn, n))
             memory.actions[n, 0] = rollout.actions[r, n, t, 0] = choice
         rollout.columns[r, LOG_PROB, n, t] = log_prob
 
@@ -336,7 +312,6 @@ def record(p, r, n, t, reward, terminated, done, run, memory):
     Where an episode was truncated the value of what would follow is added.
     """
     fixed, values, state, rollout = run.fixed, run.values, run.state, memory.rollout
-    D = fixed.D
     if fixed.normalize_rewards:
         # the moments take note of all N environments at the end of the step
         state.discounted[p, n] = state.discounted[p, n] * values.gamma[p] + reward
@@ -344,12 +319,11 @@ def record(p, r, n, t, reward, terminated, done, run, memory):
     rollout.going_on[r, n, t] = np.float32(0.0) if done else np.float32(1.0)
     rollout.values[r, n, t] = np.float32(0.0)
     if done and not terminated:
-        into = matrix(memory.inputs, 0, 1, D)
+        into = matrix(memory.inputs, 0, 1, fixed.D)
         prepare(p, row_of(n, memory.following), row_of(0, into), run)
         value = matrix(memory.slope, 0, 1, 1)
         parameters = critic_of(p, fixed, state.parameters)
-        h = forward(fixed.critic, parameters, into, memory.scratch.hidden)
-        outputs(fixed.critic, parameters, h, value)
+        predict(fixed.critic, parameters, into, memory.scratch.hidden, value)
         # kept apart until rewards are scaled
         rollout.values[r, n, t] = np.float32(values.gamma[p]) * value[0, 0]
 
@@ -360,11 +334,10 @@ def step_over(p, r, t, run, memory):
     fixed, state, rollout = run.fixed, run.state, memory.rollout
     if fixed.normalize_rewards:
         returns = row_of(p, state.discounted)
-        take_note(p, matrix(returns, 0, fixed.N, 1), state.return_moments)
+        moments.take_note(p, matrix(returns, 0, fixed.N, 1), state.return_moments)
         for n in range(fixed.N):
-            reward = scaled(
-                p, np.float64(rollout.rewards[r, n, t]), state.return_moments
-            )
+            reward = np.float64(rollout.rewards[r, n, t])
+            reward = moments.scaled(p, reward, state.return_moments)
             rollout.rewards[r, n, t] = np.float32(reward)
             if rollout.going_on[r, n, t] == np.float32(0.0):
                 state.discounted[p, n] = 0.0
@@ -389,10 +362,8 @@ def finish(p, r, run, memory):
     for first in range(0, rows, _BLOCK):
         B = min(_BLOCK, rows - first)
         x = matrix(rollout.observations, (r * rows + first) * D, B, D)
-        h = forward(fixed.critic, parameters, x, memory.scratch.hidden)
-        outputs(
-            fixed.critic, parameters, h, matrix(rollout.values, r * rows + first, B, 1)
-        )
+        found = matrix(rollout.values, r * rows + first, B, 1)
+        predict(fixed.critic, parameters, x, memory.scratch.hidden, found)
     gamma = np.float32(values.gamma[p])
     decay = gamma * np.float32(values.gae_lambda[p])
     for n in range(N):
@@ -448,7 +419,7 @@ def take(r, first, B, run, memory):
         for k in range(4):
             columns[k, b] = vector(rollout.columns, (r * 4 + k) * S + i, 1)[0]
     if fixed.normalize_advantages:
-        standardise(vector(columns, ADVANTAGE * B, B))
+        moments.standardise(vector(columns, ADVANTAGE * B, B))
 
 
 @compiled
@@ -459,15 +430,10 @@ def update(p, B, run, memory):
     loss, kl, entropy = loss_and_gradient(p, B, parameters, run, memory)
     state.gradient_steps[p] += 1
     norm = adam_step(
-        parameters,
-        memory.gradients,
-        row_of(p, state.mean),
-        row_of(p, state.square),
-        state.gradient_steps[p],
-        values.learning_rate[p],
-        ADAM_EPSILON,
+        parameters, memory.gradients, row_of(p, state.mean), row_of(p, state.square),
+        state.gradient_steps[p], values.learning_rate[p], ADAM_EPSILON,
         values.max_grad_norm[p],
-    )
+    )  # fmt: skip
     sums = row_of(p, interval.sums)
     sums[LOSS] += loss
     sums[GRAD_NORM] += norm
@@ -480,9 +446,8 @@ def update(p, B, run, memory):
 @compiled
 def loss_and_gradient(p, B, parameters, run, memory):
     """Loss, KL divergence and entropy of the minibatch; gradients into memory."""
-    fixed = run.fixed
     value_loss = value_gradient(p, B, parameters, run, memory)
-    if fixed.continuous:
+    if run.fixed.continuous:
         policy = gaussian_gradient(p, B, parameters, run, memory)
     else:
         policy = discrete_gradient(p, B, parameters, run, memory)
@@ -498,7 +463,7 @@ def value_gradient(p, B, parameters, run, memory):
     columns = matrix(memory.columns, 0, 4, B)
     value, slope = matrix(memory.outputs, 0, B, 1), matrix(memory.slope, 0, B, 1)
     hidden = memory.scratch.hidden
-    outputs(fixed.critic, row, forward(fixed.critic, row, x, hidden), value)
+    predict(fixed.critic, row, x, hidden, value)
     share = np.float32(values.vf_coef[p]) / np.float32(B)
     limit = np.float32(fixed.clip_range_vf)
     loss = np.float32(0.0)
@@ -541,13 +506,13 @@ def discrete_gradient(p, B, parameters, run, memory):
     columns = matrix(memory.columns, 0, 4, B)
     logits, d = matrix(memory.outputs, 0, B, A), matrix(memory.d_outputs, 0, B, A)
     hidden = memory.scratch.hidden
-    outputs(fixed.actor, row, forward(fixed.actor, row, x, hidden), logits)
+    predict(fixed.actor, row, x, hidden, logits)
     bonus = np.float32(values.ent_coef[p]) / np.float32(B)
     loss = kl = mean_entropy = np.float32(0.0)
     for b in range(B):
         action = int(memory.taken[b, 0])
         # logits become log probabilities, d probabilities
-        entropy = log_softmax(row_of(b, logits), row_of(b, d))
+        entropy = choices.log_softmax(row_of(b, logits), row_of(b, d))
         log_ratio = logits[b, action] - columns[LOG_PROB, b]
         gain, slope, divergence = objective(p, b, log_ratio, B, values, columns)
         for a in range(A):
@@ -572,15 +537,15 @@ def gaussian_gradient(p, B, parameters, run, memory):
     columns = matrix(memory.columns, 0, 4, B)
     means, d = matrix(memory.outputs, 0, B, A), matrix(memory.d_outputs, 0, B, A)
     hidden = memory.scratch.hidden
-    outputs(fixed.actor, row, forward(fixed.actor, row, x, hidden), means)
+    predict(fixed.actor, row, x, hidden, means)
     ent_coef = np.float32(values.ent_coef[p])
     entropy = np.float32(0.0)
     for a in range(A):
         d_log_std[a] = -ent_coef
-        entropy += log_std[a] + np.float32(0.5) * (np.float32(1.0) + LOG_2PI)
+        entropy += log_std[a] + np.float32(0.5) * (np.float32(1.0) + choices.LOG_2PI)
     loss, kl = -ent_coef * entropy, np.float32(0.0)
     for b in range(B):
-        log_prob = log_density(row_of(b, taken), row_of(b, means), log_std)
+        log_prob = choices.log_density(row_of(b, taken), row_of(b, means), log_std)
         log_ratio = log_prob - columns[LOG_PROB, b]
         gain, slope, divergence = objective(p, b, log_ratio, B, values, columns)
         for a in range(A):
@@ -600,22 +565,20 @@ def gaussian_gradient(p, B, parameters, run, memory):
 
 @compiled
 def signals(p, run, memory, into):
-    """What the interval tells of member p, into ``into`` (3,).
-
-    Values are those of ``memory.seen``, what the inner environments show now.
-    """
-    fixed, state, interval = run.fixed, run.state, run.interval
-    N, D = fixed.N, fixed.D
+    """What the interval tells of member p, who sees ``memory.seen``: ``into`` (3,)."""
+    fixed, state, N = run.fixed, run.state, run.fixed.N
     parameters = critic_of(p, fixed, state.parameters)
-    inputs, value = matrix(memory.inputs, 0, N, D), matrix(memory.outputs, 0, N, 1)
+    inputs, value = (
+        matrix(memory.inputs, 0, N, fixed.D),
+        matrix(memory.outputs, 0, N, 1),
+    )
     for n in range(N):
         prepare(p, row_of(n, memory.seen), row_of(n, inputs), run)
-    h = forward(fixed.critic, parameters, inputs, memory.scratch.hidden)
-    outputs(fixed.critic, parameters, h, value)
-    mean, square = mean_and_spread(vector(value, 0, N))
+    predict(fixed.critic, parameters, inputs, memory.scratch.hidden, value)
+    mean, square = moments.mean_and_spread(vector(value, 0, N))
     into[VALUE_MEAN], into[VALUE_STD] = mean, math.sqrt(square / N)
     into[UPDATE_RATIO] = dense.relative_change(
-        row_of(p, interval.start), row_of(p, state.parameters)
+        row_of(p, run.interval.start), row_of(p, state.parameters)
     )
 
 
@@ -627,12 +590,12 @@ def best(p, run, memory):
     q = matrix(memory.outputs, 0, 1, fixed.A)
     prepare(p, row_of(0, memory.seen), row_of(0, inputs), run)
     parameters = actor_of(p, fixed, state.parameters)
-    h = forward(fixed.actor, parameters, inputs, memory.scratch.hidden)
-    outputs(fixed.actor, parameters, h, q)
+    predict(fixed.actor, parameters, inputs, memory.scratch.hidden, q)
+    actions = row_of(0, memory.actions)
     if fixed.continuous:
-        bounded(row_of(0, q), memory.low, memory.high, row_of(0, memory.actions))
-        return
-    memory.actions[0, 0] = largest(row_of(0, q))
+        choices.bounded(row_of(0, q), memory.low, memory.high, actions)
+    else:
+        actions[0] = choices.largest(row_of(0, q))
 
 
 # -- the definition --------------------------------------------------------------------

@@ -184,6 +184,12 @@ def outputs(net, row, h, into):
 
 
 @compiled
+def predict(net, row, x, hidden, into):
+    """Outputs ``(B, A)`` for inputs ``(B, D)``; hidden outputs stay in ``hidden``."""
+    outputs(net, row, forward(net, row, x, hidden), into)
+
+
+@compiled
 def backward(net, row, x, memory, d_outputs, gradients, scratch):
     """Gradients of all parameters, into a row, from those of the outputs (B, A).
 

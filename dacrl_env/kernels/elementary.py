@@ -79,7 +79,7 @@ def log(values: ArrayLike) -> Floats:
 
 
 def log10(values: ArrayLike) -> Floats:
-    """Logarithm to the base 10, within 2 ulp."""
+    """Logarithm to the base 10, within 3 ulp."""
     return log(values) * _LOG10_E
 
 

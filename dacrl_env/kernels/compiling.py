@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import sys
 import tempfile
 import threading
@@ -25,7 +26,7 @@ from typing import Any
 import llvmlite
 import numba
 from llvmlite import binding as llvm
-from numba.core import event
+from numba.core import caching, event
 
 PACKAGE = Path(__file__).parents[1]
 QUIET = "DACRL_QUIET"  # environment variable
@@ -115,11 +116,67 @@ def _kept(make: Callable[..., Any]) -> Any:
     if folder is None:
         return make()
     config: Any = numba.config
-    before, config.CACHE_DIR = config.CACHE_DIR, str(folder)
+    files: Any = caching
+    before = config.CACHE_DIR, files.IndexDataCacheFile
+    config.CACHE_DIR, files.IndexDataCacheFile = str(folder), _Files
     try:
         return make(cache=True)
     finally:
-        config.CACHE_DIR = before
+        config.CACHE_DIR, files.IndexDataCacheFile = before
+
+
+class _Files(caching.IndexDataCacheFile):
+    """Numba's files, with digests: what is damaged is not there, and compiled anew.
+
+    Each has the key it is kept under. Numba's index does not hold that against two
+    processes that write at once.
+    """
+
+    def load(self, key: Any) -> Any:
+        name = self._load_index().get(key)
+        kept = None if name is None else _unsealed(self._data_path(name))
+        return kept[1] if kept is not None and kept[0] == key else None
+
+    def _load_index(self) -> dict[Any, str]:
+        stamp, overloads = _unsealed(self._index_path) or (None, {})
+        return overloads if stamp == self._source_stamp else {}
+
+    def _save_index(self, overloads: dict[Any, str]) -> None:
+        with self._open_for_write(self._index_path) as file:
+            file.write(_sealed(self._dump((self._source_stamp, overloads))))
+
+    def save(self, key: Any, data: Any) -> None:
+        super().save(key, (key, data))
+
+    def _save_data(self, name: str, data: Any) -> None:
+        with self._open_for_write(self._data_path(name)) as file:
+            file.write(_sealed(self._dump(data)))
+
+
+def _sealed(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest() + data
+
+
+def _unsealed(path: str) -> Any:
+    """What is in a file; None if there is none, or not what was written."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError:
+        return None
+    if content != _sealed(content[32:]):
+        _tell_damage(os.path.dirname(path))
+        return None
+    return pickle.loads(content[32:])
+
+
+@cache
+def _tell_damage(folder: str) -> None:
+    """Once for each folder."""
+    warnings.warn(
+        f"compiled code in {folder} is damaged, and compiled anew",
+        RuntimeWarning,
+        stacklevel=2,
+    )
 
 
 @cache
@@ -129,15 +186,15 @@ def cache_folder() -> Path | None:
     In ``NUMBA_CACHE_DIR`` if that is set, else in the user's cache directory:
     ``$XDG_CACHE_HOME`` or ``~/.cache``, on Windows ``%LOCALAPPDATA%``.
     """
-    folder = _root() / f"{digest()}"
     try:
+        folder = _root() / f"{digest()}"
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             return folder
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # no place, or no home
         warnings.warn(
-            f"compiled code cannot be kept in {folder} ({error.strerror}); everything "
-            "is compiled anew in each process. Set NUMBA_CACHE_DIR to a directory that "
+            f"compiled code cannot be kept ({error}); everything is compiled anew in "
+            "each process. Set NUMBA_CACHE_DIR to a directory that "
             "can be written to",
             RuntimeWarning,
             stacklevel=2,

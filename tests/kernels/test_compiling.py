@@ -1,7 +1,10 @@
 """Where compiled code is kept."""
 
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,3 +67,76 @@ def test_whoever_waits_is_told_once(capsys, monkeypatch) -> None:
     with compiling.announced("complex numbers"):
         assert twice(1j) == 2j
     assert capsys.readouterr().err == ""
+
+
+PROGRAM = "from dacrl_env.kernels import elementary; print(float(elementary.exp(1)))"
+
+
+def computed(**env: str) -> tuple[str, str]:
+    """What a fresh process computes, and what it says on standard error."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory) -> tuple[Path, str]:
+    folder = tmp_path_factory.mktemp("kept")
+    number, said = computed(NUMBA_CACHE_DIR=str(folder))
+    assert said == ""
+    return folder, number
+
+
+HOW = {
+    "empty": lambda data: b"",
+    "half": lambda data: data[: len(data) // 2],
+    "other": lambda data: bytes(reversed(data)),
+    "one bit": lambda data: data[:-9] + bytes([data[-9] ^ 4]) + data[-8:],
+}
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("what", ["nbi", "nbc"])
+def test_what_is_damaged_is_compiled_anew(kept, tmp_path, what: str, how: str) -> None:
+    folder, number = kept
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    files = list(other.rglob(f"*.{what}"))
+    assert files
+    for file in files:
+        file.write_bytes(HOW[how](file.read_bytes()))
+    found, said = computed(NUMBA_CACHE_DIR=str(other))
+    assert found == number
+    assert said.count("is damaged, and compiled anew") == 1
+    assert computed(NUMBA_CACHE_DIR=str(other)) == (number, "")
+
+
+def test_files_of_another_key_are_not_taken(kept, tmp_path) -> None:
+    """As when two processes wrote the index at once."""
+    folder, number = kept
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    first, *_, last = sorted(other.rglob("*.nbc"))
+    for file in other.rglob("*.nbc"):
+        shutil.copy(first if file != first else last, file)
+    assert computed(NUMBA_CACHE_DIR=str(other)) == (number, "")
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {"NUMBA_CACHE_DIR": "/proc/no such place"},
+        {"NUMBA_CACHE_DIR": "", "XDG_CACHE_HOME": "/dev/null"},
+    ],
+)
+def test_where_nothing_can_be_kept_one_warning_says_so(kept, env) -> None:
+    for _ in range(2):
+        found, said = computed(**env)
+        assert found == kept[1]
+        assert said.count("compiled code cannot be kept") == 1
+        assert "NUMBA_CACHE_DIR" in said

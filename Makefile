@@ -9,7 +9,7 @@ SOURCES := dacrl_command.py dacrl_env agents baselines benchmarks tests
 
 demo: $(READY)
 	$(BIN)/dacrl compare dacrl/DQN-CartPole-v0 --policies default linear-epsilon \
-		exponential-epsilon freeze-when-good random --seeds 24 --out runs/demo
+		exponential-epsilon freeze-when-good random --seeds 48 --out runs/demo
 
 test: $(READY)
 	$(BIN)/python -m pytest -n auto

@@ -564,7 +564,8 @@ def markdown() -> str:
         "Hyperparameters that differ from the algorithm's default are given with",
         "their value; bold ones are controlled by default. The range of an algorithm",
         "is what a `Hyperparameter`, `fixed`, a static configuration or a schedule may",
-        "use, and that of users' tasks; these tasks' own range is what actions mean by default.",
+        "use, and that of users' tasks; these tasks' own range is what actions mean by "
+        "default.",
         "What Stable-Baselines3 calls gradient_steps=-1 is the value of train_freq.",
         "",
         *textwrap.wrap(_about_seconds(), 80, break_on_hyphens=False),

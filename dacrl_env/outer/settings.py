@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dacrl_env.core.checks import check_types, meant, plain, real, unknown, whole
+from dacrl_env.core.checks import meant, real, unknown, whole
 from dacrl_env.core.streams import SPLITS
 from dacrl_env.outer.actions import ACTION_MODES, check_names, check_range
 from dacrl_env.outer.intervals import Intervals
@@ -22,7 +22,12 @@ from dacrl_env.tasks import (
     Instance,
     Task,
 )
-from dacrl_env.tasks.registration import IMPLEMENTATIONS, get_task, load_learner
+from dacrl_env.tasks.registration import (
+    IMPLEMENTATIONS,
+    configured,
+    get_task,
+    load_learner,
+)
 
 FEEDBACK = ("eval", "train")
 
@@ -192,11 +197,7 @@ def resolve(
             f"options: {', '.join(_OPTIONS)}; valid configuration of {task.algorithm}: "
             f"{', '.join(config_names)}"
         )
-    configuration = plain(learner_class.config_class, configuration)
-    check_types(
-        f"algorithm {task.algorithm}", learner_class.config_class, configuration
-    )
-    config = learner_class.config_class(**{**task.configuration, **configuration})
+    config = _config(task, learner_class, configuration)
 
     widest = {h.name: h for h in learner_class.hyperparameters}
     known = own_hyperparameters(task, learner_class.hyperparameters)
@@ -290,9 +291,13 @@ def granularity(task: Task, options: Mapping[str, Any]) -> int:
     learner_class = load_learner(task.algorithm, implementation)
     names = [f.name for f in fields(learner_class.config_class)]
     given = {name: options[name] for name in names if name in options}
-    check_types(f"algorithm {task.algorithm}", learner_class.config_class, given)
-    config = learner_class.config_class(**{**task.configuration, **given})
+    config = _config(task, learner_class, given)
     return int(learner_class.granularity(config))
+
+
+def _config(task: Task, learner_class: Any, given: Mapping[str, Any]) -> Any:
+    every = {**task.configuration, **given}
+    return configured(task.algorithm, learner_class.config_class, every)
 
 
 def _report_numbers() -> range:

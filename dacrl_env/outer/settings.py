@@ -189,12 +189,22 @@ def resolve(
     config_names = [f.name for f in fields(learner_class.config_class)]
     others = [name for name in configuration if name not in config_names]
     if others:
-        near = meant(others[0], [*_OPTIONS, *config_names])
-        if others[0] == "learner":
+        first = others[0]
+        near = meant(first, [*_OPTIONS, *_OF_POPULATIONS, *config_names])
+        if first == "learner":
             near = "; it is implementation now, 'compiled' or 'sb3'"
+        elif first in _OF_POPULATIONS:
+            near = "; make_vec takes it"
+        elif first in [h.name for h in learner_class.hyperparameters]:
+            fixed = {first: configuration[first]}
+            near = (
+                f"; it is a hyperparameter: {fixed=} keeps it, hyperparameters=[...] "
+                "has actions set it"
+            )
         raise ValueError(
             f"unknown option {', '.join(map(repr, others))} of {task.id}{near}; valid "
-            f"options: {', '.join(_OPTIONS)}; valid configuration of {task.algorithm}: "
+            f"options: {', '.join(_OPTIONS)}; of make_vec also: "
+            f"{', '.join(_OF_POPULATIONS)}; valid configuration of {task.algorithm}: "
             f"{', '.join(config_names)}"
         )
     config = _config(task, learner_class, configuration)
@@ -321,6 +331,9 @@ _OPTIONS = (
     "history",
     "report",
 )
+
+
+_OF_POPULATIONS = ("num_threads", "autoreset_mode")
 
 
 def _one_of(name: str, value: Any, valid: Any) -> None:

@@ -172,6 +172,25 @@ def test_options_of_the_wrong_type_are_refused_as_clearly(
     one_line(caught)
 
 
+def test_members_that_nothing_takes_are_told_what_populations_take() -> None:
+    with pytest.raises(ValueError, match=r".") as caught:
+        make_vec(num_workers=2)
+    message = one_line(caught)
+    assert "of make_vec also: num_threads, autoreset_mode" in message
+    assert "(did you mean 'num_threads'?)" in message
+    with pytest.raises(ValueError, match=r"'num_threads' .*; make_vec takes it"):
+        make(num_threads=2)
+
+
+@pytest.mark.parametrize("function", [make, make_vec])
+def test_a_hyperparameter_is_no_option(function: Any) -> None:
+    with pytest.raises(ValueError, match=r".") as caught:
+        function(batch_size=32)
+    message = one_line(caught)
+    assert "fixed={'batch_size': 32}" in message
+    assert "hyperparameters=" in message
+
+
 def test_number_of_members() -> None:
     for number in (0, -1, 1.5):
         with pytest.raises(ValueError, match="num_envs"):

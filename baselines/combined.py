@@ -139,8 +139,12 @@ def _curve(text: str) -> Curve:
     call = ast.parse(text.strip(), mode="eval").body
     if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
         raise TypeError("no call")
-    keywords = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
-    return Curve(call.func.id, *map(ast.literal_eval, call.args), **keywords)
+    try:
+        arguments = [ast.literal_eval(value) for value in call.args]
+        keywords = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+    except ValueError:
+        raise TypeError("no literals") from None
+    return Curve(call.func.id, *arguments, **keywords)
 
 
 def _hyperparameter(envs: PopulationEnv, name: str) -> Any:

@@ -13,7 +13,7 @@ import signal
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -46,7 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             _obey(arguments, interrupts)
             sys.stdout.flush()
-        except (Exception, KeyboardInterrupt) as error:
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
+            if isinstance(error, SystemExit) and not hasattr(error, "dacrl_blame"):
+                raise  # ours, after a usage
             # what was interrupted may make another error of it
             if interrupts.number is None and not isinstance(error, KeyboardInterrupt):
                 explained = _explain(error, "--traceback" in (arguments or sys.argv))
@@ -102,7 +104,7 @@ def _way_on(options: argparse.Namespace) -> str:
     return "dacrl: interrupted; nothing is kept, the same command begins anew"
 
 
-def _line(error: Exception) -> str | None:
+def _line(error: BaseException) -> str | None:
     """What there is to say of an error; None: it is a fault of ours."""
     if isinstance(error, MemoryError) or _is_out_of_memory(error):
         about = " ".join(str(error).split())
@@ -112,7 +114,7 @@ def _line(error: Exception) -> str | None:
     return None
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def _is_out_of_memory(error: BaseException) -> bool:
     """Whether torch or the system could not get memory, or a thread its stack."""
     words = ("can't allocate memory", "not enough memory", "can't start new thread")
     return isinstance(error, RuntimeError) and any(w in str(error) for w in words)
@@ -121,7 +123,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 # -- errors and warnings ------------------------------------------------------------
 
 
-def _explain(error: Exception, full: bool) -> str | None:
+def _explain(error: BaseException, full: bool) -> str | None:
     """What is said of an error; None: it is no user's, and Python says it all.
 
     Errors in users' code are shown from that code on. What else users got wrong is one
@@ -160,14 +162,17 @@ def _users_lines(error: BaseException) -> str:
 
 
 def _not_users() -> tuple[str, ...]:
-    """Where files of this package, of Python and of installed packages are."""
+    """Where files of this package, of Python and of installed packages are.
+
+    What has no file, as ``<frozen …>`` and a dataclass's ``<string>``, is nobody's.
+    """
     names = ("", ".agents", ".baselines", ".benchmarks")
     modules = [sys.modules.get(f"dacrl_env{name}") for name in names]
     own = [str(Path(str(m.__file__)).parent) for m in modules if m is not None]
     paths = sysconfig.get_paths()
     places = [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     installed = [p for p in sys.path if p.endswith(("site-packages", "dist-packages"))]
-    return ("<frozen", *own, *places, *installed)
+    return ("<", *own, *places, *installed)
 
 
 def _check_places(options: argparse.Namespace) -> None:
@@ -187,26 +192,40 @@ def _check_places(options: argparse.Namespace) -> None:
 class _Parser(argparse.ArgumentParser):
     """Says what was meant, and how the command that was given is used."""
 
+    line: Sequence[str] = ()  # that is read
+
+    def __init__(self, **about: Any) -> None:
+        # `--seed` of another command is not `--seeds`
+        super().__init__(**about, allow_abbrev=False)
+
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        _Parser.line = sys.argv[1:] if args is None else args
         options, rest = self.parse_known_args(args, namespace)
         if rest:
             parser: _Parser = getattr(options, "parser", self)
             parser.error(
-                f"unrecognized arguments: {' '.join(rest)}{parser._near(rest)}"
+                f"unrecognized arguments: {' '.join(rest)}"
+                + parser._near(rest, self._option_string_actions)
             )
         return options
 
-    def _near(self, rest: list[str]) -> str:
+    def _near(self, rest: list[str], more: Iterable[str]) -> str:
         """What may have been meant by arguments that nothing takes."""
-        names = self._option_string_actions
+        names = [*self._option_string_actions, *more]
         if rest[0].startswith("-"):
-            return meant(rest[0].partition("=")[0], names)
+            options = [text.partition("=")[0] for text in rest if text[:1] == "-"]
+            return "".join(meant(name, names) for name in options)
         return "; policies are given by --policies" if "--policies" in names else ""
 
     def error(self, message: str) -> NoReturn:
         wrong = re.search(r"invalid choice: '?([^' ]*)'? \(choose from (.*)\)", message)
         if wrong is not None:
             message += meant(wrong[1], re.findall(r"[\w-]+", wrong[2]))
+        if "arguments are required" in message:
+            given = [text.partition("=")[0] for text in self.line]
+            valid = self._option_string_actions
+            for name in (n for n in given if n[:2] == "--" and n not in valid):
+                message += f"; got {name}{meant(name, valid)}"
         super().error(message)
 
 
@@ -794,6 +813,8 @@ def _task_options(options: argparse.Namespace, task: str) -> dict[str, Any]:
     from dacrl_env.core.specs import literal
 
     names = ("decision_interval", "eval_interval", "feedback", "hyperparameters")
+    # what `compare` calls otherwise than the command line
+    otherwise = {"budget": "run_budget", "store": "out", "tuning_budget": "budget"}
     given = {name: getattr(options, name) for name in names}
     given["budget"] = options.run_budget
     given = {name: value for name, value in given.items() if value is not None}
@@ -802,8 +823,14 @@ def _task_options(options: argparse.Namespace, task: str) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         if not equals:
             raise ValueError(f"--set takes NAME=VALUE, got {text!r}")
-        if name in given or name in taken or name == "budget":
-            raise ValueError(f"{name} cannot be given by --set, or not twice")
+        if name in taken or name == "budget":
+            own = otherwise.get(name, name)
+            hint = f"; --{own.replace('_', '-')} is for that"
+            raise ValueError(
+                f"{name} cannot be given by --set{hint if own in vars(options) else ''}"
+            )
+        if name in given:
+            raise ValueError(f"{name} is given twice")
         given[name] = literal(value)
     return _whole(given, task)
 

@@ -43,6 +43,7 @@ class Unread:
 
     def _let_go(self, error: OSError) -> None:
         if error.errno not in _GONE:
+            error.filename = getattr(self._stream, "name", None)
             raise error
         _discard(self._stream)
 

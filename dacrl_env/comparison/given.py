@@ -70,6 +70,7 @@ def given(things: Several[Any], what: str) -> Given:
             "mappings from labels to these"
         )
     result = Given()
+    texts = [os.fspath(t) for _, t in labelled if isinstance(t, str | os.PathLike)]
     for label, thing in labelled:
         if isinstance(thing, str | os.PathLike):
             name = os.fspath(thing)
@@ -82,6 +83,8 @@ def given(things: Several[Any], what: str) -> Given:
             if label is not None and not is_dataclass(made):
                 # which alone tells it from others of its class
                 name = _checked_label(label)
+                if name in texts:  # of another one
+                    name = f"{name} ({type(made).__name__})"
             if name in result.names:
                 raise ValueError(
                     f"two of the {_plural(what)} are called {name!r}; give them "

@@ -22,7 +22,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 from PIL import Image
 
 from dacrl_env.comparison import stats
@@ -53,6 +53,8 @@ _NEEDED = [*_RUN, "task", "step", *_CHARGED, "report_score", "diverged"]
 # different, and where lines coincide the dashes let the one below show through.
 _COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _STYLES = ("-", (0, (6, 1.2)), (0, (3, 1)), (0, (6, 1, 1.5, 1)))
+_DPI = 150
+_LETTERS = 76  # of ordinary text, across a figure
 _UNITS = {
     "batch_size": "samples",
     "target_update_interval": "steps",
@@ -258,12 +260,7 @@ def curves(frame: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
     names = [c for c in frame.columns if c.startswith("hp/") and frame[c].notna().any()]
     policies = list(frame["policy"].unique())
     # No pyplot: a Figure of its own leaves no global state and needs no display.
-    longest = max(len(printable(policy)) for policy in policies)
-    across = max(1, min(4, len(policies), 84 // (longest + 7)))  # legend columns
-    legend_rows = -(-len(policies) // across)
-    figure = Figure(
-        figsize=(6.5, 2.9 + 1.25 * len(names) + 0.2 * legend_rows), layout="constrained"
-    )
+    figure = Figure((6.5, 2.9 + 1.25 * len(names)), _DPI, layout="constrained")
     heights = [2.2, *[1.0] * len(names)]
     grid = figure.subplots(
         len(heights), 1, sharex=True, squeeze=False, height_ratios=heights
@@ -303,29 +300,56 @@ def curves(frame: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
         axis.set_ylabel(textwrap.fill(short.replace("_", " ") + unit, 14))
     score.set_ylabel("score\n(0 random, 1 reference)")
     axes[-1].set_xlabel("inner training environment steps")
-    axes[-1].xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes[-1].xaxis.set_major_locator(MaxNLocator(6))
+    axes[-1].xaxis.set_major_formatter(EngFormatter())
     axes[-1].set_xlim(0, float(frame["env_steps"].max()))
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(labelsize=8)
         axis.yaxis.label.set_fontsize(9)
     figure.align_ylabels(list(axes))
-    _legend(figure, handles, policies, across)
+    _legend(figure, handles, policies)
     return _save(figure, path)
 
 
-def _legend(
-    figure: Figure, handles: list[Any], names: Sequence[Any], across: int
-) -> None:
-    """Names as they are, above: no mathematics, and none that is hidden."""
+def _legend(figure: Figure, handles: list[Any], names: Sequence[Any]) -> None:
+    """Names as they are, in as many columns as fit, above a figure that grows by them.
+
+    No mathematics, and none that is hidden.
+    """
     places = [str(number) for number in range(len(names))]
-    legend = figure.legend(
-        handles, places, loc="outside upper center", ncols=across,
-        frameon=False, fontsize=9,
-    )  # fmt: skip
-    for text, name in zip(legend.get_texts(), names, strict=True):
-        text.set_parse_math(False)
-        text.set_text(printable(name))
+    ways = [(columns, _LETTERS) for columns in range(min(4, len(names)), 0, -1)]
+    for across, letters in (*ways, (1, _LETTERS // 2), (1, _LETTERS // 4)):
+        for wider in figure.legends:
+            wider.remove()
+        legend = figure.legend(
+            handles, places, loc="outside upper center", ncols=across,
+            frameon=False, fontsize=9,
+        )  # fmt: skip
+        shown = _wrapped(names, letters)
+        for text, name in zip(legend.get_texts(), shown, strict=True):
+            text.set_parse_math(False)
+            text.set_text(name)
+        box = legend.get_window_extent()
+        if box.width <= figure.bbox.width:
+            break
+    figure.set_figheight(figure.get_figheight() + box.height / figure.dpi)
+
+
+def _wrapped(names: Sequence[Any], letters: int) -> list[str]:
+    """Names on at most four lines, after commas and spaces where there are some.
+
+    The middle of those that are longer is left out, with their place if that is all
+    that tells them apart.
+    """
+    line = rf".{{1,{letters}}}$|.{{{letters // 2},{letters - 1}}}[, ]|.{{1,{letters}}}"
+    every = [re.findall(line, printable(name)) for name in names]
+    cut = [[*k[:2], "…", *k[-1:]] if len(k) > 4 else k for k in every]
+    for place, lines in enumerate(cut):
+        if cut.count(lines) > 1 and len(every[place]) > 4:
+            lines = [*lines[:2], f"… ({place + 1}) …", lines[-1]]
+        every[place] = lines
+    return ["\n".join(lines) for lines in every]
 
 
 def gallery(frames: Mapping[str, pd.DataFrame], path: str | os.PathLike[str]) -> Path:
@@ -347,11 +371,13 @@ def gallery(frames: Mapping[str, pd.DataFrame], path: str | os.PathLike[str]) ->
         raise ValueError("no frames to draw")
     across = min(3, len(frames))
     down = -(-len(frames) // across)
-    figure = Figure(figsize=(2.6 * across + 0.6, 1.7 * down), layout="constrained")
+    size = 2.6 * across + 0.6, max(2.0, 1.7 * down)
+    figure = Figure(size, _DPI, layout="constrained")
     grid = figure.subplots(down, across, squeeze=False, sharey=True)
     for axis in grid.ravel()[len(frames) :]:
         axis.set_visible(False)
-    for axis, (task, frame) in zip(grid.ravel(), frames.items(), strict=False):
+    titles = [task.removeprefix("dacrl/") for task in frames]
+    for k, (axis, frame) in enumerate(zip(grid.ravel(), frames.values(), strict=False)):
         _check(frame)
         reports = np.unique(frame.loc[frame["report_score"].notna(), "env_steps"])
         x, mean, low, high = _learning_curve(frame, reports)
@@ -359,17 +385,19 @@ def gallery(frames: Mapping[str, pd.DataFrame], path: str | os.PathLike[str]) ->
             axis.axhline(level, color="0.6", linewidth=0.8, linestyle=":", zorder=0)
         axis.plot(x, mean, color=_COLOURS[1], linewidth=1.5)
         axis.fill_between(x, low, high, color=_COLOURS[1], alpha=0.2, linewidth=0)
-        axis.set_title(
-            printable(task.removeprefix("dacrl/")), fontsize=8, parse_math=False
-        )
+        for letters in (28, 20, 14):
+            title = _wrapped(titles, letters)[k]
+            text = axis.set_title(title, fontsize=8, parse_math=False)
+            if text.get_window_extent().width <= 2.4 * _DPI:
+                break
         axis.set_xlim(0, float(frame["env_steps"].max()))
         axis.xaxis.set_major_locator(MaxNLocator(3))
-        axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axis.xaxis.set_major_formatter(EngFormatter())
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(labelsize=7)
     low, high = grid[0, 0].get_ylim()  # shared
     grid[0, 0].set_ylim(max(low, -1.05), high)
-    figure.supylabel("score (0 random, 1 reference)", fontsize=9)
+    figure.supylabel("score\n(0 random, 1 reference)", fontsize=9, ma="center")
     figure.supxlabel("inner training environment steps", fontsize=9)
     return _save(figure, path)
 
@@ -389,7 +417,7 @@ def anytime(course: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
     """
     if course.empty:
         raise ValueError("the frame has no rows")
-    figure = Figure(figsize=(6.5, 3.6), layout="constrained")
+    figure = Figure((6.5, 3.4), _DPI, layout="constrained")
     axis = figure.subplots()
     handles: list[Any] = []
     names: list[Any] = []
@@ -419,24 +447,29 @@ def anytime(course: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
             steps, low, high, step="post", alpha=0.12, color=look["color"], linewidth=0
         )
     axis.set_xscale("log")
+    least, most = axis.get_xlim()
+    subs = (1.0, 2.0, 5.0) if most < 100 * least else (1.0,)
+    few = most < 10 * least  # there may be no power of ten in between
+    axis.xaxis.set_major_locator(MaxNLocator(4) if few else LogLocator(subs=subs))
+    axis.xaxis.set_major_formatter(EngFormatter())
+    axis.xaxis.set_minor_formatter(NullFormatter())
     axis.set_xlabel("inner environment steps spent on tuning, evaluation included")
     axis.set_ylabel("test score at the end of a run")
     axis.spines[["top", "right"]].set_visible(False)
     axis.tick_params(labelsize=8)
-    _legend(figure, handles, names, 3)
+    _legend(figure, handles, names)
     return _save(figure, path)
 
 
 def _save(figure: Figure, path: str | os.PathLike[str]) -> Path:
     canvas = FigureCanvasAgg(figure)
-    figure.set_dpi(150)
     with warnings.catch_warnings():  # a box stands for what the font does not have
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         canvas.draw()
     # A palette of 256 colours loses nothing one can see and is a third of the size.
     image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     data = io.BytesIO()
-    image.quantize(256, dither=Image.Dither.NONE).save(data, "PNG", dpi=(150, 150))
+    image.quantize(256, dither=Image.Dither.NONE).save(data, "PNG", dpi=(_DPI, _DPI))
     write_whole(path, data.getvalue())
     return Path(path)
 

@@ -27,6 +27,10 @@ _BETWEEN = (
 )
 
 
+# what users' code raises; an exit in it is no wish to end the program
+RAISED = (Exception, SystemExit)
+
+
 def mark(error: BaseException, what: str) -> None:
     """Say of an exception that it comes from a user's code, unless that was said.
 
@@ -46,7 +50,7 @@ def blame(what: str) -> Iterator[None]:
     """`mark` exceptions that are raised within; they go on as they are."""
     try:
         yield
-    except Exception as error:
+    except RAISED as error:
         mark(error, what)
         raise
 

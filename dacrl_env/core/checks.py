@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import is_dataclass
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
 _TYPES: dict[Any, tuple[type, ...]] = {
-    int: (int,),
-    float: (int, float),
-    bool: (bool,),
+    int: (int, np.integer),
+    float: (int, float, np.integer, np.floating),
+    bool: (bool, np.bool_),
     str: (str,),
     type(None): (type(None),),
     tuple: (tuple, list),
@@ -62,6 +64,15 @@ def _kinds(factory: Callable[..., Any], names: Iterable[str]) -> dict[str, list[
 
     Arguments without an annotation that can be read are left out.
     """
+    read = _read_class if inspect.isclass(factory) else _read
+    parameters, rest, hints = read(factory)
+    if hints is None:
+        return {}
+    return {n: _parts(hints.get(n if n in parameters else rest)) for n in names}
+
+
+def _read(factory: Callable[..., Any]) -> tuple[set[str], str, dict[str, Any] | None]:
+    """Names of parameters, the one of ``**rest``, and annotations if they are known."""
     parameters = inspect.signature(factory).parameters
     rest = "".join(n for n, p in parameters.items() if p.kind is p.VAR_KEYWORD)
     try:
@@ -69,14 +80,16 @@ def _kinds(factory: Callable[..., Any], names: Iterable[str]) -> dict[str, list[
             factory.__init__ if inspect.isclass(factory) else factory
         )
     except (AttributeError, NameError, TypeError):
-        return {}
-    found = {}
-    for name in names:
-        hint = hints.get(name if name in parameters else rest)
-        union = get_origin(hint) in (Union, UnionType)
-        valid = [get_origin(kind) or kind for kind in get_args(hint)] if union else []
-        found[name] = valid or [get_origin(hint) or hint]
-    return found
+        return set(parameters), rest, None
+    return set(parameters), rest, hints
+
+
+_read_class = functools.lru_cache(64)(_read)
+
+
+def _parts(hint: Any) -> list[Any]:
+    """The types of a union, or the one type."""
+    return [*get_args(hint)] if get_origin(hint) in (Union, UnionType) else [hint]
 
 
 def check_types(
@@ -84,26 +97,41 @@ def check_types(
 ) -> None:
     """Raise a ValueError if an argument is not what its annotation says.
 
-    Numbers, strings, None, sequences and mappings are told apart, what they contain is
-    not looked at; other annotations, and those that cannot be read, are passed over.
+    Numbers, strings, None, dataclasses, sequences and mappings are told apart, also in
+    sequences and mappings; other annotations, and those that cannot be read, are passed
+    over.
 
     Args:
         whose: what has the arguments, for the message.
         factory: function or class that takes them.
         arguments: by name.
     """
-    for name, valid in _kinds(factory, arguments).items():
-        value = arguments[name]
-        if not all(kind in _TYPES for kind in valid):
-            continue
-        types = tuple(kind for one in valid for kind in _TYPES[one])
-        wrong = isinstance(value, bool) and bool not in types
-        wrong |= isinstance(value, str) and str not in types  # is a sequence, too
-        if wrong or not isinstance(value, types):
-            names = ["None" if k is type(None) else k.__name__ for k in valid]
-            raise ValueError(
-                f"{whose}: {name} must be of type {' or '.join(names)}, got {value!r}"
-            )
+    for name, hints in _kinds(factory, arguments).items():
+        _check_type(f"{whose}: {name}", arguments[name], hints)
+
+
+def _check_type(what: str, value: Any, hints: list[Any], inner: bool = False) -> None:
+    valid = [get_origin(hint) or hint for hint in hints]
+    if not all(kind in _TYPES or is_dataclass(kind) for kind in valid):
+        return
+    types = tuple(t for kind in valid for t in _TYPES.get(kind, (kind,)))
+    wrong = isinstance(value, bool) and bool not in types
+    wrong |= isinstance(value, str) and str not in types  # is a sequence, too
+    if inner and int in types and isinstance(value, float) and value.is_integer():
+        return
+    if wrong or not isinstance(value, types):
+        names = ["None" if k is type(None) else k.__name__ for k in valid]
+        raise ValueError(f"{what} must be of type {' or '.join(names)}, got {value!r}")
+    for hint in hints:
+        contained, args = get_origin(hint), get_args(hint)
+        if contained is Mapping and isinstance(value, Mapping):
+            for key, item in value.items():
+                _check_type(f"a name in {what}", key, _parts(args[0]))
+                _check_type(f"{what}[{key!r}]", item, _parts(args[1]), inner=True)
+        elif contained is Sequence or args[1:] == (...,):
+            several = isinstance(value, Sequence) and not isinstance(value, str)
+            for k, item in enumerate(value if several else ()):
+                _check_type(f"{what}[{k}]", item, _parts(args[0]), inner=True)
 
 
 def whole(name: str, value: Any, least: int = 1) -> int:

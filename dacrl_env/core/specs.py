@@ -14,7 +14,7 @@ from typing import Any
 
 POLICY_SUFFIXES = (".json", ".safetensors")  # of files that hold a policy
 _QUOTES = "'\""
-_NOT_IN_LABELS = ",:/\\"  # unless they are quoted
+NOT_IN_LABELS = ",:/\\"  # unless they are quoted
 
 
 def literal(text: str) -> Any:
@@ -57,7 +57,7 @@ def take_label(text: str) -> tuple[str | None, str]:
     else:
         label, equals, rest = text.partition("=")
         # the equals signs of arguments come after a comma, those of files after a name
-        if not equals or set(label) & set(_NOT_IN_LABELS):
+        if not equals or set(label) & set(NOT_IN_LABELS):
             return None, text
     if not label.strip() or not rest:
         raise ValueError(f"{text!r} should read LABEL=POLICY")

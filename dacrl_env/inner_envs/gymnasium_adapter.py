@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dacrl_env.core import streams
-from dacrl_env.core.blame import mark
+from dacrl_env.core.blame import RAISED, mark
 from dacrl_env.core.snapshot import copy_rows
 from dacrl_env.inner_envs import Transition, faults, first_use, objects
 from dacrl_env.inner_envs.images import is_image
@@ -123,7 +123,7 @@ class GymnasiumAdapter:
             env = gym.make(self.env_id, disable_env_checker=True, **self.kwargs)
         except gym.error.Error:  # an unknown id, a missing package
             raise
-        except Exception as error:
+        except RAISED as error:
             mark(error, f"inner environment {self.env_id}, when it is made")
             raise
         return objects.owned(env)
@@ -171,7 +171,7 @@ class GymnasiumAdapter:
                 result = state.envs[place].env.reset(seed=seed)
                 observation, _ = result
                 state.observations[place] = self._declared.taken(observation)
-            except Exception as error:
+            except RAISED as error:
                 fault = self._fault(
                     error,
                     result,
@@ -263,7 +263,7 @@ class GymnasiumAdapter:
                     reward = faults.number(reward)
                 each[k], earned[k] = seen, reward
                 over[k], left[k] = ended, ended or truncated
-        except Exception as error:
+        except RAISED as error:
             fault = self._fault(
                 error,
                 result,
@@ -306,7 +306,7 @@ class GymnasiumAdapter:
         return f"at step {state.lengths[place] + 1} of the episode with seed {seed}"
 
     def _fault(
-        self, error: Exception, result: Any, wanted: str, when: str
+        self, error: BaseException, result: Any, wanted: str, when: str
     ) -> faults.InnerEnvError | None:
         """What to raise for an error; None: the environment's own, which is marked.
 
@@ -376,11 +376,11 @@ class GymnasiumAdapter:
 
     def _close(self, envs: Any) -> None:
         """Close all of them, also if that fails for some."""
-        failure: Exception | None = None
+        failure: BaseException | None = None
         for env in envs:
             try:
                 env.close()
-            except Exception as error:
+            except RAISED as error:
                 mark(error, f"inner environment {self.env_id}, close()")
                 failure = failure or error
         if failure is not None:

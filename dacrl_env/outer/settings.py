@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dacrl_env.core.checks import check_types, meant, plain, real, unknown, whole
+from dacrl_env.core.checks import meant, real, unknown, whole
 from dacrl_env.core.streams import SPLITS
 from dacrl_env.outer.actions import ACTION_MODES, check_names, check_range
 from dacrl_env.outer.intervals import Intervals
@@ -22,7 +22,12 @@ from dacrl_env.tasks import (
     Instance,
     Task,
 )
-from dacrl_env.tasks.registration import IMPLEMENTATIONS, get_task, load_learner
+from dacrl_env.tasks.registration import (
+    IMPLEMENTATIONS,
+    configured,
+    get_task,
+    load_learner,
+)
 
 FEEDBACK = ("eval", "train")
 
@@ -184,19 +189,25 @@ def resolve(
     config_names = [f.name for f in fields(learner_class.config_class)]
     others = [name for name in configuration if name not in config_names]
     if others:
-        near = meant(others[0], [*_OPTIONS, *config_names])
-        if others[0] == "learner":
+        first = others[0]
+        near = meant(first, [*_OPTIONS, *_OF_POPULATIONS, *config_names])
+        if first == "learner":
             near = "; it is implementation now, 'compiled' or 'sb3'"
+        elif first in _OF_POPULATIONS:
+            near = "; make_vec takes it"
+        elif first in [h.name for h in learner_class.hyperparameters]:
+            fixed = {first: configuration[first]}
+            near = (
+                f"; it is a hyperparameter: {fixed=} keeps it, hyperparameters=[...] "
+                "has actions set it"
+            )
         raise ValueError(
             f"unknown option {', '.join(map(repr, others))} of {task.id}{near}; valid "
-            f"options: {', '.join(_OPTIONS)}; valid configuration of {task.algorithm}: "
+            f"options: {', '.join(_OPTIONS)}; of make_vec also: "
+            f"{', '.join(_OF_POPULATIONS)}; valid configuration of {task.algorithm}: "
             f"{', '.join(config_names)}"
         )
-    configuration = plain(learner_class.config_class, configuration)
-    check_types(
-        f"algorithm {task.algorithm}", learner_class.config_class, configuration
-    )
-    config = learner_class.config_class(**{**task.configuration, **configuration})
+    config = _config(task, learner_class, configuration)
 
     widest = {h.name: h for h in learner_class.hyperparameters}
     known = own_hyperparameters(task, learner_class.hyperparameters)
@@ -290,9 +301,13 @@ def granularity(task: Task, options: Mapping[str, Any]) -> int:
     learner_class = load_learner(task.algorithm, implementation)
     names = [f.name for f in fields(learner_class.config_class)]
     given = {name: options[name] for name in names if name in options}
-    check_types(f"algorithm {task.algorithm}", learner_class.config_class, given)
-    config = learner_class.config_class(**{**task.configuration, **given})
+    config = _config(task, learner_class, given)
     return int(learner_class.granularity(config))
+
+
+def _config(task: Task, learner_class: Any, given: Mapping[str, Any]) -> Any:
+    every = {**task.configuration, **given}
+    return configured(task.algorithm, learner_class.config_class, every)
 
 
 def _report_numbers() -> range:
@@ -316,6 +331,9 @@ _OPTIONS = (
     "history",
     "report",
 )
+
+
+_OF_POPULATIONS = ("num_threads", "autoreset_mode")
 
 
 def _one_of(name: str, value: Any, valid: Any) -> None:

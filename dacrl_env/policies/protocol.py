@@ -21,7 +21,7 @@ from dacrl_env.core.blame import blame_if_users, is_users
 from dacrl_env.core.checks import check_types, meant, unknown, whole_numbers
 from dacrl_env.core.files import read_json, write_whole
 from dacrl_env.core.provenance import NoSource, described
-from dacrl_env.core.specs import POLICY_SUFFIXES, read_spec
+from dacrl_env.core.specs import NOT_IN_LABELS, POLICY_SUFFIXES, read_spec
 from dacrl_env.core.version import __version__
 from dacrl_env.tasks.registration import TASKS, import_module, load
 
@@ -584,6 +584,12 @@ def _by_name(
     spec: str, table: Mapping[str, tuple[str, dict[str, Any]]], what: str
 ) -> Any:
     name, kwargs = read_spec(spec, what)
+    label, equals, rest = name.partition("=")
+    if equals and set(label) & set(NOT_IN_LABELS):
+        raise ValueError(
+            f"unknown {what} {name!r}; a label with one of {' '.join(NOT_IN_LABELS)} "
+            f"is in quotation marks, which shells want quoted: '\"{label}\"={rest}'"
+        )
     if ":" in name:
         factory = _own(name, what)
     elif name in table:
@@ -660,12 +666,18 @@ def _own(name: str, what: str) -> Any:
     module, _, attribute = name.partition(":")
     found = import_module(module, f"{what} {name!r}")
     try:
-        return getattr(found, attribute)
+        thing = getattr(found, attribute)
     except AttributeError:
         near = meant(attribute, [n for n in dir(found) if n[:1] != "_"])
         raise ValueError(
             f"cannot load {what} {name!r}: the module has no {attribute!r}{near}"
         ) from None
+    if not callable(thing):
+        raise ValueError(
+            f"cannot load {what} {name!r}: {name!r} is a {type(thing).__name__}, "
+            "nothing that makes one; a class or a function does"
+        )
+    return thing
 
 
 def _unknown(name: str, table: Mapping[str, Any], what: str) -> str:

@@ -10,8 +10,8 @@ import importlib
 import textwrap
 import warnings
 from collections.abc import Mapping
+from dataclasses import MISSING, replace
 from dataclasses import fields as fields_of
-from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -19,7 +19,7 @@ import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec, get_env_id, parse_env_id
 
 from dacrl_env.core.blame import blame
-from dacrl_env.core.checks import unknown
+from dacrl_env.core.checks import check_types, plain, unknown
 from dacrl_env.tasks import measured
 from dacrl_env.tasks.backends import COMPILED_ENVS, backend_of
 from dacrl_env.tasks.instances import Ranges, vary
@@ -348,21 +348,22 @@ def register_task(task: Task | None = None, /, **fields: Any) -> Task:
         The task.
 
     Raises:
-        ValueError: the id is a task's of this package or another environment's, the
-            algorithm or backend is unknown, or there are fields beside a task.
+        ValueError: the id is a task's of this package or another environment's, a field
+            is missing or unknown, a value is of another type or out of range, or there
+            are fields beside a task.
     """
     if task is not None and fields:
         raise ValueError(
             f"a task and fields are given ({', '.join(fields)}); change fields of a "
             "task by dataclasses.replace(task, ...)"
         )
+    if task is None:
+        _check_fields(fields)
     made_by = fields.get("inner_env")
     if isinstance(made_by, EnvSpec) and made_by == gym.registry.get(made_by.id):
         made_by = fields["inner_env"] = made_by.id
     if isinstance(made_by, EnvSpec) or callable(made_by):
         fields["inner_env"] = _inner_id(str(fields.get("id")))
-    if "learner" in fields:
-        raise ValueError("a task has an algorithm: write algorithm=, not learner=")
     task = Task(**fields) if task is None else task
     before = TASKS.get(task.id)
     if before is not None and task.id in _BUILT_IN:
@@ -374,6 +375,7 @@ def register_task(task: Task | None = None, /, **fields: Any) -> Task:
         raise ValueError(f"the id {task.id!r} is taken; choose another name or version")
     if task.algorithm not in ALGORITHMS:
         raise ValueError(unknown("algorithm", task.algorithm, ALGORITHMS))
+    _check_algorithm_s(task)
     backends = ("auto", "batched", "gymnasium", "envpool")
     if task.backend not in backends:
         raise ValueError(unknown("backend", task.backend, backends))
@@ -396,6 +398,49 @@ def register_task(task: Task | None = None, /, **fields: Any) -> Task:
         )
     _enter(task)
     return task
+
+
+def _check_fields(fields: Mapping[str, Any]) -> None:
+    """Raise a ValueError if they are not those of a task."""
+    if "learner" in fields:
+        raise ValueError("a task has an algorithm: write algorithm=, not learner=")
+    known = {f.name: f for f in fields_of(Task)}
+    for name in fields:
+        if name not in known:
+            raise ValueError(unknown("field of a task", name, known))
+    needed = [
+        name for name, f in known.items() if f.default is f.default_factory is MISSING
+    ]
+    missing = [name for name in needed if name not in fields]
+    if missing:
+        raise ValueError(f"a task needs {', '.join(needed)}; got no {missing[0]}")
+
+
+def _check_algorithm_s(task: Task) -> None:
+    """Raise a ValueError if a task names what its algorithm does not have."""
+    learner = load(ALGORITHMS[task.algorithm])
+    known = [h.name for h in learner.hyperparameters]
+    for name in (*(task.controlled or ()), *task.defaults, *task.ranges):
+        if name not in known:
+            raise ValueError(unknown("hyperparameter", name, known))
+    # which one implementation has alone
+    own = {k: v for k, v in task.configuration.items() if k != "sb3_kwargs"}
+    configured(task.algorithm, learner.config_class, own)
+
+
+def configured(algorithm: str, config_class: Any, fields: Mapping[str, Any]) -> Any:
+    """The configuration of an algorithm with these fields.
+
+    Raises:
+        ValueError: an unknown field, or a value of another type or out of range.
+    """
+    known = [f.name for f in fields_of(config_class)]
+    for name in fields:
+        if name not in known:
+            raise ValueError(unknown(f"configuration of {algorithm}", name, known))
+    fields = plain(config_class, fields)
+    check_types(f"algorithm {algorithm}", config_class, fields)
+    return config_class(**fields)
 
 
 def _inner_id(task_id: str) -> str:

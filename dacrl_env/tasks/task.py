@@ -15,7 +15,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from numpy.typing import ArrayLike, NDArray
 
-from dacrl_env.core.checks import real
+from dacrl_env.core.checks import check_types, real
 from dacrl_env.core.provenance import described, entry_source
 
 REPORT_POINTS = 20  # evaluations of a run by the report stream, the end included
@@ -55,8 +55,10 @@ class Hyperparameter:
     integer: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name:
-            raise ValueError(f"a hyperparameter needs a name, got {self.name!r}")
+        if self.name == "":
+            raise ValueError("a hyperparameter needs a name, got ''")
+        about = {"name": self.name, "integer": self.integer}
+        check_types(f"hyperparameter {self.name!r}", Hyperparameter, about)
         for end in ("low", "high", "default"):
             what = f"{end} of {self.name}"
             object.__setattr__(self, end, real(what, getattr(self, end)))
@@ -64,10 +66,6 @@ class Hyperparameter:
             raise ValueError(
                 f"unknown scale {self.scale!r} of {self.name}; valid: "
                 f"{', '.join(get_args(Scale))}"
-            )
-        if not isinstance(self.integer, bool | np.bool_):
-            raise ValueError(
-                f"integer of {self.name} must be True or False, got {self.integer!r}"
             )
         object.__setattr__(self, "integer", bool(self.integer))
         if not self.low < self.high:
@@ -136,7 +134,8 @@ class Instance:
         floor_return: the same.
 
     Raises:
-        ValueError: one or two of the three returns, or in the wrong order.
+        ValueError: a value of another type, one or two of the three returns, or
+            returns in the wrong order.
     """
 
     name: str
@@ -146,6 +145,7 @@ class Instance:
     floor_return: float | None = None
 
     def __post_init__(self) -> None:
+        check_types(f"instance {self.name!r}", Instance, vars(self))
         floor, random = self.floor_return, self.random_return
         if floor is random is self.reference_return is None:
             return
@@ -236,6 +236,9 @@ class Task:
         description: one line for lists.
         tags: words for lists; "smoke": its tuned static configuration scores outside
             0.2–0.9, or no change was found to gain 0.05, see docs/dynamics.md.
+
+    Raises:
+        ValueError: a value of another type or out of range.
     """
 
     id: str
@@ -267,14 +270,17 @@ class Task:
                 f"{self.inner_env!r}; register_task(id=..., inner_env=...) takes "
                 "classes and functions, too"
             )
+        if isinstance(self.ranges, Mapping):
+            ranges = {
+                name: bounds(f"range of {name} in {self.id}", pair)
+                for name, pair in self.ranges.items()
+            }
+            object.__setattr__(self, "ranges", ranges)
+        rest = {k: v for k, v in vars(self).items() if k != "inner_env"}  # or None
+        check_types(f"task {self.id}", Task, rest)
         _check_order(
             self.id, self.floor_return, self.random_return, self.reference_return
         )
-        ranges = {
-            name: bounds(f"range of {name} in {self.id}", pair)
-            for name, pair in self.ranges.items()
-        }
-        object.__setattr__(self, "ranges", ranges)
         if self.budget < 1 or self.decisions < 1:
             raise ValueError(f"budget and decisions of {self.id} must be at least 1")
         if self.budget % self.decisions:

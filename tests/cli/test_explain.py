@@ -14,6 +14,7 @@ QUADRATIC = "dacrl/NoisyQuadratic-v0"
 
 OWN = """
 import dataclasses
+import sys
 import numpy as np
 
 class Base:
@@ -46,6 +47,17 @@ class Unmade(Base):
     def __init__(self, depth=1):
         self.depth = depth + "a"  # here
 
+class Leaving(Base):
+    def act(self, observations, infos):
+        sys.exit("goodbye")  # here
+
+@dataclasses.dataclass(frozen=True)
+class Refusing(Base):
+    depth: int = 1
+
+    def __post_init__(self):
+        raise ValueError("no depth")  # here
+
 @dataclasses.dataclass(frozen=True)
 class Method:
     where: str = "fit"
@@ -63,6 +75,7 @@ BROKEN = {
     "imports": "import no_such_module_at_all  # here\n",
     "inner": "from name import rate  # here\n",
     "exits": "raise RuntimeError('not today')  # here\n",
+    "leaves": "import sys\n\nsys.exit('not today')  # here\n",
 }
 
 
@@ -100,6 +113,8 @@ def line_of(text: str, number: int = 0) -> int:
         ("Late", "KeyError", "class Late", ["act"]),
         ("Asking", "ValueError", "class Asking", ["reset"]),
         ("Unmade", "TypeError", "class Unmade", ["__init__"]),
+        ("Leaving", "SystemExit", "class Leaving", ["act"]),
+        ("Refusing", "ValueError", "class Refusing", ["__post_init__"]),
     ],
 )
 def test_errors_of_a_policy(own, capsys, policy, error, begins, frames) -> None:
@@ -137,6 +152,7 @@ def test_errors_of_a_method(own, capsys, where) -> None:
         ("imports", ["ModuleNotFoundError in", "line 1", "no_such_module_at_all"]),
         ("inner", ["NameError in your module 'inner_own'", "name_own.py", "line 3"]),
         ("exits", ["RuntimeError in your module 'exits_own': not today", "line 1"]),
+        ("leaves", ["SystemExit in your module 'leaves_own': not today", "line 3"]),
     ],
 )
 @pytest.mark.parametrize("kind", ["policy", "method", "task"])
@@ -153,6 +169,71 @@ def test_errors_while_a_module_is_imported(own, capsys, name, words, kind) -> No
     assert f'File "{own / module}.py"' in err
     assert "importlib" not in err
     assert "Traceback" not in err
+
+
+LEAVING = """
+import sys
+import gymnasium as gym
+import numpy as np
+import dacrl_env
+
+class Inner(gym.Env):
+    observation_space = gym.spaces.Box(-1, 1, (2,))
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self):
+        self.steps = 0
+        self.leave("make")
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.leave("reset")
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.steps += 1
+        if self.steps > 100:  # past the first look at it
+            self.leave("step")
+        return np.zeros(2, np.float32), 1.0, False, self.steps % 5 == 0, {}
+
+    def close(self):
+        self.leave("close")
+
+    def leave(self, when):
+        if when == "WHEN":
+            sys.exit("the simulator says goodbye")  # here
+
+dacrl_env.register_task(
+    id="own/Leaving-v0", inner_env=Inner, algorithm="dqn", budget=400, decisions=4,
+    random_return=0, reference_return=5, floor_return=-1, stateful=True,
+)
+"""
+
+
+@pytest.mark.parametrize("executor", ["threads", "processes"])
+@pytest.mark.parametrize(
+    ("when", "said"),
+    [
+        ("make", "when it is made"),
+        ("reset", "at the reset with seed"),
+        ("step", "of the episode with seed"),
+        ("close", "close()"),
+    ],
+)
+def test_an_environment_that_ends_the_program(own, capsys, when, said, executor):
+    module = f"{when}_{executor}_own"
+    text = LEAVING.replace("WHEN", when).replace("Leaving-", f"Leaving{module}-")
+    (own / f"{module}.py").write_text(text)
+    task = f"{module}:own/Leaving{module}-v0"
+    line = ["evaluate", task, "default", "--seeds", "2"]
+    line += ["--num-threads", "2", "--executor", executor]
+    err = shown(capsys, *line, "--set", "learning_starts=50", "eval_episodes=1")
+    about = next(text for text in err.splitlines() if text.startswith("dacrl: System"))
+    assert about.startswith("dacrl: SystemExit in your inner environment own/Leaving")
+    assert said in about
+    assert about.endswith(": the simulator says goodbye")
+    number = LEAVING[: LEAVING.index("# here")].count("\n") + 1
+    assert f'File "{own / module}.py", line {number}, in leave' in err
 
 
 @pytest.mark.parametrize("place", ["before", "after"])

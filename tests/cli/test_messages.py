@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import warnings
 
 import pandas as pd
@@ -31,6 +34,11 @@ def said(capsys, *arguments: str) -> str:
         (["fit", QUADRATIC, "race"], ["--run-bugdet", "3"], "mean '--run-budget'?"),
         (["oracle", QUADRATIC], ["--stream", "2", "--makdown"], "'--markdown'?"),
         (["compare", QUADRATIC], ["default", "random"], "given by --policies"),
+        (["compare", QUADRATIC], ["--seed", "3"], "mean '--seeds'?"),
+        (["evaluate", QUADRATIC, "default"], ["--see=3"], "mean '--seeds'?"),
+        (["evaluate", QUADRATIC, "default"], ["--num", "1"], ""),
+        (["defaults"], ["--task", QUADRATIC], "mean '--tasks'?"),
+        (["fit", QUADRATIC, "race"], ["--trace"], "mean '--traceback'?"),
     ],
 )
 def test_wrong_options_show_the_usage_of_the_command(
@@ -41,6 +49,18 @@ def test_wrong_options_show_the_usage_of_the_command(
     assert err.startswith(f"usage: dacrl {command[0]} ")
     assert "unrecognized arguments: " in err
     assert meant in err
+
+
+def test_needed_options_that_are_nearly_right(capsys, tmp_path) -> None:
+    line = ["fit", QUADRATIC, "race", "--out", str(tmp_path)]
+    err = said(capsys, *line, "--budgt", "5", "--seed=-1")
+    assert "required: --budget (did you mean '--budget'?)" not in err
+    assert "required: --budget; got --budgt (did you mean '--budget'?)" in err
+    assert "required: --budget\n" in said(capsys, *line)
+
+
+def test_abbreviations_before_the_command(capsys) -> None:
+    assert "(did you mean '--version'?)" in said(capsys, "--vers", "tasks")
 
 
 @pytest.mark.parametrize(
@@ -75,8 +95,13 @@ def test_whole_numbers_of_options_are_written_in_any_way(tmp_path, value) -> Non
         (["--set", "learning_starts=2.5e0"], "of type int, got 2.5"),
         (["--set", "eval_episodes=1e-1"], "a whole number of at least 1, got 0.1"),
         (["--set", "learning_start=2e2"], "mean 'learning_starts'?"),
-        (["--set", "budget=2e2"], "budget cannot be given by --set"),
-        (["--set", "history=2", "history=3"], "or not twice"),
+        (["--set", "budget=2e2"], "budget cannot be given by --set; --run-budget is"),
+        (["--set", "num_threads=2"], "given by --set; --num-threads is"),
+        (["--set", "store='a'"], "given by --set; --out is"),
+        (["--set", "tuning_budget=2"], "tuning_budget cannot be given by --set\n"),
+        (["--set", "batch=2"], "batch cannot be given by --set\n"),
+        (["--set", "history=2", "history=3"], "history is given twice"),
+        (["--feedback", "eval", "--set", "feedback=eval"], "feedback is given twice"),
         (["--hyperparameters", "learning_rat"], "mean 'learning_rate'?"),
         (["--seeds", "2.5"], "--seeds takes a number"),
     ],
@@ -99,6 +124,17 @@ def test_options_that_are_none(capsys, tmp_path, options, message) -> None:
         (["--policies", "default", "--reference", "defaul"], "mean 'default'?"),
         (["--methods", "tpee", "--budget", "100"], "mean 'tpe'?"),
         (["--methods", "race,family=statik", "--budget", "4e3"], "mean 'static'?"),
+        (["--policies", "$\\frac$=default"], "'\"$\\frac$\"=default'"),
+        (["--policies", "a/b=default"], "'\"a/b\"=default'"),
+        (["--policies", "a:b=default"], "'\"a:b\"=default'"),
+        (["--methods", "a\\b=race", "--budget", "100"], "'\"a\\b\"=race'"),
+        (["--policies", "os:path"], "'os:path' is a module, nothing that makes one"),
+        (["--policies", "math:pi"], "'math:pi' is a float, nothing that makes one"),
+        (["--methods", "math:pi", "--budget", "1e3"], "is a float, nothing that makes"),
+        (["--methods", "pbt,population=2", "--budget", "4e3"], "at least 4 members"),
+        (["--methods", "hyperband,eta=1", "--budget", "4e3"], "eta must be a whole"),
+        (["--methods", "race,objective=aucc", "--budget", "4e3"], "mean 'auc'?"),
+        (["--methods", "controller-ppo,history=0", "--budget", "4e3"], "history must"),
     ],
 )
 def test_names_that_are_nearly_right(capsys, tmp_path, arguments, message) -> None:
@@ -116,3 +152,24 @@ def test_warnings_of_ours_are_one_line(capsys) -> None:
         warnings.warn_explicit("said", UserWarning, "elsewhere.py", 1)
     assert capsys.readouterr().err == "dacrl: said\n"
     assert [warning.filename for warning in others] == ["elsewhere.py"]
+
+
+def test_a_full_disk_is_named(tmp_path, capsys, monkeypatch) -> None:
+    # fails without a name, as a full disk does, and is no code of a user
+    monkeypatch.setattr(os, "fsync", os.tcgetpgrp)
+    line = ["evaluate", QUADRATIC, "default", "--seeds", "1", "--num-threads", "1"]
+    assert main([*line, "--out", str(tmp_path)]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("dacrl: [Errno 25] ")
+    assert str(tmp_path) in said
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="not Linux")
+def test_a_full_disk_behind_standard_output_is_named() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "dacrl_env", "tasks"],
+            stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == "dacrl: [Errno 28] No space left on device: '<stdout>'\n"

@@ -81,6 +81,9 @@ def untimed(frame: pd.DataFrame) -> pd.DataFrame:
         ([Told, "default"], ["Told", "default"]),
         ([Told(), Told(0.5), Told(words=["a\n"])], None),
         ({"a": "default", "b": Plain(0.5), "c": Plain}, ["a", "b", "c"]),
+        ({"default": Plain(), "x": "default"}, ["default", "x"]),
+        ({"x": "default", "default": Plain()}, ["x", "default"]),
+        ({"Plain": "default", "default": Plain(), "a": Told()}, None),
         ({"d 1.5, x=2": Told(-1.0), 3: "random"}, ["d 1.5, x=2", "3"]),
         ((name for name in ("default", "random")), ["default", "random"]),
         (pd.Series(["default", "random"]), ["default", "random"]),
@@ -89,7 +92,10 @@ def untimed(frame: pd.DataFrame) -> pd.DataFrame:
 )
 def test_policies_are_given_as(policies: Any, expected: list[str] | None) -> None:
     if expected is None:
-        expected = ["Told", "Told(action=0.5)", r"Told(words=['a\n'])"]
+        if isinstance(policies, dict):
+            expected = list(policies)
+        else:
+            expected = ["Told", "Told(action=0.5)", r"Told(words=['a\n'])"]
     assert names(dacrl_env.compare(QUADRATIC, policies, 2)) == expected
 
 

@@ -4,6 +4,8 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from PIL import Image
 
 from dacrl_env.comparison import report, stats
@@ -320,6 +322,116 @@ def test_anytime_holds_an_incumbent_until_the_next(tmp_path):
     check_png(report.anytime(pd.concat([course, once]), tmp_path / "anytime.png"))
     with pytest.raises(ValueError, match="no rows"):
         report.anytime(course.iloc[:0], tmp_path / "none.png")
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Figures as they are saved, in order."""
+    figures, save = [], report._save
+
+    def keep(figure, path):
+        figures.append(figure)
+        return save(figure, path)
+
+    monkeypatch.setattr(report, "_save", keep)
+    return figures
+
+
+def boxes(artists, figure):
+    """Where they are drawn, each within the figure."""
+    inside = figure.bbox.padded(1)
+    found = [artist.get_window_extent() for artist in artists]
+    for artist, box in zip(artists, found, strict=True):
+        assert inside.x0 <= box.x0 <= box.x1 <= inside.x1, artist
+        assert inside.y0 <= box.y0 <= box.y1 <= inside.y1, artist
+    return found
+
+
+def check_figure(figure):
+    """Nothing is cut, and neither legend nor tick labels nor titles overlap."""
+    hidden = []
+    for axis in figure.axes:
+        labels = axis.get_xticklabels(which="both") if axis.get_visible() else []
+        low, high = axis.get_xlim()
+        ticks = [t for t in labels if low <= t.get_position()[0] <= high]
+        ticks = [t for t in ticks if t.get_text() and t.get_visible()]
+        assert len(ticks) != 1  # a scale has two
+        apart(boxes(ticks, figure))
+        hidden += [*axis.get_xticklabels(which="both"), *axis.get_yticklabels()]
+    texts = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text()]
+    boxes([t for t in texts if t not in hidden], figure)
+    apart(boxes([a.title for a in figure.axes if a.get_title()], figure))
+    for legend in figure.legends:
+        apart(boxes(legend.get_texts(), figure))
+        lines = [h for h in legend.legend_handles if isinstance(h, Line2D)]
+        apart(boxes(lines, figure))
+        names = [text.get_text() for text in legend.get_texts()]
+        assert len(set(names)) == len(names)
+        assert all(name.count("\n") < 4 for name in names)
+        below = max(axis.get_window_extent().y1 for axis in figure.axes)
+        assert legend.get_window_extent().y0 > below
+
+
+def apart(found):
+    for k, box in enumerate(found):
+        assert not any(box.overlaps(other) for other in found[:k])
+
+
+NAMES = {
+    "short": ["default", "random"],
+    "ordinary": [
+        "linear,hyperparameter=learning_rate,start=0.0123456,end=0.00123456,"
+        "fraction=0.87654321,decisions=50",
+        "random",
+    ],
+    "lengths": ["a" * n for n in (1, 60, 99, 300)],
+    "one word": ["a" * 99, "default"],
+    "capitals": ["W" * n for n in (1, 60, 99, 300)],
+    "arrows": ["⟷" * 300, "⟷" * 40],
+    "ends differ": ["a" * 150 + end + "a" * 150 for end in "abc"],
+    "14": [f"policy {n}" for n in range(14)],
+    "14 long": [f"{n} " + "a longer name, " * 20 + str(n) for n in range(14)],
+}
+
+
+@pytest.mark.parametrize("names", NAMES.values(), ids=NAMES)
+def test_names_of_any_length_are_in_the_figure(frame, tmp_path, drawn, names):
+    one = frame[frame["policy"] == "default"]
+    runs = pd.concat([one.assign(policy=name) for name in names])
+    report.curves(runs, tmp_path / "curves.png")
+    course = pd.DataFrame(
+        [(n, 0, s, x, 0.5) for n in names for s in (0, 1) for x in (9, 99)],
+        columns=["policy", "run", "seed", "steps", "final"],
+    )
+    report.anytime(course, tmp_path / "anytime.png")
+    for figure in drawn:
+        check_figure(figure)
+        shown = [t.get_text().replace("\n", "") for t in figure.legends[0].get_texts()]
+        assert all(s == n for s, n in zip(shown, names, strict=True) if len(n) < 76)
+
+
+@pytest.mark.parametrize("first", [50, 7_654_321, 2_000_000_000])
+@pytest.mark.parametrize("ratio", [1, 1.001, 1.4, 30, 1e6])
+def test_costs_of_any_range_can_be_read(tmp_path, drawn, first, ratio):
+    course = pd.DataFrame(
+        [("a", 0, s, x, 0.5) for s in (0, 1) for x in (first, round(first * ratio))],
+        columns=["policy", "run", "seed", "steps", "final"],
+    )
+    report.anytime(course, tmp_path / "anytime.png")
+    check_figure(drawn[0])
+
+
+@pytest.mark.parametrize("budget", [50, 10_000, 8_000_000, 2_000_000_000])
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_galleries_and_curves_of_any_budget(frame, tmp_path, drawn, budget, count):
+    one = frame[frame["policy"] == "default"]
+    one = one.assign(env_steps=one["step"] * budget // (2 * POINTS))
+    report.curves(one, tmp_path / "curves.png")
+    names = ["dacrl/DQN-MiniGrid-DoorKey-5x5-v0", "my/" + "W" * 60, "a" * 300, "b"]
+    frames = {name: one.assign(task=name) for name in names[:count]}
+    report.gallery(frames, tmp_path / "gallery.png")
+    for figure in drawn:
+        check_figure(figure)
 
 
 def test_no_pyplot_is_loaded_by_the_module():

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 import gymnasium as gym
+import numpy as np
 import pytest
 
 import dacrl_env
@@ -26,6 +27,7 @@ def function(
     space: Mapping[str, float] | None = None,
     word: str = "",
     flag: bool = False,
+    pairs: Mapping[str, Sequence[float]] | None = None,
     anything: object = None,
     **rest: float,
 ) -> None: ...
@@ -37,6 +39,8 @@ def function(
         {"count": 1, "rate": 1, "names": ["a"], "sizes": [3], "space": {}},
         {"rate": None, "space": None, "names": (), "word": "a", "flag": True},
         {"anything": 1j, "another": 0.5},
+        {"sizes": [256.0, np.int64(3)], "rate": np.float32(1), "flag": np.bool_(True)},
+        {"pairs": {"a": [1, np.float64(2)]}},
     ],
 )
 def test_what_fits_passes(arguments):
@@ -57,10 +61,17 @@ def test_what_fits_passes(arguments):
         ("word", 3, "str, got 3"),
         ("flag", 1, "bool, got 1"),
         ("another", "a", "float, got 'a'"),
+        ("names", [3], "str, got 3"),
+        ("sizes", [64.5], "int, got 64.5"),
+        ("sizes", ["64"], "int, got '64'"),
+        ("space", {"a": "b"}, "float, got 'b'"),
+        ("space", {1: 2}, "str, got 1"),
+        ("pairs", {"a": "bc"}, "Sequence, got 'bc'"),
+        ("pairs", {"a": ["b"]}, "float, got 'b'"),
     ],
 )
 def test_what_does_not_is_named(name, value, words):
-    with pytest.raises(ValueError, match=f"it: {name} must be of type {words}"):
+    with pytest.raises(ValueError, match=rf"it: {name}.* must be of type {words}"):
         check_types("it", function, {name: value})
 
 

@@ -172,6 +172,25 @@ def test_options_of_the_wrong_type_are_refused_as_clearly(
     one_line(caught)
 
 
+def test_members_that_nothing_takes_are_told_what_populations_take() -> None:
+    with pytest.raises(ValueError, match=r".") as caught:
+        make_vec(num_workers=2)
+    message = one_line(caught)
+    assert "of make_vec also: num_threads, autoreset_mode" in message
+    assert "(did you mean 'num_threads'?)" in message
+    with pytest.raises(ValueError, match=r"'num_threads' .*; make_vec takes it"):
+        make(num_threads=2)
+
+
+@pytest.mark.parametrize("function", [make, make_vec])
+def test_a_hyperparameter_is_no_option(function: Any) -> None:
+    with pytest.raises(ValueError, match=r".") as caught:
+        function(batch_size=32)
+    message = one_line(caught)
+    assert "fixed={'batch_size': 32}" in message
+    assert "hyperparameters=" in message
+
+
 def test_number_of_members() -> None:
     for number in (0, -1, 1.5):
         with pytest.raises(ValueError, match="num_envs"):
@@ -199,6 +218,11 @@ def test_task() -> None:
         (("a", 0.0, 1.0, float("nan")), ["a", "nan"]),
         (("a", 0.0, 1.0, 0.5, "log"), ["a", "above 0"]),
         (("a", 0.5, 1.1, 0.5, "log_complement"), ["a", "1 or below", "1.1"]),
+        (("", 0.0, 1.0, 0.5), ["needs a name"]),
+        ((3, 0.0, 1.0, 0.5), ["name must be of type str, got 3"]),
+        (("a", "0", 1.0, 0.5), ["low of a must be a finite number, got '0'"]),
+        (("a", 0.0, 1.0, 0.5, "logg"), ["unknown scale 'logg'"]),
+        (("a", 0.0, 1.0, 0.5, "log", 1), ["integer must be of type bool, got 1"]),
     ],
 )
 def test_hyperparameters(fields: tuple[Any, ...], words: list[str]) -> None:
@@ -237,6 +261,23 @@ def test_returns_of_instances(fields: dict[str, float], words: list[str]) -> Non
         assert word in one_line(caught)
 
 
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"physics": {"gravity": "9"}}, "physics['gravity'] must be of type float"),
+        ({"physics": {"gravity": None}}, "physics['gravity'] must be of type float"),
+        ({"physics": {1: 9.0}}, "a name in instance 'moon': physics must be of type"),
+        ({"physics": 3}, "physics must be of type Mapping, got 3"),
+        ({"random_return": "1"}, "random_return must be of type float or None"),
+        ({"name": 3}, "name must be of type str, got 3"),
+    ],
+)
+def test_instances_of_other_types(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=r".") as caught:
+        dacrl_env.Instance(**{"name": "moon", **fields})
+    assert words in one_line(caught)
+
+
 # -- tasks ----------------------------------------------------------------------
 
 TASK: dict[str, Any] = {
@@ -268,6 +309,33 @@ TASK: dict[str, Any] = {
         ({"budget": 1001}, ["1001", "20"]),
         ({"budget": 0}, ["budget"]),
         ({"decisions": 0}, ["decisions"]),
+        ({"stateful": "no"}, ["stateful must be of type bool, got 'no'"]),
+        ({"stateful": 0}, ["stateful must be of type bool, got 0"]),
+        ({"scale_images": "x"}, ["scale_images must be of type bool"]),
+        ({"always_varied": None}, ["always_varied must be of type bool"]),
+        ({"train_instances": [1]}, ["train_instances[0]", "Instance, got 1"]),
+        ({"test_instances": "test"}, ["test_instances must be of type tuple"]),
+        ({"tags": "smoke"}, ["tags must be of type tuple, got 'smoke'"]),
+        ({"tags": [1]}, ["tags[0] must be of type str, got 1"]),
+        ({"controlled": "gamma"}, ["controlled must be of type tuple or None"]),
+        ({"controlled": ("lr",)}, ["unknown hyperparameter 'lr'", "learning_rate"]),
+        ({"defaults": {"gamma": "x"}}, ["defaults['gamma'] must be of type float"]),
+        ({"defaults": {"lr": 1}}, ["'lr'", "learning_rate"]),
+        ({"defaults": {3: 1}}, ["a name in", "defaults must be of type str, got 3"]),
+        ({"ranges": 3}, ["ranges must be of type Mapping, got 3"]),
+        ({"ranges": {"lr": (0, 1)}}, ["'lr'", "learning_rate"]),
+        ({"inner_env_kwargs": 3}, ["inner_env_kwargs must be of type Mapping"]),
+        ({"random_return": None}, ["random_return must be of type float, got None"]),
+        ({"random_return": "1"}, ["random_return must be of type float, got '1'"]),
+        ({"budget": "2000"}, ["budget must be of type int, got '2000'"]),
+        ({"budget": 2000.5}, ["budget must be of type int, got 2000.5"]),
+        ({"algorithm": 3}, ["algorithm must be of type str, got 3"]),
+        ({"configuration": {"foo": 1}}, ["of dqn 'foo'", "hidden_sizes"]),
+        ({"configuration": {"hiden_sizes": 1}}, ["did you mean 'hidden_sizes'?"]),
+        ({"configuration": {"n_step": "a"}}, ["n_step must be of type int"]),
+        ({"configuration": {"hidden_sizes": ["a"]}}, ["hidden_sizes[0] must be"]),
+        ({"configuration": {"hidden_sizes": [0]}}, ["hidden size", "0"]),
+        ({"budgett": 1}, ["field of a task 'budgett'", "mean 'budget'", "tags"]),
     ],
 )
 def test_tasks_are_refused(fields: dict[str, Any], words: list[str]) -> None:
@@ -280,10 +348,25 @@ def test_tasks_are_refused(fields: dict[str, Any], words: list[str]) -> None:
     assert set(gym.registry) == registry
 
 
+def test_fields_that_a_task_needs() -> None:
+    for name in ("id", "budget", "floor_return"):
+        rest = {k: v for k, v in TASK.items() if k != name}
+        with pytest.raises(ValueError, match=f"needs id, inner_env.*got no {name}$"):
+            dacrl_env.register_task(**rest)
+
+
+def test_numbers_of_numpy_s_are_numbers() -> None:
+    fields = {"budget": np.int64(4000), "random_return": np.float32(20)}
+    assert dacrl_env.Task(**{**TASK, **fields}).budget == 4000
+    assert dacrl_env.Instance("a", {"gravity": np.float32(5)}).name == "a"
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
         ({"defaults": {"lr": 1}}, ["'lr'", "learning_rate"]),
+        ({"configuration": {"foo": 1}}, ["of dqn 'foo'", "hidden_sizes"]),
+        ({"configuration": {"n_step": "a"}}, ["n_step must be of type int"]),
         ({"defaults": {"gamma": 2}}, ["gamma", "2"]),
         ({"inner_env": "Pendulum-v1"}, ["Pendulum-v1", "Discrete"]),
         ({"inner_env": "Blackjack-v1"}, ["Blackjack-v1", "Box"]),

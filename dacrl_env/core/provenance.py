@@ -12,14 +12,14 @@ such a name beside plain numbers and texts:
 and all local modules that these import, transitively, wherever in a file the import
 stands. Local is what is neither this package, nor Python's, nor installed. What has no
 file (a cell of a notebook) is covered by its own text. Values that the code refers to
-by a global name, as an attribute of its class or as a default are covered as they are,
-where they can be described; without a file they have to be, as do those of an enclosing
-function. Not covered are data files that the code opens by itself, modules that are
-imported under a computed name, and environment variables. A file that is named in an
-argument is covered (`described`).
+are covered as they are: by a global name, as an attribute of a local module or of its
+class, as a default, in an enclosing function. They have to be such that they can be
+described. Not covered are data files that the code opens by itself, modules and
+attributes of them under a computed name, and environment variables. A file that is
+named in an argument is covered (`described`).
 
 **Which version of a file.** The one that was imported, see `dacrl_env.core.sources`; a
-module that is not imported yet is read anew each time.
+module that is not imported yet is read anew each time, and has no values until then.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ import platform
 import re
 import sys
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from types import (
@@ -257,10 +257,8 @@ class _Values:
             value.__self__, ModuleType | None
         ):
             return {"!method": value.__name__, "of": self.of(value.__self__)}
-        if isinstance(value, _CODE) or _compiled(value):
+        if isinstance(value, (*_CODE, ModuleType)) or _compiled(value):
             return self._code(value)
-        if isinstance(value, ModuleType):
-            return {"!module": value.__name__, "source": source(value)}
         if isinstance(value, Enum):
             return {"!enum": value.name, "class": self._code(kind)}
         if isinstance(value, os.PathLike):
@@ -271,7 +269,8 @@ class _Values:
         if isinstance(value, MethodType):
             about = self._code(value.__func__)
             return {"!method": about, "of": self.of(value.__self__)}
-        if callable(value) and hasattr(value, "__wrapped__"):  # of lru_cache
+        # of lru_cache or a class method; a user's own has a state
+        if hasattr(value, "__wrapped__") and not _is_local(kind.__module__):
             return {"!wrapped": self.of(value.__wrapped__)}
         if isinstance(value, np.random.Generator):
             return {"!generator": self.of(value.bit_generator.state)}
@@ -353,7 +352,8 @@ def _entry_described(text: str) -> Any:
     return {"!entry": text, "source": entry_source(text)}
 
 
-_ENTRY = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
+_MODULE = re.compile(r"[^\W\d][\w.]*")
+_ENTRY = re.compile(f"{_MODULE.pattern}:{_MODULE.pattern}")
 
 
 def _is_local(name: str) -> bool:
@@ -409,7 +409,7 @@ def source(thing: Any) -> str:
     if isinstance(thing, MethodType):
         thing = thing.__func__
     walk = _Walk()
-    walk.refer("", "", thing, strict=True)
+    walk.refer("", "", thing)
     if isinstance(thing, functools.partial) or walk.found:
         return walk.digest()
     name, module = _module_of(thing)
@@ -430,12 +430,12 @@ def files_of(*things: Any) -> dict[str, str]:
     Raises:
         NoSource: as `source`.
     """
-    walk = _Walk()
+    walk = _Walk(strict=False)
     for thing in things:
         if isinstance(thing, str):
             walk.add_module(thing.partition(":")[0])
         else:
-            walk.refer("", "", thing, strict=False)
+            walk.refer("", "", thing)
     return walk.files()
 
 
@@ -511,14 +511,20 @@ def _module_of(thing: Any) -> tuple[str, ModuleType | None]:
 
 
 class _Walk:
-    """Collects everything local that something depends on."""
+    """Collects everything local that something depends on.
 
-    def __init__(self) -> None:
+    Args:
+        strict: whether all values that local code refers to have to be described.
+    """
+
+    def __init__(self, strict: bool = True) -> None:
+        self._strict = strict
         self._files: dict[str, bytes] = {}  # by name of the module
         self._done: set[str] = set()  # names of modules
         self._texts: list[str] = []  # of what has no file
         self._values: list[Any] = []  # who refers to what by which name
-        self._seen: dict[int, Any] = {}  # by identity, which is kept alive with it
+        # by identity: what is kept alive with it, and its description
+        self._seen: dict[int, tuple[Any, dict[str, Any]]] = {}
 
     @property
     def found(self) -> bool:
@@ -536,11 +542,9 @@ class _Walk:
         values = "\n".join(sorted(map(_json, self._values)))
         return _digest([*parts, ("values", values.encode())])[:32]
 
-    def refer(self, who: str, name: str, value: Any, strict: bool) -> None:
+    def refer(self, who: str, name: str, value: Any, strict: bool = True) -> None:
         """Add what something refers to; ``strict``: it must be known what it is."""
-        if isinstance(value, ModuleType):
-            if sources.origin(value.__name__, value) == "local":
-                self.add_module(value.__name__)
+        if isinstance(value, ModuleType) and not _local(value):
             return
         if type(value).__module__ == "logging":
             return  # tells what happens, and changes nothing
@@ -548,7 +552,7 @@ class _Walk:
             values = _Values(self._code, self._named_by)
             self._values.append([who, name, values.of(value)])
         except _Unknown as error:
-            if strict:
+            if strict and self._strict:
                 place = f"{who} refers to {name!r}: " if name else ""
                 raise NoSource(f"{place}{error}") from error
 
@@ -557,52 +561,60 @@ class _Walk:
         self.add_module(text.partition(":")[0])
         return text
 
-    def _code(self, thing: Any) -> dict[str, str]:
-        """Add a class or function and what it refers to; its name."""
-        if id(thing) not in self._seen:
-            self._seen[id(thing)] = thing
-            name, module = _module_of(thing)
-            local = sources.origin(name, module) == "local"
-            if isinstance(thing, FunctionType):
-                self._function(thing, name, module, local)
-            elif local and not isinstance(thing, type):
-                raise NoSource(f"{_name(thing)} is compiled")
-            elif local:
-                self._class(thing, name, module)
-        return {"!code": _name(thing)}
+    def _code(self, thing: Any) -> dict[str, Any]:
+        """Add a class, function or module and what it refers to; its name and place."""
+        if id(thing) in self._seen:
+            return self._seen[id(thing)][1]
+        about: dict[str, Any] = {"!code": _name(thing)}
+        self._seen[id(thing)] = thing, about
+        name, module = _module_of(thing)
+        local = sources.origin(name, module) == "local"
+        if isinstance(thing, FunctionType):
+            in_file = local and _in_file(thing, module)
+            if in_file and not sources.same_file(
+                thing.__code__.co_filename, str(getattr(module, "__file__", ""))
+            ):
+                in_file = False  # executed in the module, but not from its file
+            if local:  # two of one name in one text are told apart
+                about["place"] = _place(thing.__code__, in_file)
+            self._function(thing, name, local, in_file)
+        elif local and isinstance(thing, ModuleType):  # any of it may be used
+            self.add_module(name)
+            for key, value in vars(thing).items():
+                if key[:2] != "__":
+                    self.refer(name, key, value)
+        elif local and not isinstance(thing, type):
+            raise NoSource(f"{_name(thing)} is compiled")
+        elif local:
+            self._class(thing, name, module)
+        return about
 
     def _class(self, kind: type, name: str, module: ModuleType | None) -> None:
-        in_file = _in_file(kind, module)
-        if in_file:
+        who = _name(kind)
+        if _in_file(kind, module):
             self.add_module(name)
         for key, member in vars(kind).items():
             parts = sources.parts(member)
-            for part in parts:
-                if not _generated(kind, key, part):
-                    self._code(part)
+            own = [part for part in parts if not _generated(kind, key, part)]
+            if own:
+                self._values.append([who, key, [self._code(part) for part in own]])
             special = key[:2] == key[-2:] == "__" or key == "_abc_impl"
             if not parts and not special and not hasattr(member, "__objclass__"):
-                self.refer(_name(kind), key, member, strict=not in_file)
+                self.refer(who, key, member)
         for field in getattr(kind, "__dataclass_fields__", {}).values():
             for part in (field.default, field.default_factory):
-                self.refer(_name(kind), field.name, part, strict=not in_file)
-        for base in (*kind.__mro__[1:], type(kind)):
-            self._code(base)
+                self.refer(who, field.name, part)
+        bases = [self._code(base) for base in (*kind.__mro__[1:], type(kind))]
+        self._values.append([who, "bases", bases])
 
     def _function(
-        self, function: FunctionType, name: str, module: Any, local: bool
+        self, function: FunctionType, name: str, local: bool, in_file: bool
     ) -> None:
         code, who = function.__code__, _name(function)
-        in_file = local and _in_file(function, module)
-        if in_file and not sources.same_file(code.co_filename, module.__file__):
-            in_file = False  # executed in the module, but not from its file
-        if local:  # two of one name in one text are told apart
-            self._values.append([who, "place", _place(code, in_file)])
         if in_file:
             self.add_module(name)
         elif local:
             self._texts.append(sources.text_of(function))
-        strict = local and not in_file
         code_alone = (*_CODE, MethodType, functools.partial)
         cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
         refers = [(key, cell.cell_contents) for key, cell in cells if _bound(cell)]
@@ -611,14 +623,50 @@ class _Walk:
         if local:
             refers.append(("defaults", function.__defaults__))
             refers.append(("keyword defaults", function.__kwdefaults__))
-            known = function.__globals__
-            refers += [(key, known[key]) for key in _globals(code) if key in known]
-        enclosed = {*code.co_freevars}
+            for names in _reads(code):
+                refers += self._read(function.__globals__, names)
+            refers += self._imported(code, name if in_file else None)
         for key, value in refers:
             # of a decorator of others it matters what it decorates
             if local or isinstance(value, code_alone):
-                # what encloses a function is written in no file
-                self.refer(who, key, value, strict or (local and key in enclosed))
+                self.refer(who, key, value, local)
+
+    def _read(
+        self, known: Mapping[str, Any], names: Sequence[str]
+    ) -> Iterator[tuple[str, Any]]:
+        """Add modules on the way to what is read by names; its name and value."""
+        for k, name in enumerate(names):
+            if name not in known:
+                name = "__getattr__" if k else name  # of a module
+            if name not in known:
+                return
+            value = known[name]
+            if not _local(value) or k == len(names) - 1:
+                yield ".".join(names[: k + 1]), value
+                return
+            self.add_module(value.__name__)
+            known = vars(value)
+
+    def _imported(self, code: CodeType, name: str | None) -> Iterator[tuple[str, Any]]:
+        """Add modules that a function imports by itself; what it may read of them.
+
+        That is what they have under any of the names in the function.
+
+        Args:
+            code: of the function.
+            name: of the module whose file it is in, if there is one.
+        """
+        names, modules = _within(code)
+        if not modules:
+            return
+        found = None if name is None else sources.found(name)
+        for module in sorted(modules) if found is None else found.imports:
+            self.add_module(module)
+            loaded = sys.modules.get(module)
+            known = vars(loaded) if _local(loaded) else {}
+            for key in sorted(names & known.keys()):
+                if not isinstance(known[key], ModuleType):
+                    yield f"{module}.{key}", known[key]
 
     def add_module(self, name: str) -> None:
         """Add a local module's file, and those of all local modules it imports."""
@@ -679,11 +727,51 @@ def _bound(cell: Any) -> bool:
         return False
 
 
-def _globals(code: CodeType) -> list[str]:
-    """Names that code looks up in its module, in functions within it, too."""
-    loads = ("LOAD_GLOBAL", "LOAD_NAME")
-    found = {i.argval for i in dis.get_instructions(code) if i.opname in loads}
+def _local(thing: Any) -> bool:
+    """Whether something is a local module."""
+    return (
+        isinstance(thing, ModuleType)
+        and sources.origin(thing.__name__, thing) == "local"
+    )
+
+
+_LOADS = ("LOAD_GLOBAL", "LOAD_NAME")
+_ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR", "DELETE_ATTR")
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    """Code and that of the functions within it."""
+    yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            found.update(_globals(constant))
-    return sorted(found)
+            yield from _codes(constant)
+
+
+def _reads(code: CodeType) -> list[tuple[str, ...]]:
+    """Names that code looks up in its module, with the attributes it takes of each."""
+    found: set[tuple[str, ...]] = set()
+    for part in _codes(code):
+        names: tuple[str, ...] = ()
+        for step in dis.get_instructions(part):
+            if step.opname == "EXTENDED_ARG":
+                continue
+            if names and step.opname in _ATTRIBUTES:
+                names += (step.argval,)
+                continue
+            found.add(names)
+            names = (step.argval,) if step.opname in _LOADS else ()
+    return sorted(found - {()})
+
+
+def _within(code: CodeType) -> tuple[set[str], set[str]]:
+    """All names in code, and the modules that it imports, relative ones as written."""
+    names: set[str] = set()
+    modules: set[str] = set()
+    for part in _codes(code):
+        names.update(part.co_names)
+        steps = dis.get_instructions(part)
+        modules |= {i.argval for i in steps if i.opname == "IMPORT_NAME"}
+    if {"import_module", "__import__"} & names:
+        texts = {c for part in _codes(code) for c in part.co_consts}
+        modules |= {t for t in texts if isinstance(t, str) and _MODULE.fullmatch(t)}
+    return names, modules

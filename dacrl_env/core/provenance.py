@@ -15,8 +15,8 @@ file (a cell of a notebook) is covered by its own text. Values that the code ref
 are covered as they are: by a global name, as an attribute of a local module or of its
 class, as a default, in an enclosing function. They have to be such that they can be
 described. Not covered are data files that the code opens by itself, modules and
-attributes of them under a computed name, and environment variables. A file that is
-named in an argument is covered (`described`).
+attributes of them under a computed name, and environment variables. Files that an
+argument may name are covered (`described`).
 
 **Which version of a file.** The one that was imported, see `dacrl_env.core.sources`; a
 module that is not imported yet is read anew each time, and has no values until then.
@@ -27,6 +27,7 @@ from __future__ import annotations
 import copyreg
 import dis
 import functools
+import glob
 import hashlib
 import importlib
 import importlib.metadata
@@ -172,7 +173,7 @@ def _short(data: bytes) -> str:
 # -- values -----------------------------------------------------------------------
 
 
-def described(value: Any) -> Any:
+def described(value: Any, given_to: Any = None) -> Any:
     """A value as JSON: equal values alike, different ones not.
 
     Sequences (list, tuple, range) are alike; so are numpy's scalars and Python's
@@ -183,10 +184,21 @@ def described(value: Any) -> Any:
     file, too; a text ``module:name`` of a local module for its `source`. Names that
     begin with ``!`` are this function's own.
 
+    Users' code may take any text that it is given for the name of a file. So in its
+    arguments, and in the state of users' objects, a text stands for all files and
+    folders of that name, and files of that name with a suffix: where this runs, in the
+    folder of the code, and (without another suffix) in folders right below these.
+
+    Args:
+        value: to be described.
+        given_to: class, function or ``module:name`` that it is an argument of.
+
     Raises:
-        NoSource: a value that cannot be described, or a class without source.
+        NoSource: a value that cannot be described, a class without source, or a folder
+            with too much in it.
     """
-    return _Values(_named, _entry_described).of(value)
+    near = () if given_to is None else _near(given_to, ("",))
+    return _Values(_named, _entry_described, near).of(value)
 
 
 def _named(thing: Any) -> dict[str, str]:
@@ -210,12 +222,16 @@ class _Values:
     Args:
         code: describes a class or function.
         entry: describes a text ``module:name`` of a local module.
+        near: folders where users' code, whose values these are, may look for files.
     """
 
     def __init__(
-        self, code: Callable[[Any], dict[str, str]], entry: Callable[[str], Any]
+        self,
+        code: Callable[[Any], dict[str, str]],
+        entry: Callable[[str], Any],
+        near: tuple[str, ...] = (),
     ) -> None:
-        self._code, self._entry = code, entry
+        self._code, self._entry, self._near = code, entry, near
         self._above: list[Any] = []  # what the present value lies in
 
     def of(self, value: Any) -> Any:
@@ -230,17 +246,27 @@ class _Values:
         if kind is str:
             if _ENTRY.fullmatch(value) and _is_local(value.partition(":")[0]):
                 return self._entry(value)
-            return _file_described(value)
+            return self._text(value)
         for depth, outer in enumerate(reversed(self._above)):
             if outer is value:
                 return {"!above": depth}
         self._above.append(value)
+        before = self._near
+        self._near = _near(value, before)
         try:
             return self._contained(kind, value)
         except RecursionError:
             raise _Unknown(f"a {_name(kind)} is nested too deeply") from None
         finally:
             self._above.pop()
+            self._near = before
+
+    def _text(self, text: str) -> Any:
+        """A text; with what is in the files that it may name."""
+        if not self._near and not ("." in text or os.sep in text):
+            return text
+        found = _files_named(text, self._near)
+        return text if found is None else {"!file": text, "digest": found}
 
     def _contained(self, kind: type, value: Any) -> Any:
         if kind in (list, tuple, range):
@@ -262,7 +288,8 @@ class _Values:
         if isinstance(value, Enum):
             return {"!enum": value.name, "class": self._code(kind)}
         if isinstance(value, os.PathLike):
-            return _path_described(value)
+            name = os.fsdecode(os.fspath(value))
+            return {"!path": name, "digest": _files_named(name, self._near)}
         if isinstance(value, functools.partial):
             made = (value.func, value.args, value.keywords)
             return {"!partial": [self.of(part) for part in made]}
@@ -340,14 +367,6 @@ def _compiled(value: Any) -> bool:
     return callable(value) and type(value).__name__ == "cython_function_or_method"
 
 
-def _file_described(text: str) -> Any:
-    """A text; with what is in the file that it names, if it looks like a name."""
-    looks = len(text) < 4096 and ("." in text or os.sep in text) and "\0" not in text
-    if not looks or not os.path.isfile(text):
-        return text
-    return {"!file": text, "digest": _file_digest(text)}
-
-
 def _entry_described(text: str) -> Any:
     return {"!entry": text, "source": entry_source(text)}
 
@@ -364,18 +383,98 @@ def _is_local(name: str) -> bool:
     return sources.found(top) is not None
 
 
-def _path_described(path: os.PathLike[Any]) -> Any:
-    name = os.fsdecode(os.fspath(path))
-    digest = _file_digest(name) if os.path.isfile(name) else None
-    return {"!path": name, "digest": digest}
+# -- files that are named in values -----------------------------------------------
+
+_LONGEST = 4096  # of paths
+# in a folder that is named: more is not read
+_MOST_FILES = 10_000
+_MOST_BYTES = 2**30
 
 
-def _file_digest(path: str) -> str:
+def _near(thing: Any, before: tuple[str, ...]) -> tuple[str, ...]:
+    """Folders where code looks for files that it is told the name of.
+
+    Args:
+        thing: a class, a function, an object, or ``module:name``.
+        before: what holds for what is neither this package nor local.
+    """
+    if type(thing) is str:
+        name = thing.partition(":")[0]
+        module = sys.modules.get(name)
+    else:
+        while isinstance(thing, functools.partial):
+            thing = thing.func
+        thing = thing.__func__ if isinstance(thing, MethodType) else thing
+        code = isinstance(thing, (*_CODE, ModuleType))
+        name, module = _module_of(thing if code else type(thing))
+    origin = sources.origin(name, module)
+    if origin == OWN:
+        return ()
+    if origin != "local":
+        return before
+    file = getattr(module, "__file__", None)
+    return ("",) if file is None else (os.path.dirname(os.path.abspath(file)), "")
+
+
+def _files_named(name: str, near: tuple[str, ...]) -> str | None:
+    """Digest of all files and folders that a name may mean; None: there are none.
+
+    Args:
+        name: a text or path.
+        near: folders to search; none: the file of exactly that name is meant.
+    """
+    path = os.path.normpath(os.path.expandvars(os.path.expanduser(name)))
+    if not name or len(path) >= _LONGEST or "\0" in path:
+        return None
+    found: dict[str, tuple[str, str]] = {}  # by path: where it was found
+    if not near and os.path.isfile(name):
+        found[name] = "", name
+    for k, folder in enumerate(near):
+        beside = os.path.join(folder, path)
+        below = os.path.join(glob.escape(folder), "*", glob.escape(path))
+        suffixed = f"{glob.escape(beside)}.*"
+        for place in (beside, *glob.glob(below), *glob.glob(suffixed)):
+            if os.path.exists(place):
+                label = place.removeprefix(os.path.join(folder, ""))
+                found.setdefault(os.path.realpath(place), (f"{k} {label}", place))
+    if not found:
+        return None
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+        parts = [
+            (f"{label}/{inner}", digest)
+            for label, place in found.values()
+            for inner, digest in _contents(place)
+        ]
     except OSError as error:
-        raise _Unknown(f"{path} cannot be read: {error}") from error
+        raise _Unknown(f"{name} names a file that cannot be read: {error}") from error
+    return _digest(sorted(parts))[:32]
+
+
+def _contents(place: str) -> Iterator[tuple[str, bytes]]:
+    """Names and digests of what is in a folder; of a file itself."""
+    files, size = [place], 0
+    if os.path.isdir(place):
+        files = []
+        for folder, inner, names in os.walk(place, onerror=_fail, followlinks=True):
+            inner[:] = [name for name in inner if name != "__pycache__"]
+            more = [os.path.join(folder, name) for name in names]
+            size += sum(os.path.getsize(file) for file in more if os.path.exists(file))
+            files += more
+            if len(files) > _MOST_FILES or size > _MOST_BYTES:
+                raise _Unknown(
+                    f"{place}, which an argument names, is a folder of more than "
+                    f"{_MOST_FILES} files or {_MOST_BYTES >> 20} MiB"
+                )
+        yield "", b""
+    for path in files:
+        if os.path.isfile(path):
+            with open(path, "rb") as file:
+                digest = hashlib.file_digest(file, "sha256").digest()
+            yield os.path.relpath(path, place), digest
+
+
+def _fail(error: OSError) -> None:
+    raise error
 
 
 def _json(value: Any) -> str:

@@ -742,6 +742,87 @@ def test_a_file_that_is_named_stands_for_what_is_in_it(tmp_path, monkeypatch):
     assert described("table") == "table"
 
 
+OWNER = """
+import functools
+class P:
+    def __init__(self, table=None): self.table = table
+def make(table): return P(table)
+"""
+PLACES = ["{}", "{}.json", "{}/a/rates.txt", "~/{}.txt", "${{TABLES}}/{}",
+          "code/{}", "code/{}.json", "code/data/{}", "{}.d/rate"]  # fmt: skip
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_users_code_may_take_any_text_for_a_file(folder, tmp_path, monkeypatch, place):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TABLES", str(tmp_path / "tables"))
+    monkeypatch.syspath_prepend(tmp_path / "code")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    write(folder, **{"code/owner": OWNER})
+    owner = fresh(folder, "owner")
+    at = place.format("rates").removeprefix("code/")
+    named = at if at[0] in "~$" else "rates"
+    file = Path(os.path.expandvars(os.path.expanduser(at)))
+    if place.startswith("code/"):
+        file = tmp_path / "code" / file
+
+    def kinds() -> list[str]:
+        return [
+            json.dumps(about, sort_keys=True)
+            for about in (
+                described({"table": [named]}, owner.P),
+                described({"table": named}, "owner:P"),
+                described({"table": named}, functools.partial(owner.make)),
+                described(owner.P(named)),
+                described(owner.P(types.SimpleNamespace(table=(named,)))),
+                described(functools.partial(owner.make, named)),
+                described(owner.P(Path(named))),
+            )
+        ]
+
+    seen = [kinds()]
+    for text in ("1", "2", "1"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        seen.append(kinds())
+    for name in ("rate", "rates2", "ratesx.json"):
+        (Path.cwd() / name).write_text("1")
+    assert kinds() == seen[1]
+    for absent, one, two, again in zip(*seen, strict=True):
+        assert one == again
+        assert len({absent, one, two}) == 3
+
+
+def test_texts_of_this_package_are_names_of_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    things = [get_policy("static,learning_rate=0.1"), get_method("race"), "progress"]
+    arguments = {"family": "schedule", "objective": "auc"}
+    first = [described(thing) for thing in things]
+    for name in ("learning_rate", "schedule", "auc.txt", "progress", "schedule.json"):
+        Path(name).write_text("1")
+    assert [described(thing) for thing in things] == first
+    for given_to in (None, type(things[1]), "dacrl_env.baselines.race:Race"):
+        assert described(arguments, given_to) == arguments
+
+
+def test_a_folder_that_is_named_and_cannot_be_read_whole(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    write(folder, owner=OWNER, **{f"rates/{k}": str(k) for k in range(3)})
+    owner = fresh(folder, "owner")
+    first = described("rates", owner.P)
+    Path("rates/link.py").symlink_to("nowhere")
+    assert described("rates", owner.P) == first
+    for most in ("_MOST_FILES", "_MOST_BYTES"):
+        with monkeypatch.context() as patch:
+            patch.setattr(provenance, most, 2)
+            with pytest.raises(NoSource, match=r"rates.* is a folder of more than"):
+                described("rates", owner.P)
+    for name in ("a\0b", "", ".", "x" * 5000, "*", "[r]ates", "rates/*"):
+        described(name, owner.P)
+    assert described("[r]ates", owner.P) == "[r]ates"
+
+
 # -- this package ----------------------------------------------------------------------
 
 

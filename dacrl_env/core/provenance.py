@@ -41,6 +41,7 @@ import re
 import sys
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 from types import (
@@ -66,6 +67,7 @@ __all__ = [
     "entry_source",
     "files_of",
     "libraries",
+    "outlined",
     "source",
     "version",
 ]
@@ -207,6 +209,14 @@ def _named(thing: Any) -> dict[str, str]:
     return {"!code": _name(thing)} | ({} if found == OWN else {"source": found})
 
 
+def outlined(value: Any) -> Any:
+    """A value as JSON: as `described`, where that is possible, else as far as it is.
+
+    What functions enclose is written out.
+    """
+    return _Outline().of(value)
+
+
 class _Unknown(NoSource):
     """A value that cannot be described."""
 
@@ -291,13 +301,13 @@ class _Values:
             name = os.fsdecode(os.fspath(value))
             return {"!path": name, "digest": _files_named(name, self._near)}
         if isinstance(value, functools.partial):
-            made = (value.func, value.args, value.keywords)
-            return {"!partial": [self.of(part) for part in made]}
+            about = {"!partial": self.of(value.func), "args": self.of(value.args)}
+            return about | {"keywords": self.of(value.keywords)}
         if isinstance(value, MethodType):
-            about = self._code(value.__func__)
-            return {"!method": about, "of": self.of(value.__self__)}
+            made = self._code(value.__func__)
+            return {"!method": made, "of": self.of(value.__self__)}
         # of lru_cache or a class method; a user's own has a state
-        if hasattr(value, "__wrapped__") and not _is_local(kind.__module__):
+        if not _is_local(kind.__module__) and hasattr(value, "__wrapped__"):
             return {"!wrapped": self.of(value.__wrapped__)}
         if isinstance(value, np.random.Generator):
             return {"!generator": self.of(value.bit_generator.state)}
@@ -360,6 +370,34 @@ class _Values:
         if pairs is not None:
             about["pairs"] = self._mapping(dict(pairs))
         return about
+
+
+class _Outline(_Values):
+    """As `_Values`; of what cannot be described, what can be told."""
+
+    def __init__(self) -> None:
+        super().__init__(self._outlined, _entry_described)
+
+    def of(self, value: Any) -> Any:
+        """A value as JSON."""
+        try:
+            return super().of(value)
+        except NoSource:
+            return {"!unknown": _name(type(value))}
+
+    def _outlined(self, thing: Any) -> dict[str, Any]:
+        """What a class or function encloses, and its source or else its code."""
+        about: dict[str, Any] = {"!code": _name(thing)}
+        members = vars(thing).values() if isinstance(thing, type) else [thing]
+        parts = [part for member in members for part in sources.parts(member)]
+        functions = [part for part in parts if isinstance(part, FunctionType)]
+        if isinstance(thing, FunctionType):
+            about["enclosed"] = {k: self.of(v) for k, v in _enclosed(thing).items()}
+        try:
+            return about | _named(thing)
+        except NoSource:
+            code = [sources.fingerprint(f.__code__) for f in functions]
+            return about | {"source": _short(repr(code).encode())}
 
 
 def _compiled(value: Any) -> bool:
@@ -715,8 +753,7 @@ class _Walk:
         elif local:
             self._texts.append(sources.text_of(function))
         code_alone = (*_CODE, MethodType, functools.partial)
-        cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
-        refers = [(key, cell.cell_contents) for key, cell in cells if _bound(cell)]
+        refers = [*_enclosed(function).items()]
         if hasattr(function, "__wrapped__"):
             refers.append(("wrapped", function.__wrapped__))
         if local:
@@ -819,11 +856,14 @@ def _place(code: CodeType, in_file: bool) -> Any:
     return _short(repr(sources.fingerprint(code)).encode())  # -X no_debug_ranges
 
 
-def _bound(cell: Any) -> bool:
-    try:
-        return cell.cell_contents is not None
-    except ValueError:
-        return False
+def _enclosed(function: FunctionType) -> dict[str, Any]:
+    """Values of an enclosing function that a function holds, by name."""
+    found = {}
+    names = function.__code__.co_freevars
+    for name, cell in zip(names, function.__closure__ or (), strict=True):
+        with suppress(ValueError):  # nothing is in it yet
+            found[name] = cell.cell_contents
+    return found
 
 
 def _local(thing: Any) -> bool:

@@ -102,7 +102,7 @@ def origin_of(policy: Policy, name: str | None) -> Any:
     if factory is None:
         return source(policy)
     about = {"entry": source(factory), "class": source(policy)}
-    about["arguments"] = described(arguments)
+    about["arguments"] = described(arguments, factory)
     # what it read when it was made is in its state; not if that differs each time
     try:
         state = described(policy)

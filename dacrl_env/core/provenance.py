@@ -12,14 +12,14 @@ such a name beside plain numbers and texts:
 and all local modules that these import, transitively, wherever in a file the import
 stands. Local is what is neither this package, nor Python's, nor installed. What has no
 file (a cell of a notebook) is covered by its own text. Values that the code refers to
-by a global name, as an attribute of its class or as a default are covered as they are,
-where they can be described; without a file they have to be, as do those of an enclosing
-function. Not covered are data files that the code opens by itself, modules that are
-imported under a computed name, and environment variables. A file that is named in an
-argument is covered (`described`).
+are covered as they are: by a global name, as an attribute of a local module or of its
+class, as a default, in an enclosing function. They have to be such that they can be
+described. Not covered are data files that the code opens by itself, modules and
+attributes of them under a computed name, and environment variables. Files that an
+argument may name are covered (`described`).
 
 **Which version of a file.** The one that was imported, see `dacrl_env.core.sources`; a
-module that is not imported yet is read anew each time.
+module that is not imported yet is read anew each time, and has no values until then.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from __future__ import annotations
 import copyreg
 import dis
 import functools
+import glob
 import hashlib
 import importlib
 import importlib.metadata
@@ -39,7 +40,8 @@ import platform
 import re
 import sys
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 from types import (
@@ -65,6 +67,7 @@ __all__ = [
     "entry_source",
     "files_of",
     "libraries",
+    "outlined",
     "source",
     "version",
 ]
@@ -172,7 +175,7 @@ def _short(data: bytes) -> str:
 # -- values -----------------------------------------------------------------------
 
 
-def described(value: Any) -> Any:
+def described(value: Any, given_to: Any = None) -> Any:
     """A value as JSON: equal values alike, different ones not.
 
     Sequences (list, tuple, range) are alike; so are numpy's scalars and Python's
@@ -183,16 +186,35 @@ def described(value: Any) -> Any:
     file, too; a text ``module:name`` of a local module for its `source`. Names that
     begin with ``!`` are this function's own.
 
+    Users' code may take any text that it is given for the name of a file. So in its
+    arguments, and in the state of users' objects, a text stands for all files and
+    folders of that name, and files of that name with a suffix: where this runs, in the
+    folder of the code, and (without another suffix) in folders right below these.
+
+    Args:
+        value: to be described.
+        given_to: class, function or ``module:name`` that it is an argument of.
+
     Raises:
-        NoSource: a value that cannot be described, or a class without source.
+        NoSource: a value that cannot be described, a class without source, or a folder
+            with too much in it.
     """
-    return _Values(_named, _entry_described).of(value)
+    near = () if given_to is None else _near(given_to, ("",))
+    return _Values(_named, _entry_described, near).of(value)
 
 
 def _named(thing: Any) -> dict[str, str]:
     """Name and source of a class or function; those of this package have a version."""
     found = source(thing)
     return {"!code": _name(thing)} | ({} if found == OWN else {"source": found})
+
+
+def outlined(value: Any) -> Any:
+    """A value as JSON: as `described`, where that is possible, else as far as it is.
+
+    What functions enclose is written out.
+    """
+    return _Outline().of(value)
 
 
 class _Unknown(NoSource):
@@ -210,12 +232,16 @@ class _Values:
     Args:
         code: describes a class or function.
         entry: describes a text ``module:name`` of a local module.
+        near: folders where users' code, whose values these are, may look for files.
     """
 
     def __init__(
-        self, code: Callable[[Any], dict[str, str]], entry: Callable[[str], Any]
+        self,
+        code: Callable[[Any], dict[str, str]],
+        entry: Callable[[str], Any],
+        near: tuple[str, ...] = (),
     ) -> None:
-        self._code, self._entry = code, entry
+        self._code, self._entry, self._near = code, entry, near
         self._above: list[Any] = []  # what the present value lies in
 
     def of(self, value: Any) -> Any:
@@ -230,17 +256,27 @@ class _Values:
         if kind is str:
             if _ENTRY.fullmatch(value) and _is_local(value.partition(":")[0]):
                 return self._entry(value)
-            return _file_described(value)
+            return self._text(value)
         for depth, outer in enumerate(reversed(self._above)):
             if outer is value:
                 return {"!above": depth}
         self._above.append(value)
+        before = self._near
+        self._near = _near(value, before)
         try:
             return self._contained(kind, value)
         except RecursionError:
             raise _Unknown(f"a {_name(kind)} is nested too deeply") from None
         finally:
             self._above.pop()
+            self._near = before
+
+    def _text(self, text: str) -> Any:
+        """A text; with what is in the files that it may name."""
+        if not self._near and not ("." in text or os.sep in text):
+            return text
+        found = _files_named(text, self._near)
+        return text if found is None else {"!file": text, "digest": found}
 
     def _contained(self, kind: type, value: Any) -> Any:
         if kind in (list, tuple, range):
@@ -257,21 +293,21 @@ class _Values:
             value.__self__, ModuleType | None
         ):
             return {"!method": value.__name__, "of": self.of(value.__self__)}
-        if isinstance(value, _CODE) or _compiled(value):
+        if isinstance(value, (*_CODE, ModuleType)) or _compiled(value):
             return self._code(value)
-        if isinstance(value, ModuleType):
-            return {"!module": value.__name__, "source": source(value)}
         if isinstance(value, Enum):
             return {"!enum": value.name, "class": self._code(kind)}
         if isinstance(value, os.PathLike):
-            return _path_described(value)
+            name = os.fsdecode(os.fspath(value))
+            return {"!path": name, "digest": _files_named(name, self._near)}
         if isinstance(value, functools.partial):
-            made = (value.func, value.args, value.keywords)
-            return {"!partial": [self.of(part) for part in made]}
+            about = {"!partial": self.of(value.func), "args": self.of(value.args)}
+            return about | {"keywords": self.of(value.keywords)}
         if isinstance(value, MethodType):
-            about = self._code(value.__func__)
-            return {"!method": about, "of": self.of(value.__self__)}
-        if callable(value) and hasattr(value, "__wrapped__"):  # of lru_cache
+            made = self._code(value.__func__)
+            return {"!method": made, "of": self.of(value.__self__)}
+        # of lru_cache or a class method; a user's own has a state
+        if not _is_local(kind.__module__) and hasattr(value, "__wrapped__"):
             return {"!wrapped": self.of(value.__wrapped__)}
         if isinstance(value, np.random.Generator):
             return {"!generator": self.of(value.bit_generator.state)}
@@ -336,24 +372,45 @@ class _Values:
         return about
 
 
+class _Outline(_Values):
+    """As `_Values`; of what cannot be described, what can be told."""
+
+    def __init__(self) -> None:
+        super().__init__(self._outlined, _entry_described)
+
+    def of(self, value: Any) -> Any:
+        """A value as JSON."""
+        try:
+            return super().of(value)
+        except NoSource:
+            return {"!unknown": _name(type(value))}
+
+    def _outlined(self, thing: Any) -> dict[str, Any]:
+        """What a class or function encloses, and its source or else its code."""
+        about: dict[str, Any] = {"!code": _name(thing)}
+        members = vars(thing).values() if isinstance(thing, type) else [thing]
+        parts = [part for member in members for part in sources.parts(member)]
+        functions = [part for part in parts if isinstance(part, FunctionType)]
+        if isinstance(thing, FunctionType):
+            about["enclosed"] = {k: self.of(v) for k, v in _enclosed(thing).items()}
+        try:
+            return about | _named(thing)
+        except NoSource:
+            code = [sources.fingerprint(f.__code__) for f in functions]
+            return about | {"source": _short(repr(code).encode())}
+
+
 def _compiled(value: Any) -> bool:
     """Whether something is a function that Cython or the like has made."""
     return callable(value) and type(value).__name__ == "cython_function_or_method"
-
-
-def _file_described(text: str) -> Any:
-    """A text; with what is in the file that it names, if it looks like a name."""
-    looks = len(text) < 4096 and ("." in text or os.sep in text) and "\0" not in text
-    if not looks or not os.path.isfile(text):
-        return text
-    return {"!file": text, "digest": _file_digest(text)}
 
 
 def _entry_described(text: str) -> Any:
     return {"!entry": text, "source": entry_source(text)}
 
 
-_ENTRY = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
+_MODULE = re.compile(r"[^\W\d][\w.]*")
+_ENTRY = re.compile(f"{_MODULE.pattern}:{_MODULE.pattern}")
 
 
 def _is_local(name: str) -> bool:
@@ -364,18 +421,98 @@ def _is_local(name: str) -> bool:
     return sources.found(top) is not None
 
 
-def _path_described(path: os.PathLike[Any]) -> Any:
-    name = os.fsdecode(os.fspath(path))
-    digest = _file_digest(name) if os.path.isfile(name) else None
-    return {"!path": name, "digest": digest}
+# -- files that are named in values -----------------------------------------------
+
+_LONGEST = 4096  # of paths
+# in a folder that is named: more is not read
+_MOST_FILES = 10_000
+_MOST_BYTES = 2**30
 
 
-def _file_digest(path: str) -> str:
+def _near(thing: Any, before: tuple[str, ...]) -> tuple[str, ...]:
+    """Folders where code looks for files that it is told the name of.
+
+    Args:
+        thing: a class, a function, an object, or ``module:name``.
+        before: what holds for what is neither this package nor local.
+    """
+    if type(thing) is str:
+        name = thing.partition(":")[0]
+        module = sys.modules.get(name)
+    else:
+        while isinstance(thing, functools.partial):
+            thing = thing.func
+        thing = thing.__func__ if isinstance(thing, MethodType) else thing
+        code = isinstance(thing, (*_CODE, ModuleType))
+        name, module = _module_of(thing if code else type(thing))
+    origin = sources.origin(name, module)
+    if origin == OWN:
+        return ()
+    if origin != "local":
+        return before
+    file = getattr(module, "__file__", None)
+    return ("",) if file is None else (os.path.dirname(os.path.abspath(file)), "")
+
+
+def _files_named(name: str, near: tuple[str, ...]) -> str | None:
+    """Digest of all files and folders that a name may mean; None: there are none.
+
+    Args:
+        name: a text or path.
+        near: folders to search; none: the file of exactly that name is meant.
+    """
+    path = os.path.normpath(os.path.expandvars(os.path.expanduser(name)))
+    if not name or len(path) >= _LONGEST or "\0" in path:
+        return None
+    found: dict[str, tuple[str, str]] = {}  # by path: where it was found
+    if not near and os.path.isfile(name):
+        found[name] = "", name
+    for k, folder in enumerate(near):
+        beside = os.path.join(folder, path)
+        below = os.path.join(glob.escape(folder), "*", glob.escape(path))
+        suffixed = f"{glob.escape(beside)}.*"
+        for place in (beside, *glob.glob(below), *glob.glob(suffixed)):
+            if os.path.exists(place):
+                label = place.removeprefix(os.path.join(folder, ""))
+                found.setdefault(os.path.realpath(place), (f"{k} {label}", place))
+    if not found:
+        return None
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+        parts = [
+            (f"{label}/{inner}", digest)
+            for label, place in found.values()
+            for inner, digest in _contents(place)
+        ]
     except OSError as error:
-        raise _Unknown(f"{path} cannot be read: {error}") from error
+        raise _Unknown(f"{name} names a file that cannot be read: {error}") from error
+    return _digest(sorted(parts))[:32]
+
+
+def _contents(place: str) -> Iterator[tuple[str, bytes]]:
+    """Names and digests of what is in a folder; of a file itself."""
+    files, size = [place], 0
+    if os.path.isdir(place):
+        files = []
+        for folder, inner, names in os.walk(place, onerror=_fail, followlinks=True):
+            inner[:] = [name for name in inner if name != "__pycache__"]
+            more = [os.path.join(folder, name) for name in names]
+            size += sum(os.path.getsize(file) for file in more if os.path.exists(file))
+            files += more
+            if len(files) > _MOST_FILES or size > _MOST_BYTES:
+                raise _Unknown(
+                    f"{place}, which an argument names, is a folder of more than "
+                    f"{_MOST_FILES} files or {_MOST_BYTES >> 20} MiB"
+                )
+        yield "", b""
+    for path in files:
+        if os.path.isfile(path):
+            with open(path, "rb") as file:
+                digest = hashlib.file_digest(file, "sha256").digest()
+            yield os.path.relpath(path, place), digest
+
+
+def _fail(error: OSError) -> None:
+    raise error
 
 
 def _json(value: Any) -> str:
@@ -409,7 +546,7 @@ def source(thing: Any) -> str:
     if isinstance(thing, MethodType):
         thing = thing.__func__
     walk = _Walk()
-    walk.refer("", "", thing, strict=True)
+    walk.refer("", "", thing)
     if isinstance(thing, functools.partial) or walk.found:
         return walk.digest()
     name, module = _module_of(thing)
@@ -430,12 +567,12 @@ def files_of(*things: Any) -> dict[str, str]:
     Raises:
         NoSource: as `source`.
     """
-    walk = _Walk()
+    walk = _Walk(strict=False)
     for thing in things:
         if isinstance(thing, str):
             walk.add_module(thing.partition(":")[0])
         else:
-            walk.refer("", "", thing, strict=False)
+            walk.refer("", "", thing)
     return walk.files()
 
 
@@ -511,14 +648,20 @@ def _module_of(thing: Any) -> tuple[str, ModuleType | None]:
 
 
 class _Walk:
-    """Collects everything local that something depends on."""
+    """Collects everything local that something depends on.
 
-    def __init__(self) -> None:
+    Args:
+        strict: whether all values that local code refers to have to be described.
+    """
+
+    def __init__(self, strict: bool = True) -> None:
+        self._strict = strict
         self._files: dict[str, bytes] = {}  # by name of the module
         self._done: set[str] = set()  # names of modules
         self._texts: list[str] = []  # of what has no file
         self._values: list[Any] = []  # who refers to what by which name
-        self._seen: dict[int, Any] = {}  # by identity, which is kept alive with it
+        # by identity: what is kept alive with it, and its description
+        self._seen: dict[int, tuple[Any, dict[str, Any]]] = {}
 
     @property
     def found(self) -> bool:
@@ -536,11 +679,9 @@ class _Walk:
         values = "\n".join(sorted(map(_json, self._values)))
         return _digest([*parts, ("values", values.encode())])[:32]
 
-    def refer(self, who: str, name: str, value: Any, strict: bool) -> None:
+    def refer(self, who: str, name: str, value: Any, strict: bool = True) -> None:
         """Add what something refers to; ``strict``: it must be known what it is."""
-        if isinstance(value, ModuleType):
-            if sources.origin(value.__name__, value) == "local":
-                self.add_module(value.__name__)
+        if isinstance(value, ModuleType) and not _local(value):
             return
         if type(value).__module__ == "logging":
             return  # tells what happens, and changes nothing
@@ -548,7 +689,7 @@ class _Walk:
             values = _Values(self._code, self._named_by)
             self._values.append([who, name, values.of(value)])
         except _Unknown as error:
-            if strict:
+            if strict and self._strict:
                 place = f"{who} refers to {name!r}: " if name else ""
                 raise NoSource(f"{place}{error}") from error
 
@@ -557,68 +698,111 @@ class _Walk:
         self.add_module(text.partition(":")[0])
         return text
 
-    def _code(self, thing: Any) -> dict[str, str]:
-        """Add a class or function and what it refers to; its name."""
-        if id(thing) not in self._seen:
-            self._seen[id(thing)] = thing
-            name, module = _module_of(thing)
-            local = sources.origin(name, module) == "local"
-            if isinstance(thing, FunctionType):
-                self._function(thing, name, module, local)
-            elif local and not isinstance(thing, type):
-                raise NoSource(f"{_name(thing)} is compiled")
-            elif local:
-                self._class(thing, name, module)
-        return {"!code": _name(thing)}
+    def _code(self, thing: Any) -> dict[str, Any]:
+        """Add a class, function or module and what it refers to; its name and place."""
+        if id(thing) in self._seen:
+            return self._seen[id(thing)][1]
+        about: dict[str, Any] = {"!code": _name(thing)}
+        self._seen[id(thing)] = thing, about
+        name, module = _module_of(thing)
+        local = sources.origin(name, module) == "local"
+        if isinstance(thing, FunctionType):
+            in_file = local and _in_file(thing, module)
+            if in_file and not sources.same_file(
+                thing.__code__.co_filename, str(getattr(module, "__file__", ""))
+            ):
+                in_file = False  # executed in the module, but not from its file
+            if local:  # two of one name in one text are told apart
+                about["place"] = _place(thing.__code__, in_file)
+            self._function(thing, name, local, in_file)
+        elif local and isinstance(thing, ModuleType):  # any of it may be used
+            self.add_module(name)
+            for key, value in vars(thing).items():
+                if key[:2] != "__":
+                    self.refer(name, key, value)
+        elif local and not isinstance(thing, type):
+            raise NoSource(f"{_name(thing)} is compiled")
+        elif local:
+            self._class(thing, name, module)
+        return about
 
     def _class(self, kind: type, name: str, module: ModuleType | None) -> None:
-        in_file = _in_file(kind, module)
-        if in_file:
+        who = _name(kind)
+        if _in_file(kind, module):
             self.add_module(name)
         for key, member in vars(kind).items():
             parts = sources.parts(member)
-            for part in parts:
-                if not _generated(kind, key, part):
-                    self._code(part)
+            own = [part for part in parts if not _generated(kind, key, part)]
+            if own:
+                self._values.append([who, key, [self._code(part) for part in own]])
             special = key[:2] == key[-2:] == "__" or key == "_abc_impl"
             if not parts and not special and not hasattr(member, "__objclass__"):
-                self.refer(_name(kind), key, member, strict=not in_file)
+                self.refer(who, key, member)
         for field in getattr(kind, "__dataclass_fields__", {}).values():
             for part in (field.default, field.default_factory):
-                self.refer(_name(kind), field.name, part, strict=not in_file)
-        for base in (*kind.__mro__[1:], type(kind)):
-            self._code(base)
+                self.refer(who, field.name, part)
+        bases = [self._code(base) for base in (*kind.__mro__[1:], type(kind))]
+        self._values.append([who, "bases", bases])
 
     def _function(
-        self, function: FunctionType, name: str, module: Any, local: bool
+        self, function: FunctionType, name: str, local: bool, in_file: bool
     ) -> None:
         code, who = function.__code__, _name(function)
-        in_file = local and _in_file(function, module)
-        if in_file and not sources.same_file(code.co_filename, module.__file__):
-            in_file = False  # executed in the module, but not from its file
-        if local:  # two of one name in one text are told apart
-            self._values.append([who, "place", _place(code, in_file)])
         if in_file:
             self.add_module(name)
         elif local:
             self._texts.append(sources.text_of(function))
-        strict = local and not in_file
         code_alone = (*_CODE, MethodType, functools.partial)
-        cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
-        refers = [(key, cell.cell_contents) for key, cell in cells if _bound(cell)]
+        refers = [*_enclosed(function).items()]
         if hasattr(function, "__wrapped__"):
             refers.append(("wrapped", function.__wrapped__))
         if local:
             refers.append(("defaults", function.__defaults__))
             refers.append(("keyword defaults", function.__kwdefaults__))
-            known = function.__globals__
-            refers += [(key, known[key]) for key in _globals(code) if key in known]
-        enclosed = {*code.co_freevars}
+            for names in _reads(code):
+                refers += self._read(function.__globals__, names)
+            refers += self._imported(code, name if in_file else None)
         for key, value in refers:
             # of a decorator of others it matters what it decorates
             if local or isinstance(value, code_alone):
-                # what encloses a function is written in no file
-                self.refer(who, key, value, strict or (local and key in enclosed))
+                self.refer(who, key, value, local)
+
+    def _read(
+        self, known: Mapping[str, Any], names: Sequence[str]
+    ) -> Iterator[tuple[str, Any]]:
+        """Add modules on the way to what is read by names; its name and value."""
+        for k, name in enumerate(names):
+            if name not in known:
+                name = "__getattr__" if k else name  # of a module
+            if name not in known:
+                return
+            value = known[name]
+            if not _local(value) or k == len(names) - 1:
+                yield ".".join(names[: k + 1]), value
+                return
+            self.add_module(value.__name__)
+            known = vars(value)
+
+    def _imported(self, code: CodeType, name: str | None) -> Iterator[tuple[str, Any]]:
+        """Add modules that a function imports by itself; what it may read of them.
+
+        That is what they have under any of the names in the function.
+
+        Args:
+            code: of the function.
+            name: of the module whose file it is in, if there is one.
+        """
+        names, modules = _within(code)
+        if not modules:
+            return
+        found = None if name is None else sources.found(name)
+        for module in sorted(modules) if found is None else found.imports:
+            self.add_module(module)
+            loaded = sys.modules.get(module)
+            known = vars(loaded) if _local(loaded) else {}
+            for key in sorted(names & known.keys()):
+                if not isinstance(known[key], ModuleType):
+                    yield f"{module}.{key}", known[key]
 
     def add_module(self, name: str) -> None:
         """Add a local module's file, and those of all local modules it imports."""
@@ -672,18 +856,61 @@ def _place(code: CodeType, in_file: bool) -> Any:
     return _short(repr(sources.fingerprint(code)).encode())  # -X no_debug_ranges
 
 
-def _bound(cell: Any) -> bool:
-    try:
-        return cell.cell_contents is not None
-    except ValueError:
-        return False
+def _enclosed(function: FunctionType) -> dict[str, Any]:
+    """Values of an enclosing function that a function holds, by name."""
+    found = {}
+    names = function.__code__.co_freevars
+    for name, cell in zip(names, function.__closure__ or (), strict=True):
+        with suppress(ValueError):  # nothing is in it yet
+            found[name] = cell.cell_contents
+    return found
 
 
-def _globals(code: CodeType) -> list[str]:
-    """Names that code looks up in its module, in functions within it, too."""
-    loads = ("LOAD_GLOBAL", "LOAD_NAME")
-    found = {i.argval for i in dis.get_instructions(code) if i.opname in loads}
+def _local(thing: Any) -> bool:
+    """Whether something is a local module."""
+    return (
+        isinstance(thing, ModuleType)
+        and sources.origin(thing.__name__, thing) == "local"
+    )
+
+
+_LOADS = ("LOAD_GLOBAL", "LOAD_NAME")
+_ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR", "DELETE_ATTR")
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    """Code and that of the functions within it."""
+    yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            found.update(_globals(constant))
-    return sorted(found)
+            yield from _codes(constant)
+
+
+def _reads(code: CodeType) -> list[tuple[str, ...]]:
+    """Names that code looks up in its module, with the attributes it takes of each."""
+    found: set[tuple[str, ...]] = set()
+    for part in _codes(code):
+        names: tuple[str, ...] = ()
+        for step in dis.get_instructions(part):
+            if step.opname == "EXTENDED_ARG":
+                continue
+            if names and step.opname in _ATTRIBUTES:
+                names += (step.argval,)
+                continue
+            found.add(names)
+            names = (step.argval,) if step.opname in _LOADS else ()
+    return sorted(found - {()})
+
+
+def _within(code: CodeType) -> tuple[set[str], set[str]]:
+    """All names in code, and the modules that it imports, relative ones as written."""
+    names: set[str] = set()
+    modules: set[str] = set()
+    for part in _codes(code):
+        names.update(part.co_names)
+        steps = dis.get_instructions(part)
+        modules |= {i.argval for i in steps if i.opname == "IMPORT_NAME"}
+    if {"import_module", "__import__"} & names:
+        texts = {c for part in _codes(code) for c in part.co_consts}
+        modules |= {t for t in texts if isinstance(t, str) and _MODULE.fullmatch(t)}
+    return names, modules

@@ -635,7 +635,7 @@ def fit_key(
         "definition": task.definition(),
         "settings": settings_key(options),
         "method": f"{type(method).__module__}:{type(method).__qualname__}",
-        "arguments": described(arguments),
+        "arguments": described(arguments, type(method)),
         "budget": budget,
         "seed": seed,
         "origin": source(method),

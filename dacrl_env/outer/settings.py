@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from dacrl_env.core.checks import meant, real, unknown, whole
+from dacrl_env.core.provenance import outlined
 from dacrl_env.core.streams import SPLITS
 from dacrl_env.outer.actions import ACTION_MODES, check_names, check_range
 from dacrl_env.outer.intervals import Intervals
@@ -43,6 +44,7 @@ class Settings:
     config: Any  # the algorithm's configuration dataclass
     action_mode: str
     reward: Reward
+    reward_made_of: Any  # as JSON, of a reward of the user's
     split: str
     budget: int
     decision_interval: int
@@ -78,6 +80,7 @@ class Settings:
             },
             "action_mode": self.action_mode,
             "reward": _name(self.reward),
+            "reward_made_of": self.reward_made_of,
             "budget": self.budget,
             "eval_interval": self.eval_interval,
             "eval_episodes": self.eval_episodes,
@@ -261,6 +264,8 @@ def resolve(
             f"budget {budget} is too small to report at {REPORT_POINTS} points; "
             f"at least {least} is needed"
         )
+    reward = get_reward(reward)
+    own = any(reward is known for known in REWARDS.values())
     marks = (k * budget // REPORT_POINTS // unit * unit for k in _report_numbers())
     return Settings(
         task=task,
@@ -269,7 +274,9 @@ def resolve(
         controlled=controlled,
         config=config,
         action_mode=action_mode,
-        reward=get_reward(reward),
+        reward=reward,
+        # now: it may have a state, which is no part of a run's
+        reward_made_of=None if own else outlined(reward),
         split=split,
         budget=budget,
         decision_interval=decision_interval,

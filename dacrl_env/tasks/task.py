@@ -349,7 +349,8 @@ def _made(task: Task) -> Any:
 
     backend = backend_of(task)
     if backend == "envpool":
-        return entry_source("envpool:make")
+        given = described(dict(task.inner_env_kwargs), "envpool:make")
+        return {"source": entry_source("envpool:make"), "kwargs": given}
     if backend != "gymnasium" or not isinstance(task.inner_env, str):
         return None
     module, _, name = task.inner_env.rpartition(":")
@@ -362,10 +363,16 @@ def _made(task: Task) -> Any:
     # the first three repeat the id, vectors of it are made here
     for name in ("namespace", "name", "version", "vector_entry_point"):
         about.pop(name, None)
+    given = {**spec.kwargs, **task.inner_env_kwargs}
     return described(about) | {
         "source": entry_source(spec.entry_point),
+        "kwargs": described(given, spec.entry_point),
         "wrappers": [
-            {**described(vars(w)), "source": entry_source(w.entry_point)}
+            {
+                **described(vars(w)),
+                "source": entry_source(w.entry_point),
+                "kwargs": described(w.kwargs, w.entry_point),
+            }
             for w in spec.additional_wrappers
         ],
     }

@@ -139,12 +139,13 @@ def test_a_factory_of_a_policy_of_this_package(place):
     assert seen[0] == seen[2] != seen[1] == seen[3]
 
 
-def test_a_file_among_the_arguments(place):
+@pytest.mark.parametrize("argument", ["rate.json", "rate"])
+def test_a_file_among_the_arguments(place, argument):
     head = (
         "import json\nclass Q:\n    action_mode = 'continuous'\n"
         "    def __init__(self, path): self.path = path\n"
         "    def reset(self, envs, seed):\n"
-        "        with open(self.path) as file:\n"
+        "        with open(self.path.removesuffix('.json') + '.json') as file:\n"
         "            self.a = envs.to_actions(json.load(file))\n"
         "    def act(self, o, infos): return self.a\n"
     )
@@ -152,7 +153,7 @@ def test_a_file_among_the_arguments(place):
     for rate in (0.1, 0.001):
         edit(head=head)
         Path("rate.json").write_text(f'{{"learning_rate": {rate}}}')
-        seen.append(finals(name="mine:Q,path=rate.json"))
+        seen.append(finals(name=f"mine:Q,path={argument}"))
     assert seen[0] != seen[1]
 
 
@@ -229,6 +230,19 @@ def test_all_of_a_registration_is_part_of_the_task(place):
     first = definition(place, head="import helper")
     Path("helper.py").write_text("R = 2\n")
     assert definition(place, head="import helper") != first
+    for spec in (
+        {"kwargs": {"pay": "table"}},
+        {"additional_wrappers": (wrapper("W", "myenv:W", {"factor": "table"}),)},
+    ):
+        tables = []
+        for text in ("1", "2"):
+            Path("table").write_text(text)
+            tables.append(definition(place, **spec))
+        assert tables[0] != tables[1]
+    task = dacrl_env.Task(**{**TASK, "inner_env_kwargs": {"pay": "table"}})
+    first = task.definition()
+    Path("table").write_text("3")
+    assert task.definition() != first
 
 
 def test_a_changed_registration_is_run_again(place, monkeypatch):

@@ -202,6 +202,157 @@ class P:
     assert source(pol.P) != first
 
 
+HELPER = """
+RATE = 1
+TABLE, LIST = {"rate": 1}, [1]
+def rate(): return TABLE["rate"]
+def other(): return 2
+class Cfg:
+    rate, table = 1, {"rate": 1}
+    def one(self): return 1
+    def two(self): return 2
+class Space: pass
+space = Space()
+space.rate, unread = 1, [1]
+"""
+CHANGES: list[tuple[str, Any]] = [
+    ("RATE", lambda h: setattr(h, "RATE", 2)),
+    ("TABLE", lambda h: h.TABLE.update(rate=2)),
+    ("LIST", lambda h: h.LIST.append(2)),
+    ("rate()", lambda h: setattr(h, "rate", h.other)),
+    ("rate()", lambda h: setattr(h, "rate", lambda: 2)),
+    ("rate()", lambda h: h.TABLE.update(rate=2)),
+    ("Cfg.rate", lambda h: setattr(h.Cfg, "rate", 2)),
+    ("Cfg.table", lambda h: h.Cfg.table.update(rate=2)),
+    ("Cfg().one()", lambda h: setattr(h.Cfg, "one", h.Cfg.two)),
+    ("space.rate", lambda h: setattr(h.space, "rate", 2)),
+]
+
+
+@pytest.mark.parametrize(("read", "change"), CHANGES)
+def test_values_of_another_module_are_part_of_it(folder, read, change):
+    text = PLAIN.format(imports="import helper", rate=1, value=f"helper.{read}")
+    write(folder, pol=text, helper=HELPER)
+    first = source(fresh(folder).P)
+    pol = fresh(folder)
+    pol.helper.unread.append(2)
+    assert source(pol.P) == first
+    change(pol.helper)
+    second = source(pol.P)
+    assert second != first
+    pol = fresh(folder)  # another process that sets it before anything is asked
+    if read != "RATE":  # of which it cannot be told whether the file was edited
+        change(pol.helper)
+        assert source(pol.P) == second
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import lib\nclass P:\n    def act(self): return lib.helper.TABLE",
+        "import lib.helper\nclass P:\n    def act(self): return lib.helper.TABLE",
+        "from lib import helper as h\nclass P:\n    def act(self): return h.TABLE",
+        "from lib import helper\nclass P:\n    def act(self):\n        h = helper\n"
+        "        return h.TABLE",
+        "from lib import helper\nclass P:\n"
+        "    def act(self): return getattr(helper, 'TABLE')",
+        "from lib import helper\nclass P:\n    def act(self, h=helper): return h.TABLE",
+        "from lib import helper\nclass P:\n    h = helper\n"
+        "    def act(self): return self.h.TABLE",
+        "from lib import helper\nH = {'h': [helper]}\nclass P:\n"
+        "    def act(self): return H['h'][0].TABLE",
+        "from lib import helper\nclass P:\n"
+        "    def act(self): return [lambda: helper.TABLE for _ in range(2)]",
+        "def make(h):\n    class P:\n        def act(self): return h.TABLE\n"
+        "    return P\nimport lib.helper\nP = make(lib.helper)",
+        "class P:\n    def act(self):\n        import lib.helper\n"
+        "        return lib.helper.TABLE",
+        "class P:\n    def act(self):\n        import lib.helper as h\n"
+        "        return h.TABLE",
+        "class P:\n    def act(self):\n        from lib.helper import TABLE as t\n"
+        "        return t",
+        "import importlib\nclass P:\n    def act(self):\n"
+        "        return importlib.import_module('lib.helper').TABLE",
+        "import importlib\nh = importlib.import_module('lib.helper')\nclass P:\n"
+        "    def act(self): return h.TABLE",
+        "from lib import helper\ndef use(): return helper.TABLE\nclass P:\n"
+        "    def act(self): return use()",
+        "import lib\nclass P:\n    def act(self): return lib.LATE",  # of __getattr__
+    ],
+)
+@pytest.mark.parametrize("in_file", [True, False])
+def test_ways_to_values_of_another_module(folder, notebook, text, in_file):
+    late = "from . import helper\ndef __getattr__(name): return helper.TABLE\n"
+    write(folder, pol=text, **{"lib/__init__": late, "lib/helper": HELPER})
+
+    def made() -> Any:
+        pol = fresh(folder)
+        helper = importlib.import_module("lib.helper")
+        return (pol.P if in_file else cell(text, 60)["P"]), helper
+
+    kind, _ = made()
+    first = source(kind)
+    kind, helper = made()
+    assert source(kind) == first
+    helper.TABLE.update(rate=2)
+    assert source(kind) != first
+    if not in_file:  # its file, too
+        write(folder, **{"lib/helper": f"{HELPER}# edited\n"})
+        assert source(made()[0]) != first
+
+
+def test_what_is_read_and_cannot_be_described_has_no_source(folder):
+    held = "import threading\nclass Space: pass\nspace = Space()\n"
+    held += "space.lock, space.rate, unread = threading.Lock(), 1, threading.Lock()\n"
+    for text, helper in (
+        (PLAIN.format(imports="import helper", rate=1, value="helper.space"), held),
+        (PLAIN.format(imports=held, rate=1, value="space.rate"), ""),
+    ):
+        write(folder, pol=text, helper=helper)
+        with pytest.raises(NoSource, match=r"P.act refers to '.*space': a .*lock"):
+            source(fresh(folder).P)
+
+
+def test_methods_and_bases_that_change_places(folder):
+    text = """
+class A:
+    def rate(self): return 1
+class B:
+    def rate(self): return 2
+class P(A, B):
+    def one(self): return 1
+    def two(self): return 2
+"""
+    write(folder, pol=text)
+    first = source(fresh(folder).P)
+    pol = fresh(folder)
+    pol.P.one, pol.P.two = pol.P.two, pol.P.one
+    assert source(pol.P) != first
+    pol = fresh(folder)
+    pol.P.__bases__ = (pol.B, pol.A)
+    assert source(pol.P) != first
+
+
+def test_decorators_that_are_objects_have_a_state(folder):
+    text = """
+import functools
+class Times:
+    def __init__(self, f, k):
+        functools.update_wrapper(self, f)
+        self.k = k
+    def __call__(self, *a): return self.k * self.__wrapped__(*a)
+def plain(c): return c
+class P:
+    cached = classmethod(functools.lru_cache(plain))
+    still = staticmethod(functools.lru_cache(plain))
+"""
+    write(folder, pol=text)
+    pol = fresh(folder)
+    one, again, other = (described(pol.Times(pol.plain, k)) for k in (1, 1, 2))
+    assert one == again != other
+    assert source(pol.P)
+
+
 def test_a_file_that_was_edited_after_its_import_has_no_source(folder):
     text = PLAIN.format(imports="", rate=1, value="RATE")
     for edit in (
@@ -589,6 +740,87 @@ def test_a_file_that_is_named_stands_for_what_is_in_it(tmp_path, monkeypatch):
     for versions in zip(absent, first, second, strict=True):
         assert len({json.dumps(v) for v in versions}) == 3
     assert described("table") == "table"
+
+
+OWNER = """
+import functools
+class P:
+    def __init__(self, table=None): self.table = table
+def make(table): return P(table)
+"""
+PLACES = ["{}", "{}.json", "{}/a/rates.txt", "~/{}.txt", "${{TABLES}}/{}",
+          "code/{}", "code/{}.json", "code/data/{}", "{}.d/rate"]  # fmt: skip
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_users_code_may_take_any_text_for_a_file(folder, tmp_path, monkeypatch, place):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TABLES", str(tmp_path / "tables"))
+    monkeypatch.syspath_prepend(tmp_path / "code")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    write(folder, **{"code/owner": OWNER})
+    owner = fresh(folder, "owner")
+    at = place.format("rates").removeprefix("code/")
+    named = at if at[0] in "~$" else "rates"
+    file = Path(os.path.expandvars(os.path.expanduser(at)))
+    if place.startswith("code/"):
+        file = tmp_path / "code" / file
+
+    def kinds() -> list[str]:
+        return [
+            json.dumps(about, sort_keys=True)
+            for about in (
+                described({"table": [named]}, owner.P),
+                described({"table": named}, "owner:P"),
+                described({"table": named}, functools.partial(owner.make)),
+                described(owner.P(named)),
+                described(owner.P(types.SimpleNamespace(table=(named,)))),
+                described(functools.partial(owner.make, named)),
+                described(owner.P(Path(named))),
+            )
+        ]
+
+    seen = [kinds()]
+    for text in ("1", "2", "1"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        seen.append(kinds())
+    for name in ("rate", "rates2", "ratesx.json"):
+        (Path.cwd() / name).write_text("1")
+    assert kinds() == seen[1]
+    for absent, one, two, again in zip(*seen, strict=True):
+        assert one == again
+        assert len({absent, one, two}) == 3
+
+
+def test_texts_of_this_package_are_names_of_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    things = [get_policy("static,learning_rate=0.1"), get_method("race"), "progress"]
+    arguments = {"family": "schedule", "objective": "auc"}
+    first = [described(thing) for thing in things]
+    for name in ("learning_rate", "schedule", "auc.txt", "progress", "schedule.json"):
+        Path(name).write_text("1")
+    assert [described(thing) for thing in things] == first
+    for given_to in (None, type(things[1]), "dacrl_env.baselines.race:Race"):
+        assert described(arguments, given_to) == arguments
+
+
+def test_a_folder_that_is_named_and_cannot_be_read_whole(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    write(folder, owner=OWNER, **{f"rates/{k}": str(k) for k in range(3)})
+    owner = fresh(folder, "owner")
+    first = described("rates", owner.P)
+    Path("rates/link.py").symlink_to("nowhere")
+    assert described("rates", owner.P) == first
+    for most in ("_MOST_FILES", "_MOST_BYTES"):
+        with monkeypatch.context() as patch:
+            patch.setattr(provenance, most, 2)
+            with pytest.raises(NoSource, match=r"rates.* is a folder of more than"):
+                described("rates", owner.P)
+    for name in ("a\0b", "", ".", "x" * 5000, "*", "[r]ates", "rates/*"):
+        described(name, owner.P)
+    assert described("[r]ates", owner.P) == "[r]ates"
 
 
 # -- this package ----------------------------------------------------------------------

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import pickle
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -345,6 +347,69 @@ def test_rewards_that_are_lambdas_are_told_apart() -> None:
     make_vec(reward=rewards[0]).restore(snap)
     with pytest.raises(dacrl_env.SnapshotError, match=r"reward .line \d+ of"):
         make_vec(reward=rewards[1]).restore(snap)
+
+
+class Weighted:
+    """A reward that has a value."""
+
+    def __init__(self, k: float) -> None:
+        self.k = k
+        self.calls = 0
+
+    def __call__(self, context: Any) -> Any:
+        self.calls += 1
+        return self.k * context.score
+
+    def method(self, context: Any) -> Any:
+        return self.k * context.score
+
+
+def weighted(context: Any, k: float = 1.0) -> Any:
+    return k * context.score
+
+
+def enclosing(k: float, *others: Any) -> Any:
+    return lambda context: k * context.score + 0 * len(others)
+
+
+def nowhere(k: float) -> Any:
+    """A function of which nobody has the text."""
+    names: dict[str, Any] = {}
+    exec(f"def f(context): return {k} * context.score", names)
+    return names["f"]
+
+
+REWARDS: dict[str, tuple[Any, str]] = {
+    "object": (Weighted, r"reward_made_of\.state\.k 1, not 2 as here"),
+    "method": (
+        lambda k: Weighted(k).method,
+        r"reward_made_of\.of\.state\.k 1, not 2 as here",
+    ),
+    "closure": (enclosing, r"reward_made_of\.enclosed\.k 1, not 2 as here"),
+    "partial": (
+        lambda k: functools.partial(weighted, k=k),
+        r"reward_made_of\.keywords\.k 1, not 2 as here",
+    ),
+    "positional": (
+        lambda k: functools.partial(Weighted.method, Weighted(k)),
+        r"reward_made_of\.args",
+    ),
+    "undescribable": (
+        lambda k: enclosing(k, threading.Lock()),
+        r"reward_made_of\.enclosed\.k 1, not 2 as here",
+    ),
+    "without source": (nowhere, r"reward_made_of\.source"),
+}
+
+
+@pytest.mark.parametrize("name", REWARDS)
+def test_rewards_of_other_values_are_told_apart(name: str, tmp_path: Path) -> None:
+    make, words = REWARDS[name]
+    begun(reward=make(1)).snapshot().save(tmp_path / "snap")
+    snap = dacrl_env.Snapshot.load(tmp_path / "snap")
+    make_vec(reward=make(1)).restore(snap)
+    with pytest.raises(dacrl_env.SnapshotError, match=words):
+        make_vec(reward=make(2)).restore(snap)
 
 
 def test_another_definition_of_the_same_task() -> None:

@@ -114,11 +114,11 @@ def _check_type(what: str, value: Any, hints: list[Any], inner: bool = False) ->
     valid = [get_origin(hint) or hint for hint in hints]
     if not all(kind in _TYPES or is_dataclass(kind) for kind in valid):
         return
+    if inner and int in valid:  # of any kind that is whole; `whole` looks at those
+        return
     types = tuple(t for kind in valid for t in _TYPES.get(kind, (kind,)))
     wrong = isinstance(value, bool) and bool not in types
     wrong |= isinstance(value, str) and str not in types  # is a sequence, too
-    if inner and int in types and isinstance(value, float) and value.is_integer():
-        return
     if wrong or not isinstance(value, types):
         names = ["None" if k is type(None) else k.__name__ for k in valid]
         raise ValueError(f"{what} must be of type {' or '.join(names)}, got {value!r}")

@@ -307,7 +307,8 @@ class _Values:
             made = self._code(value.__func__)
             return {"!method": made, "of": self.of(value.__self__)}
         # of lru_cache or a class method; a user's own has a state
-        if not _is_local(kind.__module__) and hasattr(value, "__wrapped__"):
+        own = sources.origin(*_module_of(kind)) == "local"
+        if not own and hasattr(value, "__wrapped__"):
             return {"!wrapped": self.of(value.__wrapped__)}
         if isinstance(value, np.random.Generator):
             return {"!generator": self.of(value.bit_generator.state)}

@@ -55,10 +55,8 @@ class Hyperparameter:
     integer: bool = False
 
     def __post_init__(self) -> None:
-        if self.name == "":
-            raise ValueError("a hyperparameter needs a name, got ''")
-        about = {"name": self.name, "integer": self.integer}
-        check_types(f"hyperparameter {self.name!r}", Hyperparameter, about)
+        if not isinstance(self.name, str) or not self.name:
+            raise ValueError(f"a hyperparameter needs a name, got {self.name!r}")
         for end in ("low", "high", "default"):
             what = f"{end} of {self.name}"
             object.__setattr__(self, end, real(what, getattr(self, end)))
@@ -66,6 +64,10 @@ class Hyperparameter:
             raise ValueError(
                 f"unknown scale {self.scale!r} of {self.name}; valid: "
                 f"{', '.join(get_args(Scale))}"
+            )
+        if not isinstance(self.integer, bool | np.bool_):
+            raise ValueError(
+                f"integer of {self.name} must be True or False, got {self.integer!r}"
             )
         object.__setattr__(self, "integer", bool(self.integer))
         if not self.low < self.high:

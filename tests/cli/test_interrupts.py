@@ -368,7 +368,7 @@ def test_closed_streams_do_no_harm(tmp_path, closed):
 def test_a_full_disk_is_one_line(tmp_path):
     done = shell("dacrl tasks > /dev/full", tmp_path)
     assert done.returncode == 2
-    assert done.stderr == "dacrl: [Errno 28] No space left on device\n"
+    assert done.stderr == "dacrl: [Errno 28] No space left on device: '<stdout>'\n"
 
 
 @pytest.mark.parametrize("command", [slow("tasks"), SMALL])

@@ -39,7 +39,7 @@ def function(
         {"count": 1, "rate": 1, "names": ["a"], "sizes": [3], "space": {}},
         {"rate": None, "space": None, "names": (), "word": "a", "flag": True},
         {"anything": 1j, "another": 0.5},
-        {"sizes": [256.0, np.int64(3)], "rate": np.float32(1), "flag": np.bool_(True)},
+        {"sizes": [256.0, np.array(3)], "rate": np.float32(1), "flag": np.bool_(True)},
         {"pairs": {"a": [1, np.float64(2)]}},
     ],
 )
@@ -62,8 +62,6 @@ def test_what_fits_passes(arguments):
         ("flag", 1, "bool, got 1"),
         ("another", "a", "float, got 'a'"),
         ("names", [3], "str, got 3"),
-        ("sizes", [64.5], "int, got 64.5"),
-        ("sizes", ["64"], "int, got '64'"),
         ("space", {"a": "b"}, "float, got 'b'"),
         ("space", {1: 2}, "str, got 1"),
         ("pairs", {"a": "bc"}, "Sequence, got 'bc'"),

@@ -33,7 +33,7 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
         os.replace(temporary, path)
     except BaseException as error:  # an interrupt, too
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
+        if isinstance(error, OSError) and error.errno and not error.filename:
             error.filename = str(path)  # a full disk names none
         raise
     _sync_directory(path.parent)

@@ -13,7 +13,8 @@ import re
 import textwrap
 import unicodedata
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -330,7 +331,8 @@ def _legend(figure: Figure, handles: list[Any], names: Sequence[Any]) -> None:
         for text, name in zip(legend.get_texts(), shown, strict=True):
             text.set_parse_math(False)
             text.set_text(name)
-        box = legend.get_window_extent()
+        with _any_letters():
+            box = legend.get_window_extent()
         if box.width <= figure.bbox.width:
             break
     figure.set_figheight(figure.get_figheight() + box.height / figure.dpi)
@@ -388,7 +390,9 @@ def gallery(frames: Mapping[str, pd.DataFrame], path: str | os.PathLike[str]) ->
         for letters in (28, 20, 14):
             title = _wrapped(titles, letters)[k]
             text = axis.set_title(title, fontsize=8, parse_math=False)
-            if text.get_window_extent().width <= 2.4 * _DPI:
+            with _any_letters():
+                width = text.get_window_extent().width
+            if width <= 2.4 * _DPI:
                 break
         axis.set_xlim(0, float(frame["env_steps"].max()))
         axis.xaxis.set_major_locator(MaxNLocator(3))
@@ -461,10 +465,17 @@ def anytime(course: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
     return _save(figure, path)
 
 
+@contextmanager
+def _any_letters() -> Iterator[None]:
+    """A box stands for what the font does not have."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        yield
+
+
 def _save(figure: Figure, path: str | os.PathLike[str]) -> Path:
     canvas = FigureCanvasAgg(figure)
-    with warnings.catch_warnings():  # a box stands for what the font does not have
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
+    with _any_letters():
         canvas.draw()
     # A palette of 256 colours loses nothing one can see and is a third of the size.
     image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")

@@ -12,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 import pandas as pd
 import pytest
+from cases import slow
 
 import dacrl_env
 from dacrl_env.comparison import executors, units
@@ -55,14 +56,16 @@ def check(frame, alone):
     pd.testing.assert_frame_equal(frame, alone)
 
 
-@pytest.mark.parametrize("stored", [False, True])
 @pytest.mark.parametrize(
-    "options",
+    ("options", "stored"),
     [
-        {"num_threads": 2},
-        {"num_threads": 8},  # more than there are cores
-        {"num_threads": 2, "executor": "processes"},
-        {"num_threads": 3, "executor": "processes"},
+        ({"num_threads": 8}, True),  # more than there are cores
+        ({"num_threads": 3, "executor": "processes"}, True),
+        slow({"num_threads": 2}, True),
+        slow({"num_threads": 2}, False),
+        slow({"num_threads": 8}, False),
+        slow({"num_threads": 2, "executor": "processes"}, False),
+        slow({"num_threads": 2, "executor": "processes"}, True),
     ],
 )
 def test_neither_threads_nor_processes_change_anything(
@@ -71,14 +74,17 @@ def test_neither_threads_nor_processes_change_anything(
     check(compared(store=tmp_path if stored else None, **options), alone)
 
 
-@pytest.mark.parametrize("stored", [False, True])
+def threads():
+    return ThreadPoolExecutor(2)
+
+
+def processes():
+    return ProcessPoolExecutor(2, get_context("spawn"))
+
+
 @pytest.mark.parametrize(
-    "make",
-    [
-        lambda: ThreadPoolExecutor(2),
-        lambda: ProcessPoolExecutor(2, get_context("spawn")),
-    ],
-    ids=["threads", "processes"],
+    ("make", "stored"),
+    [(threads, False), (processes, True), slow(threads, True), slow(processes, False)],
 )
 def test_executors_of_concurrent_futures(alone, make, stored, tmp_path):
     with make() as executor:

@@ -401,7 +401,7 @@ def test_names_of_any_length_are_in_the_figure(frame, tmp_path, drawn, names):
     report.curves(runs, tmp_path / "curves.png")
     course = pd.DataFrame(
         [(n, 0, s, x, 0.5) for n in names for s in (0, 1) for x in (9, 99)],
-        columns=["policy", "run", "seed", "steps", "final"],
+        columns=["policy", "run", "seed", "steps", "report_final"],
     )
     report.anytime(course, tmp_path / "anytime.png")
     for figure in drawn:
@@ -415,7 +415,7 @@ def test_names_of_any_length_are_in_the_figure(frame, tmp_path, drawn, names):
 def test_costs_of_any_range_can_be_read(tmp_path, drawn, first, ratio):
     course = pd.DataFrame(
         [("a", 0, s, x, 0.5) for s in (0, 1) for x in (first, round(first * ratio))],
-        columns=["policy", "run", "seed", "steps", "final"],
+        columns=["policy", "run", "seed", "steps", "report_final"],
     )
     report.anytime(course, tmp_path / "anytime.png")
     check_figure(drawn[0])

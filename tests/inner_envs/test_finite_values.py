@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from cases import slow
 from users_envs import OPTIONS, Walk, task_on
 
 import dacrl_env
@@ -58,9 +59,9 @@ def run(task: dacrl_env.Task, options: dict[str, Any]) -> None:
 PPO = {"num_inner_envs": 2, "rollout_length": 50, "hidden_sizes": (8,)}
 ALGORITHMS = [
     ("dqn", {}),
-    ("dqn", {"implementation": "sb3"}),
-    ("ppo", {"learning_starts": None, **PPO}),
-    ("ppo", {"learning_starts": None, "implementation": "sb3", **PPO}),
+    slow("dqn", {"implementation": "sb3"}),
+    slow("ppo", {"learning_starts": None, **PPO}),
+    slow("ppo", {"learning_starts": None, "implementation": "sb3", **PPO}),
 ]
 
 

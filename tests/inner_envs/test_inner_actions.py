@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from cases import slow
 from users_envs import OPTIONS, Walk, task_on
 
 from dacrl_env.inner_envs.gymnasium_adapter import GymnasiumAdapter
@@ -56,14 +57,14 @@ def run(space: gym.Space[Any], algorithm: str, implementation: str) -> None:
         env.step(np.zeros(3))
 
 
-@pytest.mark.parametrize("implementation", ["compiled", "sb3"])
+@pytest.mark.parametrize("implementation", ["compiled", slow("sb3")])
 @pytest.mark.parametrize("space", DISCRETE, ids=str)
 @pytest.mark.parametrize("algorithm", ["dqn", "ppo"])
 def test_discrete(space, algorithm, implementation):
     run(space, algorithm, implementation)
 
 
-@pytest.mark.parametrize("implementation", ["compiled", "sb3"])
+@pytest.mark.parametrize("implementation", ["compiled", slow("sb3")])
 @pytest.mark.parametrize("space", BOXES, ids=str)
 def test_boxes(space, implementation):
     run(space, "ppo", implementation)

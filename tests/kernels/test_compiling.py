@@ -5,9 +5,11 @@ import re
 import shutil
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
+from cases import slow
 
 from dacrl_env.kernels import compiling
 
@@ -100,8 +102,13 @@ HOW = {
 }
 
 
-@pytest.mark.parametrize("how", HOW)
-@pytest.mark.parametrize("what", ["nbi", "nbc"])
+@pytest.mark.parametrize(
+    ("what", "how"),
+    [
+        pair if pair in (("nbi", "half"), ("nbc", "one bit")) else slow(*pair)
+        for pair in product(("nbi", "nbc"), HOW)
+    ],
+)
 def test_what_is_damaged_is_compiled_anew(kept, tmp_path, what: str, how: str) -> None:
     folder, number = kept
     other = tmp_path / "other"
@@ -130,7 +137,7 @@ def test_files_of_another_key_are_not_taken(kept, tmp_path) -> None:
 @pytest.mark.parametrize(
     "env",
     [
-        {"NUMBA_CACHE_DIR": "/proc/no such place"},
+        slow({"NUMBA_CACHE_DIR": "/proc/no such place"}),
         {"NUMBA_CACHE_DIR": "", "XDG_CACHE_HOME": "/dev/null"},
     ],
 )

@@ -20,6 +20,7 @@ from dacrl_env.comparison.executors import all_compiled
 from dacrl_env.core import streams
 from dacrl_env.core.snapshot import Snapshot, leaves
 from dacrl_env.outer.vector_env import PopulationEnv
+from dacrl_env.policies.schedules import SHAPES
 
 TASKS = sorted(t.id for t in dacrl_env.TASKS.values() if all_compiled(t, {}))
 KEPT = Path(__file__).parent / "digests.json"
@@ -77,6 +78,28 @@ def digest(task: str, P: int = 1, num_threads: int = 1, saved: bool = False) -> 
     return told.hexdigest()[:16]
 
 
+def policies() -> str:
+    """Of what controllers and schedules answer, which numpy takes part in."""
+    told = hashlib.sha256()
+    for number in range(3):
+        for kind in ("gate", "sac"):
+            name = f"pretrained/dqn-cartpoleshift-{kind}-{number}"
+            controller = dacrl_env.get_policy(name).policy
+            keys = np.arange(1, 65, dtype=np.uint64)
+            lanes = len(controller.about.rows)
+            seen = 2 * streams.uniforms(keys, np.zeros(64, np.int64), lanes) - 1
+            told.update(controller.decide(seen.astype(np.float32)).tobytes())
+    t = np.linspace(0, 1, 101)
+    for shape in SHAPES.values():
+        told.update(np.asarray(shape(t, 0.1, 3e-4, 4)).tobytes())
+    return told.hexdigest()[:16]
+
+
+def every() -> dict[str, str]:
+    """All digests."""
+    return {"policies": policies()} | {task: digest(task) for task in TASKS}
+
+
 if __name__ == "__main__":
-    json.dump({task: digest(task) for task in TASKS}, sys.stdout, indent=1)
+    json.dump(every(), sys.stdout, indent=1)
     print()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from cases import OFTEN, slow
-from digests import KEPT, TASKS, digest
+from digests import KEPT, TASKS, digest, policies
 
 EXPECTED = json.loads(KEPT.read_text())
 
@@ -30,6 +30,10 @@ def test_alone(task: str) -> None:
 )
 def test_in_company_and_in_threads(task: str, P: int, num_threads: int) -> None:
     assert digest(task, P, num_threads) == EXPECTED[task]
+
+
+def test_controllers_and_schedules() -> None:
+    assert policies() == EXPECTED["policies"]
 
 
 @pytest.mark.parametrize(("task", "P"), some(2))

@@ -541,8 +541,7 @@ def _plan(
         )
     options = dict(options)
     check_options(options)
-    compiled = all_compiled(task, options)
-    units = runner(executor, num_threads, compiled)
+    units = runner(executor, num_threads, all_compiled(task, options))
     if total and options.setdefault("feedback", "train") != "train":
         raise ValueError(
             "an equal total budget needs feedback='train': evaluation episodes take as "

@@ -226,7 +226,7 @@ def lost(queue: Queue, number: int, how: str) -> None:
     """Have a unit done again by another worker than the one that died of it.
 
     Raises:
-        WorkerDiedError: it was not the first one.
+        WorkerDiedError: too many have died of it.
     """
     unit = queue.units[number]
     unit.attempts += 1

@@ -7,7 +7,6 @@ and schedules use these.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,8 @@ from dacrl_env.kernels.compiling import compiled, entry
 
 Floats = NDArray[np.float64]
 
-_LN10 = math.log(10)
-_LOG10_E = 1 / _LN10
+_LN10 = 2.302585092994046
+_LOG10_E = 0.4342944819032518
 
 
 @compiled

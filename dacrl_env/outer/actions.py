@@ -21,6 +21,7 @@ from dacrl_env.kernels import elementary
 from dacrl_env.tasks import Hyperparameter
 
 ACTION_MODES = ("continuous", "relative", "discrete", "multidiscrete", "values")
+_ENDS = ("low", "default", "high")
 _FACTOR = 4.0  # a relative action of ± 1 multiplies or divides by this
 _FRACTION = 0.25  # or, on linear scales, moves by this share of the range
 _CHOICES = np.array([-0.5, 0.0, 0.5])  # discrete: half of that each, ÷ 2 and × 2
@@ -49,19 +50,23 @@ class ActionMap:
         self.names = tuple(h.name for h in hyperparameters)
         self.mode = mode
         d = len(self.hyperparameters)
+        self._ends = {  # values of the two bounds and of the default, ``(d,)``
+            end: np.array([float(getattr(h, end)) for h in self.hyperparameters])
+            for end in _ENDS
+        }
         self.space: spaces.Space[Any]
         if mode == "discrete":
             self.space = spaces.Discrete(3**d)
         elif mode == "multidiscrete":
             self.space = spaces.MultiDiscrete([3] * d)
         elif mode == "values":
-            low, high = self._ends("low"), self._ends("high")
+            low, high = self._ends["low"], self._ends["high"]
             self.space = spaces.Box(low, high, dtype=np.float64)
         else:
             self.space = spaces.Box(-1.0, 1.0, (d,), np.float32)
         self._low, self._default, self._high = (
             np.array([h.to_unit(getattr(h, end)) for h in self.hyperparameters])
-            for end in ("low", "default", "high")
+            for end in _ENDS
         )
         linear = np.array([h.scale == "linear" for h in self.hyperparameters], bool)
         self._reach = np.where(
@@ -70,11 +75,7 @@ class ActionMap:
 
     def defaults(self, P: int) -> Floats:
         """Default values ``(P, d)``."""
-        return np.tile(self._ends("default"), (P, 1))
-
-    def _ends(self, name: str) -> Floats:
-        """``low``, ``default`` or ``high`` of every hyperparameter, ``(d,)``."""
-        return np.array([float(getattr(h, name)) for h in self.hyperparameters])
+        return np.tile(self._ends["default"], (P, 1))
 
     @as_usual
     def to_values(self, actions: ArrayLike, current: Floats) -> Floats:
@@ -93,14 +94,14 @@ class ActionMap:
         if self.mode == "values":
             for k, h in enumerate(self.hyperparameters):
                 check_range(h, a[:, k])
-            return np.clip(a, self._ends("low"), self._ends("high"))
+            return np.clip(a, self._ends["low"], self._ends["high"])
         if self.mode == "continuous":
             below = self._default + a * (self._default - self._low)
             above = self._default + a * (self._high - self._default)
             values = self._from_unit(np.where(a < 0, below, above))
             # the three marks exactly, without the rounding of logarithms
             for mark, end in ((-1, "low"), (0, "default"), (1, "high")):
-                values = np.where(a == mark, self._ends(end), values)
+                values = np.where(a == mark, self._ends[end], values)
             return values
         if self.mode == "discrete":
             powers = 3 ** np.arange(len(self.names))[::-1]

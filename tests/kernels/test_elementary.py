@@ -75,7 +75,7 @@ def test_special_values() -> None:
 DIGESTS = {
     "exp": "771c2624680592fc",
     "log": "9264504610be274e",
-    "log10": "27d99f34d68dbf27",
+    "log10": "f09de349de49047d",
     "exp10": "f4be5d7dd16d59cc",
     "tanh": "1e393c1d4428e996",
     "logistic": "dec4fe00d1bb78bc",

@@ -52,7 +52,8 @@ from dacrl_env.comparison.results import (
 from dacrl_env.comparison.returned import written
 from dacrl_env.comparison.units import Runner, run_units
 from dacrl_env.core.blame import blame_if_users, is_users
-from dacrl_env.core.provenance import NoSource, check_files, files_of, version
+from dacrl_env.core.installed import version
+from dacrl_env.core.provenance import NoSource, check_files, files_of
 from dacrl_env.core.store import Store
 from dacrl_env.methods.trials import fit_key, forget_journal
 from dacrl_env.outer.decisions import tell_intervals

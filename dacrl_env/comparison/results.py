@@ -14,7 +14,9 @@ import numpy as np
 import pandas as pd
 
 from dacrl_env.comparison.evaluation import batches
-from dacrl_env.core.provenance import OWN, NoSource, described, source, version
+from dacrl_env.core.installed import version
+from dacrl_env.core.provenance import NoSource, described, source
+from dacrl_env.core.sources import OWN
 from dacrl_env.core.store import Entry, Store, canonical, digest
 from dacrl_env.methods.trials import settings_key
 from dacrl_env.policies import (

@@ -12,20 +12,29 @@ import functools
 import importlib.machinery
 import inspect
 import os
+import re
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType, FunctionType, ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
+
+import numpy as np
 
 OWN = "dacrl_env"
 MAIN = ("__main__", "__mp_main__")  # names of a program, here and in its workers
+CODE = (type, FunctionType, BuiltinFunctionType, np.ufunc)
+MODULE_NAME = re.compile(r"[^\W\d][\w.]*")
 
 
 class NoSource(ValueError):  # noqa: N818 - the name of the contract
     """What a result depends on cannot be told, so that it must not be kept."""
+
+
+class Unknown(NoSource):
+    """A value that cannot be described."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,28 @@ def is_python(module: ModuleType) -> bool:
         or module.__name__ in MAIN
         or isinstance(loader, importlib.machinery.SourceFileLoader)
     )
+
+
+def name_of(thing: Any) -> str:
+    """Module and name; a program that is run has no name, the same in its workers."""
+    name = getattr(thing, "__qualname__", None) or getattr(thing, "__name__", "?")
+    module = getattr(thing, "__module__", None) or "builtins"
+    return f"{'' if module in MAIN else module}:{name}"
+
+
+def module_of(thing: Any) -> tuple[str, ModuleType | None]:
+    """Name and module of a class, function or module; "" where it was made nowhere."""
+    if isinstance(thing, ModuleType):
+        return thing.__name__, thing
+    if isinstance(thing, FunctionType):  # not what a decorator has copied
+        name = str(thing.__globals__.get("__name__") or "")
+        return name, sys.modules.get(name)
+    name = getattr(thing, "__module__", None) or "builtins"
+    name = name if isinstance(name, str) else "builtins"  # some metaclasses
+    module = sys.modules.get(name)
+    if name == "builtins" and not hasattr(module, thing.__name__):
+        return "", None  # executed in a dictionary that has no name
+    return name, module
 
 
 # -- files ------------------------------------------------------------------------

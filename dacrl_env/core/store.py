@@ -29,7 +29,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dacrl_env.core import provenance
+from dacrl_env.core import installed
 from dacrl_env.core.files import write_whole
 
 FORMAT_VERSION = 2
@@ -112,7 +112,7 @@ class Store:
         path = self.path(key)
         self._has(path, canonical(key))  # refuses to replace what it cannot read
         table = pa.Table.from_pandas(frame, preserve_index=False)
-        versions = {"dacrl-env": provenance.version(), **provenance.libraries()}
+        versions = {"dacrl-env": installed.version(), **installed.libraries()}
         about = {"written": time.time_ns(), "versions": versions}
         metadata = {
             _KEY: canonical(key),

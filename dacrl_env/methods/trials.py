@@ -29,8 +29,9 @@ from numpy.typing import NDArray
 from dacrl_env.core import checks
 from dacrl_env.core.checks import unknown
 from dacrl_env.core.files import read_json, write_whole
+from dacrl_env.core.installed import version
 from dacrl_env.core.locks import Busy, Lock, journal_lock
-from dacrl_env.core.provenance import NoSource, described, source, version
+from dacrl_env.core.provenance import NoSource, described, source
 from dacrl_env.core.snapshot import (
     Snapshot,
     SnapshotError,

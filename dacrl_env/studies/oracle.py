@@ -54,7 +54,7 @@ from dacrl_env.comparison.results import named
 from dacrl_env.comparison.units import run_units
 from dacrl_env.core import checks
 from dacrl_env.core.files import write_text
-from dacrl_env.core.provenance import version
+from dacrl_env.core.installed import version
 from dacrl_env.core.snapshot import Snapshot, SnapshotNotSupported, capture
 from dacrl_env.core.store import Store
 from dacrl_env.methods.search import around

@@ -19,7 +19,7 @@ from cases import slow
 import dacrl_env
 from dacrl_env.cli.commands import main
 from dacrl_env.comparison import results
-from dacrl_env.core import provenance
+from dacrl_env.core import installed, provenance
 from dacrl_env.core.store import Store
 from dacrl_env.policies import POLICIES
 
@@ -160,7 +160,7 @@ def test_a_file_among_the_arguments(place, argument):
 def test_two_commits_never_share_results(place, monkeypatch, capsys):
     finals(name="default")
     kept = set(Path("o/results").glob("*"))
-    monkeypatch.setattr(provenance, "version", lambda: "0.1.0+another")
+    monkeypatch.setattr(installed, "version", lambda: "0.1.0+another")
     monkeypatch.setattr(results, "version", lambda: "0.1.0+another")
     finals(name="default")
     assert len(set(Path("o/results").glob("*")) - kept) == 1

@@ -25,7 +25,7 @@ import torch
 
 import dacrl_env
 from dacrl_env import Hyperparameter, Instance
-from dacrl_env.core import provenance
+from dacrl_env.core import installed, named_files
 from dacrl_env.core.provenance import NoSource, described, source
 from dacrl_env.policies import get_method, get_policy
 
@@ -815,7 +815,7 @@ def test_a_folder_that_is_named_and_cannot_be_read_whole(folder, monkeypatch):
     assert described("rates", owner.P) == first
     for most in ("_MOST_FILES", "_MOST_BYTES"):
         with monkeypatch.context() as patch:
-            patch.setattr(provenance, most, 2)
+            patch.setattr(named_files, most, 2)
             with pytest.raises(NoSource, match=r"rates.* is a folder of more than"):
                 described("rates", owner.P)
     for name in ("a\0b", "", ".", "x" * 5000, "*", "[r]ates", "rates/*"):
@@ -827,7 +827,7 @@ def test_a_folder_that_is_named_and_cannot_be_read_whole(folder, monkeypatch):
 
 
 def test_the_version_is_of_the_sources(monkeypatch):
-    own = dict(provenance._own_files())
+    own = dict(installed._own_files())
     for name in ("outer/population.py", "baselines/pbt.py", "agents/training.py"):
         assert name in own
     for name in (
@@ -836,20 +836,20 @@ def test_the_version_is_of_the_sources(monkeypatch):
     ):
         assert name in own
     assert not any(name.startswith("benchmarks/") for name in own)
-    assert provenance.version().startswith(f"{dacrl_env.__version__}+")
+    assert installed.version().startswith(f"{dacrl_env.__version__}+")
     for name in ("learners/dqn.py", "tasks/references.json"):
         edited = sorted({**own, name: own[name] + b" "}.items())
-        monkeypatch.setattr(provenance, "_own_files", lambda edited=edited: edited)
-        assert provenance.version.__wrapped__() != provenance.version()
+        monkeypatch.setattr(installed, "_own_files", lambda edited=edited: edited)
+        assert installed.version.__wrapped__() != installed.version()
 
 
 def test_a_copy_of_the_sources_laid_out_as_in_a_wheel_has_the_same_version(tmp_path):
     root = tmp_path / "site" / "dacrl_env"
-    for name, content in provenance._own_files():
+    for name, content in installed._own_files():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    code = "from dacrl_env.core import provenance as p; print(p.__file__, p.version())"
+    code = "from dacrl_env.core import installed as i; print(i.__file__, i.version())"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "PYTHONPATH": str(root.parent)},
@@ -857,11 +857,11 @@ def test_a_copy_of_the_sources_laid_out_as_in_a_wheel_has_the_same_version(tmp_p
     )  # fmt: skip
     place, version = done.stdout.split()
     assert Path(place).parents[1] == root
-    assert version == provenance.version()
+    assert version == installed.version()
 
 
 def test_libraries_are_named_with_their_versions():
-    found = provenance.libraries()
+    found = installed.libraries()
     for name in ("python", "numpy", "torch", "gymnasium", "stable-baselines3"):
         assert found[name][0].isdigit()
     assert found["numpy"] == np.__version__

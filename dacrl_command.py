@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from types import FrameType
 
 
@@ -21,7 +22,17 @@ def program() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _end)
-    from dacrl_env.cli.commands import program
+    try:
+        from dacrl_env.cli.commands import program
+    except (ImportError, MemoryError) as error:
+        if "--traceback" in sys.argv:
+            raise
+        first: BaseException = error  # of those that led to one another
+        while first.__context__ is not None:
+            first = first.__context__
+        about = str(first) or "out of memory"
+        os.write(2, f"dacrl: it cannot be loaded: {about}\n".encode())
+        sys.exit(1)
 
     program()
 

@@ -22,6 +22,7 @@ from gymnasium.error import Error
 
 from dacrl_env.cli import terminal
 from dacrl_env.cli.interrupts import Interrupts, answered
+from dacrl_env.core import memory
 from dacrl_env.core.checks import meant, unknown, whole_numbers
 from dacrl_env.core.places import check_file, check_folder
 from dacrl_env.core.processes import EXECUTORS, WorkerDiedError, usable_cores
@@ -66,7 +67,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def program() -> NoReturn:
     """``dacrl``: `main`, and nothing after an interrupt that could hold up its end."""
-    status = main()
+    try:
+        status = main()
+    except Exception as error:
+        if not memory.ran_out(error):
+            raise
+        # there may be too little to say more
+        os.write(2, b"dacrl: out of memory; finished work is kept\n")
+        status = 2
     for number in (signal.SIGINT, signal.SIGTERM):
         # there is nothing left that could be lost, or said
         if signal.getsignal(number) != signal.SIG_IGN:
@@ -106,18 +114,12 @@ def _way_on(options: argparse.Namespace) -> str:
 
 def _line(error: BaseException) -> str | None:
     """What there is to say of an error; None: it is a fault of ours."""
-    if isinstance(error, MemoryError) or _is_out_of_memory(error):
+    if memory.ran_out(error):
         about = " ".join(str(error).split())
         return f"out of memory{f' ({about})' if about else ''}; finished work is kept"
     if isinstance(error, ValueError | OSError | ImportError | Error | WorkerDiedError):
         return str(error)
     return None
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch or the system could not get memory, or a thread its stack."""
-    words = ("can't allocate memory", "not enough memory", "can't start new thread")
-    return isinstance(error, RuntimeError) and any(w in str(error) for w in words)
 
 
 # -- errors and warnings ------------------------------------------------------------
@@ -156,9 +158,15 @@ def _users_lines(error: BaseException) -> str:
     """
     frames = traceback.extract_tb(error.__traceback__)
     for first, frame in enumerate(frames):
-        if not frame.filename.startswith(_not_users()):
+        if not frame.filename.startswith(_not_users()) and not _is_cython(frame):
             return "".join(traceback.format_list(frames[first:]))
     return str(getattr(error, "dacrl_traceback", ""))
+
+
+def _is_cython(frame: traceback.FrameSummary) -> bool:
+    """Whether a frame is of a library's compiled code, whose file is elsewhere."""
+    name = Path(frame.filename)
+    return name.suffix in (".pyx", ".pxd", ".pxi") and not name.exists()
 
 
 def _not_users() -> tuple[str, ...]:

@@ -5,12 +5,33 @@ A process that takes more than there is is killed by the system, without a word.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 _LITTLE = 2**26  # bytes that nobody asks for
+# of torch, threads and libraries that are loaded
+_OUT = (
+    "can't allocate memory",
+    "not enough memory",
+    "can't start new thread",
+    "failed to map segment",
+)
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an error comes of memory that there was not."""
+    chain: BaseException | None = error
+    while chain is not None:
+        if isinstance(chain, MemoryError) or any(w in str(chain) for w in _OUT):
+            return True
+        if isinstance(chain, OSError) and chain.errno == errno.ENOMEM:
+            return True
+        before = None if chain.__suppress_context__ else chain.__context__
+        chain = chain.__cause__ or before
+    return False
 
 
 def check(size: int, parts: Mapping[str, int], values: Mapping[str, object]) -> None:

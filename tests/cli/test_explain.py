@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dacrl_env.cli.commands import _explain, main
+from dacrl_env.cli.commands import _explain, _users_lines, main
 
 QUADRATIC = "dacrl/NoisyQuadratic-v0"
 
@@ -255,6 +255,21 @@ def test_what_is_no_user_s_fault_is_python_s_to_show(own, monkeypatch) -> None:
     )  # this test is a user's
     with pytest.raises(ZeroDivisionError):
         main(["evaluate", QUADRATIC, "default", "--out", "out"])
+
+
+def test_a_library_s_compiled_code_is_no_user_s(own, tmp_path) -> None:
+    def fails(file: str) -> str:
+        try:
+            exec(compile("1 / 0", file, "exec"))
+        except ZeroDivisionError as error:
+            trace = error.__traceback__
+            return _users_lines(error.with_traceback(trace and trace.tb_next))
+        raise AssertionError
+
+    assert fails("pandas/_libs/interval.pyx") == ""
+    assert "line 1" in fails("mine.py")
+    (tmp_path / "mine.pyx").write_text("1 / 0")  # which somebody compiles as it runs
+    assert "line 1" in fails(str(tmp_path / "mine.pyx"))
 
 
 def test_what_users_got_wrong_is_one_line(own, capsys) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from unittest.mock import Mock
 import pytest
 from cases import slow
 
-from dacrl_env.cli import interrupts
+from dacrl_env.cli import commands, interrupts
 from dacrl_env.cli.commands import main
 from dacrl_env.cli.interrupts import answered
 from dacrl_env.comparison import comparison
@@ -398,6 +399,8 @@ def test_too_little_memory_is_one_line(tmp_path, kilobytes):
         MemoryError("Unable to allocate 9 GiB"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9"),
         RuntimeError("can't start new thread"),
+        ImportError("/lib/x.so: failed to map segment from shared object"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
     ],
 )
 def test_exhausted_memory_is_one_line(tmp_path, monkeypatch, capsys, error):
@@ -408,6 +411,44 @@ def test_exhausted_memory_is_one_line(tmp_path, monkeypatch, capsys, error):
     text = capsys.readouterr().err
     assert text.startswith("dacrl: out of memory")
     assert text.count("\n") == 1
+
+
+def test_memory_may_be_exhausted_while_an_error_is_explained(
+    tmp_path, monkeypatch, capfd
+):
+    monkeypatch.setattr(comparison, "compare", Mock(side_effect=MemoryError()))
+    monkeypatch.setattr(commands, "_explain", Mock(side_effect=MemoryError()))
+    line = ["evaluate", QUADRATIC, "default", "--out", "out"]
+    monkeypatch.setattr(sys, "argv", ["dacrl", *line])
+    monkeypatch.chdir(tmp_path)
+    handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with pytest.raises(SystemExit) as ended:
+            commands.program()
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert ended.value.code == 2
+    assert capfd.readouterr().err == "dacrl: out of memory; finished work is kept\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("numpy", "libgfortran.so: failed to map segment"),
+        slow("gymnasium", "no such thing"),
+    ],
+)
+def test_a_library_that_cannot_be_loaded_is_one_line(tmp_path, name, said):
+    text = f"try:\n    raise ImportError({said!r})\nexcept ImportError as error:\n"
+    (tmp_path / f"{name}.py").write_text(
+        f"{text}    raise ImportError('many') from error"
+    )
+    run = f"PYTHONPATH={tmp_path} dacrl tasks"
+    done = shell(run, tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == f"dacrl: it cannot be loaded: {said}\n"
+    assert "Traceback" in shell(f"{run} --traceback", tmp_path).stderr
 
 
 def test_our_own_faults_are_not_hidden(tmp_path, monkeypatch):

@@ -34,16 +34,20 @@ if TYPE_CHECKING:
 LABELS = "labels.json"  # in the directory of a comparison
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, after: Any = None) -> int:
     """Run a command; returns the exit status.
 
     What a user got wrong is one line on standard error and status 2. An interrupt is
     one line and status 130 (Ctrl-C) or 143 (SIGTERM), see `interrupts`.
+
+    Args:
+        arguments: of the command line; None: those of this process.
+        after: what signals do afterwards; None: what they did before.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # of what a terminal does not have
-    with terminal.safe(), answered("dacrl: interrupted") as interrupts:
+    with terminal.safe(), answered("dacrl: interrupted", after) as interrupts:
         try:
             _obey(arguments, interrupts)
             sys.stdout.flush()
@@ -68,17 +72,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def program() -> NoReturn:
     """``dacrl``: `main`, and nothing after an interrupt that could hold up its end."""
     try:
-        status = main()
+        status = main(after=signal.SIG_DFL)
     except Exception as error:
         if not memory.ran_out(error):
             raise
         # there may be too little to say more
         os.write(2, b"dacrl: out of memory; finished work is kept\n")
         status = 2
-    for number in (signal.SIGINT, signal.SIGTERM):
-        # there is nothing left that could be lost, or said
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, signal.SIG_DFL)
+    except KeyboardInterrupt:  # all was done by then
+        status = 128 + signal.SIGINT
+    # signals end it now: there is nothing left that could be lost, or said
     terminal.flush()
     if status > 128:
         os._exit(status)

@@ -28,6 +28,7 @@ SAME_SECONDS = 0.1
 
 _AGAIN_SECONDS = 0.02  # until what nobody would hear is raised again
 _END = 0  # beside the numbers of signals
+_WEAK_REFERENCES = ("/weakref.py", "/_weakrefset.py")  # which call what is told of ends
 
 
 class Stopped(KeyboardInterrupt):
@@ -64,7 +65,7 @@ class Interrupts:
 
     def _unwind(self, number: int, frame: FrameType | None) -> None:
         """Raise `Stopped`, as soon as somebody hears it."""
-        if not _in_callback(frame):
+        if not _unheard(frame):
             raise Stopped
         handler = signal.signal(signal.SIGALRM, self._unwind)
         if self.before_alarm is None:
@@ -92,11 +93,18 @@ class Interrupts:
         os._exit(self.status)
 
 
-def _in_callback(frame: FrameType | None) -> bool:
-    """Whether the compiler has called Python, where errors are printed and ignored."""
+def _unheard(frame: FrameType | None) -> bool:
+    """Whether errors are printed and ignored where a program is.
+
+    That is where the compiler has called Python, and where something is deleted.
+    """
     while frame is not None:
-        code = frame.f_code
-        if "llvmlite" in code.co_filename and code.co_name.startswith("_raw_"):
+        file, name = frame.f_code.co_filename, frame.f_code.co_name
+        if name == "__del__" or file.endswith(_WEAK_REFERENCES):
+            return True
+        if "llvmlite" in file and name.startswith("_raw_"):
+            return True
+        if name == "cb" and file == "<frozen importlib._bootstrap>":
             return True
         frame = frame.f_back
     return False
@@ -112,11 +120,15 @@ def _next(descriptor: int, seconds: float | None) -> int | None:
 
 
 @contextmanager
-def answered(line: str) -> Iterator[Interrupts]:
+def answered(line: str, after: Any = None) -> Iterator[Interrupts]:
     """Signals raise `Stopped` meanwhile, once; see `Interrupts`.
 
     Elsewhere than in the main thread, and where a signal is ignored (nohup), nothing
     changes.
+
+    Args:
+        line: see `Interrupts`.
+        after: what signals do afterwards; None: what they did before.
     """
     interrupts = Interrupts(line)
     if threading.current_thread() is not threading.main_thread():
@@ -135,11 +147,13 @@ def answered(line: str) -> Iterator[Interrupts]:
     try:
         yield interrupts
     finally:
+        if interrupts.number is None:
+            interrupts.number = _END  # the next signal is too late
         if interrupts.before_alarm is not None:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, interrupts.before_alarm)
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler if after is None else after)
         signal.set_wakeup_fd(waker)
         os.write(writing, bytes([_END]))
         guard.join()

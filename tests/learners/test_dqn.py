@@ -70,7 +70,8 @@ def sb3_parameters(model: SB3DQN, net: dense.Network, which: str) -> NDArray[Any
     row = np.zeros(net.row, np.float32)
     linears = [m for m in getattr(model, which).q_net if hasattr(m, "weight")]
     for (weight, bias), linear in zip(layers_of(net, row), linears, strict=True):
-        weight[...], bias[...] = linear.weight.detach().T, linear.bias.detach()
+        weight[...] = linear.weight.detach().numpy().T
+        bias[...] = linear.bias.detach().numpy()
     return row
 
 

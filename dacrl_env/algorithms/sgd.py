@@ -13,6 +13,7 @@ One outer step is one gradient step. The "return" is −log10 of the loss.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,8 +23,9 @@ from numpy.typing import NDArray
 
 from dacrl_env.algorithms.interval import Interval, begin
 from dacrl_env.core import streams
+from dacrl_env.kernels.compiling import compiled, entry
 from dacrl_env.kernels.elementary import exp10, log10
-from dacrl_env.kernels.random_numbers import normals
+from dacrl_env.kernels.random_numbers import draw, normal, normals
 from dacrl_env.tasks import Hyperparameter
 
 HYPERPARAMETERS = (Hyperparameter("learning_rate", 1e-4, 1e2, 1e-1, "log"),)
@@ -63,6 +65,33 @@ class SGDState:
     keys: streams.UInts  # (P, purposes)
     env_steps: NDArray[np.int64]  # (P,) gradient steps, too
     gradient_steps: NDArray[np.int64]  # (P,)
+
+
+@compiled
+def _gradient(member, curvature, noise, drawn, i):
+    """What a gradient step sees of one parameter, with the noise of a draw."""
+    return curvature * member[i] + noise * normal(drawn, i, len(member))
+
+
+@entry
+def _train(parameters, curvature, noise, keys, counters, rates, steps):
+    for p in range(len(parameters)):
+        member = parameters[p]
+        for step in range(steps):
+            drawn = draw(keys[p], counters[p] + step)
+            for i in range(len(member)):
+                seen = _gradient(member, curvature[p], noise[p], drawn, i)
+                member[i] -= rates[p] * seen
+
+
+@entry
+def _gradient_norms(parameters, curvature, noise, keys, into):
+    for p in range(len(parameters)):
+        drawn, total = draw(keys[p], 0), 0.0
+        for i in range(parameters.shape[1]):
+            seen = _gradient(parameters[p], curvature[p], noise[p], drawn, i)
+            total += seen * seen
+        into[p] = math.sqrt(total / parameters.shape[1])
 
 
 class SGD:
@@ -167,18 +196,18 @@ class SGD:
         self, state: SGDState, values: Values, steps: int, interval: Interval
     ) -> None:
         """Take ``steps`` gradient steps."""
-        d = self.config.dimensions
-        rate = values["learning_rate"][:, None]
-        key = streams.of(state.keys, "act")
-        for _ in range(steps):
-            xi = normals(key, state.env_steps, d)
-            with np.errstate(over="ignore", invalid="ignore"):  # it may diverge
-                gradient = state.curvature[:, None] * state.parameters
-                gradient += state.noise[:, None] * xi
-                state.parameters -= rate * gradient
-            state.env_steps += 1
-            state.gradient_steps += 1
-            interval.counts[...] += 1
+        _train(
+            state.parameters,
+            state.curvature,
+            state.noise,
+            np.ascontiguousarray(streams.of(state.keys, "act")),
+            state.env_steps,
+            np.ascontiguousarray(values["learning_rate"]),
+            steps,
+        )
+        state.env_steps += steps
+        state.gradient_steps += steps
+        interval.counts[...] += steps
 
     def diverged(self, state: SGDState, interval: Interval) -> NDArray[np.bool_]:
         """Members ``(P,)`` whose loss is not a number below `DIVERGED`."""
@@ -188,11 +217,13 @@ class SGD:
         self, state: SGDState, values: Values, interval: Interval
     ) -> dict[str, Floats]:
         """The loss, and the root mean square of a gradient that is not used."""
-        first = np.zeros(len(state.env_steps), np.int64)
-        key = streams.bits(streams.of(state.keys, "replay"), state.env_steps, 1)[:, 0]
-        xi = normals(key, first, self.config.dimensions)
-        with np.errstate(over="ignore", invalid="ignore"):
-            gradient = state.curvature[:, None] * state.parameters
-            gradient += state.noise[:, None] * xi
-            norm = np.sqrt(np.square(gradient).mean(1))
-        return {"loss": self.losses(state), "grad_norm": norm}
+        keys = streams.bits(streams.of(state.keys, "replay"), state.env_steps, 1)
+        norms = np.empty(len(keys))
+        _gradient_norms(
+            state.parameters,
+            state.curvature,
+            state.noise,
+            np.ascontiguousarray(keys[:, 0]),
+            norms,
+        )
+        return {"loss": self.losses(state), "grad_norm": norms}

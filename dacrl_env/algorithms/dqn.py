@@ -34,13 +34,13 @@ from dacrl_env.kernels.dense import Network, Scratch, backward, forward, predict
 from dacrl_env.kernels.moments import mean_and_spread
 from dacrl_env.kernels.products import dot
 from dacrl_env.kernels.random_numbers import below, draw, uniform
-from dacrl_env.kernels.views import aligned, matrix, row_of, vector
+from dacrl_env.kernels.views import ONE, aligned, copy, matrix, row_of, vector
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 ADAM_EPSILON = 1e-8
-PROBE_BATCH = 256  # transitions the signals of an interval are computed from
+PROBE_BATCH = np.int64(256)  # transitions the signals of an interval are computed from
 _PROBE_DRAWS = 2**40  # their draws lie beyond those of any gradient step
 
 INIT, ACT, REPLAY = range(3)  # purposes of a member's keys
@@ -182,7 +182,7 @@ def restart(p, run):
     fixed, state = run.fixed, run.state
     row = vector(state.parameters, p * fixed.net.row, fixed.net.row)
     dense.init_uniform(fixed.net, state.keys[p, INIT], row)
-    state.target[p] = row
+    copy(row, vector(state.target, p * fixed.net.row, fixed.net.row))
     state.mean[p] = np.float32(0.0)
     state.square[p] = np.float32(0.0)
     state.env_steps[p] = state.gradient_steps[p] = 0
@@ -216,7 +216,7 @@ def best(p, run, memory):
     """The action of the largest value."""
     fixed = run.fixed
     parameters = vector(run.state.parameters, p * fixed.net.row, fixed.net.row)
-    q = greedy(1, vector(memory.seen, 0, fixed.D), parameters, fixed, memory)
+    q = greedy(ONE, vector(memory.seen, 0, fixed.D), parameters, fixed, memory)
     memory.actions[0, 0] = largest(row_of(0, q))
 
 
@@ -260,9 +260,7 @@ def learn(p, r, t, run, memory):
     if state.since_target[p] >= values.target_update_interval[p]:
         state.since_target[p] = 0
         target = vector(state.target, p * row, row)
-        parameters = vector(state.parameters, p * row, row)
-        for i in range(row):
-            target[i] = parameters[i]
+        copy(vector(state.parameters, p * row, row), target)
     state.since_train[p] += N
     if state.since_train[p] < values.train_freq[p]:
         return

@@ -37,7 +37,7 @@ from dacrl_env.inner_envs.dynamics import (
     variables_of,
 )
 from dacrl_env.kernels.compiling import compiled, entry
-from dacrl_env.kernels.views import borrowed, vector
+from dacrl_env.kernels.views import FIRST, borrowed, copy, row_of, vector
 
 
 def arrays_of(kind: Any, state: Any) -> Any:
@@ -79,45 +79,41 @@ def signals(p, run, memory, into):  # type: ignore[no-untyped-def]
 
 
 def _of(run: Any, name: str) -> Any:
-    return getattr(sys.modules[run.instance_class.__module__], name)
+    """The function itself: another one that calls it would take as long to compile."""
+    return getattr(sys.modules[run.instance_class.__module__], name).py_func
 
 
-@overload(act)
+_OPTIONS = {"error_model": "numpy"}  # those of `compiled`
+
+
+@overload(act, jit_options=_OPTIONS)
 def _act(p, r, t, run, memory):  # type: ignore[no-untyped-def]
-    function = _of(run, "act")
-    return lambda p, r, t, run, memory: function(p, r, t, run, memory)
+    return _of(run, "act")
 
 
-@overload(record)
+@overload(record, jit_options=_OPTIONS)
 def _record(p, r, n, t, reward, terminated, done, run, memory):  # type: ignore[no-untyped-def]
-    function = _of(run, "record")
-    return lambda p, r, n, t, reward, terminated, done, run, memory: function(
-        p, r, n, t, reward, terminated, done, run, memory
-    )
+    return _of(run, "record")
 
 
-@overload(learn)
+@overload(learn, jit_options=_OPTIONS)
 def _learn(p, r, t, run, memory):  # type: ignore[no-untyped-def]
-    function = _of(run, "learn")
-    return lambda p, r, t, run, memory: function(p, r, t, run, memory)
+    return _of(run, "learn")
 
 
-@overload(best)
+@overload(best, jit_options=_OPTIONS)
 def _best(p, run, memory):  # type: ignore[no-untyped-def]
-    function = _of(run, "best")
-    return lambda p, run, memory: function(p, run, memory)
+    return _of(run, "best")
 
 
-@overload(restart)
+@overload(restart, jit_options=_OPTIONS)
 def _restart(p, run):  # type: ignore[no-untyped-def]
-    function = _of(run, "restart")
-    return lambda p, run: function(p, run)
+    return _of(run, "restart")
 
 
-@overload(signals)
+@overload(signals, jit_options=_OPTIONS)
 def _signals(p, run, memory, into):  # type: ignore[no-untyped-def]
-    function = _of(run, "signals")
-    return lambda p, run, memory, into: function(p, run, memory, into)
+    return _of(run, "signals")
 
 
 # -- compiled environments -------------------------------------------------------------
@@ -140,21 +136,21 @@ def train(p, steps, run, memory, env, envs):
     see(p, run, memory, env, envs)
     for i in range(steps // N):
         t = i % T
-        act(p, 0, t, run, memory)
+        act(p, FIRST, t, run, memory)
         for n in range(N):
             A = memory.actions.shape[1]
             action = vector(memory.actions, n * A, A)
             reward, terminated, cut = advance(p, n, action, env, envs, memory.room)
             observe(env, variables_of(p, n, envs), vector(memory.following, n * D, D))
             done = terminated or cut
-            record(p, 0, n, t, reward, terminated, done, run, memory)
+            record(p, FIRST, n, t, reward, terminated, done, run, memory)
             if done:
                 run.interval.finished[p, EPISODES] += 1.0
                 run.interval.finished[p, RETURNS] += envs.returns[p, n]
                 run.interval.finished[p, LENGTHS] += envs.lengths[p, n]
                 begin_next(p, n, env, envs, memory.room)
         see(p, run, memory, env, envs)
-        learn(p, 0, t, run, memory)
+        learn(p, FIRST, t, run, memory)
 
 
 @compiled
@@ -192,16 +188,31 @@ def play(i, members, keys, physics, lifetime, run, memory, env, envs, returns, s
         begin_evaluation(keys[i, e], physics[i], lifetime[i], env, envs, memory.room)
         over = False
         while not over:
-            observe(env, variables_of(0, 0, envs), vector(memory.seen, 0, D))
+            observe(env, variables_of(FIRST, FIRST, envs), vector(memory.seen, 0, D))
             best(p, run, memory)
             action = vector(memory.actions, 0, A)
-            _, terminated, truncated = advance(0, 0, action, env, envs, memory.room)
+            _, terminated, truncated = advance(
+                FIRST, FIRST, action, env, envs, memory.room
+            )
             over = terminated or truncated
         returns[i, e] = envs.returns[0, 0]
         steps[i] += envs.lengths[0, 0]
 
 
 # -- environments that Python steps ----------------------------------------------------
+
+
+@compiled
+def _of_member(p, arrays):
+    """What an array (P, N, ·) has of member p, as a vector."""
+    size = arrays.shape[1] * arrays.shape[2]
+    return vector(arrays, p * size, size)
+
+
+@compiled
+def _all_of(array):
+    """An array (N, ·) as a vector."""
+    return vector(array, 0, array.size)
 
 
 @entry
@@ -219,9 +230,9 @@ def act_all(first, last, t, seen, actions, run, memory):
     """
     run, memory = borrowed((run, memory))
     for p in range(first, last):
-        memory.seen[:] = seen[p]
+        copy(_of_member(p, seen), _all_of(memory.seen))
         act(p, p, t, run, memory)
-        actions[p] = memory.actions
+        copy(_all_of(memory.actions), _of_member(p, actions))
 
 
 @entry
@@ -242,13 +253,13 @@ def learn_all(first, last, t, seen, following, now, actions, given, run, memory)
     """
     run, memory = borrowed((run, memory))
     for p in range(first, last):
-        memory.seen[:] = seen[p]
-        memory.following[:] = following[p]
-        memory.actions[:] = actions[p]
+        copy(_of_member(p, seen), _all_of(memory.seen))
+        copy(_of_member(p, following), _all_of(memory.following))
+        copy(_of_member(p, actions), _all_of(memory.actions))
         for n in range(run.fixed.N):
             reward, terminated, done = given[0, p, n], given[1, p, n], given[2, p, n]
             record(p, p, n, t, reward, terminated > 0.0, done > 0.0, run, memory)
-        memory.seen[:] = now[p]
+        copy(_of_member(p, now), _all_of(memory.seen))
         learn(p, p, t, run, memory)
 
 
@@ -257,9 +268,9 @@ def best_all(members, observations, actions, run, memory):
     """Best actions (R, A) of members (R,) for observations (R, D)."""
     run, memory = borrowed((run, memory))
     for r in range(len(members)):
-        memory.seen[0] = observations[r]
+        copy(row_of(r, observations), row_of(FIRST, memory.seen))
         best(members[r], run, memory)
-        actions[r] = memory.actions[0]
+        copy(row_of(FIRST, memory.actions), row_of(r, actions))
 
 
 # -- any environments ------------------------------------------------------------------
@@ -278,5 +289,5 @@ def signals_all(seen, run, memory, into):
     """What the interval tells of all members (P, k), who see (P, N, D)."""
     run, memory = borrowed((run, memory))
     for p in range(len(seen)):
-        memory.seen[:] = seen[p]
-        signals(p, run, memory, into[p])
+        copy(_of_member(p, seen), _all_of(memory.seen))
+        signals(p, run, memory, row_of(p, into))

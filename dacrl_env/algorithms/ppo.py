@@ -33,7 +33,7 @@ from dacrl_env.kernels.dense import Network, Scratch, backward, predict
 from dacrl_env.kernels.functions import exp
 from dacrl_env.kernels.moments import Moments
 from dacrl_env.kernels.random_numbers import draw, normal, shuffle, uniform
-from dacrl_env.kernels.views import LINE, aligned, matrix, row_of, vector
+from dacrl_env.kernels.views import FIRST, LINE, ONE, aligned, matrix, row_of, vector
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -218,8 +218,8 @@ def restart(p, run):
     key = state.keys[p, INIT]
     actor = actor_of(p, fixed, state.parameters)
     critic = critic_of(p, fixed, state.parameters)
-    dense.init_orthogonal(fixed.actor, key, 0, 0.01, actor)
-    dense.init_orthogonal(fixed.critic, key, 1, 1.0, critic)
+    dense.init_orthogonal(fixed.actor, key, FIRST, 0.01, actor)
+    dense.init_orthogonal(fixed.critic, key, ONE, 1.0, critic)
     state.mean[p] = np.float32(0.0)
     state.square[p] = np.float32(0.0)
     moments.start(p, state.observation_moments)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from dacrl_env.kernels.compiling import compiled
 from dacrl_env.kernels.random_numbers import draw
-from dacrl_env.kernels.views import vector
+from dacrl_env.kernels.views import FIRST, vector
 
 # the draws of steps lie beyond those of any episode's start
 _STEPS = np.uint64(2**62)
@@ -172,7 +172,7 @@ def begin_evaluation(key, physics, lifetime, env, envs, room):
         envs.physics[0, k] = now[k]
     envs.keys[0, 0] = key
     envs.episodes[0, 0] = envs.lifetime[0, 0] = 0
-    begin_episode(0, 0, env, envs, room)
+    begin_episode(FIRST, FIRST, env, envs, room)
 
 
 def make_env_state(P: int, N: int, K: int, S: int) -> EnvState:

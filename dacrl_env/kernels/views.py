@@ -22,6 +22,8 @@ from dacrl_env.kernels.compiling import compiled
 LINE = 16  # numbers of single precision in a cache line
 
 _INT = ir.IntType(64)
+# of a plain 0 the compiler makes a type of its own, and compiles anew what is called
+FIRST, ONE = np.int64(0), np.int64(1)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -80,6 +82,17 @@ def matrix(typing_context: Any, memory: Any, at: Any, rows: Any, columns: Any) -
 
     kind = types.Array(memory.dtype, 2, "C")
     return kind(memory, types.int64, types.int64, types.int64), generate
+
+
+@compiled
+def copy(source, into):
+    """Copy all elements (n,) to another array (n,).
+
+    The compiler takes a second for ``into[:] = source``, which tells of shapes that do
+    not fit.
+    """
+    for i in range(len(into)):
+        into[i] = source[i]
 
 
 @compiled

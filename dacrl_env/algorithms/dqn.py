@@ -34,7 +34,7 @@ from dacrl_env.kernels.dense import Network, Scratch, backward, forward, predict
 from dacrl_env.kernels.moments import mean_and_spread
 from dacrl_env.kernels.products import dot
 from dacrl_env.kernels.random_numbers import below, draw, uniform
-from dacrl_env.kernels.views import ONE, aligned, copy, matrix, row_of, vector
+from dacrl_env.kernels.views import ONE, aligned, copy, held, matrix, row_of, vector
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -128,7 +128,7 @@ class Memory(NamedTuple):
 def make_memory(fixed: Fixed, largest_batch: int, K: int) -> Memory:
     """Memory of one thread, for K physical constants."""
     N, D, A = fixed.N, fixed.D, fixed.A
-    B = max(largest_batch, PROBE_BATCH, N)
+    B = max(largest_batch, int(PROBE_BATCH), N)
     return Memory(
         scratch=dense.make_scratch(fixed.net, B),
         gradients=aligned(fixed.net.row),
@@ -427,6 +427,7 @@ def signals(p, run, memory, into):
 @entry
 def batch_of(p, key, B, run, memory):
     """A batch of member p for somebody else, into memory; see `sample`."""
+    run, memory = held(run), held(memory)
     sample(p, draw(key, run.state.env_steps[p]), B, run, memory)
 
 

@@ -36,8 +36,8 @@ from dacrl_env.inner_envs.dynamics import (
     observe,
     variables_of,
 )
-from dacrl_env.kernels.compiling import compiled, entry
-from dacrl_env.kernels.views import FIRST, borrowed, copy, row_of, vector
+from dacrl_env.kernels.compiling import PART, compiled, entry
+from dacrl_env.kernels.views import FIRST, copy, held, row_of, vector
 
 
 def arrays_of(kind: Any, state: Any) -> Any:
@@ -83,35 +83,32 @@ def _of(run: Any, name: str) -> Any:
     return getattr(sys.modules[run.instance_class.__module__], name).py_func
 
 
-_OPTIONS = {"error_model": "numpy"}  # those of `compiled`
-
-
-@overload(act, jit_options=_OPTIONS)
+@overload(act, jit_options=PART)
 def _act(p, r, t, run, memory):  # type: ignore[no-untyped-def]
     return _of(run, "act")
 
 
-@overload(record, jit_options=_OPTIONS)
+@overload(record, jit_options=PART)
 def _record(p, r, n, t, reward, terminated, done, run, memory):  # type: ignore[no-untyped-def]
     return _of(run, "record")
 
 
-@overload(learn, jit_options=_OPTIONS)
+@overload(learn, jit_options=PART)
 def _learn(p, r, t, run, memory):  # type: ignore[no-untyped-def]
     return _of(run, "learn")
 
 
-@overload(best, jit_options=_OPTIONS)
+@overload(best, jit_options=PART)
 def _best(p, run, memory):  # type: ignore[no-untyped-def]
     return _of(run, "best")
 
 
-@overload(restart, jit_options=_OPTIONS)
+@overload(restart, jit_options=PART)
 def _restart(p, run):  # type: ignore[no-untyped-def]
     return _of(run, "restart")
 
 
-@overload(signals, jit_options=_OPTIONS)
+@overload(signals, jit_options=PART)
 def _signals(p, run, memory, into):  # type: ignore[no-untyped-def]
     return _of(run, "signals")
 
@@ -131,7 +128,7 @@ def train(p, steps, run, memory, env, envs):
         env: the environment.
         envs: state of the P × N environments.
     """
-    run, memory, envs = borrowed((run, memory, envs))
+    run, memory, envs = held(run), held(memory), held(envs)
     N, D, T = run.fixed.N, run.fixed.D, run.fixed.T
     see(p, run, memory, env, envs)
     for i in range(steps // N):
@@ -181,7 +178,7 @@ def play(i, members, keys, physics, lifetime, run, memory, env, envs, returns, s
         returns: (m, E) written to.
         steps: (m,) of all episodes of a member, written to.
     """
-    run, memory, envs = borrowed((run, memory, envs))
+    run, memory, envs = held(run), held(memory), held(envs)
     p, A, D = members[i], memory.actions.shape[1], run.fixed.D
     steps[i] = 0
     for e in range(keys.shape[1]):
@@ -228,7 +225,7 @@ def act_all(first, last, t, seen, actions, run, memory):
         run: of the population.
         memory: of this thread; its rollout has P places, which threads share.
     """
-    run, memory = borrowed((run, memory))
+    run, memory = held(run), held(memory)
     for p in range(first, last):
         copy(_of_member(p, seen), _all_of(memory.seen))
         act(p, p, t, run, memory)
@@ -251,7 +248,7 @@ def learn_all(first, last, t, seen, following, now, actions, given, run, memory)
         run: of the population.
         memory: of this thread, as in `act_all`.
     """
-    run, memory = borrowed((run, memory))
+    run, memory = held(run), held(memory)
     for p in range(first, last):
         copy(_of_member(p, seen), _all_of(memory.seen))
         copy(_of_member(p, following), _all_of(memory.following))
@@ -266,7 +263,7 @@ def learn_all(first, last, t, seen, following, now, actions, given, run, memory)
 @entry
 def best_all(members, observations, actions, run, memory):
     """Best actions (R, A) of members (R,) for observations (R, D)."""
-    run, memory = borrowed((run, memory))
+    run, memory = held(run), held(memory)
     for r in range(len(members)):
         copy(row_of(r, observations), row_of(FIRST, memory.seen))
         best(members[r], run, memory)
@@ -279,7 +276,7 @@ def best_all(members, observations, actions, run, memory):
 @entry
 def restart_all(members, run):
     """Put members (m,) before their first step, with the keys they have."""
-    run = borrowed(run)
+    run = held(run)
     for i in range(len(members)):
         restart(members[i], run)
 
@@ -287,7 +284,7 @@ def restart_all(members, run):
 @entry
 def signals_all(seen, run, memory, into):
     """What the interval tells of all members (P, k), who see (P, N, D)."""
-    run, memory = borrowed((run, memory))
+    run, memory = held(run), held(memory)
     for p in range(len(seen)):
         copy(_of_member(p, seen), _all_of(memory.seen))
         signals(p, run, memory, row_of(p, into))

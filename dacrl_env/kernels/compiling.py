@@ -27,10 +27,35 @@ import llvmlite
 import numba
 from llvmlite import binding as llvm
 from numba.core import caching, event
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
 
 PACKAGE = Path(__file__).parents[1]
 QUIET = "DACRL_QUIET"  # environment variable
 _COMPILED = ("kernels", "inner_envs", "algorithms")  # folders with compiled functions
+
+
+class _Part(Compiler):
+    """Compiles a function that is optimised where it is called.
+
+    By itself Numba optimises what is called once more with each caller, and with its
+    callers. That is a quarter of the time of compiling, and nobody runs it.
+    """
+
+    def __init__(self, typing: Any, target: Any, library: Any, *about: Any) -> None:
+        if library is None:
+            library = _NotOptimised(target.codegen(), "part")
+            library.enable_object_caching()
+        super().__init__(typing, target, library, *about)
+
+
+class _NotOptimised(JITCodeLibrary):
+    def _optimize_final_module(self) -> None:
+        """See `_Part`."""
+
+
+# options of functions that compiled ones call
+PART: Any = {"error_model": "numpy", "pipeline_class": _Part}
 
 
 def compiled(function: Callable[..., Any]) -> Any:
@@ -42,7 +67,7 @@ def compiled(function: Callable[..., Any]) -> Any:
     Python must not call it, which would end the process: what takes Python's arguments
     apart is left out, since it would be a third of the time of compiling.
     """
-    return _jit(function, no_cpython_wrapper=True)
+    return _jit(function, no_cpython_wrapper=True, **PART)
 
 
 def entry(function: Callable[..., Any]) -> Any:

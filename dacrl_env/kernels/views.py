@@ -4,6 +4,9 @@ Numba counts references to every array that it passes on, by atomic instructions
 with four arrays takes 40 ns longer. These views have no owner and are not counted.
 Whoever makes one sees to it that the memory outlives it, and that it lies inside:
 nothing is checked.
+
+A named tuple of fifty arrays is some four hundred arguments of a function. `held` makes
+one of them: compiling takes half the time, and training four fifths.
 """
 
 from __future__ import annotations
@@ -13,7 +16,9 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.extending import intrinsic
+from numba.core.imputils import lower_getattr_generic
+from numba.core.typing.templates import AttributeTemplate, infer_getattr
+from numba.extending import intrinsic, models, register_model
 from numba.np import arrayobj
 from numpy.typing import NDArray
 
@@ -26,29 +31,73 @@ _INT = ir.IntType(64)
 FIRST, ONE = np.int64(0), np.int64(1)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def borrowed(typing_context: Any, value: Any) -> Any:
-    """The same array, or named tuple of arrays and others, for a while."""
+class Held(types.Type):
+    """Where a named tuple lies, of which nothing is assigned to meanwhile."""
 
-    def lend(context: Any, builder: Any, kind: Any, value: Any) -> Any:
-        if isinstance(kind, types.Array):
-            fields = context.make_array(kind)(context, builder, value)
-            for name in ("meminfo", "parent"):
-                nothing = cgutils.get_null_value(getattr(fields, name).type)
-                setattr(fields, name, nothing)
-            return fields._getvalue()
-        if isinstance(kind, types.BaseTuple):
-            kinds: Any = kind
-            parts = cgutils.unpack_tuple(builder, value)
-            items = zip(kinds.types, parts, strict=True)
-            lent = [lend(context, builder, part, item) for part, item in items]
-            return context.make_tuple(builder, kind, lent)
-        return value
+    def __init__(self, kind: Any) -> None:
+        self.kind = kind
+        super().__init__(f"Held({kind})")
+
+    @property
+    def key(self) -> Any:
+        """What tells types apart: classes of one name have the same text."""
+        return self.kind
+
+    @property
+    def instance_class(self) -> Any:
+        """The class of the tuple."""
+        return self.kind.instance_class
+
+
+@register_model(Held)
+class _Pointer(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Any) -> None:
+        pointer = manager.lookup(kind.kind).get_value_type().as_pointer()
+        super().__init__(manager, kind, pointer)
+
+
+@infer_getattr
+class _Fields(AttributeTemplate):
+    key = Held
+
+    def generic_resolve(self, held: Any, name: str) -> Any:  # type: ignore[override]
+        if name not in held.kind.fields:
+            return None
+        kind = held.kind.types[held.kind.fields.index(name)]
+        return Held(kind) if isinstance(kind, types.BaseNamedTuple) else kind
+
+
+@lower_getattr_generic(Held)
+def _field(context: Any, builder: Any, held: Any, pointer: Any, name: str) -> Any:
+    place = held.kind.fields.index(name)
+    kind = held.kind.types[place]
+    at = cgutils.gep_inbounds(builder, pointer, 0, place)
+    if isinstance(kind, types.BaseNamedTuple):
+        return at
+    if not isinstance(kind, types.Array):
+        return builder.load(at)
+    array = context.make_array(kind)(context, builder)
+    for place, name in enumerate(array._datamodel._fields):
+        part = cgutils.gep_inbounds(builder, at, 0, place)
+        counted = name in ("meminfo", "parent")
+        nothing = cgutils.get_null_value(part.type.pointee)
+        setattr(array, name, nothing if counted else builder.load(part))
+    return array._getvalue()
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def held(typing_context: Any, value: Any) -> Any:
+    """Where a named tuple of arrays and others lies until the caller returns.
+
+    Functions take one pointer for it, in place of all that its arrays consist of.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return lend(context, builder, value, arguments[0])
+        place = cgutils.alloca_once(builder, arguments[0].type)
+        builder.store(arguments[0], place)
+        return place
 
-    return value(value), generate
+    return Held(value)(value), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dacrl_env.outer.actions import check_names, check_range
 from dacrl_env.outer.vector_env import PopulationEnv
 from dacrl_env.policies.schedules import SHAPES, Curve, wanted
+from dacrl_env.policies.static import extremes
+from dacrl_env.tasks import Option
 
 _ZOO = "lin_"  # how the Zoo writes a straight line to zero
 _EXAMPLE = "linear(1e-3, 1e-5, fraction=0.5)"
@@ -34,8 +35,8 @@ class Combined:
     Args:
         decisions: outer steps a run, if there are curves; values hold in between. None:
             100, or the nearest number that runs can have.
-        **config: name to a number, or to a curve: a `Curve`, a dict of its arguments,
-            or a text as above.
+        **config: name to a number, an option of a choice, or a curve: a `Curve`, a dict
+            of its arguments, or a text as above.
 
     Raises:
         ValueError: something that is neither a number nor a curve; at `reset`, unknown
@@ -51,7 +52,7 @@ class Combined:
         # lines to zero, which end where the range does
         self.capped = [n for n, v in config.items() if _is_zoo(v)]
         self.hyperparameters = tuple(config)
-        self.extremes = {n: (v, v) for n, v in self.constants.items()}
+        self.extremes = extremes({n: (v,) for n, v in self.constants.items()})
         for name, curve in self.curves.items():
             low, high = curve.extremes
             self.extremes[name] = (high if name in self.capped else low, high)
@@ -79,12 +80,10 @@ class Combined:
         """Check all values that will be applied."""
         self.envs = envs
         settings = envs.settings
-        known = [h.name for h in settings.controlled]
-        check_names(self.hyperparameters, known, "hyperparameter")
         envs.to_actions(self.constants)
         at = np.arange(0, settings.budget, settings.decision_interval)
         for name, values in self._values(at / settings.budget).items():
-            check_range(_hyperparameter(envs, name), values)
+            settings.number(name).check(values)
 
     def act(
         self, observations: NDArray[np.float32], infos: Mapping[str, Any]
@@ -97,13 +96,13 @@ class Combined:
         """What the curves say at shares of the budget ``(n,)``, each ``(n,)``."""
         found = {name: curve.values(progress) for name, curve in self.curves.items()}
         for name in self.capped:
-            least = _hyperparameter(self.envs, name).low
+            least = self.envs.settings.number(name).low
             found[name] = np.maximum(found[name], least)
         return found
 
 
-def _read(name: str, value: Any) -> float | Curve:
-    """A number or a curve.
+def _read(name: str, value: Any) -> Option | Curve:
+    """A number, an option of a choice, or a curve.
 
     Raises:
         ValueError: it is neither.
@@ -115,10 +114,12 @@ def _read(name: str, value: Any) -> float | Curve:
             return Curve(**value)
         if _is_zoo(value):
             return Curve("linear", float(value.removeprefix(_ZOO)), 0.0)
+        if isinstance(value, bool | np.bool_):
+            return bool(value)
         if isinstance(value, str):
-            return _curve(value)
-        number = isinstance(value, int | float | np.number)
-        if number and not isinstance(value, bool) and math.isfinite(value):
+            # a name by itself is an option of a choice, see `reset`
+            return value if value.isidentifier() else _curve(value)
+        if isinstance(value, int | float | np.number) and math.isfinite(value):
             return int(value) if isinstance(value, int | np.integer) else float(value)
         raise TypeError("neither")
     except (TypeError, SyntaxError) as error:
@@ -145,8 +146,3 @@ def _curve(text: str) -> Curve:
     except ValueError:
         raise TypeError("no literals") from None
     return Curve(call.func.id, *arguments, **keywords)
-
-
-def _hyperparameter(envs: PopulationEnv, name: str) -> Any:
-    (found,) = (h for h in envs.settings.controlled if h.name == name)
-    return found

@@ -33,8 +33,7 @@ class FreezeWhenGood:
 
     def reset(self, envs: PopulationEnv, seed: int) -> None:
         """Translate both configurations into actions."""
-        by_name = {h.name: h for h in envs.settings.controlled}
-        smallest = by_name["learning_rate"].low
+        smallest = envs.settings.number("learning_rate").low
         self.learn = envs.to_actions(self.config)
         self.freeze = envs.to_actions({**self.config, "learning_rate": smallest})
 

@@ -6,6 +6,7 @@ of the ranges belong to the grid.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,8 @@ from dacrl_env.tasks import Task
 
 def most_points(candidates: int, dimensions: int) -> int:
     """The most points an axis of a grid of at most ``candidates``, but at least 2."""
+    if not dimensions:
+        return 2
     points = max(2, round(candidates ** (1 / dimensions)) + 1)
     while points > 2 and points**dimensions > candidates:
         points -= 1
@@ -49,7 +52,8 @@ class GridSearch:
     """All candidates of a grid.
 
     Args:
-        points: on each axis; None: the most that the budget pays for, at least 2.
+        points: on each axis of a number; None: the most that the budget pays for, at
+            least 2.
         space: name to lowest and highest value; None: all that are controlled.
         family: of `SearchSpace`: "static", "schedule", "freeze", "switch" or "gate".
         seeds: tuning runs a candidate.
@@ -91,13 +95,14 @@ class GridSearch:
         trials = Trials(task, budget, seed, self, store, progress, **task_kwargs)
         space = search_space(trials, self.space, self.family)
         check_candidates(trials, self.seeds)
-        dimensions = len(space.dimensions)
+        options = math.prod(space.choices.values())
+        dimensions = len(space.dimensions) - len(space.choices)
         points = self.points
         if points is None:
             paid = trials.left // (trials.steps * self.seeds)
-            points = most_points(paid - self.default_first, dimensions)
+            points = most_points((paid - self.default_first) // options, dimensions)
         # first the number alone: a grid that is too large may not fit into memory
-        number = max(points, 1) ** dimensions + self.default_first
+        number = options * max(points, 1) ** dimensions + self.default_first
         check_candidates(trials, self.seeds, number)
         candidates = distinct(space, points)
         if self.default_first:

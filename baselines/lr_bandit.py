@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 
 from dacrl_env.core import streams
 from dacrl_env.kernels.elementary import exp
-from dacrl_env.outer.actions import check_names, check_range
 from dacrl_env.outer.vector_env import PopulationEnv
 
 Floats = NDArray[np.float64]
@@ -78,12 +77,10 @@ class LearningRateBandit:
 
     def reset(self, envs: PopulationEnv, seed: int) -> None:
         """Start a bandit for every member, with nothing learned."""
-        by_name = {h.name: h for h in envs.settings.controlled}
-        check_names(self.hyperparameters, list(by_name), "hyperparameter")
-        h, P = by_name["learning_rate"], envs.num_envs
+        h, P = envs.settings.number("learning_rate"), envs.num_envs
         near = np.unique(np.clip(h.default * _FACTORS, h.low, h.high))
         self.rates = near if self.given is None else np.array(self.given, float)
-        check_range(h, self.rates)
+        h.check(self.rates)
         self.envs = envs
         self.weights = np.zeros((P, len(self.rates)))
         self.arms = np.zeros(P, np.int64)

@@ -45,7 +45,7 @@ from dacrl_env.core.isolation import inner_context
 from dacrl_env.kernels.adam import BETA_1, BETA_2
 from dacrl_env.learners.dqn import DQN
 from dacrl_env.learners.ppo import PPO
-from dacrl_env.outer.actions import check_names, check_range
+from dacrl_env.outer.actions import check_names
 from dacrl_env.outer.vector_env import PopulationEnv
 from dacrl_env.policies import needs, probe
 
@@ -121,13 +121,11 @@ class MetaGradients:
         probe.check(envs)
         self.envs, P = envs, envs.num_envs
         self.names = needs(self, envs.settings.task.algorithm)
-        by_name = {h.name: h for h in envs.settings.controlled}
         check_names(self.initial, self.names, "tuned hyperparameter")
-        check_names(self.names, list(by_name), "hyperparameter")
-        self.tuned = [by_name[name] for name in self.names]
+        self.tuned = [envs.settings.number(name) for name in self.names]
         starts = {h.name: self.initial.get(h.name, h.default) for h in self.tuned}
         for h in self.tuned:
-            check_range(h, starts[h.name])
+            h.check(starts[h.name])
         self.reference = {
             name: starts.get(name) if given is None else given
             for name, given in self.references.items()
@@ -190,6 +188,7 @@ class MetaGradients:
         return partial(
             dqn_objective,
             learner=learner,
+            options=probe.dqn_options(self.envs),
             parameters=probe.parameters(self.envs),
             target=torch.from_numpy(state.target),
             batch=_part(both, slice(_SAMPLES)),
@@ -229,6 +228,7 @@ class MetaGradients:
 def dqn_objective(
     units: Tensor,
     learner: DQN,
+    options: probe.DQNOptions,
     parameters: Tensor,
     target: Tensor,
     batch: dqn.Batch,
@@ -236,7 +236,7 @@ def dqn_objective(
     optimiser: Optimiser,
 ) -> Tensor:
     """Loss ``(P,)`` on held-out transitions after an update with ``units`` (log α)."""
-    loss = partial(probe.dqn_loss, learner)
+    loss = partial(probe.dqn_loss, learner, options)
     gradient = torch.func.grad(lambda p: loss(p, target, batch).sum())
     updated = update(parameters, gradient(parameters), units.exp(), optimiser)
     return loss(updated, target, held_out)

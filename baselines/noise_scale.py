@@ -30,7 +30,6 @@ from torch import Tensor
 from dacrl_env.algorithms import ppo
 from dacrl_env.core.isolation import inner_context
 from dacrl_env.learners.dqn import DQN
-from dacrl_env.outer.actions import check_names, check_range
 from dacrl_env.outer.vector_env import PopulationEnv
 from dacrl_env.policies import probe
 
@@ -69,12 +68,10 @@ class NoiseScale:
 
     def reset(self, envs: PopulationEnv, seed: int) -> None:
         """Start every member without an estimate."""
-        by_name = {h.name: h for h in envs.settings.controlled}
-        check_names(self.hyperparameters, list(by_name), "hyperparameter")
+        h = envs.settings.number("batch_size")
         probe.check(envs)
-        h = by_name["batch_size"]
         self.first = h.default if self.initial is None else self.initial
-        check_range(h, self.first)
+        h.check(self.first)
         self.envs, self.low, self.high = envs, h.low, h.high
         self.trace = np.zeros(envs.num_envs)  # moving sums, of equal weights
         self.square = np.zeros(envs.num_envs)
@@ -120,7 +117,12 @@ def estimates(envs: PopulationEnv, live: NDArray[np.bool_]) -> tuple[Floats, Flo
         if isinstance(learner, DQN):
             cuts = parts(probe.replay_batch(envs, _SAMPLES))
             target = torch.from_numpy(state.target).repeat_interleave(PARTS, 0)
-            loss = partial(probe.dqn_loss, learner, target=target, batch=cuts)
+            each = (
+                torch.as_tensor(x).repeat_interleave(PARTS, 0)
+                for x in probe.dqn_options(envs)
+            )
+            options = probe.DQNOptions(*each)
+            loss = partial(probe.dqn_loss, learner, options, target=target, batch=cuts)
         else:
             cuts = parts(_shuffled(envs, _rollout_batch(envs, live)))
             own = probe.coefficients(probe.applied(envs))

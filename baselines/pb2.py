@@ -2,7 +2,8 @@
 
 Population-based training whose new hyperparameters are not perturbed at random: a
 Gaussian process learns from all members how the objective changes over a round, and
-the members that exploit get what promises most, one after the other.
+the members that exploit get what promises most, one after the other. Options of choices
+come from a bandit of their own.
 """
 
 from __future__ import annotations
@@ -29,13 +30,14 @@ from dacrl_env.methods.evolution import (
 from dacrl_env.methods.search_space import SearchSpace
 from dacrl_env.methods.trials import Observed, Trials, check_objective
 from dacrl_env.policies import Fitted
-from dacrl_env.tasks import Task
+from dacrl_env.tasks import Choice, Number, Task
 
 # what the likelihood chooses from
 LENGTHSCALES = (0.1, 0.2, 0.4, 0.8, 1.6)  # of the unit cube
 EPSILONS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5)  # forgetting, a round
 NOISES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # variance, relative to the signal's
 _LATEST = 400
+_EXPLORE, _FORGET = 0.5, 0.05  # shares of uniform weights, in draws and after rounds
 _CLIP = 2.0  # standard deviations, as in the authors' implementation
 _CANDIDATES = 400  # uniform ones for the acquisition, then around the best so far:
 _EXACT = "donot_use_mm_for_euclid_dist"  # of torch.cdist
@@ -101,24 +103,38 @@ class PB2:
         trials = Trials(task, budget, seed, self, store, progress, **task_kwargs)
         space = SearchSpace(trials.controlled, self.space)
         generator = np.random.default_rng((seed, 0))
+        numbers = [k for k, h in enumerate(space.searched) if isinstance(h, Number)]
+        choices = [k for k, h in enumerate(space.searched) if isinstance(h, Choice)]
+        cube = _numbers(trials, space)
 
         def changed(course: Course, parents: Ints) -> Floats:
-            inputs, gains = points(course, space, self.objective)
+            children = descendants(parents)
+            values = np.empty((len(children), len(space.searched)))
+            for k in choices:
+                values[:, k] = chosen_options(
+                    course, space, k, self.objective, len(children), generator
+                )
+            if cube is not None:
+                values[:, numbers] = promising(course, parents, cube)
+            return values
+
+        def promising(course: Course, parents: Ints, cube: SearchSpace) -> Floats:
+            inputs, gains = points(course, cube, self.objective)
             inputs, gains = inputs[-self.points :], gains[-self.points :]
             now = measured(course.rounds[-1], self.objective)
             children = descendants(parents)
             others = np.setdiff1d(np.arange(len(parents)), children)
-            current = positions(space, course.values(space)[-1][others])
+            current = positions(cube, course.values(cube)[-1][others])
             chosen = batch(
                 inputs,
                 gains,
                 len(course.rounds),
                 now[parents[children]],
                 np.column_stack([now[others], current]),
-                lambda candidate: positions(space, decoded(space, candidate)),
+                lambda candidate: positions(cube, decoded(cube, candidate)),
                 generator,
             )
-            return decoded(space, chosen)
+            return decoded(cube, chosen)
 
         return evolve(
             trials,
@@ -142,13 +158,64 @@ def measured(seen: Observed, objective: str) -> Floats:
     return np.where(np.isfinite(value), value, seen.scores[-1])
 
 
+def _numbers(trials: Trials, space: SearchSpace) -> SearchSpace | None:
+    """The space of the numbers alone; None: there are none."""
+    bounds = {h.name: h.ends for h in space.searched if isinstance(h, Number)}
+    return SearchSpace(trials.controlled, bounds) if bounds else None
+
+
+def chosen_options(
+    course: Course,
+    space: SearchSpace,
+    k: int,
+    objective: str,
+    n: int,
+    generator: np.random.Generator,
+) -> Floats:
+    """Codes ``(n,)`` of a choice, by a bandit over its options.
+
+    Exp3 whose weights forget (Parker-Holder et al. 2021, "Tuning mixed input
+    hyperparameters on the fly for efficient population based AutoRL"): after a round
+    an option's weight grows by the mean gain of the members that had it, ranked from 0
+    to 1 among all members, over its probability.
+
+    Args:
+        course: of the population so far.
+        space: what is searched.
+        k: which of the hyperparameters.
+        objective: whose gains count.
+        n: codes to draw.
+        generator: draws them.
+    """
+    codes = space.codes[space.searched[k].name]
+    C = len(codes)
+    weights = np.ones(C)
+    inputs, gains = points(course, space, objective)
+    tried = np.concatenate([values[:, k] for values in course.values(space)])
+    for number in range(len(course.rounds)):
+        now = inputs[:, 0] == number
+        order = np.argsort(np.argsort(gains[now], kind="stable"), kind="stable")
+        reward = order / max(len(order) - 1, 1)
+        p = _EXPLORE / C + (1 - _EXPLORE) * weights / weights.sum()
+        for c, code in enumerate(codes):
+            had = tried[now] == code
+            if had.any():
+                weights[c] *= math.exp(_EXPLORE / C * reward[had].mean() / p[c])
+        weights = weights / weights.sum() * C
+        weights = (1 - _FORGET) * weights + _FORGET
+    p = _EXPLORE / C + (1 - _EXPLORE) * weights / weights.sum()
+    return np.asarray(generator.choice(codes, n, p=p / p.sum()))
+
+
 def positions(space: SearchSpace, values: Floats) -> Floats:
-    """Values ``(n, k)`` of the searched hyperparameters in the unit cube."""
-    columns = []
+    """Values ``(n, k)`` of the searched numbers in the unit cube."""
+    columns: list[Floats] = [np.empty((0, len(values)))]
     for h, column in zip(space.searched, values.T, strict=True):
+        if not isinstance(h, Number):
+            continue
         low, high = h.to_unit(h.low), h.to_unit(h.high)
         columns.append((h.to_unit(column) - low) / (high - low))
-    return np.clip(np.stack(columns, -1), 0.0, 1.0)
+    return np.clip(np.vstack(columns).T, 0.0, 1.0)
 
 
 def points(course: Course, space: SearchSpace, objective: str) -> tuple[Floats, Floats]:

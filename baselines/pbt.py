@@ -27,7 +27,7 @@ from dacrl_env.methods.evolution import (
 from dacrl_env.methods.search_space import SearchSpace
 from dacrl_env.methods.trials import Trials, check_objective
 from dacrl_env.policies import Fitted
-from dacrl_env.tasks import LEAST_COMPLEMENT, Hyperparameter, Task
+from dacrl_env.tasks import LEAST_COMPLEMENT, Number, Task
 
 EXPLOITS = ("both", "weights")
 _FIRST_SHARE = 0.01  # of a linear range: where a growing factor takes a value of 0
@@ -137,6 +137,8 @@ def explore(
 ) -> Floats:
     """Values ``(m, k)`` perturbed, or drawn anew from the space.
 
+    A choice, of which nothing is near, is drawn anew or stays.
+
     Args:
         values: ``(m, k)`` of the searched hyperparameters.
         space: what new ones are drawn from, uniformly on the scales.
@@ -148,12 +150,15 @@ def explore(
     anew = generator.random(values.shape) < resample
     factor = generator.choice(np.asarray(factors, np.float64), values.shape)
     moved = [
-        perturb(h, values[:, k], factor[:, k]) for k, h in enumerate(space.searched)
+        perturb(h, values[:, k], factor[:, k])
+        if isinstance(h, Number)
+        else values[:, k]
+        for k, h in enumerate(space.searched)
     ]
     return np.where(anew, fresh, np.stack(moved, -1))
 
 
-def perturb(h: Hyperparameter, values: Floats, factors: Floats) -> Floats:
+def perturb(h: Number, values: Floats, factors: Floats) -> Floats:
     """Values ``(m,)`` times factors ``(m,)``, within the range.
 
     On scales that are logarithmic in one minus the value, that distance is multiplied.

@@ -43,7 +43,7 @@ class Optimal:
         population = self.envs.population
         learner: Any = population.learner  # of the quadratic
         rates = learner.optimal_learning_rate(population.state.learner)
-        h = population.settings.controlled[0]
+        h = population.settings.number("learning_rate")
         return self.envs.to_actions({"learning_rate": np.clip(rates, h.low, h.high)})
 
 

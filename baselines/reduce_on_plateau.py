@@ -48,8 +48,7 @@ class ReduceOnPlateau:
     def reset(self, envs: PopulationEnv, seed: int) -> None:
         """Start every member at the initial learning rate."""
         self.envs = envs
-        by_name = {h.name: h for h in envs.settings.controlled}
-        rate = by_name["learning_rate"]
+        rate = envs.settings.number("learning_rate")
         self.low = rate.low
         self.first = rate.default if self.initial is None else self.initial
         envs.to_actions({"learning_rate": self.first})  # raises if out of range

@@ -67,8 +67,7 @@ class VDBE:
         self.envs = envs
         self.row = envs.observation_names.index(_ROW)
         given = self.weight
-        by_name = {h.name: h for h in envs.settings.controlled}
-        self.range = by_name["epsilon"].low, by_name["epsilon"].high
+        self.range = envs.settings.number("epsilon").ends
         self.w = 1 / envs.population.env.num_actions if given is None else given
         self.epsilons = np.full(envs.num_envs, self.initial)
 

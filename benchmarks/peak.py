@@ -81,11 +81,14 @@ def of_step(learner: Any, values: Mapping[str, Any]) -> float | None:
 
     Args:
         learner: of this package; None for one that says nothing of its products.
-        values: of its hyperparameters, by name; arrays are averaged.
+        values: of its hyperparameters as it takes them, by name; arrays are averaged.
     """
     if not hasattr(learner, "flops"):
         return None
-    act, sample = learner.flops
+    P = max(np.size(x) for x in values.values())
+    codes = {name: np.broadcast_to(x, P) for name, x in values.items()}
+    act, samples_cost = learner.flops(codes)
+    sample = float(np.mean(samples_cost))
     if "n_epochs" in values:
         samples = np.mean(values["n_epochs"])
     else:

@@ -135,7 +135,7 @@ def measure_task(
                     programs[key] = run if W > 1 else pinned(run)
                     if W == 1:
                         learner = env.population.learner
-                        flops[key] = peak.of_step(learner, _defaults(settings))
+                        flops[key] = peak.of_step(learner, _codes(settings))
         for name, program in (_others(settings) if peers else {}).items():
             programs[name, 1, 1] = pinned(program)
         rates, peaks = in_turns(programs, repeats, seconds)
@@ -230,18 +230,35 @@ def _others(settings: Settings) -> dict[str, Program]:
     return programs
 
 
+def _codes(settings: Settings) -> dict[str, float]:
+    """Defaults as the learner takes them."""
+    return {h.name: h.start for h in settings.hyperparameters}
+
+
 def _defaults(settings: Settings) -> dict[str, Any]:
     return {
-        h.name: int(h.default) if h.integer else h.default
+        h.name: h.shown(np.array([h.start])).tolist()[0]
         for h in settings.hyperparameters
     }
 
 
+# what Stable-Baselines3 and SBX both have under the same names; SBX does not clip DQN
+_SHARED_DQN = (
+    "learning_rate", "batch_size", "gamma", "target_update_interval", "train_freq",
+    "gradient_steps", "tau",
+)  # fmt: skip
+_SHARED_PPO = (
+    "learning_rate", "clip_range", "batch_size", "gamma", "gae_lambda", "n_epochs",
+    "ent_coef", "vf_coef", "max_grad_norm",
+)  # fmt: skip
+
+
 def _dqn(library: Any, settings: Settings) -> Program:
-    values, config = _defaults(settings), settings.config
-    epsilon = values.pop("epsilon")
-    # SBX does not clip; by default all of the replay is drawn from
-    del values["max_grad_norm"], values["replay_window"]
+    defaults, config = _defaults(settings), settings.config
+    epsilon, values = (
+        defaults["epsilon"],
+        {name: defaults[name] for name in _SHARED_DQN},
+    )
     arguments = dict(
         buffer_size=dqn.DQN.replay_capacity(config, settings.budget),
         learning_starts=LEARNING_STARTS,
@@ -257,7 +274,8 @@ def _dqn(library: Any, settings: Settings) -> Program:
 
 
 def _ppo(library: Any, settings: Settings) -> Program:
-    values, config = _defaults(settings), settings.config
+    defaults, config = _defaults(settings), settings.config
+    values = {name: defaults[name] for name in _SHARED_PPO}
     env = make_vec_env(settings.task.inner_env, config.num_inner_envs, seed=0)
     model = library.PPO(
         "MlpPolicy",

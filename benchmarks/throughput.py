@@ -35,6 +35,7 @@ LEARNING_STARTS = 100
 BUDGET = 50_000
 # PPO settings of the Stable-Baselines3 zoo for CartPole
 PPO_ENVS, PPO_STEPS, PPO_BATCH, PPO_EPOCHS = 8, 32, 256, 20
+BATCH_SIZES = 4, 256  # of random ones, the smallest and the largest
 PEER = "Stable-Baselines3"
 NOTE = (
     f"Peak: {peak.PEAK}, measured in the same turns. Of it, the products of actions "
@@ -240,9 +241,9 @@ def rate(program: Program, seconds: float) -> float:
 
 
 def _random_batch_sizes(P: int) -> Floats:
-    """Log-uniform over the whole range, the same each time ``(P,)``."""
-    h = next(h for h in dqn.HYPERPARAMETERS if h.name == "batch_size")
-    exponents = np.random.default_rng(0).uniform(np.log(h.low), np.log(h.high), P)
+    """Log-uniform, the same each time ``(P,)``."""
+    low, high = BATCH_SIZES
+    exponents = np.random.default_rng(0).uniform(np.log(low), np.log(high), P)
     return np.rint(np.exp(exponents))
 
 
@@ -254,7 +255,7 @@ def _train(
     learner = learner_class(env, env, config, BUDGET)
     keys = np.stack([streams.member_keys("tuning", 0, i, 0) for i in range(P)])
     state = learner.init(keys, np.tile([*env.physics.values()], (P, 1)))
-    values = {h.name: np.full(P, float(h.default)) for h in learner.hyperparameters}
+    values = {h.name: np.full(P, h.start) for h in learner.hyperparameters}
     for name, value in changed.items():
         values[name][:] = value
     interval = learner.begin_interval(state)

@@ -9,8 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from dacrl_env.core.version import __version__
-from dacrl_env.tasks import Hyperparameter, Instance, Task
+from dacrl_env.tasks import Choice, Event, Instance, Number, Task
 from dacrl_env.tasks.registration import TASKS, get_task, load, register_task
+
+Hyperparameter = Number  # as it was called when there were numbers alone
 
 # public names that need heavy imports, loaded when they are first used
 _LAZY = {
@@ -30,10 +32,13 @@ _LAZY = {
 
 __all__ = [
     "TASKS",
+    "Choice",
     "DynamicConfigEnv",
+    "Event",
     "Hyperparameter",
     "Instance",
     "Method",
+    "Number",
     "Policy",
     "PopulationEnv",
     "Snapshot",

@@ -16,6 +16,7 @@ from dacrl_env.inner_envs.env import ENVS, CompiledEnv
 from dacrl_env.kernels.dense import Network
 from dacrl_env.learners import dqn, ppo
 from dacrl_env.learners.compiled import Compiled
+from dacrl_env.tasks import Knob, Number
 
 # two layers, as tasks have them: each number of layers is compiled anew
 ALGORITHMS: dict[str, tuple[type[Compiled], dict[str, Any]]] = {
@@ -96,15 +97,23 @@ def make_runs(
     env = ENVS["CartPole-v1"]() if env is None else env
     kind, fields = ALGORITHMS[algorithm]
     values = {
-        h.name: np.full(P, overrides.pop(h.name, h.default), np.float64)
+        h.name: np.full(P, _codes(h, overrides.pop(h.name, h.default)), np.float64)
         for h in kind.hyperparameters
     }
-    learner = kind(env, env, kind.config_class(**{**fields, **overrides}), budget)
+    config = kind.config_class(**{**fields, **overrides})
+    # as if actions could set all of them
+    learner = kind(env, env, config, budget, {})
     keys = np.stack([streams.member_keys("tuning", seed, i, 0) for i in members])
     physics = np.tile(np.array([*env.physics.values()], np.float64), (P, 1))
     state = learner.init(keys, physics)
     interval = learner.begin_interval(state)
     return Runs(learner, state, values, interval, keys, physics)
+
+
+def _codes(knob: Knob, given: Any) -> Any:
+    """Numbers may lie outside of their range here, and options be codes already."""
+    kept = isinstance(knob, Number) or isinstance(given, np.ndarray | np.floating)
+    return given if kept else knob.codes(given)
 
 
 def layers_of(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import dacrl_env
-from dacrl_env import Hyperparameter
+from dacrl_env import Number
 from dacrl_env.comparison.report import summarize
 from dacrl_env.comparison.stats import bootstrap_interval, paired_difference
 
@@ -78,8 +78,8 @@ def test_ppo_solves_cartpole_with_the_zoo_s_settings():
         split="tuning",
         rollout_length=32,
         hyperparameters=[
-            Hyperparameter("learning_rate", 1e-6, 1e-1, 1e-3, "log"),
-            Hyperparameter("batch_size", 16, 512, 256, "log", integer=True),
+            Number("learning_rate", 1e-6, 1e-1, 1e-3, "log"),
+            Number("batch_size", 16, 512, 256, "log", integer=True),
         ],
         fixed={"n_epochs": 20, "gamma": 0.98, "gae_lambda": 0.8},
     )

@@ -21,7 +21,7 @@ PLACES = {
     "dacrl_env.benchmarks": ROOT / "benchmarks",
 }
 # The core: a module imports its own package and those that stand before it. Tasks stand
-# before algorithms, which say by `tasks.Hyperparameter` what may be changed of them.
+# before algorithms, which say by `tasks.Number` what may be changed of them.
 ORDER = (
     "core",
     "kernels",

@@ -20,11 +20,13 @@ from cases import OFTEN, cases, quick, varied
 from threadpoolctl import threadpool_limits
 
 import dacrl_env
-from dacrl_env.algorithms import dqn
+from dacrl_env.algorithms.replay import CONTINUES, DONE, REWARD
 from dacrl_env.core import isolation
 from dacrl_env.core.snapshot import Snapshot, is_opaque, leaves
 from dacrl_env.inner_envs.gymnasium_adapter import needs_box2d
 from dacrl_env.outer import population
+from dacrl_env.outer.settings import own_hyperparameters
+from dacrl_env.tasks import Number
 from dacrl_env.tasks.registration import ALGORITHMS, load
 
 # the conformance task has no inner environment; baselines/test_quadratic.py tests it
@@ -89,13 +91,29 @@ def learned(env: Any) -> dict[str, Any]:
 
 
 def hyperparameters(task: str) -> tuple[Any, ...]:
-    return tuple(load(ALGORITHMS[dacrl_env.TASKS[task].algorithm]).hyperparameters)
+    known = dacrl_env.TASKS[task]
+    every = load(ALGORITHMS[known.algorithm]).hyperparameters
+    return tuple(own_hyperparameters(known, every).values())
 
 
-def binding(task: str, name: str) -> float:
-    """The end of a range that surely changes what is learned."""
+def binding(task: str, name: str) -> Any:
+    """A value that surely changes what is learned: an end of the range, an option."""
     h = next(h for h in hyperparameters(task) if h.name == name)
-    return 1.0 if h.default == h.low else -1.0
+    if isinstance(h, Number):
+        return h.high if h.default == h.low else h.low
+    if name == "checkpoint":
+        return "restore"
+    return next(o for o in h.options if o != h.default)
+
+
+# without these another value could not be told from the default
+NEEDS: dict[str, dict[str, Any]] = {
+    "tau": {"target_update_interval": 50},
+    "priority_beta": {"priority_alpha": 0.7},
+    "hold_exponent": {"exploration": "ez-greedy", "epsilon": 0.5},
+    "perturb_strength": {"shrink_perturb": True},
+    "checkpoint": {},  # saved at the decision before
+}
 
 
 def long_enough(name: str) -> dict[str, Any]:
@@ -117,17 +135,27 @@ def rhythms(task: str) -> dict[str, float]:
 KNOBS = [(task, h.name) for task in TASKS for h in hyperparameters(task)]
 
 
-def acted(task: str, name: str | None, **options: Any) -> list[Any]:
-    """What is learned and applied where one action differs from zero, if any."""
+def acted(task: str, name: str | None, needs: str | None = None, **options: Any) -> Any:
+    """What is learned and applied where one action differs from the others, if any.
+
+    Args:
+        task: id.
+        name: what it sets.
+        needs: the hyperparameter whose needs all actions keep.
+        options: of the environment.
+    """
     names = [h.name for h in hyperparameters(task)]
-    env = make(task, hyperparameters=names, feedback="train", **options)
+    options = {"feedback": "train", "action_mode": "values", **options}
+    env = make(task, hyperparameters=names, **options)
     env.reset(seed=1)
     history = []
     for k in range(4):
-        action = np.zeros(len(names))
+        config = dict(NEEDS.get(needs or "", {}))
+        if needs == "checkpoint" and k == 1:
+            config[needs] = "save"
         if name and k == 2:
-            action[names.index(name)] = binding(task, name)
-        _, _, _, _, info = env.step(action)
+            config[name] = binding(task, name)
+        _, _, _, _, info = env.step(env.to_action(config))
         history.append((learned(env), info["hyperparameters"]))
     return history
 
@@ -135,14 +163,23 @@ def acted(task: str, name: str | None, **options: Any) -> list[Any]:
 kept_acted = cache(acted)  # the run without is the same for all hyperparameters
 
 
+def differs(a: Any, b: Any) -> bool:
+    """Whether two applied values do; those that are inactive are none."""
+    return bool(a != b)
+
+
 @pytest.mark.parametrize(("task", "name"), cases(KNOBS))
 def test_actions_bite(task: str, name: str) -> None:
     names = [h.name for h in hyperparameters(task)]
-    plain = kept_acted(task, None, **long_enough(name))
-    changed = acted(task, name, **long_enough(name))
+    needs = name if name in NEEDS else None
+    plain = kept_acted(task, None, needs, **long_enough(name))
+    changed = acted(task, name, needs, **long_enough(name))
     for k, (before, after) in enumerate(zip(plain, changed, strict=True)):
-        asked = [n for n in names if before[1][n] != after[1][n]]
-        assert asked == ([name] if k == 2 else [])
+        asked = [n for n in names if differs(before[1].get(n), after[1].get(n))]
+        assert name in asked or k != 2
+        # a choice may also give others a meaning
+        depend = {h.name for h in hyperparameters(task) if h.condition}
+        assert not {*asked} - {name} - depend if k == 2 else not asked
         bitten = "parameters" in differing(before[0], after[0])
         assert bitten == (k >= 2), f"{name} at step {k}"
 
@@ -158,14 +195,23 @@ def fixed_at(task: str, other: str, fixed: tuple[Any, ...], **options: Any) -> A
     return learned(env)["parameters"]
 
 
-@pytest.mark.parametrize(("task", "name"), cases(KNOBS))
+# of events nothing is fixed, and this is a number of an event
+FIXABLE = [
+    (task, h.name)
+    for task in TASKS
+    for h in hyperparameters(task)
+    if h.held and h.name != "perturb_strength"
+]
+
+
+@pytest.mark.parametrize(("task", "name"), cases(FIXABLE))
 def test_fixed_values_bite(task: str, name: str) -> None:
-    other = next(h.name for h in hyperparameters(task) if h.name != name)
-    h = next(h for h in hyperparameters(task) if h.name == name)
-    value = h.high if binding(task, name) > 0 else h.low
+    taken = {name, *NEEDS.get(name, {})}
+    other = next(h.name for h in hyperparameters(task) if h.name not in taken)
+    needs = tuple(NEEDS.get(name, {}).items())
     plain, changed = (
-        fixed_at(task, other, fixed, **long_enough(name))
-        for fixed in ((), ((name, value),))
+        fixed_at(task, other, (*needs, *fixed), **long_enough(name))
+        for fixed in ((), ((name, binding(task, name)),))
     )
     assert not np.array_equal(plain, changed)
 
@@ -246,11 +292,11 @@ def test_members_do_not_notice_each_other(task: str, name: str, P: int) -> None:
         envs = make_vec(task, P, hyperparameters=names, **options)
         envs.reset(seed=4)
         for k in range(2):
-            actions = np.zeros((P, len(names)))
-            # different values side by side, so that members are grouped anew
-            actions[:, names.index(name)] = np.linspace(0, 0.2, P)
+            actions, at = envs.to_actions(NEEDS.get(name, {})), names.index(name)
+            # different values side by side
+            actions[:, at] = np.linspace(0, 0.2, P)
             if changed and k:
-                actions[1, names.index(name)] = binding(task, name)
+                actions[1, at] = envs.to_actions({name: binding(task, name)})[1, at]
             _, rewards, *_ = envs.step(actions)
         state = envs.population.state
         outcomes.append([{**rows(state, i), "reward": rewards[i]} for i in range(P)])
@@ -390,7 +436,7 @@ def test_what_cannot_be_saved_keeps_its_learner(task: str, tmp_path: Path) -> No
         target.restore(snap)
         after = rows(target.population.state)
         # the episodes that were left are closed in the replay
-        changed = set(differing(after, before)) - {"learner.transitions"}
+        changed = set(differing(after, before)) - {"learner.replay.transitions"}
         assert changed <= {f"learner.envs.{n}" for n in episode}
         begun = after["learner.envs.episodes"] - before["learner.envs.episodes"]
         assert (begun == 1).all()
@@ -653,7 +699,8 @@ def test_truncation_is_not_termination(line: str, N: int) -> None:
     for _ in range(2):
         env.step([0, 0, 0])
     state = env.population.state.learner
-    observations, transitions = state.observations[0], state.transitions[0]
+    replay = state.replay
+    observations, transitions = replay.observations[0], replay.transitions[0]
     assert observations.shape[:2] == (N, 80 // N)
     before, after = observations[:, :, 0], observations[:, :, 1]
     terminated = (after[..., 0] == 3) & (after[..., 1] == 1)
@@ -663,10 +710,10 @@ def test_truncation_is_not_termination(line: str, N: int) -> None:
     # no row leads from an episode's end to the start of the next one
     np.testing.assert_array_equal(after[..., 0], before[..., 0] + 1)
     np.testing.assert_array_equal(after[..., 1], before[..., 1])
-    np.testing.assert_array_equal(transitions[..., dqn.CONTINUES], ~terminated)
-    np.testing.assert_array_equal(transitions[..., dqn.DONE], terminated | truncated)
-    assert (transitions[..., dqn.REWARD] == 1).all()
-    done = transitions[:, :-1, dqn.DONE] == 1
+    np.testing.assert_array_equal(transitions[..., CONTINUES], ~terminated)
+    np.testing.assert_array_equal(transitions[..., DONE], terminated | truncated)
+    assert (transitions[..., REWARD] == 1).all()
+    done = transitions[:, :-1, DONE] == 1
     starts = np.where(done, 0, after[:, :-1, 0])
     np.testing.assert_array_equal(before[:, 1:, 0], starts)
     engine = env.population
@@ -686,11 +733,11 @@ def test_truncation_in_the_compiled_cartpole() -> None:
     envs = env.population.state.learner.envs
     envs.lengths[0, 0] = 495  # as if the pole had been up for so long
     env.step([0, 0, 0])
-    memory = env.population.state.learner
+    memory = env.population.state.learner.replay
     rows_of_first = memory.transitions[0, 0, :25]
     after = memory.observations[0, 0, :25, 1]
-    assert rows_of_first[:5, dqn.DONE].tolist() == [0, 0, 0, 0, 1]
-    assert rows_of_first[:5, dqn.CONTINUES].tolist() == [1] * 5
+    assert rows_of_first[:5, DONE].tolist() == [0, 0, 0, 0, 1]
+    assert rows_of_first[:5, CONTINUES].tolist() == [1] * 5
     assert np.abs(after[4]).max() > 0.06  # where it was, no new start
     assert np.abs(memory.observations[0, 0, 5, 0]).max() <= 0.05
     # every other end is a pole that fell
@@ -698,7 +745,7 @@ def test_truncation_in_the_compiled_cartpole() -> None:
     ends = memory.observations[0, :, :25, 1]
     fell = (np.abs(ends[..., 2]) > 12 * np.pi / 180) | (np.abs(ends[..., 0]) > 2.4)
     assert fell.any()
-    np.testing.assert_array_equal(both[..., dqn.CONTINUES], ~fell)
+    np.testing.assert_array_equal(both[..., CONTINUES], ~fell)
 
 
 # -- 7: nothing global --------------------------------------------------------------

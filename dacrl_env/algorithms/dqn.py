@@ -3,10 +3,14 @@
 Mnih et al. 2015, "Human-level control through deep reinforcement learning" (Nature
 518), with the choices of Stable-Baselines3: Huber loss, hard target updates, uniform
 replay, gradient norm clipping, Adam. Optional: double Q-learning (van Hasselt, Guez
-and Silver 2016) and n-step returns (Sutton 1988). Batches are drawn from the newest
-``replay_window`` transitions, so that the age of what is replayed can be set while a
-run goes on (Liu and Zou 2018, "The effects of memory replay in reinforcement learning";
-Fedus et al. 2020, "Revisiting fundamentals of experience replay").
+and Silver 2016), n-step returns (Sutton 1988), prioritised replay (`replay`), soft
+target updates (``tau``; Lillicrap et al. 2016), squared errors, values kept low
+(``q_regularisation`` k: δ² + k · Q with squared errors is DQNReg, Co-Reyes et al. 2021,
+"Evolving reinforcement learning algorithms"), and random actions that are held (Dabney
+et al. 2021, "Temporally-extended ε-greedy exploration"). Batches are drawn from the
+newest ``replay_window`` transitions, so that the age of what is replayed can be set
+while a run goes on (Liu and Zou 2018, "The effects of memory replay in reinforcement
+learning"; Fedus et al. 2020, "Revisiting fundamentals of experience replay").
 
 `loss` is the definition, in torch; what trains is `loss_and_gradient`, which is tested
 against it.
@@ -26,15 +30,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dacrl_env.algorithms.interval import SAMPLES, UPDATES, Interval
+from dacrl_env.algorithms.register import Register
+from dacrl_env.algorithms.replay import (
+    DISCOUNT,
+    ERROR,
+    RETURN,
+    WEIGHT,
+    Replay,
+    draw_evenly,
+    forget,
+    gather,
+    sample,
+    set_priorities,
+    write,
+)
 from dacrl_env.kernels import dense
 from dacrl_env.kernels.adam import adam_step
-from dacrl_env.kernels.choices import largest
+from dacrl_env.kernels.choices import largest, zipf
 from dacrl_env.kernels.compiling import compiled, entry
 from dacrl_env.kernels.dense import Network, Scratch, backward, forward, predict
 from dacrl_env.kernels.moments import mean_and_spread
 from dacrl_env.kernels.products import dot
-from dacrl_env.kernels.random_numbers import below, draw, uniform
-from dacrl_env.kernels.views import ONE, aligned, copy, held, matrix, row_of, vector
+from dacrl_env.kernels.random_numbers import draw, uniform
+from dacrl_env.kernels.views import (
+    ONE,
+    aligned,
+    approach,
+    copy,
+    held,
+    matrix,
+    row_of,
+    vector,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,7 +71,8 @@ PROBE_BATCH = np.int64(256)  # transitions the signals of an interval are comput
 _PROBE_DRAWS = 2**40  # their draws lie beyond those of any gradient step
 
 INIT, ACT, REPLAY = range(3)  # purposes of a member's keys
-ACTION, REWARD, CONTINUES, DONE = range(4)  # columns of a transition
+HUBER, MSE = range(2)  # options of the loss
+EPSILON_GREEDY, EZ_GREEDY = range(2)  # … of exploration
 LOSS, GRAD_NORM = range(2)  # sums of an interval
 TD_ERROR, VALUE_MEAN, VALUE_STD, UPDATE_RATIO = range(4)  # signals
 
@@ -61,6 +89,15 @@ class Values(NamedTuple):
     gradient_steps: NDArray[np.float64]
     max_grad_norm: NDArray[np.float64]
     replay_window: NDArray[np.float64]
+    n_step: NDArray[np.float64]
+    double_q: NDArray[np.float64]
+    loss: NDArray[np.float64]
+    q_regularisation: NDArray[np.float64]
+    tau: NDArray[np.float64]
+    priority_alpha: NDArray[np.float64]
+    priority_beta: NDArray[np.float64]
+    exploration: NDArray[np.float64]
+    hold_exponent: NDArray[np.float64]
 
 
 class Fixed(NamedTuple):
@@ -72,9 +109,9 @@ class Fixed(NamedTuple):
     D: int
     A: int
     learning_starts: int
-    double_q: bool
-    n_step: int
     scale: float  # of observations, before they enter the network
+    parts: NDArray[np.int64]  # (3,) of a row: where body and last layer begin; its end
+    prioritised: bool  # whether there is room for priorities
 
 
 @dataclass
@@ -85,8 +122,11 @@ class State:
     target: NDArray[np.float32]  # (P, row)
     mean: NDArray[np.float32]  # (P, row) Adam's first moments
     square: NDArray[np.float32]  # (P, row) … second moments
-    observations: NDArray[np.float32 | np.uint8]  # (P, N, C, 2, D) before, after a step
-    transitions: NDArray[np.float32]  # (P, N, C, 4)
+    replay: Replay
+    held_action: NDArray[np.int64]  # (P, N) random action
+    held_steps: NDArray[np.int64]  # (P, N) for which it is still to be taken
+    part_steps: NDArray[np.int64]  # (P, 2) of the optimiser, with each part
+    register: Register
     keys: NDArray[np.uint64]  # (P, purposes)
     env_steps: NDArray[np.int64]  # (P,) taken so far
     gradient_steps: NDArray[np.int64]  # (P,)
@@ -118,7 +158,9 @@ class Memory(NamedTuple):
     actions: NDArray[np.float64]  # (N, 1)
     inputs: NDArray[np.float32]  # (B, D) of the network
     next_inputs: NDArray[np.float32]  # (B, D)
-    columns: NDArray[np.float32]  # (3, B) actions, returns, discounts
+    taken: NDArray[np.float32]  # (B, 1) actions
+    columns: NDArray[np.float32]  # (4, B) returns, discounts, weights, errors
+    places: NDArray[np.int64]  # (B,) in the replay
     outputs: NDArray[np.float32]  # (B, A)
     best: NDArray[np.float32]  # (B, A) of the online network, for double_q
     d_outputs: NDArray[np.float32]  # (B, A)
@@ -137,7 +179,9 @@ def make_memory(fixed: Fixed, largest_batch: int, K: int) -> Memory:
         actions=np.zeros((N, 1)),
         inputs=aligned(B, D),
         next_inputs=aligned(B, D),
-        columns=aligned(3, B),
+        taken=aligned(B, 1),
+        columns=aligned(4, B),
+        places=np.zeros(B, np.int64),
         outputs=aligned(B, A),
         best=aligned(B, A),
         d_outputs=aligned(B, A),
@@ -146,7 +190,7 @@ def make_memory(fixed: Fixed, largest_batch: int, K: int) -> Memory:
 
 
 def make_state(
-    P: int, fixed: Fixed, capacity: int, dtype: type, purposes: int
+    P: int, fixed: Fixed, capacity: int, dtype: type, purposes: int, saved: bool = False
 ) -> State:
     """Memory for P runs; `restart` gives it meaning.
 
@@ -156,6 +200,7 @@ def make_state(
         capacity: transitions kept of each inner environment.
         dtype: of observations as they are kept.
         purposes: keys of a member.
+        saved: whether there is room for a register.
     """
     row, N = fixed.net.row, fixed.N
     return State(
@@ -163,8 +208,11 @@ def make_state(
         target=aligned(P, row),
         mean=aligned(P, row),
         square=aligned(P, row),
-        observations=np.zeros((P, N, capacity, 2, fixed.D), dtype),
-        transitions=aligned(P, N, capacity, 4),
+        replay=Replay.of(P, N, capacity, fixed.D, 1, dtype, fixed.prioritised),
+        held_action=np.zeros((P, N), np.int64),
+        held_steps=np.zeros((P, N), np.int64),
+        part_steps=np.zeros((P, 2), np.int64),
+        register=Register.of(P, 4, row if saved else 0, 2),
         keys=np.zeros((P, purposes), np.uint64),
         env_steps=np.zeros(P, np.int64),
         gradient_steps=np.zeros(P, np.int64),
@@ -181,25 +229,42 @@ def restart(p, run):
     """Put member p before its first step, with the keys it has now."""
     fixed, state = run.fixed, run.state
     row = vector(state.parameters, p * fixed.net.row, fixed.net.row)
-    dense.init_uniform(fixed.net, state.keys[p, INIT], row)
+    fresh(state.keys[p, INIT], row, run)
     copy(row, vector(state.target, p * fixed.net.row, fixed.net.row))
     state.mean[p] = np.float32(0.0)
     state.square[p] = np.float32(0.0)
+    state.part_steps[p] = 0
+    state.register.is_saved[p] = False
     state.env_steps[p] = state.gradient_steps[p] = 0
     state.since_train[p] = state.since_target[p] = 0
+    forget(p, state.replay)
+    for n in range(fixed.N):
+        state.held_steps[p, n] = 0
+
+
+@compiled
+def fresh(key, row, run):
+    """Write a fresh network to a row."""
+    dense.init_uniform(run.fixed.net, key, row)
 
 
 @compiled
 def act(p, r, t, run, memory):
-    """Actions at random or the best."""
+    """Actions at random, which may be held for a while, or the best."""
     fixed, values, state = run.fixed, run.values, run.state
-    N = fixed.N
+    N, hold = fixed.N, values.exploration[p] == EZ_GREEDY
     done = state.env_steps[p]
     drawn = draw(state.keys[p, ACT], done)
     any_greedy = False
     for n in range(N):
         explore = uniform(drawn, n) < values.epsilon[p] or done < fixed.learning_starts
         random = math.floor(uniform(drawn, N + n) * fixed.A)
+        if hold and state.held_steps[p, n] > 0:
+            explore, random = True, state.held_action[p, n]
+            state.held_steps[p, n] -= 1
+        elif hold and explore:
+            steps = zipf(uniform(drawn, 2 * N + n), values.hold_exponent[p])
+            state.held_action[p, n], state.held_steps[p, n] = random, steps - 1
         memory.actions[n, 0] = random if explore else -1.0
         any_greedy = any_greedy or not explore
     if not any_greedy:
@@ -236,18 +301,9 @@ def greedy(rows, observations, parameters, fixed, memory):
 @compiled
 def record(p, r, n, t, reward, terminated, done, run, memory):
     """Write a transition of inner environment n to the replay."""
-    fixed, state = run.fixed, run.state
-    N, C, D = fixed.N, state.transitions.shape[2], fixed.D
-    at = (p * N + n) * C + state.env_steps[p] // N % C
-    pair = vector(state.observations, at * 2 * D, 2 * D)
-    for k in range(D):
-        pair[k] = memory.seen[n, k]
-        pair[D + k] = memory.following[n, k]
-    row = vector(state.transitions, at * 4, 4)
-    row[ACTION] = np.float32(memory.actions[n, 0])
-    row[REWARD] = np.float32(reward)
-    row[CONTINUES] = np.float32(0.0) if terminated else np.float32(1.0)
-    row[DONE] = np.float32(1.0) if done else np.float32(0.0)
+    write(p, n, reward, terminated, done, run, memory)
+    if done:
+        run.state.held_steps[p, n] = 0
 
 
 @compiled
@@ -260,7 +316,7 @@ def learn(p, r, t, run, memory):
     if state.since_target[p] >= values.target_update_interval[p]:
         state.since_target[p] = 0
         target = vector(state.target, p * row, row)
-        copy(vector(state.parameters, p * row, row), target)
+        approach(vector(state.parameters, p * row, row), values.tau[p], target)
     state.since_train[p] += N
     if state.since_train[p] < values.train_freq[p]:
         return
@@ -278,15 +334,17 @@ def update(p, run, memory):
     parameters = vector(state.parameters, p * row, row)
     B = int(values.batch_size[p])
     sample(p, draw(state.keys[p, REPLAY], done), B, run, memory)
-    loss = loss_and_gradient(
-        B, parameters, vector(state.target, p * row, row), fixed, memory
-    )
+    target = vector(state.target, p * row, row)
+    loss = loss_and_gradient(p, B, parameters, target, fixed, values, memory)
+    if fixed.prioritised and values.priority_alpha[p] > 0.0:
+        set_priorities(p, B, run, memory)
     norm = adam_step(
         parameters,
         memory.gradients,
         vector(state.mean, p * row, row),
         vector(state.square, p * row, row),
-        done + 1,
+        fixed.parts,
+        row_of(p, state.part_steps),
         values.learning_rate[p],
         ADAM_EPSILON,
         values.max_grad_norm[p],
@@ -296,48 +354,6 @@ def update(p, run, memory):
     interval.sums[p, GRAD_NORM] += norm
     interval.counts[p, UPDATES] += 1
     interval.counts[p, SAMPLES] += B
-
-
-@compiled
-def sample(p, drawn, B, run, memory):
-    """Take B of the newest transitions of member p, with replacement.
-
-    An n-step return ends early where the episode does, or where the newest transition
-    is reached, and then bootstraps from there.
-    """
-    fixed, values, state = run.fixed, run.values, run.state
-    N, D, C = fixed.N, fixed.D, state.transitions.shape[2]
-    replay = matrix(state.observations, p * N * C * 2 * D, N * C, 2 * D)
-    transitions = matrix(state.transitions, p * N * C * 4, N * C, 4)
-    inputs = matrix(memory.inputs, 0, B, D)
-    next_inputs = matrix(memory.next_inputs, 0, B, D)
-    columns = matrix(memory.columns, 0, 3, B)
-    scale, gamma = np.float32(fixed.scale), np.float32(values.gamma[p])
-    written = state.env_steps[p] // N
-    kept = min(written, C)
-    size = min(kept, max(int(values.replay_window[p]) // N, 1))
-    oldest = (written - size) % C if size < kept else 0
-    newest = (written - 1) % C
-    for b in range(B):
-        place = below(drawn, b, size * N)
-        ring = place // size * C if N > 1 else 0
-        slot = oldest + (place % size if N > 1 else place)
-        slot = slot - C if slot >= C else slot
-        first = last = ring + slot
-        total, discount = transitions[first, REWARD], gamma
-        for _ in range(1, fixed.n_step):
-            if transitions[last, DONE] > np.float32(0.0) or slot == newest:
-                break
-            slot = slot + 1 if slot + 1 < C else 0
-            last = ring + slot
-            total += discount * transitions[last, REWARD]
-            discount *= gamma
-        for k in range(D):
-            inputs[b, k] = np.float32(replay[first, k]) * scale
-            next_inputs[b, k] = np.float32(replay[last, D + k]) * scale
-        columns[0, b] = transitions[first, ACTION]
-        columns[1, b] = total
-        columns[2, b] = discount * transitions[last, CONTINUES]
 
 
 @compiled
@@ -351,39 +367,47 @@ def td_error(b, action, h, goal, parameters, fixed, memory):
 
 
 @compiled
-def targets(B, parameters, target, fixed, memory):
+def targets(B, parameters, target, double_q, fixed, memory):
     """Replace the returns of the batch by targets: return + discount · value."""
     net, hidden = fixed.net, memory.scratch.hidden
     x = matrix(memory.next_inputs, 0, B, fixed.D)
     q = matrix(memory.outputs, 0, B, fixed.A)
     by = q
-    if fixed.double_q:
+    if double_q:
         by = matrix(memory.best, 0, B, fixed.A)
         predict(net, parameters, x, hidden, by)
     predict(net, target, x, hidden, q)
-    columns = matrix(memory.columns, 0, 3, B)
+    columns = matrix(memory.columns, 0, 4, B)
     for b in range(B):
-        columns[1, b] += columns[2, b] * q[b, largest(row_of(b, by))]
+        columns[RETURN, b] += columns[DISCOUNT, b] * q[b, largest(row_of(b, by))]
 
 
 @compiled
-def loss_and_gradient(B, parameters, target, fixed, memory):
-    """Mean Huber loss of the batch in memory, where its gradient goes, too."""
-    one, zero, share = np.float32(1.0), np.float32(0.0), np.float32(1.0 / B)
-    targets(B, parameters, target, fixed, memory)
+def loss_and_gradient(p, B, parameters, target, fixed, values, memory):
+    """Weighted mean loss of the batch in memory, where gradient and errors go, too."""
+    one, zero, two = np.float32(1.0), np.float32(0.0), np.float32(2.0)
+    squared, low = values.loss[p] == MSE, np.float32(values.q_regularisation[p])
+    targets(B, parameters, target, values.double_q[p] > 0.0, fixed, memory)
     x = matrix(memory.inputs, 0, B, fixed.D)
     h = forward(fixed.net, parameters, x, memory.scratch.hidden)
-    columns = matrix(memory.columns, 0, 3, B)
+    columns = matrix(memory.columns, 0, 4, B)
     d_q = matrix(memory.d_outputs, 0, B, fixed.A)
     loss = zero
     for b in range(B):
-        action = int(columns[0, b])
-        error = td_error(b, action, h, columns[1, b], parameters, fixed, memory)
+        share = np.float32(1.0 / B) * columns[WEIGHT, b]
+        action = int(memory.taken[b, 0])
+        goal = columns[RETURN, b]
+        error = td_error(b, action, h, goal, parameters, fixed, memory)
+        columns[ERROR, b] = error
         clipped = min(max(error, -one), one)
-        loss += share * clipped * (error - np.float32(0.5) * clipped)
+        each = clipped * (error - np.float32(0.5) * clipped)
+        slope = clipped
+        if squared:
+            each, slope = error * error, two * error
+        loss += share * (each + low * (error + goal))
         for a in range(fixed.A):
             d_q[b, a] = zero
-        d_q[b, action] = share * clipped
+        d_q[b, action] = share * (slope + low)
     backward(
         fixed.net, parameters, x, memory.scratch.hidden, d_q, memory.gradients,
         memory.scratch,
@@ -403,20 +427,19 @@ def signals(p, run, memory, into):
     parameters = vector(state.parameters, p * row, row)
     target = vector(state.target, p * row, row)
     drawn = draw(state.keys[p, REPLAY], state.env_steps[p] + _PROBE_DRAWS)
-    sample(p, drawn, B, run, memory)
-    targets(B, parameters, target, fixed, memory)
+    draw_evenly(p, drawn, B, run, memory)
+    gather(p, B, run, memory)
+    targets(B, parameters, target, run.values.double_q[p] > 0.0, fixed, memory)
     x = matrix(memory.inputs, 0, B, fixed.D)
     h = forward(fixed.net, parameters, x, memory.scratch.hidden)
-    columns = matrix(memory.columns, 0, 3, B)
+    columns = matrix(memory.columns, 0, 4, B)
     errors = 0.0
     for b in range(B):
-        goal = np.float64(columns[1, b])
-        error = td_error(
-            b, int(columns[0, b]), h, np.float32(goal), parameters, fixed, memory
-        )
-        columns[2, b] = np.float32(error + goal)  # the value of the action taken
+        action, goal = int(memory.taken[b, 0]), np.float64(columns[RETURN, b])
+        error = td_error(b, action, h, np.float32(goal), parameters, fixed, memory)
+        columns[DISCOUNT, b] = np.float32(error + goal)  # value of the action taken
         errors += abs(error) / B
-    mean, square = mean_and_spread(vector(columns, 2 * B, B))
+    mean, square = mean_and_spread(vector(columns, DISCOUNT * B, B))
     into[TD_ERROR], into[VALUE_MEAN] = errors, mean
     into[VALUE_STD] = math.sqrt(square / (B - 1))
     into[UPDATE_RATIO] = dense.relative_change(
@@ -426,9 +449,10 @@ def signals(p, run, memory, into):
 
 @entry
 def batch_of(p, key, B, run, memory):
-    """A batch of member p for somebody else, into memory; see `sample`."""
+    """A batch of member p for somebody else, into memory, all as likely."""
     run, memory = held(run), held(memory)
-    sample(p, draw(key, run.state.env_steps[p]), B, run, memory)
+    draw_evenly(p, draw(key, run.state.env_steps[p]), B, run, memory)
+    gather(p, B, run, memory)
 
 
 # -- the definition --------------------------------------------------------------------
@@ -442,30 +466,46 @@ class Batch(NamedTuple):
     returns: Tensor  # (…, B) sum of discounted rewards
     next_observations: Tensor  # (…, B, D)
     discounts: Tensor  # (…, B) of the bootstrap value; 0 after termination
+    weights: Tensor  # (…, B) of prioritised replay; else 1
+
+
+class Options(NamedTuple):
+    """What the loss depends on: numbers, or tensors ``(…)`` of each batch's own."""
+
+    double_q: Tensor | float = 0.0
+    loss: Tensor | float = HUBER
+    q_regularisation: Tensor | float = 0.0
 
 
 def td_errors(
-    net: Network, parameters: Tensor, target: Tensor, batch: Batch, double_q: bool
-) -> Tensor:
-    """Value of the action taken minus its target, ``(…, B)``; differentiable."""
+    net: Network, parameters: Tensor, target: Tensor, batch: Batch, options: Options
+) -> tuple[Tensor, Tensor]:
+    """Values of the actions taken, and those minus their targets, ``(…, B)``."""
+    import torch
+
     following = dense.apply(net, target, batch.next_observations)
-    chosen = following
-    if double_q:
-        chosen = dense.apply(net, parameters, batch.next_observations)
-    best = chosen.argmax(-1, keepdim=True)
+    online = dense.apply(net, parameters, batch.next_observations)
+    double_q = torch.as_tensor(options.double_q)[..., None, None] > 0
+    best = torch.where(double_q, online, following).argmax(-1, keepdim=True)
     value = following.gather(-1, best).squeeze(-1)
     goal = (batch.returns + batch.discounts * value).detach()
     q = dense.apply(net, parameters, batch.observations)
-    return q.gather(-1, batch.actions[..., None]).squeeze(-1) - goal
+    q = q.gather(-1, batch.actions[..., None]).squeeze(-1)
+    return q, q - goal
 
 
 def loss(
-    net: Network, parameters: Tensor, target: Tensor, batch: Batch, double_q: bool
+    net: Network, parameters: Tensor, target: Tensor, batch: Batch, options: Options
 ) -> Tensor:
-    """Mean Huber loss of a batch ``(…)``; differentiable by the parameters."""
+    """Weighted mean loss of a batch ``(…)``; differentiable by the parameters."""
+    import torch
     from torch.nn.functional import huber_loss
 
-    errors = td_errors(net, parameters, target, batch, double_q)
-    return huber_loss(
-        errors, errors.new_zeros(()).expand_as(errors), reduction="none"
-    ).mean(-1)
+    q, errors = td_errors(net, parameters, target, batch, options)
+    nothing = errors.new_zeros(()).expand_as(errors)
+    squared = torch.as_tensor(options.loss)[..., None] == MSE
+    each = torch.where(
+        squared, errors**2, huber_loss(errors, nothing, reduction="none")
+    )
+    k = torch.as_tensor(options.q_regularisation)[..., None]
+    return (batch.weights * (each + k * q)).mean(-1)

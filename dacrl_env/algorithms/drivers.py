@@ -73,6 +73,11 @@ def restart(p, run):  # type: ignore[no-untyped-def]
     raise NotImplementedError
 
 
+def fresh(key, row, run):  # type: ignore[no-untyped-def]
+    """See the module's docstring."""
+    raise NotImplementedError
+
+
 def signals(p, run, memory, into):  # type: ignore[no-untyped-def]
     """See the module's docstring."""
     raise NotImplementedError
@@ -106,6 +111,11 @@ def _best(p, run, memory):  # type: ignore[no-untyped-def]
 @overload(restart, jit_options=PART)
 def _restart(p, run):  # type: ignore[no-untyped-def]
     return _of(run, "restart")
+
+
+@overload(fresh, jit_options=PART)
+def _fresh(key, row, run):  # type: ignore[no-untyped-def]
+    return _of(run, "fresh")
 
 
 @overload(signals, jit_options=PART)
@@ -279,6 +289,14 @@ def restart_all(members, run):
     run = held(run)
     for i in range(len(members)):
         restart(members[i], run)
+
+
+@entry
+def fresh_all(keys, rows, run):
+    """Write fresh networks, each of a key (m,), to rows (m, row)."""
+    run = held(run)
+    for i in range(len(keys)):
+        fresh(keys[i], row_of(i, rows), run)
 
 
 @entry

@@ -25,6 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dacrl_env.algorithms.interval import SAMPLES, UPDATES, Interval
+from dacrl_env.algorithms.register import Register
+from dacrl_env.algorithms.rollout import Rollout
 from dacrl_env.kernels import choices, dense, moments
 from dacrl_env.kernels.adam import adam_step
 from dacrl_env.kernels.advantages import gae
@@ -79,11 +81,17 @@ class Fixed(NamedTuple):
     normalize_advantages: bool
     clip_range_vf: float  # infinite: any change
     scale: float  # of observations, before anything else
+    parts: NDArray[np.int64]  # (6,) of a row: body and last layer of both, the rest
 
     @property
     def row(self) -> int:
         """Length of a row: actor, critic, log standard deviations."""
-        return self.actor.row + self.critic.row + 4 * LINE * (1 + self.A // (4 * LINE))
+        return self.actor.row + self.critic.row + rest(self.A)
+
+
+def rest(A: int) -> int:
+    """Length of the part of a row that has log standard deviations."""
+    return 4 * LINE * (1 + A // (4 * LINE))
 
 
 @dataclass
@@ -93,6 +101,8 @@ class State:
     parameters: NDArray[np.float32]  # (P, row)
     mean: NDArray[np.float32]  # (P, row) Adam's first moments
     square: NDArray[np.float32]  # (P, row) … second moments
+    part_steps: NDArray[np.int64]  # (P, 5) of the optimiser, with each part
+    register: Register
     observation_moments: Moments  # (P, D)
     return_moments: Moments  # (P, 1)
     discounted: NDArray[np.float64]  # (P, N) running discounted returns
@@ -104,17 +114,6 @@ class State:
 
 _ARRAYS = [f.name for f in fields(State) if f.name != "envs"]
 Arrays = namedtuple("Arrays", _ARRAYS)  # type: ignore[misc]
-
-
-class Rollout(NamedTuple):
-    """What T steps of the N environments of R members gave."""
-
-    observations: NDArray[np.float32]  # (R, N, T + 1, D) as the networks saw them
-    actions: NDArray[np.float32]  # (R, N, T, A), or (R, N, T, 1) numbers of actions
-    columns: NDArray[np.float32]  # (R, 4, N, T)
-    values: NDArray[np.float32]  # (R, N, T + 1)
-    rewards: NDArray[np.float32]  # (R, N, T) with the bootstrap of truncated episodes
-    going_on: NDArray[np.float32]  # (R, N, T) 0 where an episode ended
 
 
 class Run(NamedTuple):
@@ -145,19 +144,6 @@ class Memory(NamedTuple):
     d_outputs: NDArray[np.float32]  # (B, A)
     slope: NDArray[np.float32]  # (B, 1) gradient of the values
     room: NDArray[np.float64]  # (K,) for constants of an environment
-
-
-def make_rollout(R: int, fixed: Fixed) -> Rollout:
-    """Memory for the rollouts of R members."""
-    N, T = fixed.N, fixed.T
-    return Rollout(
-        observations=aligned(R, N, T + 1, fixed.D),
-        actions=aligned(R, N, T, fixed.A if fixed.continuous else 1),
-        columns=aligned(R, 4, N, T),
-        values=aligned(R, N, T + 1),
-        rewards=aligned(R, N, T),
-        going_on=aligned(R, N, T),
-    )
 
 
 def make_memory(
@@ -192,12 +178,14 @@ def make_memory(
     )
 
 
-def make_state(P: int, fixed: Fixed, purposes: int) -> State:
+def make_state(P: int, fixed: Fixed, purposes: int, saved: bool = False) -> State:
     """Memory for P runs; `restart` gives it meaning."""
     return State(
         parameters=aligned(P, fixed.row),
         mean=aligned(P, fixed.row),
         square=aligned(P, fixed.row),
+        part_steps=np.zeros((P, 5), np.int64),
+        register=Register.of(P, 3, fixed.row if saved else 0, 5),
         observation_moments=Moments.of(P, fixed.D),
         return_moments=Moments.of(P, 1),
         discounted=np.zeros((P, fixed.N)),
@@ -213,19 +201,26 @@ def make_state(P: int, fixed: Fixed, purposes: int) -> State:
 @compiled
 def restart(p, run):
     """Put member p before its first step, with the keys it has now."""
-    fixed, state = run.fixed, run.state
-    state.parameters[p] = np.float32(0.0)
-    key = state.keys[p, INIT]
-    actor = actor_of(p, fixed, state.parameters)
-    critic = critic_of(p, fixed, state.parameters)
-    dense.init_orthogonal(fixed.actor, key, FIRST, 0.01, actor)
-    dense.init_orthogonal(fixed.critic, key, ONE, 1.0, critic)
+    state = run.state
+    fresh(state.keys[p, INIT], row_of(p, state.parameters), run)
     state.mean[p] = np.float32(0.0)
     state.square[p] = np.float32(0.0)
+    state.part_steps[p] = 0
+    state.register.is_saved[p] = False
     moments.start(p, state.observation_moments)
     moments.start(p, state.return_moments)
     state.discounted[p] = 0.0
     state.env_steps[p] = state.gradient_steps[p] = 0
+
+
+@compiled
+def fresh(key, row, run):
+    """Write fresh networks to a row."""
+    fixed = run.fixed
+    row[:] = np.float32(0.0)
+    actor, critic = fixed.actor, fixed.critic
+    dense.init_orthogonal(actor, key, FIRST, 0.01, vector(row, 0, actor.row))
+    dense.init_orthogonal(critic, key, ONE, 1.0, vector(row, actor.row, critic.row))
 
 
 @compiled
@@ -431,8 +426,8 @@ def update(p, B, run, memory):
     state.gradient_steps[p] += 1
     norm = adam_step(
         parameters, memory.gradients, row_of(p, state.mean), row_of(p, state.square),
-        state.gradient_steps[p], values.learning_rate[p], ADAM_EPSILON,
-        values.max_grad_norm[p],
+        run.fixed.parts, row_of(p, state.part_steps), values.learning_rate[p],
+        ADAM_EPSILON, values.max_grad_norm[p],
     )  # fmt: skip
     sums = row_of(p, interval.sums)
     sums[LOSS] += loss

@@ -26,9 +26,9 @@ from dacrl_env.core import streams
 from dacrl_env.kernels.compiling import compiled, entry
 from dacrl_env.kernels.elementary import exp10, log10
 from dacrl_env.kernels.random_numbers import draw, normal, normals
-from dacrl_env.tasks import Hyperparameter
+from dacrl_env.tasks import Number, Option
 
-HYPERPARAMETERS = (Hyperparameter("learning_rate", 1e-4, 1e2, 1e-1, "log"),)
+HYPERPARAMETERS = (Number("learning_rate", 1e-4, 1e2, 1e-1, "log"),)
 CONTROLLED = ("learning_rate",)
 SIGNALS = ("loss", "grad_norm")
 # ranges, in decades, that curvature and noise of a run are drawn from
@@ -104,11 +104,29 @@ class SGD:
     config_class = SGDConfig
     continuous_actions = True
     exact_snapshots = True
-    flops = (0, 0)
+    only: Mapping[str, Option] = {}
+    unchanging: tuple[str, ...] = ()
 
-    def __init__(self, env: Any, eval_env: Any, config: SGDConfig, budget: int) -> None:
+    def __init__(
+        self,
+        env: Any,
+        eval_env: Any,
+        config: SGDConfig,
+        budget: int,
+        given: Mapping[str, float] | None = None,
+    ) -> None:
         self.config = config
         self.num_threads = 1
+
+    def flops(self, values: Mapping[str, Floats]) -> tuple[int, Floats]:
+        """None are counted."""
+        return 0, np.zeros(len(values["learning_rate"]))
+
+    def happen(
+        self, state: SGDState, values: Mapping[str, Floats]
+    ) -> dict[str, NDArray[np.bool_]]:
+        """There are no events."""
+        return {}
 
     @staticmethod
     def granularity(config: SGDConfig) -> int:
@@ -116,7 +134,13 @@ class SGD:
         return 1
 
     @classmethod
-    def member_bytes(cls, config: SGDConfig, budget: int, env: Any) -> dict[str, int]:
+    def member_bytes(
+        cls,
+        config: SGDConfig,
+        budget: int,
+        env: Any,
+        given: Mapping[str, float] | None = None,
+    ) -> dict[str, int]:
         """About what one member takes, by the option that it depends on."""
         return {"dimensions": config.dimensions * 8 * 4}
 

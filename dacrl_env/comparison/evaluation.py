@@ -19,7 +19,7 @@ from dacrl_env.outer.decisions import intervals, tell_intervals
 from dacrl_env.outer.settings import own_hyperparameters
 from dacrl_env.outer.vector_env import PopulationEnv, vector_info
 from dacrl_env.policies import Cost, Policy, needs
-from dacrl_env.tasks import Hyperparameter, Task
+from dacrl_env.tasks import Knob, Number, Task
 from dacrl_env.tasks.registration import ALGORITHMS, get_task, load
 
 BATCH = 32  # runs advanced together; also the unit of work in the store
@@ -213,7 +213,7 @@ def suitable_options(
     if chosen is None:
         chosen = getattr(policy, "controls", None) or task.controlled
         chosen = chosen or load(ALGORITHMS[task.algorithm]).controlled
-    if isinstance(chosen, str | Hyperparameter):  # one is enough
+    if isinstance(chosen, str | Knob):  # one is enough
         chosen = (chosen,)
     if not isinstance(chosen, Sequence):
         return options  # making the environment says what is wrong
@@ -224,8 +224,8 @@ def suitable_options(
 
 
 def _wide_enough(
-    chosen: Sequence[str | Hyperparameter], policy: Policy, task: Task
-) -> tuple[str | Hyperparameter, ...]:
+    chosen: Sequence[str | Knob], policy: Policy, task: Task
+) -> tuple[str | Knob, ...]:
     """Hyperparameters, those with the algorithm's range that a policy needs it of.
 
     A policy that knows what it will set says so in ``extremes``: name to smallest and
@@ -238,11 +238,12 @@ def _wide_enough(
     wide = {h.name: h for h in whole}
     result = list(chosen)
     for k, h in enumerate(chosen):
-        if isinstance(h, Hyperparameter) or h not in extremes or h not in own:
+        known = own.get(h) if isinstance(h, str) else None
+        if not isinstance(known, Number) or h not in extremes:
             continue
         low, high = extremes[h]
-        if low < own[h].low or high > own[h].high:
-            result[k] = replace(wide[h], default=own[h].default)
+        if low < known.low or high > known.high:
+            result[k] = replace(wide[h], default=known.default)
     return tuple(result)
 
 
@@ -292,7 +293,13 @@ def _run_batch(
         **_tuning(policy),
     }
     columns = {h.name: f"hp/{h.name}" for h in envs.settings.controlled}
-    nothing = dict.fromkeys(columns.values(), np.nan)
+    kinds = {
+        h.name: float if isinstance(h, Number) else object
+        for h in envs.settings.controlled
+    }
+    nothing: dict[str, Any] = {
+        columns[name]: np.nan if kind is float else None for name, kind in kinds.items()
+    }
     parts = [
         _rows(
             common,
@@ -317,7 +324,7 @@ def _run_batch(
         infos = vector_info(arrays, np.ones(P, bool))
         now = state.learner.env_steps
         applied = {
-            column: arrays["hyperparameters"][h].astype(float)
+            column: arrays["hyperparameters"][h].astype(kinds[h])
             for h, column in columns.items()
         }
         for point in range(1, len(marks)):

@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 from PIL import Image
 
-from dacrl_env.comparison import stats
+from dacrl_env.comparison import option_panels, stats
 from dacrl_env.core.files import write_text, write_whole
 from dacrl_env.core.version import __version__
 
@@ -243,9 +243,11 @@ def curves(frame: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
     """Draws learning curves above the hyperparameters that were applied.
 
     Top: mean report score with its 95 % bootstrap band; diverged runs count as the
-    floor from where they diverged. Below, for each `hp/` column: median and 10–90 %
-    range over the runs still alive, as steps, since a value holds during the interval
-    that ends at its row.
+    floor from where they diverged. Below, for each `hp/` column of numbers: median and
+    10–90 % range over the runs still alive, as steps, since a value holds during the
+    interval that ends at its row. Of choices a band for each policy, divided by the
+    share of runs with each option; of events a mark where one happened, the larger the
+    more runs it did in.
 
     Args:
         frame: Rows of one task.
@@ -272,6 +274,7 @@ def curves(frame: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
     score.axhline(0, color="0.6", linewidth=0.8, linestyle=":", zorder=0)
     reports = np.unique(frame.loc[frame["report_score"].notna(), "env_steps"])
     alpha = min(0.14, 0.8 / len(policies))  # many bands must not hide the lines
+    options = option_panels.found(frame, names)
     shown: dict[str, list[float]] = {name: [] for name in names}
     handles: list[Any] = []
     for i, policy in enumerate(policies):
@@ -288,11 +291,21 @@ def curves(frame: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
         for name, axis in panels.items():
             if rows[name].isna().all():  # this policy controls something else
                 continue
+            if name in options:
+                told = rows[rows[name].notna()]
+                if options[name].is_event:  # without report points between decisions
+                    told = told[told["reward"].notna()]
+                each = _per_run(told, name).bfill(axis=1)
+                option_panels.draw(axis, each, options[name], i, colour)
+                continue
             x, median, low, high = _applied(rows, name)
             axis.plot(x, median, drawstyle="steps-pre", **look)
             axis.fill_between(x, low, high, step="pre", **band)
             shown[name] += [*low, *high]
     for name, axis in panels.items():
+        if name in options:
+            option_panels.finish(axis, name, options[name], len(policies))
+            continue
         values = np.asarray(shown[name])
         if values.min() > 0 and values.max() > 100 * values.min():
             axis.set_yscale("log")

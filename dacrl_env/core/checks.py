@@ -12,6 +12,7 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
+from numpy.typing import NDArray
 
 _TYPES: dict[Any, tuple[type, ...]] = {
     int: (int, np.integer),
@@ -217,3 +218,48 @@ def _whole(value: Any) -> int | None:
         return operator.index(value)
     except TypeError:
         return None
+
+
+_KINDS = {
+    "O": "objects",
+    "U": "text",
+    "S": "bytes",
+    "c": "complex numbers",
+    "M": "dates",
+    "m": "spans of time",
+}
+
+
+def real_numbers(given: Any, what: str) -> NDArray[Any]:
+    """Real numbers as an array.
+
+    Raises:
+        ValueError: something else, one clear line for each kind.
+    """
+    _refuse_names_and_masks(given, what)
+    try:
+        a = np.asarray(given)
+    except (ValueError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{what} are not an array of numbers: {reason}") from error
+    if a.dtype.kind in "biuf":
+        return a
+    kind = _KINDS.get(a.dtype.kind, f"dtype {a.dtype}")
+    if a.dtype.kind == "O":
+        odd = [x for x in a.ravel() if not isinstance(x, int | float | np.number)]
+        kind = f"{odd[0]!r}" if odd else kind
+    raise ValueError(f"{what} must be real numbers, got {kind}")
+
+
+def _refuse_names_and_masks(given: Any, what: str) -> None:
+    """Raise a ValueError where numpy would take something for numbers silently."""
+    if isinstance(given, Mapping):
+        raise ValueError(
+            f"{what} must be numbers, not a dict; env.unwrapped.to_action(...) makes "
+            "an action of names and values, to_actions(...) those of a population"
+        )
+    if isinstance(given, list | tuple):
+        for part in given:
+            _refuse_names_and_masks(part, what)
+    elif isinstance(given, np.ma.MaskedArray) and np.ma.is_masked(given):
+        raise ValueError(f"{what} must be numbers, got a masked array with masked ones")

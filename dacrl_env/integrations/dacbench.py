@@ -47,7 +47,7 @@ from numpy.typing import NDArray
 from dacrl_env.outer.actions import check_names
 from dacrl_env.outer.env import DynamicConfigEnv, check_options
 from dacrl_env.outer.settings import Settings, resolve
-from dacrl_env.tasks import Hyperparameter, Instance, Task
+from dacrl_env.tasks import Choice, Condition, Event, Instance, Knob, Number, Task
 from dacrl_env.tasks.registration import (
     ALGORITHMS,
     TASKS,
@@ -787,7 +787,7 @@ def _encode(key: str, value: Any) -> Any:
     if isinstance(value, Instance):
         given = {k: v for k, v in vars(value).items() if v is not None}
         return {k: _encode(key, v) for k, v in given.items()}
-    if isinstance(value, Hyperparameter):
+    if isinstance(value, Knob):
         return asdict(value)
     if isinstance(value, Mapping):
         return {str(k): _encode(key, v) for k, v in value.items()}
@@ -813,8 +813,22 @@ def _decode(key: str, value: Any) -> Any:
         return value
     if len(value) == 3 and value[0] == "function":
         return load(f"{_MOVED.get(value[1], value[1])}:{value[2]}")
-    kinds = {"instances": Instance, "hyperparameters": Hyperparameter}
-    return tuple(_of(kinds[key], v) if key in kinds else v for v in value)
+    if key == "hyperparameters":
+        return tuple(_knob(v) if isinstance(v, Mapping) else v for v in value)
+    return tuple(_of(Instance, v) if key == "instances" else v for v in value)
+
+
+def _knob(fields: Mapping[str, Any]) -> Knob:
+    """A number, a choice or an event, told apart by its fields."""
+    given = dict(fields)
+    if given.get("condition"):
+        condition = given["condition"]
+        options = tuple(condition["options"])
+        given["condition"] = Condition(condition["choice"], options)
+    if "options" in given:
+        given["options"] = tuple(given["options"])
+    kind = Number if "low" in given else Choice if "default" in given else Event
+    return kind(**given)
 
 
 def _of(kind: type, value: Any) -> Any:

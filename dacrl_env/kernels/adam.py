@@ -21,15 +21,20 @@ _TINY = np.float32(1e-35)
 
 
 @compiled
-def adam_step(row, gradients, mean, square, steps, learning_rate, epsilon, max_norm):
+def adam_step(
+    row, gradients, mean, square, parts, steps, learning_rate, epsilon, max_norm
+):
     """Clip the gradient to a norm, and take one step; returns the norm before.
+
+    Parts of the row may have begun anew at different times.
 
     Args:
         row: parameters, changed.
         gradients: a row; what is no parameter is zero.
         mean: first moments, a row, changed.
         square: second moments, a row, changed.
-        steps: taken, this one included.
+        parts: (G + 1,) where the parts begin, and the end of the row.
+        steps: (G,) taken so far with each, counted on.
         learning_rate: a number, as the others.
         epsilon: added to the root of the corrected second moment.
         max_norm: largest norm of the gradient.
@@ -37,17 +42,19 @@ def adam_step(row, gradients, mean, square, steps, learning_rate, epsilon, max_n
     zero, one = np.float32(0.0), np.float32(1.0)
     before = norm(gradients)
     scale = min(np.float32(max_norm) / (before + np.float32(1e-6)), one)
-    root = math.sqrt(1.0 - _power(BETA_2, steps))
-    size = np.float32(learning_rate * root / (1.0 - _power(BETA_1, steps)))
-    small = np.float32(epsilon * root)
-    for i in range(len(row)):
-        g = gradients[i] * scale
-        m = mean[i] + _FRESH_1 * (g - mean[i])
-        v = square[i] * _BETA_2 + _FRESH_2 * g * g
-        m = zero if abs(m) < _TINY else m
-        v = zero if v < _TINY else v
-        mean[i], square[i] = m, v
-        row[i] -= size * (m / (np.sqrt(v) + small))
+    for part in range(len(steps)):
+        steps[part] += 1
+        root = math.sqrt(1.0 - _power(BETA_2, steps[part]))
+        size = learning_rate * root / (1.0 - _power(BETA_1, steps[part]))
+        size, small = np.float32(size), np.float32(epsilon * root)
+        for i in range(parts[part], parts[part + 1]):
+            g = gradients[i] * scale
+            m = mean[i] + _FRESH_1 * (g - mean[i])
+            v = square[i] * _BETA_2 + _FRESH_2 * g * g
+            m = zero if abs(m) < _TINY else m
+            v = zero if v < _TINY else v
+            mean[i], square[i] = m, v
+            row[i] -= size * (m / (np.sqrt(v) + small))
     return before
 
 

@@ -7,8 +7,9 @@ import math
 import numpy as np
 
 from dacrl_env.kernels.compiling import compiled
-from dacrl_env.kernels.functions import exp, log
+from dacrl_env.kernels.functions import exp, exp_double, log, log_double
 
+_MOST = 100  # of a Zipf distribution
 LOG_2PI = np.float32(math.log(2 * math.pi))
 
 
@@ -44,6 +45,19 @@ def sampled(logits, u):
         action += 1
         below_u += exp(logits[action] - most)
     return action, logits[action] - most - log(total)
+
+
+@compiled
+def zipf(u, exponent):
+    """From a uniform number one of 1 to 100, n in proportion to n^−exponent."""
+    total = 0.0
+    for n in range(1, _MOST + 1):
+        total += exp_double(-exponent * log_double(np.float64(n)))
+    below_u, n = 1.0, 1
+    while n < _MOST and below_u <= u * total:
+        n += 1
+        below_u += exp_double(-exponent * log_double(np.float64(n)))
+    return n
 
 
 @compiled

@@ -171,8 +171,8 @@ def _activate(net, values):
         for i in range(len(values)):
             values[i] = tanh(values[i])
     else:
-        # NaN stays what it is. Without the sum, which is a store that the compiler cannot
-        # leave out, it makes branches of this, which take ten times as long with AVX2.
+        # NaN stays what it is. Without the sum the compiler leaves out stores, and
+        # makes branches of it, which take ten times as long with AVX2.
         zero = np.float32(0.0)
         for i in range(len(values)):
             values[i] = (zero if values[i] < zero else values[i]) + zero

@@ -145,6 +145,17 @@ def copy(source, into):
 
 
 @compiled
+def approach(goal, share, array):
+    """Move an array (n,) a share of the way to another one, all of it exactly."""
+    if share == 1.0:
+        copy(goal, array)
+        return
+    part = np.float32(share)
+    for k in range(len(array)):
+        array[k] += part * (goal[k] - array[k])
+
+
+@compiled
 def row_of(p, rows):
     """Row p of a matrix, whole."""
     return vector(rows, p * rows.shape[1], rows.shape[1])

@@ -24,10 +24,18 @@ from dacrl_env.core import streams
 from dacrl_env.inner_envs import InnerEnv, Transition, dynamics
 from dacrl_env.inner_envs.env import CompiledEnv
 from dacrl_env.kernels.compiling import announced
-from dacrl_env.learners.protocol import Floats, Ints, Values, close_envs, reseed_envs
+from dacrl_env.learners import events
+from dacrl_env.learners.protocol import (
+    Floats,
+    Ints,
+    Values,
+    close_envs,
+    reseed_envs,
+    steady,
+)
 from dacrl_env.learners.rollout import Act, play
 from dacrl_env.learners.threads import default_threads, spread
-from dacrl_env.tasks import Hyperparameter
+from dacrl_env.tasks import Knob, Option
 
 _SECONDS = 0.2  # that a call of compiled code should take at most
 
@@ -51,11 +59,15 @@ class Compiled(ABC):
         eval_env: another of the same, for evaluations.
         config: static choices.
         budget: inner environment steps of a run.
+        given: values of the hyperparameters that no action sets; None: all are at
+            their default.
     """
 
     algorithm: ClassVar[ModuleType]
-    hyperparameters: ClassVar[tuple[Hyperparameter, ...]]
+    hyperparameters: ClassVar[tuple[Knob, ...]]
     controlled: ClassVar[tuple[str, ...]]
+    only: ClassVar[Mapping[str, Option]] = {}
+    unchanging: ClassVar[tuple[str, ...]] = ()
     signal_names: ClassVar[tuple[str, ...]]
     # of signals that may be negative: the magnitude that observations begin to tell
     # from 0
@@ -63,6 +75,7 @@ class Compiled(ABC):
     config_class: ClassVar[type]
     continuous_actions: ClassVar[bool]
     exact_snapshots = True
+    head: ClassVar[tuple[int, ...]]  # which parts of a row are last layers
     # signals: names of an interval's sums, and of what `drivers.signals_all` gives
     sums: ClassVar[tuple[str, ...]]
     told: ClassVar[tuple[str, ...]]
@@ -73,7 +86,9 @@ class Compiled(ABC):
         eval_env: InnerEnv,
         config: Any,
         budget: int,
+        given: Mapping[str, float] | None = None,
     ) -> None:
+        self.steady = steady(self.hyperparameters, given)
         self.env = env
         self.eval_env = eval_env
         self.config = config
@@ -90,7 +105,8 @@ class Compiled(ABC):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy is made afresh: memory of threads is of this one alone."""
-        return type(self), (self.env, self.eval_env, self.config, self.budget)
+        about = self.env, self.eval_env, self.config, self.budget, self.steady
+        return type(self), about
 
     # -- what algorithms say ----------------------------------------------------
 
@@ -148,6 +164,25 @@ class Compiled(ABC):
     def reseed(self, state: Any, members: Ints, marks: Ints) -> None:
         """Give members' inner environments streams that no other draws from."""
         reseed_envs(self.env, state, members, marks)
+
+    @property
+    def has_register(self) -> bool:
+        """Whether actions may save networks."""
+        return "checkpoint" not in self.steady
+
+    @_telling
+    def happen(self, state: Any, values: Values) -> dict[str, NDArray[np.bool_]]:
+        """Let the events of this decision happen, see `events.happen`."""
+        init = streams.of(state.keys, "init")
+
+        def fresh(members: Ints) -> NDArray[np.float32]:
+            rows = np.zeros((len(members), state.parameters.shape[1]), np.float32)
+            # of no earlier event, nor of the beginning
+            keys = streams.bits(init[members], state.env_steps[members], 1)[:, 0]
+            drivers.fresh_all(keys, rows, self._run(state))
+            return rows
+
+        return events.happen(state, values, self.fixed.parts, self.head, fresh)
 
     def close(self, state: Any) -> None:
         """Close inner environments that are objects."""

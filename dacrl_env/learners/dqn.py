@@ -6,6 +6,7 @@ The algorithm itself is :mod:`dacrl_env.algorithms.dqn`.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, ClassVar
@@ -14,23 +15,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dacrl_env.algorithms import dqn
+from dacrl_env.algorithms.replay import DONE, MOST_STEPS
 from dacrl_env.core import checks, streams
 from dacrl_env.inner_envs import InnerEnv
 from dacrl_env.inner_envs.images import BRIGHTEST
 from dacrl_env.kernels import dense
+from dacrl_env.kernels.sum_tree import leaves
+from dacrl_env.learners import events
 from dacrl_env.learners.compiled import Compiled, Floats, Values
-from dacrl_env.tasks import Hyperparameter
+from dacrl_env.learners.protocol import steady
+from dacrl_env.tasks import Choice, Condition, Number
 
 HYPERPARAMETERS = (
-    Hyperparameter("learning_rate", 1e-6, 1e-1, 1e-3, "log"),
-    Hyperparameter("epsilon", 0.0, 1.0, 0.1),
-    Hyperparameter("batch_size", 4, 512, 64, "log", integer=True),
-    Hyperparameter("gamma", 0.8, 1.0, 0.99, "log_complement"),
-    Hyperparameter("target_update_interval", 1, 10_000, 500, "log", integer=True),
-    Hyperparameter("train_freq", 1, 1_000, 4, "log", integer=True),
-    Hyperparameter("gradient_steps", 1, 1_000, 1, "log", integer=True),
-    Hyperparameter("max_grad_norm", 0.1, 100, 10, "log"),
-    Hyperparameter("replay_window", 1_000, 100_000, 100_000, "log", integer=True),
+    Number("learning_rate", 1e-6, 1e-1, 1e-3, "log"),
+    Number("epsilon", 0.0, 1.0, 0.1),
+    Number("batch_size", 4, 512, 64, "log", integer=True),
+    Number("gamma", 0.8, 1.0, 0.99, "log_complement"),
+    Number("target_update_interval", 1, 10_000, 500, "log", integer=True),
+    Number("train_freq", 1, 1_000, 4, "log", integer=True),
+    Number("gradient_steps", 1, 1_000, 1, "log", integer=True),
+    Number("max_grad_norm", 0.1, 100, 10, "log"),
+    Number("replay_window", 1_000, 100_000, 100_000, "log", integer=True),
+    Number("n_step", 1, MOST_STEPS, 1, integer=True),
+    Choice("double_q", (False, True), False),
+    Choice("loss", ("huber", "mse"), "huber"),
+    Number("q_regularisation", 0.0, 1.0, 0.0),
+    Number("tau", 1e-3, 1.0, 1.0, "log"),
+    Number("priority_alpha", 0.0, 1.0, 0.0),
+    Number("priority_beta", 0.0, 1.0, 0.4),
+    Choice("exploration", ("epsilon-greedy", "ez-greedy"), "epsilon-greedy"),
+    Number(
+        "hold_exponent",
+        1.0,
+        5.0,
+        2.0,
+        condition=Condition("exploration", ("ez-greedy",)),
+    ),
+    *events.EVENTS,
+    events.CLEAR_REPLAY,
 )
 CONTROLLED = ("learning_rate", "epsilon", "batch_size")
 MAX_UPDATE_RATIO = 4  # gradient steps per environment step, at most
@@ -48,8 +70,6 @@ class DQNConfig:
         activation: of the hidden layers, "relu" or "tanh".
         replay_capacity: transitions kept a member; None: the budget, at most 100,000.
         learning_starts: environment steps of random actions before the first update.
-        double_q: choose the bootstrap action with the online network.
-        n_step: rewards summed before bootstrapping.
     """
 
     hidden_sizes: tuple[int, ...] = (64, 64)
@@ -57,22 +77,19 @@ class DQNConfig:
     activation: str = "relu"
     replay_capacity: int | None = None
     learning_starts: int = 1_000
-    double_q: bool = False
-    n_step: int = 1
 
     def __post_init__(self) -> None:
         sizes = tuple(checks.whole("a hidden size", n) for n in self.hidden_sizes)
         object.__setattr__(self, "hidden_sizes", sizes)
-        for name in ("num_inner_envs", "n_step"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1")
+        if self.num_inner_envs < 1:
+            raise ValueError("num_inner_envs must be at least 1")
         if self.learning_starts < 0:
             raise ValueError("learning_starts must not be negative")
         capacity = self.replay_capacity
-        if capacity is not None and capacity < self.num_inner_envs * self.n_step:
+        if capacity is not None and capacity < self.num_inner_envs:
             raise ValueError(
-                f"replay_capacity {capacity} is below num_inner_envs × n_step = "
-                f"{self.num_inner_envs * self.n_step}"
+                f"replay_capacity {capacity} is below num_inner_envs = "
+                f"{self.num_inner_envs}"
             )
 
 
@@ -86,6 +103,7 @@ class DQN(Compiled):
     signal_units = SIGNAL_UNITS
     config_class = DQNConfig
     continuous_actions = False
+    head = (1,)
     sums = ("loss", "grad_norm")
     told = ("td_error", "value_mean", "value_std", "update_ratio")
 
@@ -102,21 +120,32 @@ class DQN(Compiled):
         capacity = config.replay_capacity
         capacity = min(budget, 100_000) if capacity is None else capacity
         N = config.num_inner_envs
-        return max(capacity // N, config.n_step) * N
+        return max(capacity // N, 1) * N
 
     @classmethod
     def member_bytes(
-        cls, config: DQNConfig, budget: int, env: InnerEnv
+        cls,
+        config: DQNConfig,
+        budget: int,
+        env: InnerEnv,
+        given: Mapping[str, float] | None = None,
     ) -> dict[str, int]:
         """About what one member takes, by the option that it depends on most."""
         features = math.prod(env.observation_shape)
         size = env.observation_dtype.itemsize
         sizes = (features, *config.hidden_sizes, env.num_actions)
-        transition = 2 * features * size + 16
+        capacity, known = (
+            cls.replay_capacity(config, budget),
+            steady(HYPERPARAMETERS, given),
+        )
+        replay = capacity * (2 * features * size + 16)
+        if known.get("priority_alpha") != 0.0:
+            replay += 4 * capacity + 8 * leaves(capacity)
+        # target, moments, and where the interval began; the register
+        rows = 5 if "checkpoint" in known else 9
         return {
-            "replay_capacity": cls.replay_capacity(config, budget) * transition,
-            # target, moments, and where the interval began
-            "hidden_sizes": 5 * dense.row_bytes(sizes),
+            "replay_capacity": replay,
+            "hidden_sizes": rows * dense.row_bytes(sizes),
             "num_inner_envs": config.num_inner_envs * (4 * features * size + 300),
         }
 
@@ -128,12 +157,13 @@ class DQN(Compiled):
         capacity = cls.replay_capacity(config, budget)
         for name in ("batch_size", "replay_window"):
             values[name] = np.minimum(values[name], capacity)
+        kept = capacity // config.num_inner_envs
+        values["n_step"] = np.minimum(values["n_step"], kept)
         most = MAX_UPDATE_RATIO * values["train_freq"]
         values["gradient_steps"] = np.minimum(values["gradient_steps"], most)
 
-    @property
-    def flops(self) -> tuple[int, int]:
-        """Floating-point operations per action, and per sample of an update.
+    def flops(self, values: Values) -> tuple[int, Floats]:
+        """Floating-point operations per action, and ``(P,)`` per sample of an update.
 
         Matrix products only, two operations a multiply-add: one forward pass to act;
         a target pass, an online pass (two with ``double_q``) and a backward pass of
@@ -141,37 +171,47 @@ class DQN(Compiled):
         """
         units = self.fixed.net.units.tolist()
         forward = 2 * dense.num_weights(units)
-        passes = 2 + self.config.double_q
+        passes = 2 + values["double_q"]
         return forward, passes * forward + 2 * forward - 2 * units[0] * units[1]
 
     def _fixed(self) -> dqn.Fixed:
         config, D, A = self.config, self.features, self.env.num_actions
+        net = dense.make_network(D, config.hidden_sizes, A, config.activation)
         return dqn.Fixed(
-            net=dense.make_network(D, config.hidden_sizes, A, config.activation),
+            net=net,
             N=config.num_inner_envs,
             T=1,
             D=D,
             A=A,
             learning_starts=config.learning_starts,
-            double_q=bool(config.double_q),
-            n_step=config.n_step,
             scale=1 / BRIGHTEST if self.env.scales_images else 1.0,
+            parts=np.array([0, net.weights[-1], net.row]),
+            prioritised=self.steady.get("priority_alpha") != 0.0,
         )
 
     def _make_state(self, P: int) -> dqn.State:
         capacity = self.replay_capacity(self.config, self.budget) // self.fixed.N
         dtype = self.env.observation_dtype.type
-        return dqn.make_state(P, self.fixed, capacity, dtype, len(streams.PURPOSES))
+        purposes, saved = len(streams.PURPOSES), self.has_register
+        return dqn.make_state(P, self.fixed, capacity, dtype, purposes, saved)
 
     def _make_memory(self, places: int, largest: int) -> dqn.Memory:
         return dqn.make_memory(self.fixed, largest, len(self.env.physics))
 
+    def happen(self, state: dqn.State, values: Values) -> dict[str, NDArray[np.bool_]]:
+        """Let the events of this decision happen."""
+        cleared = np.flatnonzero(values["clear_replay"])
+        state.replay.first[cleared] = state.env_steps[cleared] // self.fixed.N
+        state.replay.made_for[cleared] = np.nan
+        return super().happen(state, values)
+
     def _leave_episodes(self, state: dqn.State) -> None:
         """Let no n-step return go on from one episode into another."""
-        capacity = state.transitions.shape[2]
+        capacity = state.replay.transitions.shape[2]
         begun = np.flatnonzero(state.env_steps)
         newest = (state.env_steps[begun] // self.fixed.N - 1) % capacity
-        state.transitions[begun, :, newest, dqn.DONE] = 1.0
+        state.replay.transitions[begun, :, newest, DONE] = 1.0
+        state.held_steps[...] = 0
 
     # -- batches for others -----------------------------------------------------
 
@@ -192,9 +232,11 @@ class DQN(Compiled):
         P, D = len(keys), self.features
         run, memory = self._run(state, values), self._make_memory(1, B)
         seen, following = np.empty((2, P, B, D), np.float32)
-        columns = np.empty((3, P, B), np.float32)
+        columns, actions = np.empty((4, P, B), np.float32), np.empty((P, B), np.int64)
         for p in range(P):
             dqn.batch_of(p, keys[p], B, run, memory)
             seen[p], following[p] = memory.inputs[:B], memory.next_inputs[:B]
-            columns[:, p] = memory.columns.ravel()[: 3 * B].reshape(3, B)
-        return seen, columns[0].astype(np.int64), columns[1], following, columns[2]
+            actions[p] = memory.taken[:B, 0]
+            columns[:, p] = memory.columns.ravel()[: 4 * B].reshape(4, B)
+        returns, discounts, weights, _ = columns
+        return seen, actions, returns, following, discounts, weights

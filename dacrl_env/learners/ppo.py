@@ -6,6 +6,7 @@ The algorithm itself is :mod:`dacrl_env.algorithms.ppo`.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import ClassVar
@@ -13,24 +14,28 @@ from typing import ClassVar
 import numpy as np
 
 from dacrl_env.algorithms import drivers, ppo
+from dacrl_env.algorithms.rollout import Rollout, make_rollout
 from dacrl_env.core import checks, streams
 from dacrl_env.inner_envs import InnerEnv
 from dacrl_env.inner_envs.env import CompiledEnv
 from dacrl_env.inner_envs.images import BRIGHTEST
 from dacrl_env.kernels import dense
+from dacrl_env.learners import events
 from dacrl_env.learners.compiled import Compiled, Floats, Values
-from dacrl_env.tasks import Hyperparameter
+from dacrl_env.learners.protocol import steady
+from dacrl_env.tasks import Number
 
 HYPERPARAMETERS = (
-    Hyperparameter("learning_rate", 1e-6, 1e-1, 3e-4, "log"),
-    Hyperparameter("clip_range", 0.0, 0.5, 0.2),
-    Hyperparameter("batch_size", 8, 512, 64, "log", integer=True),
-    Hyperparameter("gamma", 0.8, 1.0, 0.99, "log_complement"),
-    Hyperparameter("gae_lambda", 0.8, 1.0, 0.95, "log_complement"),
-    Hyperparameter("n_epochs", 1, 30, 10, integer=True),
-    Hyperparameter("ent_coef", 0.0, 0.5, 0.0),
-    Hyperparameter("vf_coef", 0.0, 1.0, 0.5),
-    Hyperparameter("max_grad_norm", 0.05, 10, 0.5, "log"),
+    Number("learning_rate", 1e-6, 1e-1, 3e-4, "log"),
+    Number("clip_range", 0.0, 0.5, 0.2),
+    Number("batch_size", 8, 512, 64, "log", integer=True),
+    Number("gamma", 0.8, 1.0, 0.99, "log_complement"),
+    Number("gae_lambda", 0.8, 1.0, 0.95, "log_complement"),
+    Number("n_epochs", 1, 30, 10, integer=True),
+    Number("ent_coef", 0.0, 0.5, 0.0),
+    Number("vf_coef", 0.0, 1.0, 0.5),
+    Number("max_grad_norm", 0.05, 10, 0.5, "log"),
+    *events.EVENTS,
 )
 CONTROLLED = ("learning_rate", "clip_range", "batch_size")
 SIGNALS = (
@@ -89,6 +94,7 @@ class PPO(Compiled):
     signal_units = SIGNAL_UNITS
     config_class = PPOConfig
     continuous_actions = True
+    head = (1, 3)
     sums = ("loss", "grad_norm", "kl", "entropy")
     told = ("update_ratio", "value_mean", "value_std")
 
@@ -101,7 +107,11 @@ class PPO(Compiled):
 
     @classmethod
     def member_bytes(
-        cls, config: PPOConfig, budget: int, env: InnerEnv
+        cls,
+        config: PPOConfig,
+        budget: int,
+        env: InnerEnv,
+        given: Mapping[str, float] | None = None,
     ) -> dict[str, int]:
         """About what one member takes, by the option that it depends on most."""
         features = math.prod(env.observation_shape)
@@ -113,7 +123,8 @@ class PPO(Compiled):
         many = "rollout_length"
         if config.num_inner_envs > config.rollout_length:
             many = "num_inner_envs"
-        return {"hidden_sizes": 4 * row, many: cls.granularity(config) * step}
+        rows = 4 if "checkpoint" in steady(HYPERPARAMETERS, given) else 7
+        return {"hidden_sizes": rows * row, many: cls.granularity(config) * step}
 
     @classmethod
     def constrain(
@@ -123,9 +134,8 @@ class PPO(Compiled):
         most = cls.granularity(config)
         values["batch_size"] = np.minimum(values["batch_size"], most)
 
-    @property
-    def flops(self) -> tuple[int, int]:
-        """Floating-point operations per action, and per sample of an update.
+    def flops(self, values: Values) -> tuple[int, Floats]:
+        """Floating-point operations per action, and ``(P,)`` per sample of an update.
 
         Matrix products only, two operations a multiply-add: actor and critic forward
         to act; forward, and backward with two products a layer (one at the first), to
@@ -135,7 +145,8 @@ class PPO(Compiled):
             net.units.tolist() for net in (self.fixed.actor, self.fixed.critic)
         )
         forward = 2 * (dense.num_weights(actor) + dense.num_weights(critic))
-        return forward, 3 * forward - 2 * 2 * actor[0] * actor[1]
+        sample = 3 * forward - 2 * 2 * actor[0] * actor[1]
+        return forward, np.full(len(values["gamma"]), float(sample))
 
     def _fixed(self) -> ppo.Fixed:
         config, D = self.config, self.features
@@ -161,14 +172,25 @@ class PPO(Compiled):
             normalize_advantages=bool(config.normalize_advantages),
             clip_range_vf=math.inf if limit is None else float(limit),
             scale=1 / BRIGHTEST if scales else 1.0,
+            parts=np.cumsum(
+                [
+                    0,
+                    actor.weights[-1],
+                    actor.row - actor.weights[-1],
+                    critic.weights[-1],
+                    critic.row - critic.weights[-1],
+                    ppo.rest(A),
+                ]
+            ),
         )
 
     def _make_state(self, P: int) -> ppo.State:
-        return ppo.make_state(P, self.fixed, len(streams.PURPOSES))
+        purposes = len(streams.PURPOSES)
+        return ppo.make_state(P, self.fixed, purposes, self.has_register)
 
     def _make_memory(self, places: int, largest: int) -> ppo.Memory:
         low, high = self.env.action_low, self.env.action_high
-        rollout = ppo.make_rollout(places, self.fixed)
+        rollout = make_rollout(places, self.fixed)
         K = len(self.env.physics)
         return ppo.make_memory(self.fixed, largest, K, low, high, rollout)
 
@@ -177,7 +199,7 @@ class PPO(Compiled):
 
     # -- rollouts for others ----------------------------------------------------
 
-    def probe(self, state: ppo.State, values: Values) -> ppo.Rollout:
+    def probe(self, state: ppo.State, values: Values) -> Rollout:
         """A rollout of every member that nothing is learned from.
 
         Args:
@@ -192,7 +214,7 @@ class PPO(Compiled):
         if not isinstance(self.env, CompiledEnv):
             self._train_stepped(state, run, steps, memory)
             return memory.rollout
-        rollout: ppo.Rollout = memory.rollout
+        rollout: Rollout = memory.rollout
         one, envs = self._make_memory(1, 1), self.env.tuple_of(state.envs)
         for p in range(P):
             drivers.train(p, steps, run, one, self.env.env, envs)

@@ -6,7 +6,7 @@ Three kinds offer it: compiled ones (`compiled.Compiled`), the noisy quadratic
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from dacrl_env.algorithms.interval import Interval
 from dacrl_env.core import streams
 from dacrl_env.inner_envs import InnerEnv
-from dacrl_env.tasks import Hyperparameter
+from dacrl_env.tasks import Knob, Option
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -26,12 +26,17 @@ class Algorithm(Protocol):
     """An algorithm over a population; holds shapes and memory of threads, no state.
 
     It is made with the inner environment, another one for evaluations, the
-    configuration, and the environment steps of a run. What is known before that are
-    class attributes and class methods.
+    configuration, the environment steps of a run, and the hyperparameters that no
+    action sets, by name (None: all). What is known before that are class attributes and
+    class methods.
     """
 
-    hyperparameters: tuple[Hyperparameter, ...]
+    hyperparameters: tuple[Knob, ...]
     controlled: tuple[str, ...]  # by default
+    # hyperparameters of which this implementation has one value alone
+    only: Mapping[str, Option]
+    # those that cannot change while a run goes on
+    unchanging: tuple[str, ...]
     signal_names: tuple[str, ...]
     # of signals that may be negative: the magnitude that observations begin to tell
     # from 0
@@ -47,8 +52,21 @@ class Algorithm(Protocol):
         ...
 
     @classmethod
-    def member_bytes(cls, config: Any, budget: int, env: InnerEnv) -> dict[str, int]:
-        """About what one member takes, by the option that it depends on most."""
+    def member_bytes(
+        cls,
+        config: Any,
+        budget: int,
+        env: InnerEnv,
+        given: Mapping[str, float] | None = None,
+    ) -> dict[str, int]:
+        """About what one member takes, by the option that it depends on most.
+
+        Args:
+            config: the configuration.
+            budget: environment steps of a run.
+            env: the inner environment.
+            given: hyperparameters that no action sets; None: all.
+        """
         ...
 
     @classmethod
@@ -56,9 +74,8 @@ class Algorithm(Protocol):
         """Cap requested values in place to what can be applied together."""
         ...
 
-    @property
-    def flops(self) -> tuple[int, int]:
-        """Floating-point operations per action, and per sample of an update."""
+    def flops(self, values: Values) -> tuple[int, Floats]:
+        """Floating-point operations per action, and ``(P,)`` per sample of updates."""
         ...
 
     def init(self, keys: streams.UInts, physics: Floats) -> Any:
@@ -92,6 +109,14 @@ class Algorithm(Protocol):
         """Returns ``(m, E)`` of evaluation episodes and steps ``(m,)`` they took."""
         ...
 
+    def happen(self, state: Any, values: Values) -> dict[str, NDArray[np.bool_]]:
+        """Let the events of a decision happen, before members train.
+
+        Returns:
+            By name of the event members ``(P,)`` with which it could not.
+        """
+        ...
+
     def begin_interval(self, state: Any) -> Interval:
         """Empty sums for the time until the next decision."""
         ...
@@ -109,6 +134,13 @@ class Algorithm(Protocol):
     ) -> dict[str, Floats]:
         """What the interval tells of each member ``(P,)``, by name."""
         ...
+
+
+def steady(
+    hyperparameters: Sequence[Knob], given: Mapping[str, float] | None
+) -> dict[str, float]:
+    """Values of hyperparameters that no action sets; None: all have their default."""
+    return {h.name: h.start for h in hyperparameters} if given is None else dict(given)
 
 
 def reseed_envs(env: InnerEnv, state: Any, members: Ints, marks: Ints) -> None:

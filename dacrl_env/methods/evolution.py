@@ -141,8 +141,8 @@ def evolve(
     # what was applied, not what was asked for: caps and rounding are part of it
     table = lineage(course.parents, [seen.applied for seen in course.rounds], best)
     schedule = {
-        h.name: table[:, k].tolist()
-        for h, k in zip(space.searched, columns, strict=True)
+        trials.controlled[k].name: [*map(trials.controlled[k].native, table[:, k])]
+        for k in columns
     }
     online = float(trials.judge()[best])
     return trials.fitted(OpenLoop(schedule), online=online)

@@ -12,8 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from dacrl_env.methods.search_space import ROWS, SearchSpace
 from dacrl_env.methods.trials import Observed, Trials, check_usable
-from dacrl_env.outer.actions import check_names, check_range
+from dacrl_env.outer.actions import check_names
 from dacrl_env.policies import Cost, Fitted, Policy
+from dacrl_env.tasks import Option
 
 Floats = NDArray[np.float64]
 
@@ -156,7 +157,7 @@ def search_space(
 
 
 def default_candidate(
-    space: SearchSpace, others: Mapping[str, float] | None = None
+    space: SearchSpace, others: Mapping[str, Option] | None = None
 ) -> Floats:
     """The candidate ``(k,)`` that keeps every hyperparameter at its default.
 
@@ -170,9 +171,8 @@ def default_candidate(
     known = {d.name: d for d in space.dimensions}
     others = others or {}
     check_names(others, list(known), "parameter")
-    for name, value in others.items():
-        check_range(known[name], value)
-    parameters = {d.name: d.default for d in space.dimensions} | dict(others)
+    given = {d.name: d.default for d in space.dimensions} | dict(others)
+    parameters = {name: space.code(name, value) for name, value in given.items()}
     return np.clip(space.encode([parameters])[0], 0.0, 1.0)
 
 

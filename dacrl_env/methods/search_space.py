@@ -1,12 +1,15 @@
 """What tuning searches: configurations, or parameters of schedules or of a rule.
 
 A candidate is a row of the unit cube. Equal distances in it are equal factors (or
-sums) of a hyperparameter, so that every searcher sees the scales of the task.
+sums) of a number, so that every searcher sees the scales of the task; options of a
+choice have equal shares of their axis. Events are not searched: what happens at every
+decision, or at none, is no configuration.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,14 +19,14 @@ from dacrl_env.core.checks import real, unknown
 from dacrl_env.core.version import __version__
 from dacrl_env.kernels.elementary import log10
 from dacrl_env.methods.trials import Rule
-from dacrl_env.outer.actions import ActionMap, check_names, check_range
+from dacrl_env.outer.actions import ActionMap, check_names
 from dacrl_env.outer.observations import signed_decades
 from dacrl_env.policies.network import About, Controller
 from dacrl_env.policies.open_loop import OpenLoop
 from dacrl_env.policies.schedules import SHAPES
 from dacrl_env.policies.static import Static
 from dacrl_env.policies.switch import Switch
-from dacrl_env.tasks import Hyperparameter
+from dacrl_env.tasks import Choice, Event, Knob, Number, Option
 
 FAMILIES = ("static", "schedule", "freeze", "switch", "gate")
 _RATE = "learning_rate"  # what the family "freeze" brings down
@@ -41,7 +44,8 @@ class SearchSpace:
     """Candidates and the policies they stand for.
 
     The family "static" has one dimension a hyperparameter. The family "schedule" has
-    four: ``<name>/start`` and ``<name>/end``, the ``<name>/shape`` of the curve between
+    four for a number (a choice has no shape: its option changes at the fraction):
+    ``<name>/start`` and ``<name>/end``, the ``<name>/shape`` of the curve between
     them (linear, cosine or in four steps, on the hyperparameter's own scale) and the
     ``<name>/fraction`` of the run after which the end holds. The family "freeze" is
     `FreezeWhenGood`: a configuration, and the ``threshold`` of the score at and above
@@ -55,23 +59,25 @@ class SearchSpace:
 
     Args:
         controlled: hyperparameters of the environment.
-        bounds: name to a tuple (or array) of lowest and highest value, of the
-            hyperparameters to search; None: all that are controlled, over their whole
-            range. A list would be one of values to choose from, and is refused.
+        bounds: name to a tuple (or array) of lowest and highest value, or of a choice
+            to a list of options, of the hyperparameters to search; None: all numbers
+            and choices that are controlled, over their whole range. A list of numbers
+            would be one of values to choose from, and is refused. Optuna's
+            distributions are taken, too, where they have the scale of the number.
         family: one of `FAMILIES`.
         rows: observation rows of the family "gate"; with ``("progress",)`` alone it is
             a schedule.
         returns: of the scores 0 and 1, for the family "gate".
 
     Raises:
-        ValueError: an unknown name or family, bounds that are inverted or wider than
-            the task's, or no or repeated rows.
+        ValueError: an unknown name or family, an event, bounds that are inverted or
+            wider than the task's, or no or repeated rows.
     """
 
     def __init__(
         self,
-        controlled: Sequence[Hyperparameter],
-        bounds: Mapping[str, Sequence[float] | NDArray[Any]] | None = None,
+        controlled: Sequence[Knob],
+        bounds: Mapping[str, Sequence[Option] | NDArray[Any]] | None = None,
         family: str = "static",
         rows: Sequence[str] = ROWS,
         returns: tuple[float, float] = (0.0, 1.0),
@@ -83,24 +89,34 @@ class SearchSpace:
             raise ValueError(
                 f"the space to search must be a dict of name to bounds, got {bounds!r}"
             )
-        bounds = (
-            {h.name: (h.low, h.high) for h in controlled} if bounds is None else bounds
+        steady = [h for h in controlled if not isinstance(h, Event)]
+        chosen: Mapping[str, Any] = (
+            dict.fromkeys(h.name for h in steady) if bounds is None else bounds
         )
-        check_names(bounds, list(known), "hyperparameter")
-        if not bounds:
-            raise ValueError(f"nothing to search; valid: {', '.join(known)}")
+        check_names(chosen, list(known), "hyperparameter")
+        events = [name for name in chosen if isinstance(known[name], Event)]
+        if events:
+            raise ValueError(
+                f"{', '.join(events)}: events are not searched, since nothing of them "
+                f"stays set; valid: {', '.join(h.name for h in steady)}"
+            )
+        if not chosen:
+            raise ValueError(
+                f"nothing to search; valid: {', '.join(h.name for h in steady)}"
+            )
         self.family = family
         self.rows = tuple(rows)
         self.controlled = tuple(controlled)
-        self.searched = tuple(_narrowed(known[n], b) for n, b in bounds.items())
+        searched = {h.name: h for h in steady}
+        self.searched = tuple(_narrowed(searched[n], b) for n, b in chosen.items())
         # what is set depends on how a run goes
         self.reactive = family in ("freeze", "switch", "gate")
         first = []
         if family == "freeze":
             check_names([_RATE], list(known), "hyperparameter")
-            first = [Hyperparameter("threshold", 0.0, 1.0, 0.6)]
+            first = [Number("threshold", 0.0, 1.0, 0.6)]
         elif family == "switch":
-            first = [Hyperparameter("threshold", 0.0, 1.0, 0.5)]
+            first = [Number("threshold", 0.0, 1.0, 0.5)]
         elif family == "gate":
             if not self.rows or len(set(self.rows)) < len(self.rows):
                 raise ValueError(
@@ -109,7 +125,7 @@ class SearchSpace:
                 )
             # it begins to open with time and success
             first = [
-                Hyperparameter(f"gate/{part}", -_STEEPEST, _STEEPEST, start)
+                Number(f"gate/{part}", -_STEEPEST, _STEEPEST, start)
                 for part, start in [("bias", 0.0), *((row, 1.0) for row in self.rows)]
             ]
             self._actions = ActionMap(self.controlled, "continuous")
@@ -121,37 +137,58 @@ class SearchSpace:
             first + [d for h in self.searched for d in self._dimensions(h)]
         )
         self.names = tuple(d.name for d in self.dimensions)
-        # those without an order: name to the number of equal shares of the unit axis
-        self.choices = {n: len(_SHAPES) for n in self.names if n.endswith("/shape")}
+        # of those without an order the codes, which have equal shares of the unit axis
+        self.codes = {
+            d.name: known[d.name.partition("/")[0]].codes(list(d.options))
+            for d in self.dimensions
+            if isinstance(d, Choice) and not d.name.endswith("/shape")
+        } | {
+            name: np.arange(len(_SHAPES), dtype=np.float64)
+            for name in self.names
+            if name.endswith("/shape")
+        }
+        self.choices = {name: len(codes) for name, codes in self.codes.items()}
 
-    def _dimensions(self, h: Hyperparameter) -> list[Hyperparameter]:
+    def _dimensions(self, h: Number | Choice) -> list[Number | Choice]:
         if self.family in ("static", "freeze"):
             return [h]
         if self.reactive:
             return [_renamed(h, f"{h.name}/{side}") for side in _SIDES]
         ends = [_renamed(h, f"{h.name}/{end}") for end in _ENDS]
-        last = len(_SHAPES) - 1
-        shape = Hyperparameter(f"{h.name}/shape", 0, last, 0, integer=True)
-        return [*ends, shape, Hyperparameter(f"{h.name}/fraction", 0.05, 1.0, 1.0)]
+        fraction = Number(f"{h.name}/fraction", 0.05, 1.0, 1.0)
+        if isinstance(h, Choice):
+            return [*ends, fraction]
+        return [*ends, Choice(f"{h.name}/shape", _SHAPES, _SHAPES[0]), fraction]
 
     def sample(self, generator: np.random.Generator, n: int) -> Floats:
         """Candidates ``(n, k)`` drawn uniformly from the unit cube."""
         return generator.random((n, len(self.dimensions)))
 
     def grid(self, points: int) -> Floats:
-        """All candidates ``(points^k, k)`` of a grid, its edges included."""
+        """All candidates ``(n, k)`` of a grid, its edges included.
+
+        Args:
+            points: of each axis; a choice has its options.
+        """
         if points < 2:
             raise ValueError(f"a grid needs at least 2 points an axis, got {points}")
-        axes = [np.linspace(0, 1, points)] * len(self.dimensions)
+        axes = [
+            (np.arange(self.choices[name]) + 0.5) / self.choices[name]
+            if name in self.choices
+            else np.linspace(0, 1, points)
+            for name in self.names
+        ]
         return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(axes))
 
     def decode(self, candidates: ArrayLike) -> list[dict[str, float]]:
-        """Parameters of candidates ``(n, k)``, a dict each."""
+        """Parameters of candidates ``(n, k)``, a dict each; of choices the codes."""
         rows = np.atleast_2d(np.asarray(candidates, np.float64))
         columns = []
         for d, u in zip(self.dimensions, rows.T, strict=True):
-            if d.name in self.choices:  # equal shares, not the halves of rounding
-                values = np.minimum(np.floor(u * self.choices[d.name]), d.high)
+            if isinstance(d, Choice):  # equal shares, not the halves of rounding
+                n = self.choices[d.name]
+                share = np.minimum(np.floor(u * n), n - 1)
+                values = self.codes[d.name][share.astype(np.int64)]
             else:
                 low, high = d.to_unit(d.low), d.to_unit(d.high)
                 values = _twelve_digits(d.from_unit(low + u * (high - low)))
@@ -168,18 +205,40 @@ class SearchSpace:
         for given in parameters:
             row = []
             for d in self.dimensions:
+                if isinstance(d, Choice):
+                    share = self.codes[d.name].tolist().index(given[d.name])
+                    row.append((share + 0.5) / self.choices[d.name])
+                    continue
                 low, high = d.to_unit(d.low), d.to_unit(d.high)
                 row.append((d.to_unit(given[d.name]) - low) / (high - low))
             rows.append(row)
         return np.array(rows, np.float64)
 
-    def constant(self, configuration: Mapping[str, float]) -> dict[str, float]:
-        """Parameters by which a configuration holds throughout, whatever the others."""
+    def code(self, name: str, value: Any) -> float:
+        """The code of a dimension's value.
+
+        Raises:
+            ValueError: it is none.
+        """
+        (dimension,) = (d for d in self.dimensions if d.name == name)
+        code = float(dimension.codes(value))
+        return float(self.codes[name][int(code)]) if name in self.codes else code
+
+    def constant(self, configuration: Mapping[str, float]) -> dict[str, Option]:
+        """Parameters by which a configuration holds throughout, whatever the others.
+
+        Args:
+            configuration: values by name of the hyperparameter, as of `decode`.
+
+        Returns:
+            Values by name of the dimension, as users write them.
+        """
+        shown = self._shown(configuration)
         return {
-            name: configuration[hyperparameter]
+            name: shown[hyperparameter]
             for name in self.names
             for hyperparameter, _, part in [name.partition("/")]
-            if hyperparameter in configuration and part in ("", *_SIDES, *_ENDS)
+            if hyperparameter in shown and part in ("", *_SIDES, *_ENDS)
         }
 
     def values(self, candidates: ArrayLike, decisions: int) -> Floats:
@@ -214,7 +273,7 @@ class SearchSpace:
 
     def _switched(self, given: list[dict[str, float]], scores: Floats) -> Floats:
         """Values ``(n, d)`` of the families "freeze" and "switch"."""
-        values = np.tile([float(h.default) for h in self.controlled], (len(scores), 1))
+        values = np.tile([h.start for h in self.controlled], (len(scores), 1))
         names = [h.name for h in self.controlled]
         for row, parameters, score in zip(values, given, scores, strict=True):
             side = _SIDES[int(score >= parameters["threshold"])]
@@ -226,7 +285,9 @@ class SearchSpace:
         """The controller of the family "gate"."""
         current = self._actions.defaults(1)
         below, above = (
-            self._actions.to_actions(self._side(parameters, side), current)[0]
+            self._actions.to_actions(
+                self._shown(self._side(parameters, side)), current
+            )[0]
             for side in _SIDES
         )
         about = About(
@@ -254,9 +315,17 @@ class SearchSpace:
         if self.family == "freeze":
             (rate,) = (h for h in self.controlled if h.name == _RATE)
             given = {h.name: parameters[h.name] for h in self.searched}
-            given = {_RATE: float(rate.default), **given}
-            return given | {_RATE: float(rate.low)} if side == "above" else given
+            given = {_RATE: rate.start, **given}
+            return given | {_RATE: rate.ends[0]} if side == "above" else given
         return {h.name: parameters[f"{h.name}/{side}"] for h in self.searched}
+
+    def _shown(self, configuration: Mapping[str, float]) -> dict[str, Option]:
+        """A configuration as users write it: options of choices, not their codes."""
+        return {
+            h.name: h.native(configuration[h.name])
+            for h in self.controlled
+            if h.name in configuration
+        }
 
     def policy(
         self, candidate: ArrayLike, decisions: int
@@ -264,9 +333,12 @@ class SearchSpace:
         """The policy that one candidate ``(k,)`` stands for."""
         (parameters,) = self.decode(candidate)
         if self.family == "static":
-            return Static(**parameters)
+            shown = self._shown(parameters)
+            return Static(**{name: shown[name] for name in self.names})
         if self.family in ("freeze", "switch"):
-            below, above = (self._side(parameters, side) for side in _SIDES)
+            below, above = (
+                self._shown(self._side(parameters, side)) for side in _SIDES
+            )
             return Switch(parameters["threshold"], below, above)
         if self.family == "gate":
             return self._network(parameters, decisions)
@@ -274,7 +346,7 @@ class SearchSpace:
         searched = [h.name for h in self.searched]
         return OpenLoop(
             {
-                h.name: column.tolist()
+                h.name: [*map(h.native, column.tolist())]
                 for h, column in zip(self.controlled, table.T, strict=True)
                 if h.name in searched
             }
@@ -283,7 +355,7 @@ class SearchSpace:
     def _table(self, parameters: Mapping[str, float], decisions: int) -> Floats:
         """Values ``(decisions, d)`` of one candidate."""
         columns: dict[str, Any] = {
-            h.name: np.full(decisions, float(h.default)) for h in self.controlled
+            h.name: np.full(decisions, h.start) for h in self.controlled
         }
         for h in self.searched:
             if self.family == "static":
@@ -293,13 +365,15 @@ class SearchSpace:
         return np.stack(list(columns.values()), -1)
 
     def _curve(
-        self, h: Hyperparameter, parameters: Mapping[str, float], decisions: int
+        self, h: Number | Choice, parameters: Mapping[str, float], decisions: int
     ) -> Floats:
-        start, end, shape, fraction = (
-            parameters[f"{h.name}/{part}"]
-            for part in ("start", "end", "shape", "fraction")
+        start, end, fraction = (
+            parameters[f"{h.name}/{part}"] for part in ("start", "end", "fraction")
         )
         t = np.clip(np.arange(decisions) / decisions / fraction, 0.0, 1.0)
+        if isinstance(h, Choice):
+            return np.where(t < 1, start, end)
+        shape = parameters[f"{h.name}/shape"]
         first, last = float(h.to_unit(start)), float(h.to_unit(end))
         positions = SHAPES[_SHAPES[int(shape)]](t, first, last, _STAIRS)
         values = _twelve_digits(h.from_unit(positions))
@@ -315,7 +389,20 @@ def _twelve_digits(values: Floats) -> Floats:
     return np.asarray(np.rint(values * scale) / scale)
 
 
-def _narrowed(h: Hyperparameter, bounds: Any) -> Hyperparameter:
+def _narrowed(h: Number | Choice, bounds: Any) -> Number | Choice:
+    if bounds is None:
+        return h
+    if type(bounds).__module__ == "optuna.distributions":
+        bounds = _of_optuna(h, bounds)
+    if isinstance(h, Choice):
+        if not isinstance(bounds, list | tuple):
+            raise ValueError(
+                f"what is searched of {h.name} must be a list of its options, "
+                f"{', '.join(map(repr, h.options))}, got {bounds!r}"
+            )
+        h.codes(list(bounds))
+        default = h.default if h.default in bounds else bounds[0]
+        return Choice(h.name, tuple(bounds), default)
     if isinstance(bounds, list | set | frozenset):
         raise ValueError(
             f"{bounds!r} for {h.name} may be values to choose from, which are not "
@@ -330,10 +417,29 @@ def _narrowed(h: Hyperparameter, bounds: Any) -> Hyperparameter:
         raise ValueError(f"bounds of {h.name} are inverted or empty: {low}, {high}")
     if h.integer and not (low.is_integer() and high.is_integer()):
         raise ValueError(f"bounds of {h.name} must be whole numbers, got {low}, {high}")
-    check_range(h, (low, high))
+    h.check((low, high))
     default = min(max(h.default, low), high)
-    return Hyperparameter(h.name, low, high, default, h.scale, h.integer)
+    return replace(h, low=low, high=high, default=default)
 
 
-def _renamed(h: Hyperparameter, name: str) -> Hyperparameter:
-    return Hyperparameter(name, h.low, h.high, h.default, h.scale, h.integer)
+def _of_optuna(h: Number | Choice, distribution: Any) -> Any:
+    """Bounds, or options, that a distribution of Optuna stands for."""
+    options = getattr(distribution, "choices", None)
+    if isinstance(h, Choice) != (options is not None):
+        kind = "a choice" if isinstance(h, Choice) else "a number"
+        raise ValueError(f"{h.name} is {kind}, for which {distribution} does not stand")
+    if options is not None:
+        return list(options)
+    whole = isinstance(h, Number) and h.integer
+    if distribution.step not in (None, 1 if whole else None):
+        raise ValueError(f"steps of {h.name} cannot be expressed: {distribution}")
+    if distribution.log != (isinstance(h, Number) and h.scale == "log"):
+        scale = h.scale if isinstance(h, Number) else "none"
+        raise ValueError(
+            f"{h.name} has the scale {scale!r}, which is not that of {distribution}"
+        )
+    return distribution.low, distribution.high
+
+
+def _renamed(h: Number | Choice, name: str) -> Number | Choice:
+    return replace(h, name=name)

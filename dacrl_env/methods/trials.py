@@ -285,7 +285,7 @@ class Trials:
                     "step": self._step,
                     "score": scores,
                     **{
-                        f"hp/{h.name}": column
+                        f"hp/{h.name}": [*map(h.native, column)]
                         for h, column in zip(self.controlled, applied.T, strict=True)
                     },
                 }

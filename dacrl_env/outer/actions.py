@@ -1,32 +1,153 @@
 """Between actions and hyperparameters.
 
-Every hyperparameter has a *unit axis* on which equal distances are equal factors (log
-scales) or equal sums (linear ones). Continuous actions place the default at 0 and the
-bounds at ± 1; relative ones move along the axis from the current value. In mode
-``values`` an action is the values themselves, which are applied to the last bit.
+Every number has a *unit axis* on which equal distances are equal factors (log scales)
+or equal sums (linear ones). Continuous actions place the default at 0 and the bounds at
+± 1; relative ones move along the axis from the current value. For the options of a
+choice a component's range is divided into equal bins: the bin around 0 is the default,
+or in relative mode the option that holds, and the others follow in their order. An
+event happens above 0.5; one of two kinds does below −0.5, too. In mode ``values`` an
+action is the values themselves, which are applied to the last bit; options of choices
+and events have their positions.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import ArrayLike, NDArray
 
-from dacrl_env.core.checks import meant
+from dacrl_env.core.checks import meant, real_numbers
 from dacrl_env.core.isolation import as_usual
 from dacrl_env.kernels import elementary
-from dacrl_env.tasks import Hyperparameter
+from dacrl_env.tasks import Choice, Event, Knob, Number
 
 ACTION_MODES = ("continuous", "relative", "discrete", "multidiscrete", "values")
-_ENDS = ("low", "default", "high")
 _FACTOR = 4.0  # a relative action of ± 1 multiplies or divides by this
 _FRACTION = 0.25  # or, on linear scales, moves by this share of the range
-_CHOICES = np.array([-0.5, 0.0, 0.5])  # discrete: half of that each, ÷ 2 and × 2
+_STEPS = np.array([-0.5, 0.0, 0.5])  # discrete: half of that each, ÷ 2 and × 2
+_HAPPENS = 0.5  # above it an event does
 
 Floats = NDArray[np.float64]
+
+
+class Axis(Protocol):
+    """One component of an action; arrays ``(P,)``, values as codes."""
+
+    num_steps: int  # actions in discrete modes
+
+    def continuous(self, a: Floats) -> Floats:
+        """Values that actions in [-1, 1] ask for."""
+        ...
+
+    def relative(self, a: Floats, current: Floats) -> Floats:
+        """Values that actions in [-1, 1] ask for, from the current ones."""
+        ...
+
+    def stepped(self, a: NDArray[np.int64], current: Floats) -> Floats:
+        """Values that actions 0 … num_steps − 1 ask for."""
+        ...
+
+    def to_continuous(self, values: Floats) -> Floats:
+        """Inverse of `continuous`."""
+        ...
+
+    def to_relative(self, values: Floats, current: Floats) -> Floats:
+        """Inverse of `relative`, as far as one step goes."""
+        ...
+
+
+class _NumberAxis:
+    num_steps = len(_STEPS)
+
+    def __init__(self, number: Number) -> None:
+        self.number = number
+        ends = (number.low, number.default, number.high)
+        self.low, self.default, self.high = (float(number.to_unit(x)) for x in ends)
+        self.reach = float(elementary.log(_FACTOR))
+        if number.scale == "linear":
+            self.reach = _FRACTION * (self.high - self.low)
+
+    def continuous(self, a: Floats) -> Floats:
+        below = self.default + a * (self.default - self.low)
+        above = self.default + a * (self.high - self.default)
+        values = self.number.from_unit(np.where(a < 0, below, above))
+        # the three marks exactly, without the rounding of logarithms
+        for mark, end in ((-1, "low"), (0, "default"), (1, "high")):
+            values = np.where(a == mark, getattr(self.number, end), values)
+        return values
+
+    def relative(self, a: Floats, current: Floats) -> Floats:
+        moved = self.number.to_unit(current) + a * self.reach
+        return np.where(a == 0, current, self.number.from_unit(moved))  # exact
+
+    def stepped(self, a: NDArray[np.int64], current: Floats) -> Floats:
+        return self.relative(_STEPS[a], current)
+
+    def to_continuous(self, values: Floats) -> Floats:
+        offset = self.number.to_unit(values) - self.default
+        span = np.where(offset < 0, self.default - self.low, self.high - self.default)
+        return np.divide(offset, span, out=np.zeros_like(offset), where=span > 0)
+
+    def to_relative(self, values: Floats, current: Floats) -> Floats:
+        moved = self.number.to_unit(values) - self.number.to_unit(current)
+        return np.clip(moved / self.reach, -1, 1)
+
+
+class _ChoiceAxis:
+    def __init__(self, choice: Choice) -> None:
+        self.default = choice.start
+        self.num_steps = len(choice.options)
+
+    def continuous(self, a: Floats) -> Floats:
+        return self.relative(a, np.full_like(a, self.default))
+
+    def relative(self, a: Floats, current: Floats) -> Floats:
+        n = self.num_steps
+        bins = np.minimum(np.floor((a + 1) / 2 * n), n - 1)
+        return (bins - n // 2 + current) % n
+
+    def stepped(self, a: NDArray[np.int64], current: Floats) -> Floats:
+        return a.astype(np.float64)
+
+    def to_continuous(self, values: Floats) -> Floats:
+        return self.to_relative(values, np.full_like(values, self.default))
+
+    def to_relative(self, values: Floats, current: Floats) -> Floats:
+        n = self.num_steps
+        bins = (values - current + n // 2) % n
+        # the middle of a bin, but 0 for what holds
+        return np.where(values == current, 0.0, (2 * bins + 1) / n - 1)
+
+
+class _EventAxis:
+    def __init__(self, event: Event) -> None:
+        self.num_steps = len(event.options)
+
+    def continuous(self, a: Floats) -> Floats:
+        happens = np.where(a > _HAPPENS, 1.0, 0.0)
+        return np.where((a < -_HAPPENS) & (self.num_steps > 2), 2.0, happens)
+
+    def relative(self, a: Floats, current: Floats) -> Floats:
+        return self.continuous(a)
+
+    def stepped(self, a: NDArray[np.int64], current: Floats) -> Floats:
+        return a.astype(np.float64)
+
+    def to_continuous(self, values: Floats) -> Floats:
+        return np.array([0.0, 1.0, -1.0])[values.astype(np.int64)]
+
+    def to_relative(self, values: Floats, current: Floats) -> Floats:
+        return self.to_continuous(values)
+
+
+def _axis(knob: Knob) -> Axis:
+    if isinstance(knob, Number):
+        return _NumberAxis(knob)
+    return _ChoiceAxis(knob) if isinstance(knob, Choice) else _EventAxis(knob)
 
 
 class ActionMap:
@@ -37,11 +158,11 @@ class ActionMap:
         mode: one of `ACTION_MODES`.
 
     Raises:
-        ValueError: unknown mode.
+        ValueError: unknown mode, or more joint actions than a discrete space has.
     """
 
     @as_usual
-    def __init__(self, hyperparameters: Sequence[Hyperparameter], mode: str) -> None:
+    def __init__(self, hyperparameters: Sequence[Knob], mode: str) -> None:
         if mode not in ACTION_MODES:
             raise ValueError(
                 f"unknown action_mode {mode!r}; valid: {', '.join(ACTION_MODES)}"
@@ -49,33 +170,30 @@ class ActionMap:
         self.hyperparameters = tuple(hyperparameters)
         self.names = tuple(h.name for h in hyperparameters)
         self.mode = mode
-        d = len(self.hyperparameters)
-        self._ends = {  # values of the two bounds and of the default, ``(d,)``
-            end: np.array([float(getattr(h, end)) for h in self.hyperparameters])
-            for end in _ENDS
-        }
+        self._axes = [_axis(h) for h in self.hyperparameters]
+        self._start = np.array([h.start for h in self.hyperparameters])
+        self._low, self._high = np.array([h.ends for h in self.hyperparameters]).T
+        steps = [axis.num_steps for axis in self._axes]
         self.space: spaces.Space[Any]
         if mode == "discrete":
-            self.space = spaces.Discrete(3**d)
+            joint = math.prod(steps)
+            if joint > np.iinfo(np.int64).max:
+                raise ValueError(
+                    f"action_mode 'discrete' would have {joint:.3g} actions, one for "
+                    f"each combination of {', '.join(self.names)}; control fewer, or "
+                    "use 'multidiscrete'"
+                )
+            self.space = spaces.Discrete(joint)
         elif mode == "multidiscrete":
-            self.space = spaces.MultiDiscrete([3] * d)
+            self.space = spaces.MultiDiscrete(steps)
         elif mode == "values":
-            low, high = self._ends["low"], self._ends["high"]
-            self.space = spaces.Box(low, high, dtype=np.float64)
+            self.space = spaces.Box(self._low, self._high, dtype=np.float64)
         else:
-            self.space = spaces.Box(-1.0, 1.0, (d,), np.float32)
-        self._low, self._default, self._high = (
-            np.array([h.to_unit(getattr(h, end)) for h in self.hyperparameters])
-            for end in _ENDS
-        )
-        linear = np.array([h.scale == "linear" for h in self.hyperparameters], bool)
-        self._reach = np.where(
-            linear, _FRACTION * (self._high - self._low), elementary.log(_FACTOR)
-        )
+            self.space = spaces.Box(-1.0, 1.0, (len(steps),), np.float32)
 
     def defaults(self, P: int) -> Floats:
         """Default values ``(P, d)``."""
-        return np.tile(self._ends["default"], (P, 1))
+        return np.tile(self._start, (P, 1))
 
     @as_usual
     def to_values(self, actions: ArrayLike, current: Floats) -> Floats:
@@ -93,33 +211,38 @@ class ActionMap:
         a = self._checked(actions, len(current))
         if self.mode == "values":
             for k, h in enumerate(self.hyperparameters):
-                check_range(h, a[:, k])
-            return np.clip(a, self._ends["low"], self._ends["high"])
-        if self.mode == "continuous":
-            below = self._default + a * (self._default - self._low)
-            above = self._default + a * (self._high - self._default)
-            values = self._from_unit(np.where(a < 0, below, above))
-            # the three marks exactly, without the rounding of logarithms
-            for mark, end in ((-1, "low"), (0, "default"), (1, "high")):
-                values = np.where(a == mark, self._ends[end], values)
-            return values
+                h.check(a[:, k])
+            return np.clip(a, self._low, self._high)
         if self.mode == "discrete":
-            powers = 3 ** np.arange(len(self.names))[::-1]
-            a = np.floor_divide(a[:, None], powers) % 3
-        if self.mode != "relative":
-            a = _CHOICES[a.astype(np.int64)]
-        values = self._from_unit(self._to_unit(current) + a * self._reach)
-        return np.where(a == 0, current, values)  # holding is exact
+            a = self._digits(a.astype(np.int64)).astype(np.float64)
+        columns = []
+        for k, axis in enumerate(self._axes):
+            if self.mode == "continuous":
+                columns.append(axis.continuous(a[:, k]))
+            elif self.mode == "relative":
+                columns.append(axis.relative(a[:, k], current[:, k]))
+            else:
+                columns.append(axis.stepped(a[:, k].astype(np.int64), current[:, k]))
+        return np.stack(columns, -1)
+
+    def _digits(self, joint: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Actions of the components ``(P, d)``; the last one changes fastest."""
+        columns = []
+        for axis in reversed(self._axes):
+            columns.append(joint % axis.num_steps)
+            joint = joint // axis.num_steps
+        return np.stack(columns[::-1], -1)
 
     @as_usual
-    def to_actions(self, config: Mapping[str, ArrayLike], current: Floats) -> Floats:
+    def to_actions(self, config: Mapping[str, Any], current: Floats) -> Floats:
         """Actions ``(P, d)`` that ask for given values; none of a discrete mode do.
 
         A relative action goes as far towards them as one step can.
 
         Args:
-            config: name to value, or to values ``(P,)``; names left out keep their
-                current value in relative mode and get their default otherwise.
+            config: name to value, or to values ``(P,)``: numbers, and options of
+                choices and events. Names left out keep their current value in relative
+                mode and get their default otherwise.
             current: values ``(P, d)``.
 
         Raises:
@@ -138,44 +261,29 @@ class ActionMap:
             )
         check_names(config, self.names, "hyperparameter")
         values = self.defaults(len(current))
-        if self.mode == "relative":
-            values = current.copy()
         for k, h in enumerate(self.hyperparameters):
             if h.name in config:
-                given = _real(config[h.name], h.name)
+                given = h.codes(config[h.name])
                 if given.shape not in ((), (len(current),)):
                     raise ValueError(
-                        f"{h.name} has shape {given.shape}; expected a number, or "
+                        f"{h.name} has shape {given.shape}; expected a value, or "
                         f"{len(current)} of them, one a member"
                     )
                 values[:, k] = given
-                check_range(h, values[:, k])
+            elif self.mode == "relative" and h.held:
+                values[:, k] = current[:, k]
         if self.mode == "values":
             return values
-        position = self._to_unit(values)
-        if self.mode == "relative":
-            return np.clip((position - self._to_unit(current)) / self._reach, -1, 1)
-        offset = position - self._default
-        span = np.where(
-            offset < 0, self._default - self._low, self._high - self._default
-        )
-        return np.divide(offset, span, out=np.zeros_like(offset), where=span > 0)
-
-    def scaled(self, values: Floats) -> Floats:
-        """Values ``(P, d)`` as positions between the bounds, in [-1, 1]."""
-        share = (self._to_unit(values) - self._low) / (self._high - self._low)
-        return np.clip(2 * share - 1, -1, 1)
-
-    def _to_unit(self, values: Floats) -> Floats:
-        columns = zip(self.hyperparameters, values.T, strict=True)
-        return np.stack([h.to_unit(v) for h, v in columns], -1)
-
-    def _from_unit(self, positions: Floats) -> Floats:
-        columns = zip(self.hyperparameters, positions.T, strict=True)
-        return np.stack([h.from_unit(x) for h, x in columns], -1)
+        columns = [
+            axis.to_continuous(values[:, k])
+            if self.mode == "continuous"
+            else axis.to_relative(values[:, k], current[:, k])
+            for k, axis in enumerate(self._axes)
+        ]
+        return np.stack(columns, -1)
 
     def _checked(self, actions: ArrayLike, P: int) -> Floats:
-        a = _real(actions, "actions")
+        a = real_numbers(actions, "actions")
         shape = (P,) if self.mode == "discrete" else (P, len(self.names))
         if a.shape != shape:
             what = ", ".join(self.names)
@@ -190,58 +298,15 @@ class ActionMap:
             return a
         if self.mode in ("continuous", "relative"):
             return np.clip(a, -1.0, 1.0)
-        choices = 3 ** len(self.names) if self.mode == "discrete" else 3
-        if ((a != np.floor(a)) | (a < 0) | (a >= choices)).any():
+        steps = np.array([axis.num_steps for axis in self._axes])
+        limits = np.prod(steps) if self.mode == "discrete" else steps
+        if ((a != np.floor(a)) | (a < 0) | (a >= limits)).any():
+            most = ", ".join(map(str, dict.fromkeys(np.atleast_1d(limits - 1))))
             raise ValueError(
-                f"{self.mode} actions must be integers from 0 to {choices - 1}, "
+                f"{self.mode} actions must be integers from 0 to {most}, "
                 f"got {a.tolist()}"
             )
         return a
-
-
-_KINDS = {
-    "O": "objects",
-    "U": "text",
-    "S": "bytes",
-    "c": "complex numbers",
-    "M": "dates",
-    "m": "spans of time",
-}
-
-
-def _real(given: Any, what: str) -> NDArray[Any]:
-    """Real numbers as an array.
-
-    Raises:
-        ValueError: something else, one clear line for each kind.
-    """
-    _refuse_names_and_masks(given, what)
-    try:
-        a = np.asarray(given)
-    except (ValueError, TypeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{what} are not an array of numbers: {reason}") from error
-    if a.dtype.kind in "biuf":
-        return a
-    kind = _KINDS.get(a.dtype.kind, f"dtype {a.dtype}")
-    if a.dtype.kind == "O":
-        odd = [x for x in a.ravel() if not isinstance(x, int | float | np.number)]
-        kind = f"{odd[0]!r}" if odd else kind
-    raise ValueError(f"{what} must be real numbers, got {kind}")
-
-
-def _refuse_names_and_masks(given: Any, what: str) -> None:
-    """Raise a ValueError where numpy would take something for numbers silently."""
-    if isinstance(given, Mapping):
-        raise ValueError(
-            f"{what} must be numbers, not a dict; env.unwrapped.to_action(...) makes "
-            "an action of names and values, to_actions(...) those of a population"
-        )
-    if isinstance(given, list | tuple):
-        for part in given:
-            _refuse_names_and_masks(part, what)
-    elif isinstance(given, np.ma.MaskedArray) and np.ma.is_masked(given):
-        raise ValueError(f"{what} must be numbers, got a masked array with masked ones")
 
 
 def check_names(names: Any, valid: Sequence[str], what: str) -> None:
@@ -252,15 +317,4 @@ def check_names(names: Any, valid: Sequence[str], what: str) -> None:
         raise ValueError(
             f"unknown {what} {listed}{meant(unknown[0], valid)}; "
             f"valid: {', '.join(valid)}"
-        )
-
-
-def check_range(hyperparameter: Hyperparameter, values: ArrayLike) -> None:
-    """Raise a ValueError if a value lies outside the hyperparameter's range."""
-    h, x = hyperparameter, np.asarray(values, np.float64)
-    # a relative tolerance of rounding errors: a value may have gone through logarithms
-    slack = 1e-9 * max(abs(h.low), abs(h.high))
-    if not ((x >= h.low - slack) & (x <= h.high + slack)).all():
-        raise ValueError(
-            f"{h.name} = {x.tolist()} lies outside its range [{h.low}, {h.high}]"
         )

@@ -15,7 +15,7 @@ from dacrl_env.core import checks
 from dacrl_env.core.snapshot import Snapshot
 from dacrl_env.outer.population import Population
 from dacrl_env.outer.settings import Settings, resolve
-from dacrl_env.tasks import Task
+from dacrl_env.tasks import Option, Task
 
 OPTIONS = ("instance", "snapshot")
 
@@ -30,23 +30,28 @@ class DynamicConfigEnv(gym.Env[NDArray[np.float32], Any]):
     one; :class:`dacrl_env.outer.vector_env.PopulationEnv` advances many runs at once.
 
     ## Action Space
-    Each component (or digit) belongs to one name in ``hyperparameters``, in order. The
-    *unit axis* of a hyperparameter is logarithmic or linear as its table row says.
+    Each component (or digit) belongs to one name in ``hyperparameters``, in order: a
+    number, a choice of one of some options, or an event, of which nothing stays set. The
+    *unit axis* of a number is logarithmic or linear as its table row says.
 
-    | action_mode | space | meaning |
-    | --- | --- | --- |
-    | ``continuous`` | ``Box(-1, 1, (d,))`` | −1 low, 0 default, +1 high; in between piecewise along the unit axis |
-    | ``relative`` | ``Box(-1, 1, (d,))`` | 0 hold, ± 1 times or divided by 4 (linear: ± a quarter of the range) |
-    | ``multidiscrete`` | ``MultiDiscrete([3] * d)`` | 0: ÷ 2, 1: hold, 2: × 2 (linear: ∓ an eighth of the range) |
-    | ``discrete`` | ``Discrete(3**d)`` | the same in base 3, first name most significant |
-    | ``values`` | ``Box(low, high, (d,), float64)`` | the values themselves, applied to the last bit |
+    | action_mode | space | a number | a choice of n options | an event |
+    | --- | --- | --- | --- | --- |
+    | ``continuous`` | ``Box(-1, 1, (d,))`` | −1 low, 0 default, +1 high; in between piecewise along the unit axis | n equal bins, the default's around 0, the others in their order after it | happens above 0.5; one with two kinds below −0.5, too |
+    | ``relative`` | ``Box(-1, 1, (d,))`` | 0 hold, ± 1 times or divided by 4 (linear: ± a quarter of the range) | the same around the option that holds | the same |
+    | ``multidiscrete`` | ``MultiDiscrete``, 3 for a number | 0: ÷ 2, 1: hold, 2: × 2 (linear: ∓ an eighth of the range) | the number of the option | the number of the option |
+    | ``discrete`` | ``Discrete`` of all combinations | the same as digits, first name most significant | | |
+    | ``values`` | ``Box(low, high, (d,), float64)`` | the values themselves, applied to the last bit | the number of the option | the number of the option |
+
+    ``to_action`` translates values and options into actions, ``to_config`` back.
 
     Components outside of ± 1 are clipped. Values outside of their range, wrong shapes,
     NaN and infinities raise ``ValueError`` and leave the run untouched. Integers are
     rounded; when applied,
     ``batch_size`` and ``replay_window`` are at most the replay capacity, and
     ``gradient_steps`` at most 4 × ``train_freq``. In relative modes the position is kept
-    unrounded between steps, so that small moves add up.
+    unrounded between steps, so that small moves add up. What the option of a choice
+    leaves without a meaning (*with* in the tables) is inactive: it may be asked for, and
+    is not applied.
 
     DQN: the first three are controlled by default.
 
@@ -61,6 +66,15 @@ class DynamicConfigEnv(gym.Env[NDArray[np.float32], Any]):
     | gradient_steps (per training event) | 1 to 256 | log, integer | 1 |
     | max_grad_norm | 0.1 to 100 | log | 10 |
     | replay_window (newest transitions that are replayed) | 1,000 to 100,000 | log, integer | all |
+    | n_step (rewards of a return) | 1 to 10 | linear, integer | 1 |
+    | double_q | False, True | choice | False |
+    | loss | huber, mse | choice | huber |
+    | q_regularisation (k of the loss + k · value) | 0 to 1 | linear | 0 |
+    | tau (share that the target network moves) | 1e-3 to 1 | log | 1 |
+    | priority_alpha (exponent of errors; 0: even replay) | 0 to 1 | linear | 0 |
+    | priority_beta (exponent of the weights that make up for it) | 0 to 1 | linear | 0.4 |
+    | exploration | epsilon-greedy, ez-greedy | choice | epsilon-greedy |
+    | hold_exponent (of the steps that a random action is held, at most 100; with ez-greedy) | 1 to 5 | linear | 2 |
 
     PPO: the first three are controlled by default. (The noisy quadratic has its
     ``learning_rate`` alone, 1e-4 to 1e2.)
@@ -83,7 +97,8 @@ class DynamicConfigEnv(gym.Env[NDArray[np.float32], Any]):
     | row | meaning |
     | --- | --- |
     | ``progress`` | share of the budget spent, −1 to 1 |
-    | ``hp/<name>`` | each controlled value as applied: position between its bounds on the unit axis |
+    | ``hp/<name>`` | each controlled number as applied: position between its bounds on the unit axis |
+    | ``hp/<name>=<option>`` | a choice: 1 for the current option, −1 for the others; an event: share of the budget since it last happened so, −1 to 1, which is also never |
     | ``return/now`` | latest observed return between the lowest (−1) and highest (1) of this run |
     | ``return/best`` | gain of the highest over the first observed return, in units of that span |
     | ``return/slope`` | change since the decision before, in units of that span |
@@ -123,7 +138,8 @@ class DynamicConfigEnv(gym.Env[NDArray[np.float32], Any]):
     ## Information
     ``env_steps``, ``eval_steps``, ``gradient_steps``, ``score``, ``eval_return``,
     ``train_return`` (each once there is one), ``hyperparameters`` (name to applied
-    value), ``diverged`` and ``objectives``: ``final``, ``best``, ``auc``,
+    value or option; inactive ones are left out), ``ignored`` (names of events that were
+    asked for and could not happen), ``diverged`` and ``objectives``: ``final``, ``best``, ``auc``,
     ``training_steps``, ``evaluation_steps``, ``gradient_steps``, ``samples``,
     ``flops``, and at the end of the run ``wall_seconds`` (not before, since
     equal runs give equal infos).
@@ -223,7 +239,7 @@ class DynamicConfigEnv(gym.Env[NDArray[np.float32], Any]):
     def _info(self) -> dict[str, Any]:
         return _scalars(self.population.info())
 
-    def to_config(self, action: Any) -> dict[str, float]:
+    def to_config(self, action: Any) -> dict[str, Option]:
         """Values that an action would apply, by name of controlled hyperparameter.
 
         Relative modes start from the current values.
@@ -310,13 +326,13 @@ def instance_index(settings: Settings, name: str | None) -> int | None:
 
 
 def _scalars(info: dict[str, Any]) -> dict[str, Any]:
-    """The first member's info as Python values; what is NaN is left out."""
+    """The first member's info as Python values; NaN and None are left out."""
     result: dict[str, Any] = {}
     for key, value in info.items():
         if isinstance(value, dict):
             result[key] = _scalars(value)
         else:
-            scalar = value[0].item()
-            if scalar == scalar:
+            scalar = value[:1].tolist()[0]
+            if scalar is not None and scalar == scalar:
                 result[key] = scalar
     return result

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dacrl_env.kernels.elementary import exp10, log, log10
+from dacrl_env.tasks import Choice, Knob, Number
 
 Floats = NDArray[np.float64]
 
@@ -28,7 +29,7 @@ _LOG2_E = 1.44269504088896338700
 
 
 def names(
-    hyperparameters: Sequence[str],
+    hyperparameters: Sequence[Knob],
     signals: Sequence[str],
     instance_features: Sequence[str],
     history: int,
@@ -36,7 +37,7 @@ def names(
     """Names of the rows; older ones of a stacked history end in ``@-1``, ``@-2``."""
     now = (
         "progress",
-        *(f"hp/{name}" for name in hyperparameters),
+        *(row for knob in hyperparameters for row in _knob_rows(knob)),
         *RETURN_ROWS,
         *(f"signal/{name}" for name in signals),
         "episode_length",
@@ -48,7 +49,7 @@ def names(
 
 def features(
     progress: Floats,
-    hyperparameters: Floats,
+    hyperparameters: Sequence[Floats],
     returns: Mapping[str, Floats],
     since_best: Floats,
     signals: Mapping[str, Floats],
@@ -60,7 +61,7 @@ def features(
 
     Args:
         progress: ``(P,)`` share of the budget spent.
-        hyperparameters: ``(P, d)`` positions between the bounds, in [-1, 1].
+        hyperparameters: columns ``(P,)``, see `knob_features`.
         returns: ``now``, ``previous``, ``initial``, ``low``, ``high`` ``(P,)``, and
             ``level``: as ``now``, but 0 where nothing was observed yet.
         since_best: ``(P,)`` share of the budget since the best return.
@@ -72,7 +73,7 @@ def features(
     span = np.maximum(returns["high"] - returns["low"], 1e-8)
     rows = [
         2 * progress - 1,
-        *hyperparameters.T,
+        *hyperparameters,
         2 * (returns["now"] - returns["low"]) / span - 1,
         2 * (returns["high"] - returns["initial"]) / span - 1,
         (returns["now"] - returns["previous"]) / span,
@@ -85,6 +86,42 @@ def features(
     stacked = np.stack(rows, -1)
     stacked = np.nan_to_num(stacked, nan=1.0, posinf=1.0, neginf=-1.0)
     return np.clip(stacked, -1.0, 1.0).astype(np.float32)
+
+
+def _knob_rows(knob: Knob) -> list[str]:
+    if isinstance(knob, Number):
+        return [f"hp/{knob.name}"]
+    options = knob.options if isinstance(knob, Choice) else knob.options[1:]
+    return [f"hp/{knob.name}={option}" for option in options]
+
+
+def knob_features(
+    hyperparameters: Sequence[Knob], applied: Floats, since_events: Floats
+) -> list[Floats]:
+    """What is shown of the hyperparameters that actions set, a column ``(P,)`` a row.
+
+    Of a number the position between its bounds; of a choice, for each option, 1 if it
+    is the current one and −1 if not; of an event, for each way that it happens, the
+    share of the budget since it last did, from −1 to 1, which also means never.
+
+    Args:
+        hyperparameters: those that actions set.
+        applied: ``(P, d)`` their values.
+        since_events: ``(P, e)`` for each event and each way in turn.
+    """
+    columns: list[Floats] = []
+    since = iter(2 * since_events.T - 1)
+    for knob, values in zip(hyperparameters, applied.T, strict=True):
+        if isinstance(knob, Number):
+            low, high = (float(knob.to_unit(end)) for end in knob.ends)
+            share = (knob.to_unit(values) - low) / (high - low)
+            columns.append(np.clip(2 * share - 1, -1, 1))
+        elif isinstance(knob, Choice):
+            current = range(len(knob.options))
+            columns += [np.where(values == k, 1.0, -1.0) for k in current]
+        else:
+            columns += [next(since) for _ in knob.options[1:]]
+    return columns
 
 
 def squash(x: Floats, unit: float | None = None) -> Floats:

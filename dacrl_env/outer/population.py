@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,10 @@ from dacrl_env.tasks import (
     FINAL_REPORT_EPISODES,
     REPORT_EPISODES,
     REPORT_POINTS,
+    Choice,
+    Event,
+    Knob,
+    Option,
     References,
 )
 from dacrl_env.tasks.registration import load_learner, make_inner_env
@@ -57,6 +62,8 @@ class PopulationState:
     instances: Ints  # (P,) index into the settings' instances
     requested: Floats  # (P, d) values of the controlled hyperparameters, not rounded
     applied: Floats  # (P, n) values of all hyperparameters, as applied
+    ignored: NDArray[np.bool_]  # (P, n) events of the last decision that could not be
+    happened_at: Ints  # (P, e) environment steps when each event last did; −1: never
     decisions: Ints  # (P,) taken
     diverged: NDArray[np.bool_]  # (P,)
     score: Floats  # (P,) observed
@@ -73,6 +80,7 @@ class PopulationState:
     evaluations: Ints  # (P,) done
     eval_steps: Ints  # (P,)
     samples: Ints  # (P,) transitions used in updates
+    update_flops: Floats  # (P,) floating-point operations of updates
     wall_seconds: Floats  # (P,) the member's share, without reports
     reports: Floats  # (P, points) report scores; NaN: not yet
     observation: NDArray[np.float32]  # (P, history, features), newest first
@@ -120,7 +128,7 @@ class Population:
             np.isfinite([self.env.action_low, self.env.action_high]).all()
         )
         self.learner: Algorithm = learner(
-            self.env, eval_env, settings.config, settings.budget
+            self.env, eval_env, settings.config, settings.budget, settings.steady()
         )
         self.actions = ActionMap(settings.controlled, settings.action_mode)
         self.names = [h.name for h in settings.hyperparameters]
@@ -129,11 +137,18 @@ class Population:
             name for name in self.env.physics if not name.startswith("shift_")
         )
         self.observation_names = observations.names(
-            self.actions.names,
+            settings.controlled,
             self.learner.signal_names,
             self._shown if settings.observe_instance else (),
             settings.history,
         )
+        self._positions = _positions(settings, learner.hyperparameters)
+        self._happenings = [
+            (k, code)
+            for k, h in enumerate(settings.controlled)
+            if isinstance(h, Event)
+            for code in range(1, len(h.options))
+        ]
         self.state = self._blank() if state is None else state
         self._report_seconds = 0.0
         self._in_step = np.zeros(size, bool)  # or left in the middle of one
@@ -147,7 +162,7 @@ class Population:
         s, env = self.settings, self.env
         row = len(
             observations.names(
-                [h.name for h in s.controlled],
+                s.controlled,
                 learner.signal_names,
                 list(env.physics) if s.observe_instance else (),
                 1,
@@ -158,7 +173,9 @@ class Population:
         each = 8 * (features + hidden) + 300 + env.object_bytes
         parts = {
             name: self.size * number
-            for name, number in learner.member_bytes(s.config, s.budget, env).items()
+            for name, number in learner.member_bytes(
+                s.config, s.budget, env, s.steady()
+            ).items()
         }
         parts["eval_episodes"] = self.size * s.eval_episodes * each
         # the state, its copies and bounds, and a name for each number
@@ -249,6 +266,8 @@ class Population:
             instances=zeros(np.int64),
             requested=self.actions.defaults(P),
             applied=np.zeros((P, len(self.names))),
+            ignored=np.zeros((P, len(self.names)), bool),
+            happened_at=np.full((P, len(self._happenings)), -1),
             decisions=zeros(np.int64),
             diverged=zeros(bool),
             score=zeros(),
@@ -265,6 +284,7 @@ class Population:
             evaluations=zeros(np.int64),
             eval_steps=zeros(np.int64),
             samples=zeros(np.int64),
+            update_flops=zeros(),
             wall_seconds=zeros(),
             reports=np.full((P, REPORT_POINTS + 1), np.nan),
             observation=np.zeros((P, s.history, features), np.float32),
@@ -312,6 +332,8 @@ class Population:
         state.instances[members] = chosen
         state.requested[members] = self.actions.defaults(len(members))
         state.applied[members] = self._apply(state.requested[members])
+        state.happened_at[members] = -1
+        state.ignored[members] = False
         state.eval_return[members] = np.nan
         state.train_return[members] = np.nan
         for zeroed in (
@@ -324,6 +346,7 @@ class Population:
             state.evaluations,
             state.eval_steps,
             state.samples,
+            state.update_flops,
             state.wall_seconds,
         ):
             zeroed[members] = 0
@@ -379,11 +402,19 @@ class Population:
         state.applied = self._apply(requested)
         state.requested = self._held(requested)
         self._in_step[:] = True
-        values = dict(zip(self.names, state.applied.T, strict=True))
+        values = self.values()
         previous_score = state.score.copy()
         previous_best = state.best_score.copy()
         previous_return = self._observed_return()
         over = self.ended()
+        for name, members in self.learner.happen(learner, values).items():
+            state.ignored[:, self.names.index(name)] = members
+            state.applied[members, self.names.index(name)] = 0.0
+        for e, (k, code) in enumerate(self._happenings):
+            now = state.applied[:, self.names.index(self.actions.names[k])] == code
+            state.happened_at[:, e] = np.where(
+                now, learner.env_steps, state.happened_at[:, e]
+            )
         interval = self.learner.begin_interval(learner)
         remaining = s.decision_interval
         while remaining:
@@ -397,6 +428,7 @@ class Population:
         signals = self.learner.signals(learner, values, interval)
         state.decisions += 1
         state.samples += interval.samples
+        state.update_flops += interval.samples * self.learner.flops(values)[1]
         finished = interval.episodes > 0
         count = np.maximum(interval.episodes, 1)
         state.train_return = np.where(
@@ -487,28 +519,51 @@ class Population:
             f"no finite score (members {bad.tolist()}: {returns}) at {self._when(bad)}"
         )
 
+    def values(self) -> dict[str, Floats]:
+        """Values ``(P,)`` as the learner takes them, by name: those applied last.
+
+        Choices have the positions that their options have in the algorithm.
+        """
+        given = dict(zip(self.names, self.state.applied.T.copy(), strict=True))
+        for name, positions in self._positions.items():
+            given[name] = positions[given[name].astype(np.int64)]
+        return given
+
     def _held(self, requested: Floats) -> Floats:
-        """Values ``(P, d)`` that relative actions go on from: capped, not rounded."""
+        """Values ``(P, d)`` that the next relative actions go on from.
+
+        Capped, but not rounded; of events nothing stays set.
+        """
         columns = [self.names.index(name) for name in self.actions.names]
-        applied = self.state.applied[:, columns]
-        whole = [h.integer for h in self.settings.controlled]
-        capped = applied < np.where(whole, np.rint(requested), requested)
-        least = [h.low for h in self.settings.controlled]
-        return np.where(capped, np.maximum(applied, least), requested)
+        applied, knobs = self.state.applied[:, columns], self.settings.controlled
+        rounded = [h.rounded(x) for h, x in zip(knobs, requested.T, strict=True)]
+        capped = applied < np.stack(rounded, -1)
+        held = np.where(
+            capped, np.maximum(applied, [h.ends[0] for h in knobs]), requested
+        )
+        return np.where([h.held for h in knobs], held, 0.0)
 
     def _apply(self, requested: Floats) -> Floats:
         """All values ``(m, n)`` as applied: rounded and capped."""
         values = {
-            h.name: np.full(len(requested), float(h.default))
+            h.name: np.full(len(requested), h.start)
             for h in self.settings.hyperparameters
         }
         values.update(zip(self.actions.names, requested.T, strict=True))
         for h in self.settings.hyperparameters:
-            if h.integer:
-                values[h.name] = np.rint(values[h.name])
+            values[h.name] = h.rounded(values[h.name])
         s = self.settings
         self.learner.constrain(values, s.config, s.budget)
         return np.stack([values[name] for name in self.names], -1)
+
+    def _active(self, knob: Knob) -> NDArray[np.bool_]:
+        """Members ``(P,)`` whose other choices leave a value a meaning."""
+        if knob.condition is None:
+            return np.ones(self.size, bool)
+        k = self.names.index(knob.condition.choice)
+        choice = self.settings.hyperparameters[k]
+        shown = choice.shown(self.state.applied[:, k])
+        return np.array([option in knob.condition.options for option in shown], bool)
 
     def _steps_to_next_point(self) -> int:
         """Environment steps until some member is due for an evaluation or report."""
@@ -617,11 +672,11 @@ class Population:
         return self.state.diverged | (steps >= self.settings.budget)
 
     @as_usual
-    def config_of(self, requested: Floats) -> dict[str, float]:
+    def config_of(self, requested: Floats) -> dict[str, Option]:
         """Controlled values of the first member as they would be applied."""
-        applied = dict(zip(self.names, self._apply(requested)[0], strict=True))
+        applied = dict(zip(self.names, self._apply(requested[:1]).T, strict=True))
         return {
-            h.name: int(applied[h.name]) if h.integer else float(applied[h.name])
+            h.name: h.shown(applied[h.name]).tolist()[0]
             for h in self.settings.controlled
         }
 
@@ -648,7 +703,9 @@ class Population:
         with np.errstate(all="ignore"):  # a diverged member's signals are not numbers
             return observations.features(
                 progress=state.learner.env_steps / s.budget,
-                hyperparameters=self.actions.scaled(state.applied[:, columns]),
+                hyperparameters=observations.knob_features(
+                    s.controlled, state.applied[:, columns], self._since_events()
+                ),
                 returns={
                     "now": self._observed_return(),
                     "level": np.nan_to_num(self._known_return()),
@@ -664,6 +721,12 @@ class Population:
                 instance=instance if s.observe_instance else instance[:, :0],
             )
 
+    def _since_events(self) -> Floats:
+        """Shares ``(P, e)`` of the budget since each event; 1: it never happened."""
+        at = self.state.happened_at
+        since = (self.state.learner.env_steps[:, None] - at) / self.settings.budget
+        return np.where(at < 0, 1.0, since)
+
     def observation(self) -> NDArray[np.float32]:
         """Observations ``(P, D)``."""
         return self.state.observation.reshape(self.size, -1).copy()
@@ -671,7 +734,7 @@ class Population:
     def info(self) -> dict[str, Any]:
         """The info of every member as arrays ``(P,)``; NaN where there is none."""
         state, learner = self.state, self.state.learner
-        act, learn = self.learner.flops
+        act, _ = self.learner.flops(self.values())
         acted = learner.env_steps + state.eval_steps
         return {
             "env_steps": learner.env_steps.copy(),
@@ -681,9 +744,10 @@ class Population:
             "eval_return": state.eval_return.copy(),
             "train_return": state.train_return.copy(),
             "hyperparameters": {
-                h.name: state.applied[:, k].astype(np.int64 if h.integer else float)
+                h.name: h.shown(np.where(self._active(h), state.applied[:, k], np.nan))
                 for k, h in enumerate(self.settings.hyperparameters)
             },
+            "ignored": _texts(state.ignored, self.names),
             "objectives": {
                 "final": state.score.copy(),
                 "best": state.best_score.copy(),
@@ -693,7 +757,7 @@ class Population:
                 "evaluation_steps": state.eval_steps.copy(),
                 "gradient_steps": learner.gradient_steps.copy(),
                 "samples": state.samples.copy(),
-                "flops": acted * act + state.samples * learn,
+                "flops": acted * act + state.update_flops.astype(np.int64),
             },
             "diverged": state.diverged.copy(),
         }
@@ -821,6 +885,26 @@ class Population:
             keys = learner.keys[members, purpose]
             learner.keys[members, purpose] = streams.bits(keys, marks, 1)[:, 0]
         self.learner.reseed(learner, members, marks)
+
+
+def _texts(flags: NDArray[np.bool_], names: Sequence[str]) -> NDArray[Any]:
+    """Names ``(P,)`` of what is set in each row ``(P, n)``, as texts."""
+    into = np.empty(len(flags), object)
+    for i, row in enumerate(flags):
+        into[i] = ", ".join(n for n, flag in zip(names, row, strict=True) if flag)
+    return into
+
+
+def _positions(
+    settings: Settings, algorithm_s: Sequence[Knob]
+) -> dict[str, NDArray[np.float64]]:
+    """Of choices with some of the options: their positions among all."""
+    every = {h.name: h for h in algorithm_s}
+    return {
+        h.name: every[h.name].codes(list(h.options))
+        for h in settings.controlled
+        if isinstance(h, Choice) and h != every[h.name]
+    }
 
 
 def _continued(

@@ -13,14 +13,18 @@ import numpy as np
 from dacrl_env.core.checks import meant, real, unknown, whole
 from dacrl_env.core.provenance import outlined
 from dacrl_env.core.streams import SPLITS
-from dacrl_env.outer.actions import ACTION_MODES, check_names, check_range
+from dacrl_env.outer.actions import ACTION_MODES, check_names
 from dacrl_env.outer.intervals import Intervals
 from dacrl_env.outer.rewards import REWARDS, Reward, get_reward
 from dacrl_env.tasks import (
     DEFAULT_INSTANCE,
     REPORT_POINTS,
-    Hyperparameter,
+    Choice,
+    Event,
     Instance,
+    Knob,
+    Number,
+    Option,
     Task,
 )
 from dacrl_env.tasks.registration import (
@@ -39,8 +43,8 @@ class Settings:
 
     task: Task
     implementation: str  # of the algorithm
-    hyperparameters: tuple[Hyperparameter, ...]  # all, with the task's defaults
-    controlled: tuple[Hyperparameter, ...]
+    hyperparameters: tuple[Knob, ...]  # all, with the task's defaults
+    controlled: tuple[Knob, ...]
     config: Any  # the algorithm's configuration dataclass
     action_mode: str
     reward: Reward
@@ -61,6 +65,32 @@ class Settings:
         """Nothing here changes, but a reward of the user's may have a state."""
         return replace(self, reward=copy.deepcopy(self.reward, memo))
 
+    def steady(self) -> dict[str, float]:
+        """Values of the hyperparameters that no action sets."""
+        set_by_actions = {h.name for h in self.controlled}
+        return {
+            h.name: h.start
+            for h in self.hyperparameters
+            if h.name not in set_by_actions
+        }
+
+    def number(self, name: str) -> Number:
+        """A number that actions set.
+
+        Raises:
+            ValueError: actions do not set it, or it has options.
+        """
+        by_name = {h.name: h for h in self.controlled}
+        check_names([name], list(by_name), "hyperparameter")
+        found = by_name[name]
+        if not isinstance(found, Number):
+            kind = "a choice" if found.held else "an event"
+            raise ValueError(
+                f"{name} is {kind}, not a number; its options are "
+                f"{', '.join(map(repr, found.options))}"
+            )
+        return found
+
     def shaping(self) -> dict[str, Any]:
         """What a snapshot must agree with, as JSON values.
 
@@ -72,7 +102,7 @@ class Settings:
         return {
             "implementation": self.implementation,
             "config": _plain(asdict(self.config)),
-            "controlled": [[h.name, h.low, h.high, h.default] for h in self.controlled],
+            "controlled": [_shape(h) for h in self.controlled],
             "fixed": {
                 h.name: h.default
                 for h in self.hyperparameters
@@ -98,6 +128,13 @@ class Settings:
             "scale_images": task.scale_images,
             "returns": [task.random_return, task.reference_return, task.floor_return],
         }
+
+
+def _shape(knob: Knob) -> list[Any]:
+    """What values of a controlled hyperparameter mean."""
+    if isinstance(knob, Number):
+        return [knob.name, knob.low, knob.high, knob.default]
+    return [knob.name, *knob.options, knob.default]
 
 
 def _plain(value: Any) -> Any:
@@ -131,11 +168,8 @@ def _name(thing: Any) -> str:
 def resolve(
     task: str | Task,
     *,
-    hyperparameters: str
-    | Hyperparameter
-    | Sequence[str | Hyperparameter]
-    | None = None,
-    fixed: Mapping[str, float] | None = None,
+    hyperparameters: str | Knob | Sequence[str | Knob] | None = None,
+    fixed: Mapping[str, Option] | None = None,
     action_mode: str = "continuous",
     reward: str | Callable[..., Any] = "progress",
     split: str = "tuning",
@@ -156,10 +190,11 @@ def resolve(
     Args:
         task: id or task.
         hyperparameters: what an action sets, in this order: names, or
-            :class:`Hyperparameter` objects with a range of their own, within the
-            learner's, or another default; one of these stands for a list of one.
+            :class:`~dacrl_env.Number` objects with a range of their own, within the
+            learner's, :class:`~dacrl_env.Choice` objects with some of its options, or
+            either with another default; one of these stands for a list of one.
         fixed: values of hyperparameters that are not controlled, anywhere in the
-            learner's range.
+            learner's range; options of choices.
         action_mode: "continuous", "relative", "discrete", "multidiscrete" or
             "values".
         reward: "progress", "best", "auc", "final" or a function of a
@@ -216,7 +251,7 @@ def resolve(
     known = own_hyperparameters(task, learner_class.hyperparameters)
     if hyperparameters is None:
         hyperparameters = task.controlled or learner_class.controlled
-    if isinstance(hyperparameters, str | Hyperparameter):
+    if isinstance(hyperparameters, str | Knob):
         hyperparameters = (hyperparameters,)
     controlled = _controlled(hyperparameters, known, widest)
     names = [h.name for h in controlled]
@@ -232,6 +267,7 @@ def resolve(
             )
         known |= _with_defaults([widest[name] for name in fixed], fixed)
     known |= {h.name: h for h in controlled}
+    _check_implementation(learner_class, implementation, known, names)
 
     budget = whole("budget", task.budget if budget is None else budget)
     unit = learner_class.granularity(config)
@@ -289,6 +325,29 @@ def resolve(
         report=bool(report),
         report_steps=tuple(marks),
     )
+
+
+def _check_implementation(
+    learner_class: Any,
+    implementation: str,
+    known: Mapping[str, Knob],
+    controlled: Sequence[str],
+) -> None:
+    """Refuse values that an implementation of the algorithm does not have."""
+    for name, value in learner_class.only.items():
+        if name not in controlled and known[name].default == value:
+            continue
+        raise ValueError(
+            f"{name} must be {value!r} with implementation={implementation!r}, which "
+            "has no other; where the task has set it, pass "
+            f"fixed={{{name!r}: {value!r}}}"
+        )
+    wrong = [name for name in learner_class.unchanging if name in controlled]
+    if wrong:
+        raise ValueError(
+            f"{', '.join(wrong)} cannot change during a run with "
+            f"implementation={implementation!r}; fixed={{{wrong[0]!r}: ...}} keeps it"
+        )
 
 
 def granularity(task: Task, options: Mapping[str, Any]) -> int:
@@ -353,22 +412,27 @@ def _interval(name: str, steps: Any) -> int | None:
 
 
 def _with_defaults(
-    hyperparameters: Any, defaults: Mapping[str, float]
-) -> dict[str, Hyperparameter]:
+    hyperparameters: Any, defaults: Mapping[str, Option]
+) -> dict[str, Knob]:
     known = {h.name: h for h in hyperparameters}
     check_names(defaults, list(known), "hyperparameter")
     for name, value in defaults.items():
-        value = real(name, value)
-        if known[name].integer and not float(value).is_integer():
-            raise ValueError(f"{name} must be a whole number, got {value!r}")
-        check_range(known[name], value)
-        known[name] = replace(known[name], default=value)
+        knob = known[name]
+        if isinstance(knob, Event):
+            raise ValueError(
+                f"{name} is an event, of which nothing stays set; an action may have "
+                f"it happen: hyperparameters=[..., {name!r}]"
+            )
+        if isinstance(knob, Number):
+            value = real(name, value)
+            if knob.integer and not float(value).is_integer():
+                raise ValueError(f"{name} must be a whole number, got {value!r}")
+            knob.check(value)
+        known[name] = replace(knob, default=value)
     return known
 
 
-def own_hyperparameters(
-    task: Task, hyperparameters: Sequence[Hyperparameter]
-) -> dict[str, Hyperparameter]:
+def own_hyperparameters(task: Task, hyperparameters: Sequence[Knob]) -> dict[str, Knob]:
     """A learner's hyperparameters with the ranges and defaults of a task, by name.
 
     Raises:
@@ -378,33 +442,35 @@ def own_hyperparameters(
     check_names(task.ranges, list(known), "hyperparameter")
     for name, (low, high) in task.ranges.items():
         h = known[name]
-        check_range(h, (low, high))
+        if not isinstance(h, Number):
+            raise ValueError(f"{name} has options and no range: {h.options}")
+        h.check((low, high))
         default = min(max(h.default, low), high)
         known[name] = replace(h, low=low, high=high, default=default)
     return _with_defaults(known.values(), task.defaults)
 
 
 def _controlled(
-    chosen: Sequence[str | Hyperparameter],
-    known: Mapping[str, Hyperparameter],
-    widest: Mapping[str, Hyperparameter],
-) -> tuple[Hyperparameter, ...]:
+    chosen: Sequence[str | Knob],
+    known: Mapping[str, Knob],
+    widest: Mapping[str, Knob],
+) -> tuple[Knob, ...]:
     if isinstance(chosen, Mapping | set | frozenset) or not isinstance(
         chosen, Iterable
     ):
         raise ValueError(
-            "hyperparameters is a list of names and Hyperparameter objects, in the "
-            f"order of an action's components; got {chosen!r}. A range is narrowed by "
-            "Hyperparameter(name, low, high, default, scale)"
+            "hyperparameters is a list of names, Number, Choice and Event objects, in "
+            f"the order of an action's components; got {chosen!r}. A range is narrowed "
+            "by Number(name, low, high, default, scale)"
         )
     chosen = tuple(chosen)
-    wrong = [h for h in chosen if not isinstance(h, str | Hyperparameter)]
+    wrong = [h for h in chosen if not isinstance(h, str | Knob)]
     if wrong:
         raise ValueError(
-            f"a hyperparameter is a name or a Hyperparameter, not {wrong[0]!r}; valid "
-            f"names: {', '.join(known)}"
+            "a hyperparameter is a name, a Number, a Choice or an Event, not "
+            f"{wrong[0]!r}; valid names: {', '.join(known)}"
         )
-    names = [h.name if isinstance(h, Hyperparameter) else h for h in chosen]
+    names = [h.name if isinstance(h, Knob) else h for h in chosen]
     check_names(names, list(known), "hyperparameter")
     if not names:
         raise ValueError(f"no hyperparameter to control; valid: {', '.join(known)}")
@@ -412,16 +478,28 @@ def _controlled(
         raise ValueError(f"hyperparameters named twice: {', '.join(names)}")
     result = []
     for name, h in zip(names, chosen, strict=True):
-        if isinstance(h, Hyperparameter):
-            check_range(widest[name], (h.low, h.high))
-            if (h.scale, h.integer) != (known[name].scale, known[name].integer):
-                raise ValueError(
-                    f"{name} has scale {known[name].scale!r} and integer="
-                    f"{known[name].integer}; only its range and default can be changed"
-                )
-            result.append(h)
-        else:
+        if isinstance(h, str):
             result.append(known[name])
+            continue
+        wide = widest[name]
+        if type(h) is not type(wide):
+            raise ValueError(
+                f"{name} is a {type(wide).__name__}, not a {type(h).__name__}"
+            )
+        if isinstance(h, Number) and isinstance(wide, Number):
+            wide.check(h.ends)
+            if (h.scale, h.integer) != (wide.scale, wide.integer):
+                raise ValueError(
+                    f"{name} has scale {wide.scale!r} and integer={wide.integer}; "
+                    "only its range and default can be changed"
+                )
+            h = replace(h, condition=wide.condition)
+        elif isinstance(h, Choice) and isinstance(wide, Choice):
+            wide.codes(h.options)  # raises for what is none of its options
+            h = replace(h, condition=wide.condition)
+        elif h != wide:
+            raise ValueError(f"{name} is {wide}; nothing of an event can be changed")
+        result.append(h)
     return tuple(result)
 
 

@@ -10,14 +10,14 @@ import numpy as np
 from gymnasium import error, spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from dacrl_env.core import checks, streams
 from dacrl_env.core.snapshot import Snapshot, SnapshotError
 from dacrl_env.outer.env import check_options, instance_index
 from dacrl_env.outer.population import IN_STEP, Outcome, Population
 from dacrl_env.outer.settings import Settings, resolve
-from dacrl_env.tasks import Task
+from dacrl_env.tasks import Option, Task
 
 OPTIONS = ("instance", "snapshot", "reset_mask")
 
@@ -276,14 +276,14 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
     def _infos(self, mask: NDArray[np.bool_]) -> dict[str, Any]:
         return vector_info(self.population.info(), mask)
 
-    def to_config(self, action: Any, member: int = 0) -> dict[str, float]:
+    def to_config(self, action: Any, member: int = 0) -> dict[str, Option]:
         """Values that one member's action would apply; see the single environment."""
         population = self.population
         current = self._requested(member)
         values = population.actions.to_values([action], current)
         return population.config_of(values)
 
-    def to_action(self, config: Mapping[str, float], member: int = 0) -> NDArray[Any]:
+    def to_action(self, config: Mapping[str, Any], member: int = 0) -> NDArray[Any]:
         """The action ``(d,)`` that asks for given values for one member."""
         population = self.population
         current = self._requested(member)
@@ -299,7 +299,7 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
             )
         return self.population.state.requested[member][None]
 
-    def to_actions(self, config: Mapping[str, ArrayLike]) -> NDArray[np.float64]:
+    def to_actions(self, config: Mapping[str, Any]) -> NDArray[np.float64]:
         """Actions ``(num_envs, d)`` from values that are scalars or ``(num_envs,)``.
 
         In double precision. In mode ``values`` they are the values, and defaults where
@@ -388,11 +388,14 @@ def _for_all(seed: Any) -> bool:
 
 
 def vector_info(info: dict[str, Any], mask: NDArray[np.bool_]) -> dict[str, Any]:
-    """Infos as Gymnasium's vector environments give them: zero where masked out."""
+    """Infos as Gymnasium's vector environments give them: 0, or None, if masked out."""
     result: dict[str, Any] = {}
     for key, value in info.items():
         if isinstance(value, dict):
             result[key], present = vector_info(value, mask), mask
+        elif value.dtype == object:
+            present = mask & np.array([one is not None for one in value], bool)
+            result[key] = np.where(present, value, None)
         else:
             present = mask & ~np.isnan(value)
             result[key] = np.where(present, value, np.zeros((), value.dtype))

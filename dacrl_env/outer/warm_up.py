@@ -54,7 +54,7 @@ def _use(task: Task) -> None:
     envs.reset(seed=0)
     population, state = envs.population, envs.population.state
     learner, runs = population.learner, state.learner
-    values = dict(zip(population.names, state.applied.T, strict=True))
+    values = population.values()
     interval = learner.begin_interval(runs)
     learner.train(runs, values, learner.granularity(envs.settings.config), interval)
     learner.signals(runs, values, interval)

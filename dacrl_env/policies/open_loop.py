@@ -12,13 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dacrl_env.outer.vector_env import PopulationEnv
+from dacrl_env.policies.static import extremes
+from dacrl_env.tasks import Option
 
 
 class OpenLoop:
     """Hyperparameters follow a table; those not in it keep their default.
 
     Args:
-        values: name to one value a decision, applied to the last bit.
+        values: name to one value a decision, applied to the last bit: numbers, options
+            of a choice, or of an event what happens.
 
     Raises:
         ValueError: no hyperparameter, or tables of different lengths; at `reset`,
@@ -27,16 +30,16 @@ class OpenLoop:
 
     action_mode = "values"
 
-    def __init__(self, values: Mapping[str, Sequence[float]]) -> None:
+    def __init__(self, values: Mapping[str, Sequence[Option]]) -> None:
         lengths = {name: len(column) for name, column in values.items()}
         if not lengths or 0 in lengths.values() or len(set(lengths.values())) > 1:
             raise ValueError(
                 "a schedule needs one value a decision for each hyperparameter, "
                 f"equally many; got {lengths}"
             )
-        self.values = {name: [float(v) for v in c] for name, c in values.items()}
+        self.values = {name: [_plain(v) for v in c] for name, c in values.items()}
         self.hyperparameters = tuple(self.values)
-        self.extremes = {n: (min(c), max(c)) for n, c in self.values.items()}
+        self.extremes = extremes(self.values)
         self.decisions = next(iter(lengths.values()))
 
     def arguments(self) -> dict[str, Any]:
@@ -47,7 +50,7 @@ class OpenLoop:
         """Check the table against the environment."""
         self.envs = envs
         for name, column in self.values.items():
-            for value in (min(column), max(column)):
+            for value in dict.fromkeys(column):
                 envs.to_actions({name: value})
 
     def act(
@@ -57,5 +60,16 @@ class OpenLoop:
         budget = self.envs.settings.budget
         row = infos["env_steps"] * self.decisions // budget
         return self.envs.to_actions(
-            {name: np.array(c)[row] for name, c in self.values.items()}
+            {name: _array(c)[row] for name, c in self.values.items()}
         )
+
+
+def _plain(value: Any) -> Option:
+    """A number as a float; texts and truth values as they are."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return value if isinstance(value, str | bool) else float(value)
+
+
+def _array(column: Sequence[Option]) -> NDArray[Any]:
+    numbers = all(isinstance(v, float) for v in column)
+    return np.array(column, float if numbers else object)

@@ -21,6 +21,7 @@ from dacrl_env.learners.ppo import PPO
 from dacrl_env.outer.vector_env import PopulationEnv
 
 Values = dict[str, NDArray[np.float64]]  # hyperparameter name -> (P,)
+DQNOptions = dqn.Options
 
 
 class Rollout(NamedTuple):
@@ -68,8 +69,7 @@ def check(envs: PopulationEnv) -> None:
 
 def applied(envs: PopulationEnv) -> Values:
     """Values of all hyperparameters that the members trained with last."""
-    population = envs.population
-    return dict(zip(population.names, population.state.applied.T.copy(), strict=True))
+    return envs.population.values()
 
 
 def under_way(envs: PopulationEnv, infos: Any) -> NDArray[np.bool_]:
@@ -96,10 +96,18 @@ def replay_batch(envs: PopulationEnv, size: int) -> dqn.Batch:
     return dqn.Batch(*map(torch.from_numpy, arrays))
 
 
-def dqn_loss(learner: DQN, rows: Tensor, target: Tensor, batch: dqn.Batch) -> Tensor:
+def dqn_loss(
+    learner: DQN, options: DQNOptions, rows: Tensor, target: Tensor, batch: dqn.Batch
+) -> Tensor:
     """Loss ``(P,)`` of parameters ``(P, row)``; differentiable."""
-    fixed = learner.fixed
-    return dqn.loss(fixed.net, rows, target, batch, fixed.double_q)
+    return dqn.loss(learner.fixed.net, rows, target, batch, options)
+
+
+def dqn_options(envs: PopulationEnv) -> DQNOptions:
+    """What the members' losses depend on, ``(P,)`` each."""
+    values = applied(envs)
+    names = DQNOptions._fields
+    return DQNOptions(*(torch.from_numpy(values[n]).float() for n in names))
 
 
 def ppo_loss(learner: PPO, rows: Tensor, batch: ppo.Batch, c: Coefficients) -> Tensor:

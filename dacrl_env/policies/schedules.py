@@ -149,8 +149,8 @@ class Schedule:
     def reset(self, envs: PopulationEnv, seed: int) -> None:
         """Check that the hyperparameter can take the values."""
         self.envs = envs
-        for value in (self.curve.start, self.curve.last):
-            envs.to_actions({self.hyperparameters[0]: value})
+        number = envs.settings.number(self.hyperparameters[0])
+        number.check((self.curve.start, self.curve.last))
 
     def act(
         self, observations: NDArray[np.float32], infos: Mapping[str, Any]

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dacrl_env.outer.vector_env import PopulationEnv
+from dacrl_env.tasks import Option
+
+
+def extremes(values: Mapping[str, Iterable[Option]]) -> dict[str, tuple[float, float]]:
+    """Smallest and largest of the numbers among values, by name."""
+    found = {}
+    for name, every in values.items():
+        numbers = [float(v) for v in every if isinstance(v, int | float | np.number)]
+        if numbers:
+            found[name] = min(numbers), max(numbers)
+    return found
 
 
 class Static:
     """The same hyperparameters at every decision.
 
     Args:
-        **config: name to value; what is left out keeps the task's default, so that
-            no argument at all is the task's default configuration.
+        **config: name to value, a number or an option of a choice; what is left out
+            keeps the task's default, so that no argument at all is the task's default
+            configuration.
 
     Raises:
         ValueError: at `reset`, for an unknown name or a value out of range.
@@ -24,10 +36,10 @@ class Static:
 
     action_mode = "values"
 
-    def __init__(self, **config: float) -> None:
+    def __init__(self, **config: Option) -> None:
         self.config = config
         self.hyperparameters = tuple(config)
-        self.extremes = {name: (value, value) for name, value in config.items()}
+        self.extremes = extremes({name: (value,) for name, value in config.items()})
 
     def arguments(self) -> dict[str, Any]:
         """What makes it again, as JSON values."""

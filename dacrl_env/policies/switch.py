@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from dacrl_env.core import streams
 from dacrl_env.outer.vector_env import PopulationEnv
+from dacrl_env.policies.static import extremes
+from dacrl_env.tasks import Option
 
 
 class Switch:
@@ -40,8 +42,8 @@ class Switch:
     def __init__(
         self,
         threshold: float,
-        below: Mapping[str, float],
-        above: Mapping[str, float],
+        below: Mapping[str, Option],
+        above: Mapping[str, Option],
         shuffle: bool = False,
     ) -> None:
         if not below or set(below) != set(above):
@@ -53,8 +55,9 @@ class Switch:
         self.below, self.above = dict(below), dict(above)
         self.shuffle = shuffle
         self.hyperparameters = tuple(below)
-        both = {name: (self.below[name], self.above[name]) for name in self.below}
-        self.extremes = {name: (min(pair), max(pair)) for name, pair in both.items()}
+        self.extremes = extremes(
+            {name: (self.below[name], self.above[name]) for name in self.below}
+        )
 
     def arguments(self) -> dict[str, Any]:
         """What makes it again, as JSON values."""

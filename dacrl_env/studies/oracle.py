@@ -60,12 +60,12 @@ from dacrl_env.core.store import Store
 from dacrl_env.methods.search import around
 from dacrl_env.methods.search_space import SearchSpace
 from dacrl_env.methods.trials import settings_key
-from dacrl_env.outer.actions import check_names, check_range
+from dacrl_env.outer.actions import check_names
 from dacrl_env.outer.population import Population
 from dacrl_env.outer.settings import Settings, resolve
 from dacrl_env.policies import Cost
 from dacrl_env.policies.static import Static
-from dacrl_env.tasks import FINAL_REPORT_EPISODES, Task
+from dacrl_env.tasks import FINAL_REPORT_EPISODES, Option, Task
 from dacrl_env.tasks.registration import get_task
 
 POINTS = (0.2, 0.5, 0.8)  # shares of the budget at which runs are branched
@@ -185,7 +185,7 @@ class Dynamics:
     task: str
     rows: pd.DataFrame
     costs: dict[str, Cost]
-    configurations: list[dict[str, float]]
+    configurations: list[dict[str, Option]]
     tags: tuple[str, ...]
     note: str = ""
 
@@ -377,7 +377,7 @@ def oracle(
         **task_kwargs,
     )
     parts, costs = [open_loop(frame)], _costs(frame)
-    tried: list[dict[str, float]] = []
+    tried: list[dict[str, Option]] = []
     if not note:
         # compare has just put it there
         tuned = fit(_STATIC, task, spend, 0, store=store, **task_kwargs).policy
@@ -527,12 +527,12 @@ class Branching:
 
     rows: pd.DataFrame
     costs: dict[str, Cost]
-    configurations: list[dict[str, float]]
+    configurations: list[dict[str, Option]]
 
 
 def branching(
     task: str | Task,
-    incumbent: Mapping[str, float] | None = None,
+    incumbent: Mapping[str, Option] | None = None,
     *,
     store: Store | str | os.PathLike[str] | None = None,
     runs: int = RUNS,
@@ -627,7 +627,11 @@ def branching(
     spent = pd.concat([chosen_by, valued])
     cost = Cost(int(spent["env_steps"].sum()), int(spent["eval_steps"].sum()))
     rows = _gained(plan, valued, choices)
-    tried = [dict(zip(plan.names, row, strict=True)) for row in plan.values]
+    knobs = plan.settings(choosing=True).controlled
+    tried = [
+        {h.name: h.native(code) for h, code in zip(knobs, row, strict=True)}
+        for row in plan.values
+    ]
     return Branching(rows, {"branching": cost}, tried)
 
 
@@ -697,7 +701,7 @@ class _Plan:
 
 def _planned(
     task: Task,
-    incumbent: Mapping[str, float],
+    incumbent: Mapping[str, Option],
     runs: int,
     configurations: int,
     streams: int,
@@ -708,8 +712,9 @@ def _planned(
     settings, seed = resolve(task, **options), checks.seed(seed)
     known = {h.name: h for h in settings.controlled}
     check_names(incumbent, list(known), "hyperparameter")
+    first = {name: h.start for name, h in known.items()}
     for name, value in incumbent.items():
-        check_range(known[name], value)
+        first[name] = float(known[name].codes(value))
     whole = settings.budget // settings.decision_interval
     # halves up, unlike round()
     at = sorted({int(share * whole + 0.5) for share in points})
@@ -718,7 +723,6 @@ def _planned(
             f"branching points {list(points)} of a run of {whole} decisions must lie "
             "after the first and before the last"
         )
-    first = {name: float(incumbent.get(name, h.default)) for name, h in known.items()}
     space = SearchSpace(settings.controlled)
     generator = np.random.default_rng((seed, 2))
     candidates = around(space, space.encode([first])[0], generator, configurations)

@@ -23,6 +23,7 @@ from dacrl_env.core.checks import check_types, plain, unknown
 from dacrl_env.tasks import measured
 from dacrl_env.tasks.backends import COMPILED_ENVS, backend_of
 from dacrl_env.tasks.instances import Ranges, vary
+from dacrl_env.tasks.knobs import Event, Number
 from dacrl_env.tasks.task import Task, is_worker
 
 ALGORITHMS = {
@@ -117,8 +118,7 @@ _TABLE = (
         random_return=-499.0,
         reference_return=-75.0,
         floor_return=-501.0,
-        defaults={"target_update_interval": 1_000},
-        configuration={"double_q": True, "n_step": 3},
+        defaults={"target_update_interval": 1_000, "double_q": True, "n_step": 3},
         **_sets("Acrobot-v1", _ACROBOT),
         description="DQN on Acrobot; nearly solved by default",
         tags=("smoke",),
@@ -149,8 +149,9 @@ _TABLE = (
             "learning_rate": 3e-4,
             "epsilon": 0.3,
             "target_update_interval": 1_000,
+            "double_q": True,
+            "n_step": 3,
         },
-        configuration={"double_q": True, "n_step": 3},
         description="DQN on an empty room, seen in part",
         tags=("smoke",),
     ),
@@ -168,8 +169,9 @@ _TABLE = (
             "learning_rate": 3e-4,
             "epsilon": 0.3,
             "target_update_interval": 1_000,
+            "double_q": True,
+            "n_step": 3,
         },
-        configuration={"double_q": True, "n_step": 3},
         description="DQN on a room with key and door; exploration matters",
         tags=("smoke",),
     ),
@@ -423,6 +425,9 @@ def _check_algorithm_s(task: Task) -> None:
     for name in (*(task.controlled or ()), *task.defaults, *task.ranges):
         if name not in known:
             raise ValueError(unknown("hyperparameter", name, known))
+    by_name = {h.name: h for h in learner.hyperparameters}
+    for name, value in task.defaults.items():
+        by_name[name].codes(value)
     # which one implementation has alone
     own = {k: v for k, v in task.configuration.items() if k != "sb3_kwargs"}
     configured(task.algorithm, learner.config_class, own)
@@ -608,7 +613,7 @@ def markdown() -> str:
         "training gains: read failures and the interquartile mean beside it.",
         "Hyperparameters that differ from the algorithm's default are given with",
         "their value; bold ones are controlled by default. The range of an algorithm",
-        "is what a `Hyperparameter`, `fixed`, a static configuration or a schedule may",
+        "is what a `Number`, `fixed`, a static configuration or a schedule may",
         "use, and that of users' tasks; these tasks' own range is what actions mean by",
         "default. What Stable-Baselines3 calls gradient_steps=-1 is the value of",
         "train_freq.",
@@ -647,6 +652,15 @@ def markdown() -> str:
         ]
         for h in learner.hyperparameters:
             shown = f"**{h.name}**" if h.name in learner.controlled else h.name
+            if not isinstance(h, Number):
+                options = ", ".join(map(str, h.options))
+                kind = "event" if isinstance(h, Event) else "choice"
+                default = "–" if isinstance(h, Event) else h.default
+                lines.append(f"| {shown} | {options} | all | {kind} | {default} |")
+                continue
+            if h.condition:
+                options = " or ".join(map(str, h.condition.options))
+                shown += f" (with {h.condition.choice} {options})"
             scale = h.scale.replace("log_complement", "log in 1 − value")
             whole = ", integer" if h.integer else ""
             own_ranges = {

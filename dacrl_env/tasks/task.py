@@ -8,120 +8,19 @@ import multiprocessing
 import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from numpy.typing import ArrayLike, NDArray
 
-from dacrl_env.core.checks import check_types, real
+from dacrl_env.core.checks import check_types
 from dacrl_env.core.provenance import described, entry_source
 
 REPORT_POINTS = 20  # evaluations of a run by the report stream, the end included
 REPORT_EPISODES = 20  # at each point on the way
 FINAL_REPORT_EPISODES = 100  # at the end
-
-Scale = Literal["linear", "log", "log_complement"]
-# where a "log_complement" axis that includes 1 ends: nearer to 1 is 1
-LEAST_COMPLEMENT = 1e-5
-
-
-@dataclass(frozen=True)
-class Hyperparameter:
-    """A value that an action may change at every outer step.
-
-    Args:
-        name: as in configurations and ``hp/<name>`` columns.
-        low: smallest value.
-        high: largest value.
-        default: used where nothing is chosen; between low and high.
-        scale: how ranges are divided: ``"linear"``, ``"log"``, or
-            ``"log_complement"``, which is logarithmic in one minus the value. Such a
-            range may end at 1: its axis then ends where one minus the value is 1e-5,
-            and what lies beyond is exactly 1.
-        integer: applied values are rounded.
-
-    Raises:
-        ValueError: an inverted range, a default outside of it, or a range that the
-            scale cannot divide.
-    """
-
-    name: str
-    low: float
-    high: float
-    default: float
-    scale: Scale = "linear"
-    integer: bool = False
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name:
-            raise ValueError(f"a hyperparameter needs a name, got {self.name!r}")
-        for end in ("low", "high", "default"):
-            what = f"{end} of {self.name}"
-            object.__setattr__(self, end, real(what, getattr(self, end)))
-        if self.scale not in get_args(Scale):
-            raise ValueError(
-                f"unknown scale {self.scale!r} of {self.name}; valid: "
-                f"{', '.join(get_args(Scale))}"
-            )
-        if not isinstance(self.integer, bool | np.bool_):
-            raise ValueError(
-                f"integer of {self.name} must be True or False, got {self.integer!r}"
-            )
-        object.__setattr__(self, "integer", bool(self.integer))
-        if not self.low < self.high:
-            raise ValueError(
-                f"range of {self.name} is inverted or empty: "
-                f"low {self.low} must be below high {self.high}"
-            )
-        if not self.low <= self.default <= self.high:
-            raise ValueError(
-                f"default {self.default} of {self.name} lies outside its range "
-                f"[{self.low}, {self.high}]"
-            )
-        if self.scale == "log" and self.low <= 0:
-            raise ValueError(f"log range of {self.name} must start above 0")
-        if self.scale == "log_complement":
-            if self.high > 1:
-                raise ValueError(
-                    f"log_complement range of {self.name} must end at 1 or below, "
-                    f"got {self.high}"
-                )
-            if self.high == 1 and self.low >= 1 - LEAST_COMPLEMENT:
-                raise ValueError(
-                    f"log_complement range of {self.name} up to 1 must start below "
-                    f"{1 - LEAST_COMPLEMENT}, got {self.low}"
-                )
-
-    def to_unit(self, values: ArrayLike) -> NDArray[np.float64]:
-        """Values on the axis where equal distances are equal factors (or sums)."""
-        from dacrl_env.kernels import elementary  # the package's import takes no numba
-
-        x = np.asarray(values, np.float64)
-        if self.scale == "log":
-            return elementary.log(x)
-        if self.scale == "log_complement":
-            if self.high == 1:
-                x = np.minimum(x, 1 - LEAST_COMPLEMENT)
-            return -elementary.log(1 - x)
-        return x
-
-    def from_unit(self, positions: ArrayLike) -> NDArray[np.float64]:
-        """Inverse of :meth:`to_unit`, clipped to the range."""
-        from dacrl_env.kernels import elementary
-
-        x = np.asarray(positions, np.float64)
-        if self.scale == "log":
-            x = elementary.exp(x)
-        elif self.scale == "log_complement":
-            complement = elementary.exp(-x)
-            x = 1 - complement
-            if (
-                self.high == 1
-            ):  # rounding may leave the end of the axis just out of reach
-                x = np.where(complement < LEAST_COMPLEMENT * (1 + 1e-9), 1.0, x)
-        return np.clip(x, self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -252,7 +151,7 @@ class Task:
     floor_return: float
     decisions: int = 20
     controlled: tuple[str, ...] | None = None
-    defaults: Mapping[str, float] = field(default_factory=dict)
+    defaults: Mapping[str, str | bool | float] = field(default_factory=dict)
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     configuration: Mapping[str, Any] = field(default_factory=dict)
     scale_images: bool = True

@@ -8,15 +8,17 @@ import torch
 
 from dacrl_env.algorithms import dqn, drivers, ppo
 from dacrl_env.algorithms.interval import begin
+from dacrl_env.algorithms.rollout import make_rollout
 from dacrl_env.kernels import dense
 from dacrl_env.kernels.compiling import entry
 
+NO_PARTS = np.zeros(6, np.int64)  # of a row; losses know nothing of them
 SIZES = [(64, 64), (50, 30)]  # for other numbers of layers see the tests of kernels
 
 
 @entry
-def _dqn_loss(B, parameters, target, fixed, memory):
-    return dqn.loss_and_gradient(B, parameters, target, fixed, memory)
+def _dqn_loss(p, B, parameters, target, fixed, values, memory):
+    return dqn.loss_and_gradient(p, B, parameters, target, fixed, values, memory)
 
 
 @entry
@@ -33,35 +35,46 @@ def _fresh(net: dense.Network, rng: np.random.Generator) -> np.ndarray:
 
 
 @pytest.mark.parametrize("hidden", SIZES)
-@pytest.mark.parametrize("double_q", [False, True])
+@pytest.mark.parametrize("double_q", [0.0, 1.0])
+@pytest.mark.parametrize("loss", [dqn.HUBER, dqn.MSE])
+@pytest.mark.parametrize("k", [0.0, 0.3])
 @pytest.mark.parametrize("B", [4, 5, 64, 256])
-def test_dqn(hidden, double_q, B) -> None:
+def test_dqn(hidden, double_q, loss, k, B) -> None:
     rng, D, A = np.random.default_rng(B), 5, 3
     activation = "tanh" if B == 5 else "relu"
     net = dense.make_network(D, hidden, A, activation)
-    fixed = dqn.Fixed(net, 1, 1, D, A, 0, double_q, 1, 1.0)
+    parts = np.array([0, net.weights[-1], net.row])
+    fixed = dqn.Fixed(net, 1, 1, D, A, 0, 1.0, parts, False)
     memory = dqn.make_memory(fixed, 256, 1)
     rows = dqn.make_state(2, fixed, 2, np.float32, 3).parameters
     rows[:] = [_fresh(net, rng), _fresh(net, rng)]
     parameters, target = rows
     memory.inputs[:B] = rng.normal(size=(B, D))
     memory.next_inputs[:B] = rng.normal(size=(B, D))
-    columns = np.stack(
-        [rng.integers(0, A, B), 2 * rng.normal(size=B), 0.9 * rng.integers(0, 2, B)]
-    ).astype(np.float32)
-    memory.columns.reshape(-1)[: 3 * B] = columns.ravel()
-    loss = _dqn_loss(B, parameters, target, fixed, memory)
+    memory.taken[:B, 0] = rng.integers(0, A, B)
+    returns, discounts = 2 * rng.normal(size=B), 0.9 * rng.integers(0, 2, B)
+    columns = np.stack([returns, discounts, rng.random(B), np.zeros(B)])
+    columns = columns.astype(np.float32)
+    memory.columns.reshape(-1)[: 4 * B] = columns.ravel()
+    values = dqn.Values(*np.ones((len(dqn.Values._fields), 1)))
+    values.double_q[0], values.loss[0], values.q_regularisation[0] = double_q, loss, k
+    got = _dqn_loss(0, B, parameters, target, fixed, values, memory)
     batch = dqn.Batch(
         torch.tensor(memory.inputs[:B]),
-        torch.tensor(columns[0]).long(),
-        torch.tensor(columns[1]),
+        torch.tensor(memory.taken[:B, 0]).long(),
+        torch.tensor(columns[0]),
         torch.tensor(memory.next_inputs[:B]),
+        torch.tensor(columns[1]),
         torch.tensor(columns[2]),
     )
-    row = torch.tensor(parameters, requires_grad=True)
-    expected = dqn.loss(net, row, torch.tensor(target), batch, double_q)
+    row, options = torch.tensor(parameters, requires_grad=True), (double_q, loss, k)
+    given = torch.tensor(target), batch, dqn.Options(*options)
+    expected = dqn.loss(net, row, *given)
     expected.backward()
-    assert loss == pytest.approx(expected.item(), rel=1e-5)
+    assert got == pytest.approx(expected.item(), rel=1e-5, abs=1e-6)
+    _, errors = dqn.td_errors(net, row, *given)
+    told = memory.columns.ravel()[3 * B : 4 * B]
+    np.testing.assert_allclose(told, errors.detach(), rtol=1e-4, atol=1e-5)
     real = dense.real_parameters(net)
     np.testing.assert_allclose(
         memory.gradients[real], row.grad[real], rtol=1e-4, atol=2e-6
@@ -93,23 +106,55 @@ def test_the_loss_of_dqn_by_hand() -> None:
         returns=torch.tensor([1.0, 1.0]),
         next_observations=torch.tensor([[2.0, 1, 0, 0], [2, 5, 0, 0]]),
         discounts=torch.tensor([0.5, 0.0]),
+        weights=torch.ones(2),
     )
+    options = dqn.Options()
     # errors: 3 − (1 + 0.5 · 4) = 0 and 1 − (1 + 0)
-    assert dqn.loss(SMALL, one, twice, batch, False).item() == 0.0
+    assert dqn.loss(SMALL, one, twice, batch, options).item() == 0.0
     far = batch._replace(returns=torch.tensor([-1.0, 0.5]))
     # errors: 2, Huber 1.5, and 0.5, Huber 0.125
-    loss = dqn.loss(SMALL, one, twice, far, False).item()
-    assert loss == pytest.approx(1.625 / 2)
+    assert dqn.loss(SMALL, one, twice, far, options).item() == 1.625 / 2
+    # squared: 4 and 0.25; the first counts half
+    squared = options._replace(loss=dqn.MSE)
+    weighed = far._replace(weights=torch.tensor([0.5, 1.0]))
+    assert dqn.loss(SMALL, one, twice, weighed, squared).item() == 2.25 / 2
+    # DQNReg: and the values taken, 3 and 1
+    low = squared._replace(q_regularisation=0.5)
+    assert dqn.loss(SMALL, one, twice, far, low).item() == (4.25 + 2.0) / 2
+
+
+def test_options_may_be_of_each_member() -> None:
+    rng = np.random.default_rng(0)
+    rows = [torch.tensor(_fresh(SMALL, rng)).float() for _ in range(2)]
+    batch = dqn.Batch(
+        observations=torch.tensor(rng.normal(size=(6, 4))).float(),
+        actions=torch.tensor(rng.integers(0, 2, 6)),
+        returns=torch.tensor(rng.normal(size=6)).float(),
+        next_observations=torch.tensor(rng.normal(size=(6, 4))).float(),
+        discounts=torch.ones(6),
+        weights=torch.ones(6),
+    )
+    every = [(d, loss, k) for d in (0.0, 1.0) for loss in (0.0, 1.0) for k in (0.0, 1)]
+    alone = [dqn.loss(SMALL, *rows, batch, dqn.Options(*each)) for each in every]
+    together = dqn.loss(
+        SMALL,
+        *(row.expand(8, -1) for row in rows),
+        dqn.Batch(*(x.expand(8, *x.shape) for x in batch)),
+        dqn.Options(*torch.tensor(every).T),
+    )
+    torch.testing.assert_close(together, torch.stack(alone))
+    assert len(set(together.tolist())) > 4
 
 
 def test_double_q_takes_the_online_networks_choice() -> None:
     online, target = _identity(0.0, (1.0, 2.0)), _identity(0.0, (10.0, 3.0))
     nothing = torch.zeros(1, 4)
     batch = dqn.Batch(
-        nothing, torch.tensor([0]), torch.zeros(1), nothing, torch.ones(1)
+        nothing, torch.tensor([0]), torch.zeros(1), nothing, *torch.ones(2, 1)
     )
     for double_q, value in ((True, 3.0), (False, 10.0)):
-        errors = dqn.td_errors(SMALL, online, target, batch, double_q)
+        options = dqn.Options(double_q=double_q)
+        _, errors = dqn.td_errors(SMALL, online, target, batch, options)
         assert errors.item() == 1.0 - value
 
 
@@ -125,11 +170,11 @@ def test_ppo(hidden, continuous, limit, B) -> None:
     activation = "relu" if B == 7 else "tanh"
     actor, critic = (dense.make_network(D, hidden, n, activation) for n in (A, 1))
     fixed = ppo.Fixed(
-        actor, critic, 4, 64, D, A, continuous, False, False, True, limit, 1.0
+        actor, critic, 4, 64, D, A, continuous, False, False, True, limit, 1.0, NO_PARTS
     )
     bounds = np.full(A, 2.0)
     memory, state = (
-        ppo.make_memory(fixed, 256, 1, -bounds, bounds, ppo.make_rollout(1, fixed)),
+        ppo.make_memory(fixed, 256, 1, -bounds, bounds, make_rollout(1, fixed)),
         ppo.make_state(1, fixed, 3),
     )
     parameters, at = state.parameters[0], actor.row + critic.row

@@ -14,10 +14,11 @@ import torch
 from cases import slow
 from populations import Runs, Stepped, make_runs
 
-from dacrl_env.core import streams
+from dacrl_env.algorithms import dqn, ppo
+from dacrl_env.core import snapshot, streams
 from dacrl_env.inner_envs.env import ENVS
 
-SEVERAL = {"num_inner_envs": 3, "n_step": 3, "double_q": True, "replay_capacity": 600}
+SEVERAL = {"num_inner_envs": 3, "replay_capacity": 600}
 NORMALISED = {
     "num_inner_envs": 3,
     "rollout_length": 32,
@@ -36,7 +37,7 @@ CASES: dict[str, dict[str, Any]] = {
 # neither by member nor by batch size
 VALUES = {
     "learning_rate": [1e-3, 1e-2, 1e-5, 1e-3, 3e-3, 1e-4],
-    "epsilon": [0.1, 0.0, 1.0, 0.5, 0.05, 0.2],
+    "epsilon": [0.1, 0.3, 1.0, 0.5, 0.05, 0.0],
     "batch_size": [64, 5, 32, 4, 17, 33],
     "gamma": [0.99, 0.9, 0.8, 0.999, 0.95, 0.99],
     "target_update_interval": [50, 7, 500, 20, 1, 33],
@@ -49,6 +50,15 @@ VALUES = {
     "n_epochs": [1, 2, 5, 3, 10, 1],
     "ent_coef": [0.0, 0.01, 0.1, 0.0, 0.05, 0.0],
     "vf_coef": [0.5, 1.0, 0.5, 0.0, 0.2, 0.5],
+    "n_step": [1, 3, 1, 2, 10, 1],
+    "double_q": [0, 0, 1, 1, 0, 0],
+    "loss": [0, 0, 0, 1, 1, 0],
+    "q_regularisation": [0, 0, 0.1, 0, 0, 1],
+    "tau": [1, 1, 0.1, 1, 0.01, 1],
+    "priority_alpha": [0, 0.6, 0, 1.0, 0.3, 0],
+    "priority_beta": [0.4, 0.4, 0, 1.0, 0.5, 0.4],
+    "exploration": [0, 1, 0, 0, 1, 0],
+    "hold_exponent": [2, 2, 2, 2, 1.5, 2],
 }
 # a value of every hyperparameter that binds at the step it is set
 CHANGED = {
@@ -67,10 +77,22 @@ CHANGED = {
     "ent_coef": 0.2,
     "vf_coef": 0.1,
 }
+CHANGED |= {
+    "n_step": 4,
+    "double_q": 1,
+    "loss": 1,
+    "q_regularisation": 0.5,
+    "tau": 0.3,
+    "priority_alpha": 0.9,
+    "priority_beta": 0.8,
+    "exploration": 0,
+    "hold_exponent": 1.2,
+}
+# those that compiled functions take; events happen before
 NAMES = [
     (case, name)
-    for case in ("dqn", "ppo")
-    for name in make_runs(1, algorithm=case).values
+    for case, kind in (("dqn", dqn), ("ppo", ppo))
+    for name in kind.Values._fields
 ]
 
 
@@ -80,9 +102,11 @@ def _make(case: str, which: int | list[int] = 6, stepped: bool = False) -> Runs:
     name = "Pendulum-v1" if "continuous" in case else "CartPole-v1"
     env: Any = Stepped(ENVS[name]()) if stepped else ENVS[name]()
     algorithm, values = case[:3], {}
-    for h in make_runs(1, algorithm=algorithm).values:
+    for h in (dqn if algorithm == "dqn" else ppo).Values._fields:
         values[h] = np.resize(np.array(VALUES[h], float), max(members) + 1)[members]
-    return make_runs(members, env, algorithm=algorithm, **values, **CASES[case])
+    runs = make_runs(members, env, algorithm=algorithm, **CASES[case])
+    runs.values |= values
+    return runs
 
 
 def _steps(case: str) -> int:
@@ -220,7 +244,7 @@ def test_members_do_not_feel_what_others_do(case: str, stepped: bool) -> None:
     a, b = _make(case, 6, stepped), _make(case, 6, stepped)
     for runs in (a, b):
         runs.train(_steps(case) // 3)
-    for name in b.values:
+    for name in CHANGED.keys() & b.values:
         b.values[name][[1, 4]] = CHANGED[name]
     b.state.parameters[4] = np.nan  # and one diverges
     for runs in (a, b):
@@ -271,7 +295,7 @@ def test_restarted_members_begin_again_and_others_go_on(
     steps = _steps(case) // 3
     runs, undisturbed = _make(case, 4, stepped), _make(case, 4, stepped)
     other = make_runs(
-        [7], runs.learner.env, algorithm=case[:3], **CASES[case], **_one(runs, 2)
+        [7], runs.learner.env, algorithm=case[:3], **(CASES[case] | _one(runs, 2))
     )
     for each in (runs, undisturbed):
         each.train(steps)
@@ -293,9 +317,10 @@ def _one(runs: Runs, i: int) -> dict[str, float]:
 def _differences_beside_unseen(a: Runs, b: Runs, i: int, j: int) -> list[str]:
     """Names of what differs, beside transitions that a new run has not written."""
     names, written = a.differences(b, i, j), 0
-    for name in ("observations", "transitions"):
+    leaves = [dict(snapshot.leaves(runs.state)) for runs in (a, b)]
+    for name in ("replay.observations", "replay.transitions", "replay.priorities"):
         if name in names:
-            mine, theirs = getattr(a.state, name)[i], getattr(b.state, name)[j]
+            mine, theirs = leaves[0][name][i], leaves[1][name][j]
             written = int(a.state.env_steps[i]) // a.learner.fixed.N
             np.testing.assert_array_equal(mine[:, :written], theirs[:, :written])
             names.remove(name)
@@ -323,7 +348,7 @@ def test_members_have_runs_of_their_own() -> None:
     runs = make_runs(6)
     runs.train(50)
     members = [runs.member(i) for i in range(6)]
-    for name in ("parameters", "envs.variables", "transitions", "keys"):
+    for name in ("parameters", "envs.variables", "replay.transitions", "keys"):
         assert len({m[name] for m in members}) == 6, name
 
 

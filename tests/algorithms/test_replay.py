@@ -12,6 +12,7 @@ from populations import Runs, Stepped, make_runs
 
 from dacrl_env.algorithms import dqn, drivers
 from dacrl_env.algorithms.interval import begin
+from dacrl_env.algorithms.replay import ACTIONS, DONE
 from dacrl_env.core import snapshot
 from dacrl_env.inner_envs import Transition
 from dacrl_env.inner_envs.env import ENVS
@@ -141,20 +142,20 @@ def numbers(batch: dqn.Batch) -> NDArray[np.int64]:
 def test_the_newest_transitions_are_kept(N: int, times: int) -> None:
     filled = fill(P=2, N=N, capacity=5 * N, times=times)
     state = filled.runs.state
-    assert state.transitions.shape == (2, N, 5, 4)
+    assert state.replay.transitions.shape == (2, N, 5, 4)
     for p, n in np.ndindex(2, N):
         for number in range(max(0, times - 5), times):  # each at its place
             step = filled.history[p, n][number]
-            assert state.transitions[p, n, number % 5].tolist() == [
-                step["action"],
+            assert state.replay.transitions[p, n, number % 5].tolist() == [
                 np.float32(step["reward"]),
                 1 - step["terminated"],
                 step["done"],
+                step["action"],
             ]
-            before, after = state.observations[p, n, number % 5].tolist()
+            before, after = state.replay.observations[p, n, number % 5].tolist()
             assert before == [number, p * N + n]
             assert after == [-number - 1, -(p * N + n) - 1]
-    unwritten = state.transitions[:, :, times:]
+    unwritten = state.replay.transitions[:, :, times:]
     assert not unwritten.any()
 
 
@@ -162,34 +163,36 @@ def test_members_write_at_their_own_positions() -> None:
     runs = make_runs(3, Numbered(), num_inner_envs=2, replay_capacity=16)
     runs.state.env_steps[:] = [0, 10, 4]
     runs.train(2)
-    written = runs.state.observations.any((3, 4))
+    written = runs.state.replay.observations.any((3, 4))
     places = [[0, 0, 0], [0, 1, 0], [1, 0, 5], [1, 1, 5], [2, 0, 2], [2, 1, 2]]
     assert np.argwhere(written).tolist() == places
 
 
 def test_capacity_is_shared_by_the_rings() -> None:
     state = fill(P=2, N=3, capacity=10, times=1).runs.state
-    assert state.observations.shape == (2, 3, 3, 2, 2)
+    assert state.replay.observations.shape == (2, 3, 3, 2, 2)
 
 
 def test_bytes_stay_bytes() -> None:
     """And are scaled as they enter the network."""
     net = dense.make_network(2, (16, 16), 4, "relu")
-    fixed = dqn.Fixed(net, 1, 1, 2, 4, 0, False, 1, 1 / 255)
+    parts = np.array([0, net.weights[-1], net.row])
+    fixed = dqn.Fixed(net, 1, 1, 2, 4, 0, 1 / 255, parts, False)
     state = dqn.make_state(1, fixed, 8, np.uint8, 3)
-    assert state.observations.nbytes == 8 * 2 * 2
+    assert state.replay.observations.nbytes == 8 * 2 * 2
     rng = np.random.default_rng(0)
-    state.observations[...] = rng.integers(0, 256, state.observations.shape)
-    state.transitions[..., dqn.ACTION], state.env_steps[:] = range(8), 8
+    kept = state.replay.observations
+    kept[...] = rng.integers(0, 256, kept.shape)
+    state.replay.transitions[..., ACTIONS], state.env_steps[:] = range(8), 8
     values = dqn.Values(*np.ones((len(dqn.Values._fields), 1)))
     values.replay_window[:] = 100
     interval = begin(state.parameters, ("loss", "grad_norm"))
     run = dqn.Run(fixed, values, drivers.arrays_of(dqn.Arrays, state), interval)
     memory = dqn.make_memory(fixed, 64, 1)
     dqn.batch_of(0, KEYS[0], 64, run, memory)
-    rows = memory.columns.ravel()[:64].astype(int)
+    rows = memory.taken[:64, 0].astype(int)
     assert set(rows) == set(range(8))
-    kept = state.observations[0, 0, rows].astype(np.float32) / np.float32(255)
+    kept = state.replay.observations[0, 0, rows].astype(np.float32) / np.float32(255)
     np.testing.assert_allclose(memory.inputs[:64], kept[:, 0], rtol=1e-6)
     np.testing.assert_allclose(memory.next_inputs[:64], kept[:, 1], rtol=1e-6)
 
@@ -255,7 +258,7 @@ def test_nothing_is_left_where_nothing_was_begun() -> None:
     runs = make_runs(2, Numbered(), replay_capacity=10)
     runs.state.env_steps[:] = [0, 3]
     runs.learner.begin_episodes(runs.state)
-    done = runs.state.transitions[..., dqn.DONE]
+    done = runs.state.replay.transitions[..., DONE]
     assert np.argwhere(done).tolist() == [[1, 0, 2]]
 
 
@@ -346,15 +349,20 @@ def test_memory_of_a_large_population(stepped: bool) -> None:
     env: Any = Stepped(ENVS["CartPole-v1"]()) if stepped else ENVS["CartPole-v1"]()
     runs = make_runs(64, env, budget=50_000, hidden_sizes=(64, 64))
     state = runs.state
-    assert state.transitions.shape[:3] == (64, 1, 50_000)
+    assert state.replay.transitions.shape[:3] == (64, 1, 50_000)
     # 2 × 4 features and 4 further numbers of 4 bytes
     kept = 64 * 50_000 * 12 * 4
-    assert state.observations.nbytes + state.transitions.nbytes == kept
+    assert state.replay.observations.nbytes + state.replay.transitions.nbytes == kept
     whole = sum(leaf.nbytes for _, leaf in snapshot.leaves(state))
     assert whole < 1e9
-    told = DQN.member_bytes(DQNConfig(), 50_000, env)
+    told = DQN.member_bytes(DQNConfig(), 50_000, env, {})
     assert sum(told.values()) * 64 == pytest.approx(whole, rel=0.05)
-    own = ("parameters", "target", "mean", "square", "observations", "transitions")
-    places = [getattr(state, name).ctypes.data for name in own]
+    own = ("parameters", "target", "mean", "square", "replay.transitions")
+
+    def places() -> list[int]:
+        leaves = dict(snapshot.leaves(state))
+        return [leaves[name].ctypes.data for name in own]
+
+    before = places()
     runs.train(60)
-    assert [getattr(state, name).ctypes.data for name in own] == places
+    assert places() == before

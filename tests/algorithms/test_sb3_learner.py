@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 import dacrl_env
 from dacrl_env.algorithms.interval import Interval
 from dacrl_env.algorithms.sb3 import arguments
-from dacrl_env.algorithms.sb3.dqn import Replay, SB3DQNConfig
+from dacrl_env.algorithms.sb3.dqn import Replay
 from dacrl_env.algorithms.sb3.envs import MemberEnvs
 from dacrl_env.core import random_state, streams
 from dacrl_env.core.snapshot import Snapshot, SnapshotNotSupported, is_opaque, leaves
@@ -35,7 +35,7 @@ from dacrl_env.inner_envs.gymnasium_adapter import GymnasiumAdapter
 from dacrl_env.learners import dqn, ppo
 from dacrl_env.outer.env import DynamicConfigEnv
 from dacrl_env.outer.vector_env import PopulationEnv
-from dacrl_env.tasks import Task
+from dacrl_env.tasks import Number, Task
 from dacrl_env.tasks.registration import IMPLEMENTATIONS, get_task, load_learner
 from dacrl_env.tasks.registration import TASKS as REGISTERED
 
@@ -107,9 +107,11 @@ def make(
     values = {}
     for h in kind.hyperparameters:
         value = overrides.pop(h.name, FAST[name].get(h.name, h.default))
-        values[h.name] = np.full(len(members), value, np.float64)
+        code = value if isinstance(h, Number) else h.codes(value)
+        values[h.name] = np.full(len(members), code, np.float64)
     config = kind.config_class(**{**CONFIG[name], **overrides})
-    learner = kind(env, env, config, budget)
+    given = {n: v[0] for n, v in values.items() if n in kind.unchanging}
+    learner = kind(env, env, config, budget, given)
     physics = np.tile([*env.physics.values()], (len(members), 1)).astype(np.float64)
     with torch.no_grad():
         state = learner.init(keys_of(members), physics)
@@ -153,6 +155,7 @@ CHANGES = {
         "gradient_steps": 3,
         "max_grad_norm": 0.1,
         "replay_window": 10,
+        "tau": 0.5,
     },
     "ppo": {
         "learning_rate": 1e-4,
@@ -168,10 +171,16 @@ CHANGES = {
 }
 
 
+# without what Stable-Baselines3 does not have
+MEANINGLESS = {"priority_beta", "hold_exponent", "perturb_strength"}
+
+
 def test_every_hyperparameter_is_tested() -> None:
     for name in ALGORITHMS:
         known = {h.name for h in load_learner(name, "compiled").hyperparameters}
-        assert known == set(CHANGES[name])
+        theirs = load_learner(name, "sb3")
+        fixed = {*theirs.only, *theirs.unchanging, *MEANINGLESS}
+        assert known - fixed == set(CHANGES[name])
         assert load_learner(name, "sb3").hyperparameters == (
             load_learner(name, "compiled").hyperparameters
         )
@@ -211,6 +220,7 @@ def effective(model: Any) -> dict[str, float]:
             "train_freq": model.train_freq.frequency,
             "gradient_steps": model.gradient_steps,
             "replay_window": model.replay_buffer.window * model.n_envs,
+            "tau": model.tau,
         }
     assert model.rollout_buffer.gamma == model.gamma
     return result | {
@@ -635,10 +645,12 @@ def test_operations_are_counted_as_elsewhere(name: str) -> None:
     sb3_kind, own = (load_learner(name, i) for i in ("sb3", "compiled"))
     env = cartpole()
     for sizes in ((8,), (64, 32)):
-        counts = [
-            kind(env, env, kind.config_class(hidden_sizes=sizes), 1000).flops
-            for kind in (sb3_kind, own)
-        ]
+        counts = []
+        for kind in (sb3_kind, own):
+            learner = kind(env, env, kind.config_class(hidden_sizes=sizes), 1000)
+            values = {h.name: np.full(2, h.start) for h in kind.hyperparameters}
+            act, sample = learner.flops(values)
+            counts.append((act, sample.tolist()))
         assert counts[0] == counts[1]
 
 
@@ -976,8 +988,6 @@ def test_fields_are_those_of_our_own_learners() -> None:
             "activation",
             "replay_capacity",
             "learning_starts",
-            "double_q",
-            "n_step",
         },
         "ppo": {
             "hidden_sizes",
@@ -999,7 +1009,10 @@ def test_fields_are_those_of_our_own_learners() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("dqn", {"double_q": True}, "pass double_q=False"),
+        ("dqn", {"fixed": {"double_q": True}}, r"pass fixed={'double_q': False}"),
+        ("dqn", {"fixed": {"loss": "mse"}}, "loss must be 'huber'"),
+        ("dqn", {"hyperparameters": ["priority_alpha"]}, "must be 0.0"),
+        ("dqn", {"hyperparameters": ["n_step"]}, "n_step cannot change during a run"),
         ("ppo", {"normalize_observations": True}, "pass normalize_observations=False"),
         ("ppo", {"normalize_rewards": True}, "pass normalize_rewards=False"),
         ("dqn", {"activation": "gelu"}, "valid: relu, tanh"),
@@ -1037,7 +1050,8 @@ def test_rollouts_may_be_short(steps: int, envs: int, normalized: bool) -> None:
     assert not info["diverged"]
 
 
-DOUBLE_Q = [t.id for t in REGISTERED.values() if t.configuration.get("double_q")]
+DOUBLE_Q = [t.id for t in REGISTERED.values() if t.defaults.get("double_q")]
+WITHOUT = {"double_q": False}
 
 
 @sb3_n_steps  # these tasks have them, too
@@ -1045,12 +1059,12 @@ DOUBLE_Q = [t.id for t in REGISTERED.values() if t.configuration.get("double_q")
 def test_tasks_with_double_q_name_the_way_out(task: str) -> None:
     """The task has set it, not the user, who therefore has to be told."""
     for make_env in (gym.make, gym.make_vec):
-        with pytest.raises(ValueError, match=r"no double Q-.*double_q=False"):
+        with pytest.raises(ValueError, match=r"has no other.*'double_q': False"):
             make_env(task, implementation="sb3")
-    env: Any = gym.make(task, implementation="sb3", double_q=False).unwrapped
-    config = env.settings.config
-    given = get_task(task).configuration
-    assert {n: getattr(config, n) for n in given} == {**given, "double_q": False}
+    env: Any = gym.make(task, implementation="sb3", fixed=WITHOUT).unwrapped
+    used = {h.name: h.default for h in env.settings.hyperparameters}
+    given = get_task(task).defaults
+    assert {name: used[name] for name in given} == {**given, **WITHOUT}
 
 
 @sb3_n_steps
@@ -1058,7 +1072,7 @@ def test_a_task_with_double_q_runs_without_it() -> None:
     env: Any = gym.make(
         "dacrl/DQN-Acrobot-v0",
         implementation="sb3",
-        double_q=False,
+        fixed=WITHOUT,
         budget=400,
         decision_interval=200,
         learning_starts=100,
@@ -1082,8 +1096,7 @@ def test_n_step_needs_a_stable_baselines3_that_has_it(
 
     monkeypatch.setattr(stable_baselines3, "DQN", Older)
     with pytest.raises(ValueError, match=r"n_step=3 .* 2\.7 or newer"):
-        SB3DQNConfig(n_step=3)
-    assert SB3DQNConfig(n_step=1).n_step == 1
+        make("dqn", n_step=3)
 
 
 @pytest.mark.parametrize(
@@ -1154,7 +1167,7 @@ def test_static_choices_are_passed_on() -> None:
 
 
 def test_soft_targets() -> None:
-    runs = make("dqn", sb3_kwargs={"tau": 0.5}, target_update_interval=1)
+    runs = make("dqn", tau=0.5, target_update_interval=1)
     runs.train(60)
     assert not torch.equal(runs.state.target, runs.state.parameters)
     hard = make("dqn", target_update_interval=1, train_freq=256)

@@ -127,7 +127,8 @@ def test_gradients_do_not_reach_other_members():
 
 @entry
 def _adam_step(row, gradients, mean, square, steps, rate, epsilon, max_norm):
-    adam.adam_step(row, gradients, mean, square, steps, rate, epsilon, max_norm)
+    whole = np.array([0, len(row)])
+    adam.adam_step(row, gradients, mean, square, whole, steps, rate, epsilon, max_norm)
 
 
 @pytest.mark.parametrize("max_norm", [1e-3, 1e3])
@@ -147,7 +148,8 @@ def test_the_update_is_that_of_the_learners(max_norm):
     expected = rows.clone()
     for p in range(2):
         given = (x[p].clone().numpy() for x in (gradients, mean, square))
-        _adam_step(expected[p].numpy(), *given, steps[p], rate[p], 1e-5, max_norm)
+        taken = steps[p : p + 1] - 1
+        _adam_step(expected[p].numpy(), *given, taken, rate[p], 1e-5, max_norm)
     np.testing.assert_allclose(result - rows, expected - rows, rtol=1e-3, atol=1e-6)
 
 

@@ -81,7 +81,8 @@ def test_the_mean_of_the_parts_is_the_gradient_of_the_batch(task):
     if task == DQN:
         batch = probe.replay_batch(envs, 256)
         target = torch.from_numpy(state.target)
-        whole = partial(probe.dqn_loss, learner, target=target, batch=batch)
+        options = probe.dqn_options(envs)
+        whole = partial(probe.dqn_loss, learner, options, target=target, batch=batch)
     else:
         batch = noise_scale._rollout_batch(envs, everyone)
         c = probe.coefficients(probe.applied(envs))

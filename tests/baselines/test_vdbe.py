@@ -127,7 +127,7 @@ def test_a_learner_without_epsilon():
 
 
 def test_epsilon_stays_in_a_narrower_range():
-    narrow = dacrl_env.Hyperparameter("epsilon", 0.2, 1.0, 0.5)
+    narrow = dacrl_env.Number("epsilon", 0.2, 1.0, 0.5)
     frame = dacrl_env.evaluate(
         "vdbe", "dacrl/DQN-CartPole-v0", range(2), hyperparameters=[narrow], budget=2000
     )

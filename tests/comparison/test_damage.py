@@ -122,7 +122,10 @@ def test_a_policy_file_that_is_something_else(tmp_path, text, capsys):
         (lambda c: c.update(policy="x"), "policy must be dict, got 'x'"),
         (lambda c: c.update(policy={"kind": ["static"]}), "unknown policy"),
         (lambda c: c["policy"].update(arguments="x"), "must be a dict"),
-        (lambda c: c["policy"]["arguments"].update(learning_rate="x"), "type float"),
+        (
+            lambda c: c["policy"]["arguments"].update(learning_rate=[1]),
+            "of type str",
+        ),
         (lambda c: c["cost"].update(env_steps="5"), "env_steps of a cost"),
         (lambda c: c["cost"].update(env_steps=-1e9), "env_steps of a cost"),
         (lambda c: c["cost"].update(eval_steps=-1), "eval_steps of a cost"),
@@ -150,6 +153,17 @@ def test_what_a_policy_file_says_is_checked(tmp_path, change, message, version):
         load_fitted(path)
 
 
+def test_a_policy_file_with_no_option_ends_before_training(tmp_path):
+    path = tmp_path / "policy.json"
+    save_fitted(fitted_policy(), path, {})
+    content = json.loads(path.read_text())
+    content["policy"]["arguments"]["learning_rate"] = "x"
+    content["checksum"] = protocol._checksum(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="learning_rate must be real numbers"):
+        dacrl_env.evaluate(str(path), "dacrl/NoisyQuadratic-v0", 1)
+
+
 def test_a_policy_file_of_the_first_format_is_read(tmp_path):
     path = tmp_path / "policy.json"
     save_fitted(fitted_policy(), path, {"method": "m"})
@@ -165,7 +179,7 @@ def test_a_policy_file_of_the_first_format_is_read(tmp_path):
 
 
 def test_options_that_are_objects_can_be_written(tmp_path):
-    rate = dacrl_env.Hyperparameter("learning_rate", 1e-3, 0.1, 0.01, "log")
+    rate = dacrl_env.Number("learning_rate", 1e-3, 0.1, 0.01, "log")
     fitted = dacrl_env.fit(
         *("random-search", QUADRATIC, 200, 0),
         hyperparameters=[rate], reward=lambda c: c.score, budget=np.int64(100),

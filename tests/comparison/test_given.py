@@ -13,7 +13,7 @@ import pytest
 from dacrl_env.baselines.random_search import RandomSearch
 
 import dacrl_env
-from dacrl_env import Hyperparameter, Instance
+from dacrl_env import Instance, Number
 from dacrl_env.comparison.comparison import anytime
 from dacrl_env.comparison.given import checked_seeds, name_of
 from dacrl_env.policies import Cost, Fitted, get_policy, save_fitted, to_json
@@ -359,7 +359,7 @@ def test_seeds_that_are_none(seeds: Any, message: str) -> None:
     [
         {"hyperparameters": "epsilon"},
         {"hyperparameters": ["epsilon"]},
-        {"hyperparameters": Hyperparameter("epsilon", 0.0, 1.0, 0.1)},
+        {"hyperparameters": Number("epsilon", 0.0, 1.0, 0.1)},
         {"instances": "test-3"},
         {"instances": ["test-3"]},
         {"instances": Instance("test-3", {"gravity": 8.0})},

@@ -4,11 +4,12 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from PIL import Image
 
-from dacrl_env.comparison import report, stats
+from dacrl_env.comparison import option_panels, report, stats
 
 POINTS, BUDGET, FLOOR = 20, 10_000, -0.5
 
@@ -482,3 +483,54 @@ def test_write_report_of_one_policy_or_an_unknown_reference(frame, tmp_path):
     path = report.write_report(alone, tmp_path / "one").path
     assert "Paired" not in path.read_text(encoding="utf-8")
     assert pd.read_csv(tmp_path / "one" / "paired.csv").empty
+
+
+def test_choices_are_bands_and_events_are_marks(tmp_path):
+    """Told apart by the task's own table, also where nothing of an event happened."""
+    step = np.arange(1, 11)
+    frames = []
+    for seed in range(2):
+        rows = pd.DataFrame(
+            {
+                "task": "dacrl/DQN-CartPole-v0", "policy": "mine", "run": 0,
+                "seed": seed, "step": step, "env_steps": 100 * step, "reward": 0.0,
+                "report_score": 0.1, "diverged": False,
+                "hp/learning_rate": 1e-3,
+                "hp/loss": ["huber"] * 5 + ["mse" if seed else "huber"] * 5,
+                "hp/double_q": [False] * 10,
+                "hp/checkpoint": ["none"] * 3 + ["save"] + ["none"] * 6,
+                "hp/reset_head": [False] * 10,
+            }
+        )  # fmt: skip
+        between = rows.assign(env_steps=100 * step - 50, reward=np.nan)
+        frames += [rows, between]
+    frame = pd.concat(frames, ignore_index=True)
+    names = [name for name in frame if name.startswith("hp/")]
+    found = option_panels.found(frame, names)
+    assert found == {
+        "hp/loss": (("huber", "mse"), False),
+        "hp/double_q": ((False, True), False),
+        "hp/checkpoint": (("save", "restore"), True),
+        "hp/reset_head": ((True,), True),
+    }
+    figure = Figure()
+    axis = figure.subplots()
+    values = frame.pivot_table("hp/loss", ["run", "seed"], "env_steps", aggfunc="last")
+    option_panels.draw(axis, values, found["hp/loss"], 0, "#000000")
+    huber, mse = axis.collections
+    top = huber.get_paths()[0].get_extents().y1
+    assert huber.get_paths()[0].get_extents().y0 == pytest.approx(0.1)
+    assert top == pytest.approx(0.9)  # all runs, in the first half
+    assert mse.get_paths()[0].get_extents().y0 == pytest.approx(0.5)  # half of them
+    marks = figure.add_subplot()
+    told = frame[frame["reward"].notna()]
+    values = told.pivot_table(
+        "hp/checkpoint", ["run", "seed"], "env_steps", aggfunc="last"
+    )
+    option_panels.draw(marks, values, found["hp/checkpoint"], 0, "#000000")
+    saved, restored = marks.collections
+    assert saved.get_offsets().tolist() == [[300.0, 0.5]]  # where the interval begins
+    assert len(restored.get_offsets()) == 0
+    costs = [c for c in make_run("mine", 0, 0, np.zeros(POINTS)) if c not in frame]
+    path = report.curves(frame.assign(**dict.fromkeys(costs, 0.0)), tmp_path / "c.png")
+    assert path.stat().st_size > 10_000

@@ -330,8 +330,8 @@ def test_a_method_without_source_has_no_journal_and_a_result(place, monkeypatch)
 
 
 def test_options_are_kept_by_what_they_are(place):
-    rate = dacrl_env.Hyperparameter("learning_rate", 1e-3, 0.1, 0.01, "log")
-    near = dacrl_env.Hyperparameter("learning_rate", 1e-3, 0.2, 0.01, "log")
+    rate = dacrl_env.Number("learning_rate", 1e-3, 0.1, 0.01, "log")
+    near = dacrl_env.Number("learning_rate", 1e-3, 0.2, 0.01, "log")
 
     def units(**options: Any) -> int:
         dacrl_env.compare(QUADRATIC, ["default"], [0, 1], store="s", **options)

@@ -84,7 +84,7 @@ def test_annotations_that_cannot_be_read_are_passed_over():
     [
         ({"fixed": ["gamma"]}, "fixed must be a dict"),
         ({"hidden_sizes": 64}, "hidden_sizes must be of type tuple"),
-        ({"n_step": "a"}, "n_step must be of type int"),
+        ({"learning_starts": "a"}, "learning_starts must be of type int"),
         ({"instances": 3}, "unknown instances 3"),
     ],
 )

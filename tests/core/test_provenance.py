@@ -24,7 +24,7 @@ import pytest
 import torch
 
 import dacrl_env
-from dacrl_env import Hyperparameter, Instance
+from dacrl_env import Instance, Number
 from dacrl_env.core import installed, named_files
 from dacrl_env.core.provenance import NoSource, described, source
 from dacrl_env.policies import get_method, get_policy
@@ -612,7 +612,7 @@ EQUAL: list[tuple[Any, Any]] = [
     ({"a": 1}, collections.OrderedDict(a=1)),
     ({"x", "y", "z"}, frozenset(["z", "y", "x"])),
     (np.arange(4).reshape(2, 2).T, np.array([[0, 2], [1, 3]])),
-    (Hyperparameter("x", 0, 1, 0.5), Hyperparameter("x", 0, 1, 0.5)),
+    (Number("x", 0, 1, 0.5), Number("x", 0, 1, 0.5)),
     (Instance("far", {"g": np.float64(2.0)}), Instance("far", {"g": 2.0})),
     (Record(1), Record(1)),
     (Slotted(1), Slotted(1)),
@@ -632,8 +632,8 @@ DIFFERENT: list[Any] = [
     *(np.array([1]), np.array([1.0]), np.array([[1]]), np.array([1], np.int8)),
     *(np.ma.array([1]), np.ma.array([1], mask=[True])),
     *(torch.tensor([1]), torch.tensor([1.0])),
-    *(Hyperparameter("x", 0, 1, 0.5), Hyperparameter("x", 0, 1, 0.6)),
-    *(Hyperparameter("x", 0.1, 1, 0.5, "log"), Hyperparameter("y", 0, 1, 0.5)),
+    *(Number("x", 0, 1, 0.5), Number("x", 0, 1, 0.6)),
+    *(Number("x", 0.1, 1, 0.5, "log"), Number("y", 0, 1, 0.5)),
     *(Instance("far"), Instance("far", {"g": 1.0}), Instance("near")),
     *(Record(1), Record(1, 2), _with(c=3), Slotted(1), Slotted(2)),
     *(Mine(a=1), Mine(a=2), Numbers("a"), Numbers("b")),

@@ -83,7 +83,7 @@ def test_everything_is_in_it() -> None:
         "learner.parameters",
         "learner.target",
         "learner.mean",
-        "learner.observations",
+        "learner.replay.observations",
         "learner.envs.variables",
         "learner.keys",
         "best_score",
@@ -220,11 +220,11 @@ def test_a_budget_of_numpys_can_be_saved(tmp_path: Path) -> None:
     "implementation", ["compiled", pytest.param("sb3", marks=sb3_n_steps)]
 )
 def test_episodes_that_were_left_are_closed_in_the_replay(implementation: str) -> None:
-    envs = begun(1, implementation=implementation, n_step=3)
+    envs = begun(1, implementation=implementation, fixed={"n_step": 3})
     state = envs.population.state.learner
     envs.restore(envs.snapshot(exact=False))
     if implementation == "compiled":
-        going_on, done = state.transitions[:, 0, 99, 2:].T
+        going_on, done = state.replay.transitions[:, 0, 99, 1:3].T
     else:
         replay = state.replay
         done = replay.dones[:, 99, 0]
@@ -264,7 +264,7 @@ class Scaled:
         return context.score
 
 
-H = dacrl_env.Hyperparameter
+H = dacrl_env.Number
 MOON = dacrl_env.Instance("default", {"gravity": 5.0})
 SCALED = dacrl_env.Instance(
     "default", {}, random_return=10.0, reference_return=90.0, floor_return=0.0
@@ -705,13 +705,13 @@ def test_inexact_snapshot_keeps_the_learner(registered: str, tmp_path: Path) -> 
         names = ("observations", "lengths", "returns", "episodes")
         assert set(differing(before, after)) == {
             *(f"learner.envs.{n}" for n in names),
-            "learner.transitions",
+            "learner.replay.transitions",
         }
         assert after["learner.envs.lengths"].item() == 0
         assert after["learner.envs.episodes"].item() == 1
         other.step([0, 0, 0])
         outcomes.append(rows(other))
-        replay = other.population.state.learner.observations[0, 0]
+        replay = other.population.state.learner.replay.observations[0, 0]
         first = replay[200, 0]  # the first row that was written since
         np.testing.assert_array_equal(first, after["learner.envs.observations"][0, 0])
     assert differing(*outcomes) == []
@@ -723,7 +723,8 @@ def test_inexact_snapshot_of_batched_environments() -> None:
     envs.restore(envs.snapshot(exact=False))
     after = rows(envs)
     changed = differing(before, after)
-    assert all(n.startswith(("learner.envs.", "learner.transitions")) for n in changed)
+    own = ("learner.envs.", "learner.replay.transitions", "learner.held_steps")
+    assert all(n.startswith(own) for n in changed)
     assert (after["learner.envs.lengths"] == 0).all()
     np.testing.assert_array_equal(
         after["learner.envs.episodes"], before["learner.envs.episodes"] + 1

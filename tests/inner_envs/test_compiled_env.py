@@ -241,7 +241,7 @@ def _trained(learner: str, env: Any) -> tuple[dict[str, bytes], list[bytes]]:
     members = np.stack([streams.member_keys("tuning", 0, i, 0) for i in range(3)])
     physics = constants(env, 3)
     state = made.init(members, physics)
-    values = {h.name: np.full(3, float(h.default)) for h in made.hyperparameters}
+    values = {h.name: np.full(3, h.start) for h in made.hyperparameters}
     interval = made.begin_interval(state)
     made.train(state, values, steps, interval)
     made.begin_episodes(state)

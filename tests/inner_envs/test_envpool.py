@@ -498,7 +498,7 @@ def test_inexact_snapshots_keep_the_learner(task, tmp_path: Path):
     after = rows(envs)
     changed = {"observations", "returns", "lengths", "episodes"}
     # of a transition the learner keeps that the episode does not go on
-    allowed = {"learner.transitions", *(f"learner.envs.{n}" for n in changed)}
+    allowed = {"learner.replay.transitions", *(f"learner.envs.{n}" for n in changed)}
     assert set(differing(before, after)) <= allowed
     np.testing.assert_array_equal(
         after["learner.envs.episodes"], before["learner.envs.episodes"] + 1

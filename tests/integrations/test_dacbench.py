@@ -856,7 +856,7 @@ def test_saved_configuration_gives_the_same_runs(
         **TINY,
         "hyperparameters": (
             "epsilon",
-            dacrl_env.Hyperparameter("learning_rate", 1e-4, 1e-2, 1e-3, "log"),
+            dacrl_env.Number("learning_rate", 1e-4, 1e-2, 1e-3, "log"),
         ),
         "fixed": {"gamma": 0.95},
         "action_mode": "relative",

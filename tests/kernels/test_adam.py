@@ -14,8 +14,10 @@ FAR = 1e30  # a norm that no gradient has
 
 
 @entry
-def _adam(row, gradients, mean, square, steps, rate, epsilon, norm):
-    return adam.adam_step(row, gradients, mean, square, steps, rate, epsilon, norm)
+def _adam(row, gradients, mean, square, parts, steps, rate, epsilon, norm):
+    return adam.adam_step(
+        row, gradients, mean, square, parts, steps, rate, epsilon, norm
+    )
 
 
 class Ours:
@@ -23,14 +25,13 @@ class Ours:
 
     def __init__(self, start: np.ndarray) -> None:
         self.row, self.mean, self.square = (aligned(ROW) for _ in range(3))
-        self.row[:], self.steps = start, 0
+        self.row[:], self.steps = start, np.zeros(1, np.int64)
 
     def step(self, gradient, rate=1e-3, epsilon=EPSILON, most=FAR) -> float:
         into = aligned(ROW)
         into[:] = gradient
-        self.steps += 1
-        moments = self.mean, self.square
-        return _adam(self.row, into, *moments, self.steps, rate, epsilon, most)
+        moments, whole = (self.mean, self.square), np.array([0, ROW])
+        return _adam(self.row, into, *moments, whole, self.steps, rate, epsilon, most)
 
 
 class Torchs:

@@ -16,6 +16,7 @@ from stable_baselines3 import DQN as SB3DQN
 from stable_baselines3.common import logger, type_aliases
 
 from dacrl_env.algorithms import dqn as algorithm
+from dacrl_env.algorithms.replay import ACTIONS, CONTINUES, DONE
 from dacrl_env.core import streams
 from dacrl_env.kernels import dense
 from dacrl_env.learners import dqn
@@ -86,9 +87,9 @@ def test_an_update_is_that_of_stable_baselines3(
         {"batch_size": 5, "learning_rate": 1e-4, "target_update_interval": 7},
     ]
     defaults = {h.name: h.default for h in dqn.HYPERPARAMETERS}
-    each = [{**defaults, "train_freq": 1, **m} for m in members]
+    each = [{**defaults, "train_freq": 1, "n_step": n_step, **m} for m in members]
     values = {name: [m[name] for m in each] for name in NAMES}
-    config = {"hidden_sizes": (64, 64), "learning_starts": 300, "n_step": n_step}
+    config = {"hidden_sizes": (64, 64), "learning_starts": 300}
     runs = make_runs(3, **config, **values)
     runs.train(300)  # random actions fill the memory
     net, state = runs.learner.fixed.net, runs.state
@@ -228,8 +229,8 @@ def test_actions_are_random_before_learning_starts_and_then_at_rate_epsilon():
     epsilon = np.resize([0.0, 0.3, 1.0], P)
     runs = make_runs(P, epsilon=epsilon, learning_starts=100, learning_rate=1e-6)
     runs.train(500)
-    actions = runs.state.transitions[:, 0, :500, algorithm.ACTION].astype(int)
-    seen = runs.state.observations[:, 0, :500, 0]
+    actions = runs.state.replay.transitions[:, 0, :500, ACTIONS].astype(int)
+    seen = runs.state.replay.observations[:, 0, :500, 0]
     q = values_of(runs, runs.state.parameters, seen)
     # parameters hardly move at this learning rate, but ties may be decided otherwise
     clear = abs(q[..., 0] - q[..., 1]) > 1e-3
@@ -262,13 +263,9 @@ def test_a_loss_that_was_not_finite_is_remembered():
     ("fields", "message"),
     [
         ({"num_inner_envs": 0}, "num_inner_envs must be at least 1"),
-        ({"n_step": 0}, "n_step must be at least 1"),
         ({"learning_starts": -1}, "learning_starts must not be negative"),
         ({"replay_capacity": 0}, "replay_capacity 0 is below"),
-        (
-            {"replay_capacity": 7, "num_inner_envs": 4, "n_step": 2},
-            "num_inner_envs × n_step = 8",
-        ),
+        ({"replay_capacity": 3, "num_inner_envs": 4}, "below num_inner_envs = 4"),
     ],
 )
 def test_impossible_configurations_are_refused(fields: dict[str, int], message: str):
@@ -288,7 +285,7 @@ def test_an_unknown_activation_is_refused():
         ({}, 1_000_000, 100_000),
         ({"replay_capacity": 10}, 50_000, 10),
         ({"replay_capacity": 11, "num_inner_envs": 4}, 50_000, 8),
-        ({"num_inner_envs": 4, "n_step": 3}, 8, 12),
+        ({"num_inner_envs": 4}, 2, 4),
     ],
 )
 def test_capacity(fields: dict[str, int], budget: int, capacity: int):
@@ -296,7 +293,8 @@ def test_capacity(fields: dict[str, int], budget: int, capacity: int):
 
 
 def test_values_are_capped_together():
-    values = {h.name: np.full(3, float(h.default)) for h in dqn.HYPERPARAMETERS}
+    values = {h.name: np.full(3, h.start) for h in dqn.HYPERPARAMETERS}
+    values["n_step"][2] = 10
     values["batch_size"] = np.array([4.0, 50, 256])
     values["train_freq"] = np.array([1.0, 4, 256])
     values["gradient_steps"] = np.array([256.0, 3, 256])
@@ -310,7 +308,7 @@ def test_values_are_capped_together():
 
 
 def test_defaults_are_those_of_the_specification():
-    assert {h.name: (h.low, h.high, h.default) for h in dqn.HYPERPARAMETERS} == {
+    assert {h.name: (*h.ends, h.default) for h in dqn.HYPERPARAMETERS} == {
         "learning_rate": (1e-6, 1e-1, 1e-3),
         "epsilon": (0, 1, 0.1),
         "batch_size": (4, 512, 64),
@@ -320,6 +318,21 @@ def test_defaults_are_those_of_the_specification():
         "gradient_steps": (1, 1_000, 1),
         "max_grad_norm": (0.1, 100, 10),
         "replay_window": (1_000, 100_000, 100_000),
+        "n_step": (1, 10, 1),
+        "double_q": (0, 1, False),
+        "loss": (0, 1, "huber"),
+        "q_regularisation": (0, 1, 0),
+        "tau": (1e-3, 1, 1),
+        "priority_alpha": (0, 1, 0),
+        "priority_beta": (0, 1, 0.4),
+        "exploration": (0, 1, "epsilon-greedy"),
+        "hold_exponent": (1, 5, 2),
+        "checkpoint": (0, 2, "none"),
+        "reset_head": (0, 1, False),
+        "reset_all": (0, 1, False),
+        "shrink_perturb": (0, 1, False),
+        "perturb_strength": (0, 1, 0.5),
+        "clear_replay": (0, 1, False),
     }
 
 
@@ -334,7 +347,8 @@ def test_signals_and_interval_sums():
         number = runs.state.gradient_steps.copy()
         runs.train(1)
         batch = batches_of_updates(runs, number, 64)
-        losses += algorithm.loss(net, *map(torch.tensor, before), batch, False).numpy()
+        rows = map(torch.tensor, before)
+        losses += algorithm.loss(net, *rows, batch, algorithm.Options()).numpy()
     signals = runs.learner.signals(runs.state, runs.values, runs.interval)
     assert set(signals) == set(dqn.SIGNALS)
     assert all(v.shape == (3,) and np.isfinite(v).all() for v in signals.values())
@@ -354,7 +368,8 @@ def test_signals_of_a_batch_that_training_does_not_draw(double_q: bool):
     batch = batches_of_updates(runs, beyond, algorithm.PROBE_BATCH)
     rows = [torch.from_numpy(r) for r in (runs.state.parameters, runs.state.target)]
     net = runs.learner.fixed.net
-    errors = algorithm.td_errors(net, *rows, batch, double_q)
+    options = algorithm.Options(double_q=float(double_q))
+    _, errors = algorithm.td_errors(net, *rows, batch, options)
     np.testing.assert_allclose(signals["td_error"], errors.abs().mean(1), rtol=1e-4)
     q = dense.apply(net, rows[0], batch.observations)
     taken = q.gather(-1, batch.actions[..., None])[..., 0]
@@ -363,19 +378,19 @@ def test_signals_of_a_batch_that_training_does_not_draw(double_q: bool):
 
 
 def test_floating_point_operations():
-    act, learn = make_runs(1, hidden_sizes=(64, 64)).learner.flops
+    runs = make_runs(2, hidden_sizes=(64, 64), double_q=[False, True])
+    act, (learn, double) = runs.learner.flops(runs.values)
     forward = 2 * (4 * 64 + 64 * 64 + 64 * 2)
     assert act == forward
     # two forward passes; backward to the weights, and to all inputs but the first
     assert learn == 2 * forward + forward + (forward - 2 * 4 * 64)
-    double = make_runs(1, hidden_sizes=(64, 64), double_q=True).learner.flops
-    assert double == (act, learn + forward)
+    assert double == learn + forward
 
 
 def test_episodes_are_counted():
     runs = make_runs(3, num_inner_envs=2)
     runs.train(400)
-    done = runs.state.transitions[:, :, :200, algorithm.DONE] == 1
+    done = runs.state.replay.transitions[:, :, :200, DONE] == 1
     np.testing.assert_array_equal(runs.interval.episodes, done.sum((1, 2)))
     running = runs.state.envs.lengths.sum(1)
     np.testing.assert_array_equal(runs.interval.lengths, 400 - running)
@@ -516,7 +531,7 @@ def test_truncation_bootstraps_and_termination_does_not(config: dict[str, Any]):
         runs.values["gamma"][:] = 0.9
         keys = streams.of(runs.keys, "replay")
         batch = runs.learner.probe(runs.state, runs.values, keys, 64)
-        seen, _, returns, following, discounts = batch
+        seen, _, returns, following, discounts, _ = batch
         # every episode has one step, so no return reaches into the next one
         assert (returns == 1).all()
         assert (discounts == np.float32(0.9) * bootstraps).all()
@@ -533,14 +548,14 @@ def test_the_memory_holds_episodes_as_they_went():
 
     runs = make_runs(2, env=BatchedEnv(Long()), num_inner_envs=3)
     runs.train(90)
-    before, after = np.moveaxis(runs.state.observations[:, :, :30], 3, 0)
+    before, after = np.moveaxis(runs.state.replay.observations[:, :, :30], 3, 0)
     steps = np.arange(30) % 7
     assert (before[..., 1] == steps).all()
     assert (after[..., 1] == steps + 1).all()
     np.testing.assert_array_equal(before[..., 0], after[..., 0])
-    table = runs.state.transitions[:, :, :30]
-    assert (table[..., algorithm.DONE] == (steps == 6)).all()
-    assert (table[..., algorithm.CONTINUES] == 1).all()
+    table = runs.state.replay.transitions[:, :, :30]
+    assert (table[..., DONE] == (steps == 6)).all()
+    assert (table[..., CONTINUES] == 1).all()
 
 
 def test_a_truncated_task_is_worth_more_than_its_one_reward():

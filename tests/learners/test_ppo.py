@@ -267,6 +267,7 @@ def test_updates_equal_those_of_stable_baselines3(
     runs.rollouts(1)  # from where some moments and counts are not those of a start
     runs.state.mean[...], runs.state.square[...] = 0, 0
     runs.state.gradient_steps[:] = 0
+    runs.state.part_steps[:] = 0
     rollout = probe(runs)
     models = []
     for p in range(2):
@@ -535,7 +536,8 @@ def test_the_policy_moves_as_far_as_is_told():
 
 
 def test_floating_point_operations():
-    act, learn = make(1, hidden_sizes=(64, 64)).learner.flops
+    runs = make(1, hidden_sizes=(64, 64))
+    act, (learn,) = runs.learner.flops(runs.values)
     trunk = 4 * 64 + 64 * 64
     assert act == 2 * (trunk + 64 * 2) + 2 * (trunk + 64 * 1)
     # backward to the weights, and to all inputs but the first

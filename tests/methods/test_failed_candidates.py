@@ -6,11 +6,11 @@ import pytest
 
 import dacrl_env
 from dacrl_env.policies import get_method
-from dacrl_env.tasks import Hyperparameter
+from dacrl_env.tasks import Number
 
 QUADRATIC = "dacrl/NoisyQuadratic-v0"
 # with which every run diverges
-WILD = Hyperparameter("learning_rate", 99.0, 100.0, 99.5, "log")
+WILD = Number("learning_rate", 99.0, 100.0, 99.5, "log")
 METHODS = [
     "grid-search",
     "random-search",
@@ -38,7 +38,7 @@ def test_it_is_an_error(method):
 
 @pytest.mark.parametrize("method", METHODS[:-1])
 def test_one_that_does_not_fail_is_enough(method):
-    either = Hyperparameter("learning_rate", 1e-4, 100.0, 1e-2, "log")
+    either = Number("learning_rate", 1e-4, 100.0, 1e-2, "log")
     fitted = dacrl_env.fit(method, QUADRATIC, 2000, 0, hyperparameters=[either])
     assert fitted.cost.env_steps > 0
 

@@ -22,7 +22,7 @@ from dacrl_env.baselines.race import default_candidate
 from dacrl_env.baselines.sequential_halving import SequentialHalving, most_candidates
 
 import dacrl_env
-from dacrl_env import Hyperparameter
+from dacrl_env import Number
 from dacrl_env.core import snapshot
 from dacrl_env.core.store import Store, StoreError, canonical
 from dacrl_env.methods import search, trials
@@ -71,7 +71,7 @@ HALVING = ("successive-halving", "hyperband", "smac")
 STABLE = {"learning_rate": (1e-4, 1e-1)}  # of rates at which no run diverges
 
 
-def controlled(task: str, *names: str) -> tuple[Hyperparameter, ...]:
+def controlled(task: str, *names: str) -> tuple[Number, ...]:
     return resolve(task, hyperparameters=names or None).controlled
 
 
@@ -556,7 +556,7 @@ def finals():
 )
 def test_the_best_static_rate_is_nearly_found(finals, name):
     """Whose default is bad here; a single run knows little of the best mean."""
-    bad = Hyperparameter("learning_rate", 1e-4, 1e2, 1e-3, "log")
+    bad = Number("learning_rate", 1e-4, 1e2, 1e-3, "log")
     own = {"cma-es": "seeds=16,generation=5,sigma=0.2", "sequential-halving": ""}
     method = get_method(f"{name},{own.get(name, 'seeds=16')}".rstrip(","))
     fitted = method.fit(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import dacrl_env
+from dacrl_env import Choice, Number
 from dacrl_env.core.snapshot import leaves
 from dacrl_env.outer.actions import ACTION_MODES
 
@@ -93,11 +94,11 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
         ["gamma", "controlled", "fixed"],
     ),
     "wider range": (
-        {"hyperparameters": (dacrl_env.Hyperparameter("epsilon", 0.0, 2.0, 0.1),)},
+        {"hyperparameters": (dacrl_env.Number("epsilon", 0.0, 2.0, 0.1),)},
         ["epsilon", "2.0", "[0.0, 1.0]"],
     ),
     "other scale": (
-        {"hyperparameters": (dacrl_env.Hyperparameter("gamma", 0.9, 0.99, 0.95),)},
+        {"hyperparameters": (dacrl_env.Number("gamma", 0.9, 0.99, 0.95),)},
         ["gamma", "log_complement"],
     ),
     "budget": ({"budget": 0}, ["budget", "0"]),
@@ -110,7 +111,22 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "width": ({"hidden_sizes": (0,)}, ["0"]),
     "inner environments": ({"num_inner_envs": 0}, ["num_inner_envs"]),
     "learning starts": ({"learning_starts": -1}, ["learning_starts"]),
-    "n step": ({"n_step": 0}, ["n_step"]),
+    "n step": ({"fixed": {"n_step": 0}}, ["n_step", "range"]),
+    "n step as a configuration": ({"n_step": 2}, ["n_step", "hyperparameter", "fixed"]),
+    "no option": ({"fixed": {"loss": "hubr"}}, ["loss", "hubr", "huber", "mse"]),
+    "text for a truth value": ({"fixed": {"double_q": "yes"}}, ["double_q", "yes"]),
+    "options that there are not": (
+        {"hyperparameters": [Choice("loss", ("mse", "log"), "mse")]},
+        ["loss", "log", "huber"],
+    ),
+    "a number as a choice": (
+        {"hyperparameters": [Choice("epsilon", (0.1, 0.2), 0.1)]},
+        ["epsilon", "Number", "Choice"],
+    ),
+    "a choice as a number": (
+        {"hyperparameters": [Number("loss", 0, 1, 0)]},
+        ["loss", "Choice", "Number"],
+    ),
     "replay": ({"replay_capacity": 0}, ["replay_capacity", "0"]),
 }
 
@@ -227,7 +243,7 @@ def test_task() -> None:
 )
 def test_hyperparameters(fields: tuple[Any, ...], words: list[str]) -> None:
     with pytest.raises(ValueError, match=r".") as caught:
-        dacrl_env.Hyperparameter(*fields)
+        dacrl_env.Number(*fields)
     for word in words:
         assert word in one_line(caught)
 
@@ -319,7 +335,7 @@ TASK: dict[str, Any] = {
         ({"tags": [1]}, ["tags[0] must be of type str, got 1"]),
         ({"controlled": "gamma"}, ["controlled must be of type tuple or None"]),
         ({"controlled": ("lr",)}, ["unknown hyperparameter 'lr'", "learning_rate"]),
-        ({"defaults": {"gamma": "x"}}, ["defaults['gamma'] must be of type float"]),
+        ({"defaults": {"gamma": "x"}}, ["gamma must be real numbers, got text"]),
         ({"defaults": {"lr": 1}}, ["'lr'", "learning_rate"]),
         ({"defaults": {3: 1}}, ["a name in", "defaults must be of type str, got 3"]),
         ({"ranges": 3}, ["ranges must be of type Mapping, got 3"]),
@@ -332,7 +348,7 @@ TASK: dict[str, Any] = {
         ({"algorithm": 3}, ["algorithm must be of type str, got 3"]),
         ({"configuration": {"foo": 1}}, ["of dqn 'foo'", "hidden_sizes"]),
         ({"configuration": {"hiden_sizes": 1}}, ["did you mean 'hidden_sizes'?"]),
-        ({"configuration": {"n_step": "a"}}, ["n_step must be of type int"]),
+        ({"configuration": {"learning_starts": "a"}}, ["must be of type int"]),
         ({"configuration": {"hidden_sizes": ["a"]}}, ["a hidden size must be"]),
         ({"configuration": {"hidden_sizes": [0]}}, ["hidden size", "0"]),
         ({"budgett": 1}, ["field of a task 'budgett'", "mean 'budget'", "tags"]),
@@ -366,7 +382,7 @@ def test_numbers_of_numpy_s_are_numbers() -> None:
     [
         ({"defaults": {"lr": 1}}, ["'lr'", "learning_rate"]),
         ({"configuration": {"foo": 1}}, ["of dqn 'foo'", "hidden_sizes"]),
-        ({"configuration": {"n_step": "a"}}, ["n_step must be of type int"]),
+        ({"configuration": {"learning_starts": "a"}}, ["must be of type int"]),
         ({"defaults": {"gamma": 2}}, ["gamma", "2"]),
         ({"inner_env": "Pendulum-v1"}, ["Pendulum-v1", "Discrete"]),
         ({"inner_env": "Blackjack-v1"}, ["Blackjack-v1", "Box"]),

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dacrl_env
-from dacrl_env import Hyperparameter, PopulationEnv
+from dacrl_env import Number, PopulationEnv
 from dacrl_env.core.checks import seed, whole
 from dacrl_env.methods.search_space import SearchSpace
 from dacrl_env.methods.trials import Trials
@@ -85,12 +85,12 @@ def test_a_budget_just_above_learning_starts(implementation: str) -> None:
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "text": ({"hyperparameters": ["learning_rate=0.1"]}, "unknown hyperparameter"),
     "text of an object": (
-        {"hyperparameters": str(Hyperparameter("epsilon", 0, 1, 0.5))},
+        {"hyperparameters": str(Number("epsilon", 0, 1, 0.5))},
         "unknown hyperparameter",
     ),
     "ranges by name": (
         {"hyperparameters": {"learning_rate": (1e-4, 1e-2)}},
-        r"list of names and Hyperparameter objects.*Hyperparameter\(name, low",
+        r"list of names, Number, Choice and Event objects.*Number\(name, low",
     ),
     "a set": ({"hyperparameters": {"learning_rate", "epsilon"}}, "in the order"),
     "a number": ({"hyperparameters": 3}, "list of names"),
@@ -107,7 +107,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "fixed list": ({"fixed": {"gamma": [0.9, 0.99]}}, "gamma must be a finite number"),
     "fixed array": ({"fixed": {"gamma": np.array([0.9])}}, "gamma must be a finite"),
     "fixed object": (
-        {"fixed": {"gamma": Hyperparameter("gamma", 0.9, 0.99, 0.95)}},
+        {"fixed": {"gamma": Number("gamma", 0.9, 0.99, 0.95)}},
         "gamma must be a finite number",
     ),
     "fixed half": ({"fixed": {"train_freq": 2.5}}, "train_freq must be a whole number"),
@@ -150,15 +150,15 @@ WRONG_FIELDS: dict[str, tuple[dict[str, Any], str]] = {
 def test_wrong_fields_of_a_hyperparameter(case: str) -> None:
     fields, words = WRONG_FIELDS[case]
     with pytest.raises(ValueError, match=words) as caught:
-        Hyperparameter(**{**FIELDS, **fields})
+        Number(**{**FIELDS, **fields})
     one_line(caught)
 
 
 def test_numbers_of_numpy_are_taken() -> None:
     lo, hi = np.array([1e-4, 1e-2])
-    rate = Hyperparameter("learning_rate", lo, hi, np.float32(1e-3), "log")
+    rate = Number("learning_rate", lo, hi, np.float32(1e-3), "log")
     assert [type(x) for x in (rate.low, rate.high, rate.default)] == [float] * 3
-    size = Hyperparameter(
+    size = Number(
         "batch_size", np.int64(8), np.array(64), np.uint8(32), "log", np.True_
     )
     assert [type(x) for x in (size.low, size.high, size.default)] == [int] * 3
@@ -237,7 +237,7 @@ def test_one_rule_for_whole_numbers(number: Callable[[int], Any]) -> None:
         "history": number(2),
         "learning_starts": number(100),
         "replay_capacity": number(300),
-        "n_step": number(2),
+        "fixed": {"n_step": number(2)},
         "num_inner_envs": number(2),
         "hidden_sizes": [number(16), number(8)],
     }

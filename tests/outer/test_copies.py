@@ -79,7 +79,7 @@ KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
     "dqn": ("dacrl/DQN-CartPole-v0", SMALL_DQN),
     "dqn, training feedback": (
         "dacrl/DQN-CartPole-v0",
-        {**SMALL_DQN, "feedback": "train", "history": 2, "n_step": 3},
+        {**SMALL_DQN, "feedback": "train", "history": 2, "fixed": {"n_step": 3}},
     ),
     "dqn, bytes": ("dacrl/DQN-MiniGrid-Empty-5x5-v0", SMALL_DQN),
     "dqn, objects": (OBJECTS, {**SMALL_DQN, "num_inner_envs": 2}),

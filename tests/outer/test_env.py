@@ -20,7 +20,7 @@ from dacrl_env.core.streams import PURPOSES, SPLITS, member_keys
 from dacrl_env.outer.actions import ACTION_MODES
 from dacrl_env.outer.rewards import RewardContext
 from dacrl_env.outer.settings import FEEDBACK
-from dacrl_env.tasks import REPORT_EPISODES
+from dacrl_env.tasks import REPORT_EPISODES, Number
 
 # the conformance task has no inner environment; baselines/test_quadratic.py tests it
 TASKS = sorted(t.id for t in dacrl_env.TASKS.values() if t.inner_env)
@@ -358,6 +358,7 @@ KEYS = {
     "eval_return": float,
     "train_return": float,
     "hyperparameters": dict,
+    "ignored": str,
     "objectives": dict,
     "diverged": bool,
 }
@@ -376,7 +377,13 @@ OBJECTIVES = {
 @pytest.mark.parametrize("task", TASKS)
 def test_info(task: str) -> None:
     env = make(task)
-    known = {h.name: int if h.integer else float for h in env.settings.hyperparameters}
+    known = {}
+    for h in env.settings.hyperparameters:
+        if isinstance(h, Number):
+            known[h.name] = int if h.integer else float
+        else:
+            known[h.name] = type(h.default)
+    known.pop("hold_exponent", None)  # inactive
     results = run(env)
     ended = False
     for k, (_, *_, info) in enumerate(results):
@@ -427,6 +434,10 @@ ALL = (
     "gradient_steps",
     "max_grad_norm",
     "replay_window",
+    "n_step",
+    "q_regularisation",
+    "tau",
+    "priority_alpha",
 )
 UNIT = st.floats(-1, 1)
 
@@ -462,10 +473,15 @@ def test_the_default_action_is_the_default_configuration(continuous: Any) -> Non
         "gradient_steps": 1,
         "max_grad_norm": 10.0,
         "replay_window": 2_000,
+        "n_step": 1,
+        "q_regularisation": 0.0,
+        "tau": 1.0,
+        "priority_alpha": 0.0,
     }
     types = [type(v) for v in config.values()]
-    assert types == [float, float, int, float, int, int, int, float, int]
-    halfway = continuous.to_config([-0.5, 0.5, 0.5, 0.5, -1, -0.5, 0, 0.5, 0])
+    numbers = [float, float, int, float, int, int, int, float, int, int]
+    assert types == [*numbers, float, float, float]
+    halfway = continuous.to_config([-0.5, 0.5, 0.5, 0.5, -1, -0.5, 0, 0.5, *[0] * 5])
     assert halfway["learning_rate"] == pytest.approx(1e-3 * 1e-3**0.5)  # of 1e-6…1e-3
     assert halfway["epsilon"] == pytest.approx(0.55)
     assert halfway["batch_size"] == 128
@@ -488,7 +504,8 @@ def test_continuous_round_trip(continuous: Any, action: list[float]) -> None:
         assert again[h.name] == pytest.approx(config[h.name], rel=1e-5, abs=1e-6)
     # where nothing is rounded and the range goes on, the action itself comes back
     for k, h in enumerate(continuous.settings.controlled):
-        if not h.integer:
+        inside = h.low < config[h.name] < h.high
+        if inside and not h.integer:
             assert back[k] == pytest.approx(action[k], abs=1e-4)
 
 
@@ -600,7 +617,7 @@ def test_applied_values_are_rounded_and_capped() -> None:
 
 
 def test_narrowed_range_and_fixed_values() -> None:
-    narrow = dacrl_env.Hyperparameter("learning_rate", 1e-4, 1e-2, 2e-4, "log")
+    narrow = dacrl_env.Number("learning_rate", 1e-4, 1e-2, 2e-4, "log")
     env = make(hyperparameters=(narrow,), fixed={"gamma": 0.9, "batch_size": 32})
     env.reset(seed=0)
     ends = [env.to_config([mark])["learning_rate"] for mark in (-1, 0, 1)]

@@ -85,7 +85,9 @@ def assert_same_infos(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
         if value.dtype == object:
             for a, b in zip(mine, value, strict=True):
                 assert (a is None) == (b is None), key
-                if b is not None:
+                if isinstance(b, str):
+                    assert a == b
+                elif b is not None:
                     assert a.dtype == b.dtype
                     np.testing.assert_allclose(a, b, atol=1e-2)  # logarithms of noise
         elif key != "wall_seconds":

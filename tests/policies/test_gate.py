@@ -16,7 +16,7 @@ from dacrl_env.methods.trials import Trials
 from dacrl_env.outer.observations import signed_decades
 from dacrl_env.policies import get_method, get_policy, save_fitted
 from dacrl_env.policies.network import Controller
-from dacrl_env.tasks import Hyperparameter
+from dacrl_env.tasks import Number
 from dacrl_env.tasks.registration import get_task
 
 CARTPOLE = "dacrl/DQN-CartPole-v0"
@@ -165,7 +165,7 @@ def test_bounds_hold_and_others_keep_their_default(trials):
 
 
 def test_a_controller_is_found_kept_and_shuffled(tmp_path):
-    bad = Hyperparameter("learning_rate", 1e-4, 1e2, 1e-3, "log")
+    bad = Number("learning_rate", 1e-4, 1e2, 1e-3, "log")
     method = get_method("cma-es,family='gate',generation=8,seeds=4")
     fitted = method.fit(QUADRATIC, 320 * 50, 0, hyperparameters=(bad,))
     save_fitted(fitted, tmp_path / "policy.safetensors", {})

@@ -8,7 +8,7 @@ import pytest
 from cases import cases
 
 import dacrl_env
-from dacrl_env import TASKS, get_task
+from dacrl_env import TASKS, Number, get_task
 from dacrl_env.comparison.evaluation import suitable_options
 from dacrl_env.policies import POLICIES, get_method, get_policy, needs
 from dacrl_env.policies.schedules import SHAPES, Schedule
@@ -136,6 +136,10 @@ def test_linear_epsilon_reaches_the_environment():
 def test_any_hyperparameter_can_be_scheduled(shape):
     env = gym.make(TASK).unwrapped
     for h in env.settings.hyperparameters:
+        if not isinstance(h, Number):
+            with pytest.raises(ValueError, match=f"{h.name} is an? .*, not a number"):
+                applied(Schedule(shape, h.name, 0.0, 1.0), num_envs=1)
+            continue
         policy = Schedule(shape, h.name, h.low, h.high)
         values = [row[h.name] for row in applied(policy, num_envs=1)]
         assert values[0] == pytest.approx(h.low)

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from dacrl_env.baselines.pbt import perturb
 
-from dacrl_env import Hyperparameter, evaluate
+from dacrl_env import Number, evaluate
 from dacrl_env.algorithms.ppo import EPOCHS
 from dacrl_env.learners import dqn, ppo
 from dacrl_env.methods.search_space import SearchSpace
 from dacrl_env.outer.actions import ActionMap
+from dacrl_env.outer.observations import knob_features
 from dacrl_env.outer.settings import resolve
 from dacrl_env.outer.vector_env import PopulationEnv
 from dacrl_env.policies.open_loop import OpenLoop
@@ -25,7 +26,7 @@ from dacrl_env.tasks.registration import get_task
 
 DQN = {h.name: h for h in dqn.HYPERPARAMETERS}
 PPO = {h.name: h for h in ppo.HYPERPARAMETERS}
-TO_ONE = Hyperparameter("gae_lambda", 0.8, 1.0, 0.95, "log_complement")
+TO_ONE = Number("gae_lambda", 0.8, 1.0, 0.95, "log_complement")
 
 # search spaces of ARLBench and of Eimer et al. 2023, configurations of
 # rl-baselines3-zoo
@@ -133,7 +134,8 @@ def test_an_axis_that_ends_at_one() -> None:
         assert actions.to_values(action, start)[0, 0] == value
     single = np.array([[1.0]], np.float32)
     assert actions.to_values(single, start)[0, 0] == 1.0
-    assert actions.scaled(np.array([[1.0]]))[0, 0] == 1.0
+    (seen,) = knob_features([TO_ONE], np.array([[1.0]]), np.zeros((1, 0)))
+    assert seen == [1.0]
     down = ActionMap([TO_ONE], "relative").to_values([[-1.0]], np.array([[1.0]]))
     assert 0.9999 < down[0, 0] < 1
 
@@ -151,7 +153,7 @@ def test_searchers_and_perturbation_at_one() -> None:
 @pytest.mark.parametrize(("low", "high"), [(0.8, 1.1), (1 - 1e-6, 1.0)])
 def test_axes_that_cannot_be_divided(low: float, high: float) -> None:
     with pytest.raises(ValueError, match="log_complement range of a"):
-        Hyperparameter("a", low, high, high, "log_complement")
+        Number("a", low, high, high, "log_complement")
 
 
 PPO_SHORT = {
@@ -216,7 +218,7 @@ def test_what_a_policy_does_not_need_stays_narrow() -> None:
     options = suitable_options(Static(gae_lambda=0.9, batch_size=8), task, {})
     names = [getattr(h, "name", h) for h in options["hyperparameters"]]
     assert names == ["learning_rate", "clip_range", "batch_size", "gae_lambda"]
-    kinds = [isinstance(h, Hyperparameter) for h in options["hyperparameters"]]
+    kinds = [isinstance(h, Number) for h in options["hyperparameters"]]
     assert kinds == [False, False, True, False]
 
 

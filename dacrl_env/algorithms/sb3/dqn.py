@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import stable_baselines3
@@ -35,9 +35,10 @@ from dacrl_env.algorithms.sb3.rows import OptimizerState, from_row, to_row
 from dacrl_env.core import random_state, streams
 from dacrl_env.core.isolation import globals_kept, inner_context
 from dacrl_env.inner_envs import InnerEnv
-from dacrl_env.learners import dqn
+from dacrl_env.learners import dqn, events
 from dacrl_env.learners.dqn import Values
-from dacrl_env.learners.protocol import close_envs, reseed_envs
+from dacrl_env.learners.protocol import close_envs, reseed_envs, steady
+from dacrl_env.tasks import Option
 
 _SUMS = ("loss", "grad_norm")
 _PROBE_BATCH = 256  # transitions the signals of an interval are computed from
@@ -45,7 +46,8 @@ _OURS = {
     **arguments.OURS,
     "buffer_size": "replay_capacity",
     "learning_starts": "learning_starts",
-    "n_steps": "n_step",
+    "n_steps": "hyperparameter n_step",
+    "tau": "hyperparameter tau",
     "train_freq": "hyperparameter train_freq",
     "gradient_steps": "hyperparameter gradient_steps",
     "target_update_interval": "hyperparameter target_update_interval",
@@ -66,12 +68,12 @@ _OURS = {
 class SB3DQNConfig(dqn.DQNConfig):
     """What sets shapes; fixed for the life of a population.
 
-    As :class:`~dacrl_env.learners.dqn.DQNConfig`, with two differences:
-    Stable-Baselines3 has n-step returns (``n_step``, from version 2.7), but no double
-    Q-learning. On a task whose own configuration sets ``double_q`` it must be switched
-    off: ``gymnasium.make(task, implementation="sb3", double_q=False)``. Its target
-    network is set at the multiples of ``target_update_interval``, counted from the
-    start of the run, not that many steps after the last time.
+    As :class:`~dacrl_env.learners.dqn.DQNConfig`. Of hyperparameters, Stable-Baselines3
+    has n-step returns (from version 2.7) whose length stays the same in a run, but no
+    double Q-learning. On a task that sets ``double_q`` it must be switched off:
+    ``gymnasium.make(task, implementation="sb3", fixed={"double_q": False})``. Its
+    target network is set at the multiples of ``target_update_interval``, counted from
+    the start of the run, not that many steps after the last time.
 
     Args:
         sb3_kwargs: further arguments of ``stable_baselines3.DQN``: JSON values, and
@@ -79,26 +81,15 @@ class SB3DQNConfig(dqn.DQNConfig):
             go before ``hidden_sizes`` and ``activation``.
 
     Raises:
-        ValueError: ``double_q``, which Stable-Baselines3 does not have; ``n_step``
-            above 1 where the installed version lacks it; or an argument that does not
-            exist, that is set elsewhere, or that has no name.
+        ValueError: an argument that does not exist, that is set elsewhere, or that has
+            no name.
     """
 
     sb3_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        arguments.refuse(
-            self, "double_q", "Stable-Baselines3's DQN has no double Q-learning"
-        )
-        algorithm = stable_baselines3.DQN
-        if self.n_step > 1 and "n_steps" not in arguments.names(algorithm):
-            raise ValueError(
-                f'n_step={self.n_step} with implementation="sb3" needs '
-                "stable-baselines3 2.7 or newer, this is "
-                f"{stable_baselines3.__version__}; valid: 1"
-            )
-        arguments.check(self, algorithm, _OURS)
+        arguments.check(self, stable_baselines3.DQN, _OURS)
 
 
 @dataclass
@@ -142,15 +133,27 @@ class SB3DQN:
     Args:
         env: inner environment.
         eval_env: another of the same, for evaluations.
-        config: static choices; without ``double_q``, see :class:`SB3DQNConfig`.
+        config: static choices, see :class:`SB3DQNConfig`.
         budget: inner environment steps of a run.
+        given: values of the hyperparameters that no action sets; None: all are at
+            their default.
 
     Raises:
-        ValueError: an optimiser whose state cannot be kept.
+        ValueError: an optimiser whose state cannot be kept; ``n_step`` above 1 where
+            the installed version lacks it.
     """
 
     hyperparameters = dqn.HYPERPARAMETERS
     controlled = dqn.CONTROLLED
+    only: ClassVar[Mapping[str, Option]] = {
+        "double_q": False,
+        "loss": "huber",
+        "q_regularisation": 0.0,
+        "priority_alpha": 0.0,
+        "exploration": "epsilon-greedy",
+        **events.NONE,
+    }
+    unchanging = ("n_step",)
     signal_names = dqn.SIGNALS
     signal_units = dqn.SIGNAL_UNITS
     config_class = SB3DQNConfig
@@ -167,8 +170,11 @@ class SB3DQN:
         eval_env: InnerEnv,
         config: SB3DQNConfig,
         budget: int,
+        given: Mapping[str, float] | None = None,
     ) -> None:
         self.config = config
+        self.n_step = int(steady(self.hyperparameters, given)["n_step"])
+        _check_n_step(self.n_step)
         self.num_threads = 1
         self.N = config.num_inner_envs
         self.rows = self.replay_capacity(config, budget) // self.N
@@ -177,12 +183,23 @@ class SB3DQN:
             eval_env,
             self.N,
             budget,
-            build=functools.partial(_build, config),
+            build=functools.partial(_build, config, self.n_step),
             trained=lambda model: [*model.q_net.parameters()],
         )
         self.venv, self.model = self.members.venv, self.members.model
         with globals_kept(), torch.enable_grad():
-            self.flops = _count_flops(self.model)
+            self._flops = _count_flops(self.model)
+
+    def flops(self, values: Values) -> tuple[int, NDArray[np.float64]]:
+        """Floating-point operations per action, and ``(P,)`` per sample of updates."""
+        act, sample = self._flops
+        return act, np.full(len(values["gamma"]), float(sample))
+
+    def happen(
+        self, state: SB3DQNState, values: Values
+    ) -> dict[str, NDArray[np.bool_]]:
+        """There are no events."""
+        return {}
 
     # -- state ------------------------------------------------------------------
 
@@ -323,7 +340,8 @@ class SB3DQN:
         model.train_freq = TrainFreq(calls, TrainFrequencyUnit.STEP)
         model.gradient_steps = int(row["gradient_steps"])
         model.replay_buffer.window = max(int(row["replay_window"]) // self.N, 1)
-        if self.config.n_step > 1:
+        model.tau = row["tau"]
+        if self.n_step > 1:
             model.replay_buffer.gamma = row["gamma"]
 
     def _advance(
@@ -407,11 +425,20 @@ class SB3DQN:
             }
 
 
-def _build(config: SB3DQNConfig, venv: MemberEnvs) -> Any:
+def _check_n_step(n_step: int) -> None:
+    """Raise a ValueError if the installed version has no such returns."""
+    if n_step > 1 and "n_steps" not in arguments.names(stable_baselines3.DQN):
+        raise ValueError(
+            f'n_step={n_step} with implementation="sb3" needs stable-baselines3 2.7 or '
+            f"newer, this is {stable_baselines3.__version__}; valid: 1"
+        )
+
+
+def _build(config: SB3DQNConfig, n_step: int, venv: MemberEnvs) -> Any:
     """A model with memory for one row of the replay: the state has the memory."""
     given = arguments.of(config, venv.env.scales_images)
-    if config.n_step > 1:
-        given["n_steps"] = config.n_step
+    if n_step > 1:
+        given["n_steps"] = n_step
     model = stable_baselines3.DQN(
         env=venv,
         buffer_size=config.num_inner_envs,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import stable_baselines3
@@ -34,9 +34,10 @@ from dacrl_env.core import random_state, streams
 from dacrl_env.core.isolation import globals_kept, inner_context
 from dacrl_env.core.snapshot import take_rows
 from dacrl_env.inner_envs import InnerEnv
-from dacrl_env.learners import ppo
+from dacrl_env.learners import events, ppo
 from dacrl_env.learners.ppo import Values
 from dacrl_env.learners.protocol import close_envs, reseed_envs
+from dacrl_env.tasks import Option
 
 _SUMS = ("loss", "grad_norm", "kl", "entropy")
 _OURS = {
@@ -120,6 +121,12 @@ class SB3PPO:
 
     hyperparameters = ppo.HYPERPARAMETERS
     controlled = ppo.CONTROLLED
+    only: ClassVar[Mapping[str, Option]] = {
+        h.name: events.NONE[h.name]
+        for h in ppo.HYPERPARAMETERS
+        if h.name in events.NONE
+    }
+    unchanging: ClassVar[tuple[str, ...]] = ()
     signal_names = ppo.SIGNALS
     signal_units = ppo.SIGNAL_UNITS
     config_class = SB3PPOConfig
@@ -135,6 +142,7 @@ class SB3PPO:
         eval_env: InnerEnv,
         config: SB3PPOConfig,
         budget: int,
+        given: Mapping[str, float] | None = None,
     ) -> None:
         self.config = config
         self.num_threads = 1
@@ -148,7 +156,18 @@ class SB3PPO:
         )
         self.venv, self.model = self.members.venv, self.members.model
         with globals_kept(), torch.enable_grad():
-            self.flops = _count_flops(self.model)
+            self._flops = _count_flops(self.model)
+
+    def flops(self, values: Values) -> tuple[int, NDArray[np.float64]]:
+        """Floating-point operations per action, and ``(P,)`` per sample of updates."""
+        act, sample = self._flops
+        return act, np.full(len(values["gamma"]), float(sample))
+
+    def happen(
+        self, state: SB3PPOState, values: Values
+    ) -> dict[str, NDArray[np.bool_]]:
+        """There are no events."""
+        return {}
 
     # -- state ------------------------------------------------------------------
 

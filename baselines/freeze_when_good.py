@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dacrl_env.outer.vector_env import PopulationEnv
+from dacrl_env.policies.static import extremes
+from dacrl_env.tasks import Option
 
 
 class FreezeWhenGood:
@@ -25,11 +27,11 @@ class FreezeWhenGood:
 
     action_mode = "values"
 
-    def __init__(self, threshold: float = 0.6, **config: float) -> None:
+    def __init__(self, threshold: float = 0.6, **config: Option) -> None:
         self.threshold = threshold
         self.config = config
         self.hyperparameters = ("learning_rate", *config)
-        self.extremes = {name: (value, value) for name, value in config.items()}
+        self.extremes = extremes({name: (value,) for name, value in config.items()})
 
     def reset(self, envs: PopulationEnv, seed: int) -> None:
         """Translate both configurations into actions."""

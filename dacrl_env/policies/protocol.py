@@ -243,6 +243,12 @@ POLICIES: dict[str, tuple[str, dict[str, Any]]] = {
     "combined": ("dacrl_env.baselines.combined:Combined", {}),
     "random": ("dacrl_env.baselines.dynamic_random:DynamicRandom", {}),
     "freeze-when-good": ("dacrl_env.baselines.freeze_when_good:FreezeWhenGood", {}),
+    "checkpoint-when-best": (
+        "dacrl_env.baselines.checkpoint_when_best:CheckpointWhenBest",
+        {},
+    ),
+    "reset-every": ("dacrl_env.baselines.reset_every:ResetEvery", {}),
+    "adaptive-kl": ("dacrl_env.baselines.adaptive_kl:AdaptiveKL", {}),
     "reduce-on-plateau": ("dacrl_env.baselines.reduce_on_plateau:ReduceOnPlateau", {}),
     "vdbe": ("dacrl_env.baselines.vdbe:VDBE", {}),
     "noise-scale": ("dacrl_env.baselines.noise_scale:NoiseScale", {}),

@@ -1,0 +1,148 @@
+"""Rules that save, restore and reset; the learning rate that follows a divergence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from dacrl_env.baselines.adaptive_kl import AdaptiveKL
+from dacrl_env.baselines.checkpoint_when_best import CheckpointWhenBest
+from dacrl_env.baselines.reset_every import EVENTS, ResetEvery
+
+import dacrl_env
+from dacrl_env.outer.observations import squash
+from dacrl_env.policies import get_policy
+
+DQN, PPO = "dacrl/DQN-CartPole-v0", "dacrl/PPO-CartPole-v0"
+SHORT: dict[str, Any] = {
+    "budget": 2_000, "decision_interval": 200, "eval_episodes": 1,
+    "learning_starts": 100,
+}  # fmt: skip
+
+
+def begun(policy: Any, task: str = DQN, P: int = 3, **options: Any) -> Any:
+    given = SHORT if task == DQN else {"budget": 20_480, "decision_interval": 2_048}
+    given = {**given, "hyperparameters": policy.hyperparameters, **options}
+    envs = dacrl_env.PopulationEnv(task, P, action_mode="values", **given)
+    envs.reset(seed=0)
+    policy.reset(envs, 0)
+    return envs
+
+
+def asked(
+    policy: Any, envs: Any, steps: int, scores: list[float], kl: float = 0.0
+) -> list[Any]:
+    """What the first hyperparameter is set to, by options or values."""
+    observations = np.zeros((len(scores), len(envs.observation_names)), np.float32)
+    if "signal/kl" in envs.observation_names:
+        at = list(envs.observation_names).index("signal/kl")
+        observations[:, at] = squash(np.array([kl]))
+    infos = {"env_steps": np.full(len(scores), steps), "score": np.array(scores)}
+    actions = policy.act(observations, infos)
+    knob = envs.settings.controlled[0]
+    return [knob.native(a) for a in actions[:, 0]]
+
+
+def test_a_new_best_is_saved_and_a_fall_undone() -> None:
+    policy = CheckpointWhenBest(fall=0.2)
+    envs = begun(policy)
+    assert asked(policy, envs, 0, [0.0, 0.0, 0.5]) == ["save"] * 3
+    assert asked(policy, envs, 200, [0.1, 0.0, 0.31]) == ["save", "none", "none"]
+    fallen = asked(policy, envs, 400, [-0.15, 0.0, 0.29])
+    assert fallen == ["restore", "none", "restore"]
+    # as long as it stays below
+    assert asked(policy, envs, 600, [-0.15, 0.3, 0.6]) == ["restore", "save", "save"]
+    assert asked(policy, envs, 0, [0.0, 0.0, 0.0]) == ["save"] * 3  # another run
+
+
+def test_its_configuration_holds_beside_the_event() -> None:
+    spec = "checkpoint-when-best,fall=0.05,learning_rate=1e-2,double_q=True"
+    frame = dacrl_env.evaluate(spec, DQN, 4, split="tuning", **SHORT)
+    told = frame[frame["reward"].notna() & (frame["step"] > 0)]
+    assert set(told["hp/learning_rate"]) == {1e-2}
+    assert set(told["hp/double_q"]) == {True}
+    assert {"save", "none"} < set(told["hp/checkpoint"])
+    first = told[told["step"] == 1]
+    assert set(first["hp/checkpoint"]) == {"save"}
+    # restored where the score seen before the decision was far below the best before
+    for _, run in told.groupby("seed"):
+        start = frame[(frame["seed"] == run["seed"].iloc[0]) & (frame["step"] == 0)]
+        seen = [start["score"].iloc[0], *run["score"].iloc[:-1]]
+        best = -np.inf
+        for score, option in zip(seen, run["hp/checkpoint"], strict=True):
+            assert (option == "restore") == (score < best - 0.05)
+            assert (option == "save") == (score > best)
+            best = max(best, score)
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_resets_are_spread_evenly(event: str) -> None:
+    policy = ResetEvery(times=3, event=event, epsilon=0.2)
+    frame = dacrl_env.evaluate(policy, DQN, 2, split="tuning", **SHORT)
+    told = frame[frame["reward"].notna() & (frame["step"] > 0)]
+    happened = told[told[f"hp/{event}"].astype(bool)]
+    # due after 500, 1,000 and 1,500 steps, at the next decisions; rows are their ends
+    for _, run in happened.groupby("seed"):
+        assert run["env_steps"].tolist() == [800, 1_200, 1_800]
+    assert set(told["hp/epsilon"]) == {0.2}
+
+
+def test_resets_may_end_early() -> None:
+    policy = ResetEvery(times=2, until=0.5)
+    begun(policy)
+    assert policy.at.tolist() == [400, 800]  # after 333 and 667 of 2,000 steps
+
+
+def test_the_rate_follows_the_divergence() -> None:
+    policy = AdaptiveKL(initial=1e-3)
+    envs = begun(policy, PPO, P=1)
+    assert asked(policy, envs, 0, [0.0], kl=1.0) == [1e-3]  # nothing is known yet
+    assert asked(policy, envs, 2_048, [0.0], kl=0.03) == [pytest.approx(1e-3 / 1.5)]
+    assert asked(policy, envs, 4_096, [0.0], kl=0.012) == [pytest.approx(1e-3 / 1.5)]
+    assert asked(policy, envs, 6_144, [0.0], kl=0.004) == [pytest.approx(1e-3)]
+    for _ in range(10):
+        (rate,) = asked(policy, envs, 8_192, [0.0], kl=1e-5)
+    assert rate == 1e-2
+    for _ in range(30):
+        (rate,) = asked(policy, envs, 8_192, [0.0], kl=1.0)
+    assert rate == 1e-5
+
+
+def test_updates_of_ppo_come_nearer_to_the_wanted_size() -> None:
+    def divergences(spec: str) -> Any:
+        policy = get_policy(spec)
+        envs = dacrl_env.PopulationEnv(
+            PPO, 4, budget=40_960, decision_interval=2_048, feedback="train",
+            hyperparameters=["learning_rate"], action_mode="values",
+        )  # fmt: skip
+        observations, infos = envs.reset(seed=0)
+        policy.reset(envs, 0)
+        row, found = list(envs.observation_names).index("signal/kl"), []
+        for _ in range(19):
+            observations, *_, infos = envs.step(policy.act(observations, infos))
+            found.append(10 ** (8 * observations[:, row].astype(float)))
+        return np.log(np.array(found[8:]) / 0.01)
+
+    far = np.abs(divergences("static,learning_rate=1e-2")).mean()
+    near = np.abs(divergences("adaptive-kl,initial=1e-2")).mean()
+    assert near < 0.6 * far
+
+
+@pytest.mark.parametrize(
+    ("spec", "task", "words"),
+    [
+        ("checkpoint-when-best,fall=0", DQN, "fall must be positive"),
+        ("checkpoint-when-best", "dacrl/NoisyQuadratic-v0", "'checkpoint'"),
+        ("reset-every,event=clear_replay", DQN, "unknown event 'clear_replay'"),
+        ("reset-every,times=0", DQN, "times"),
+        ("reset-every,until=2", DQN, "until must lie"),
+        ("reset-every,learning_rate=1", DQN, "outside its range"),
+        ("adaptive-kl,factor=1", PPO, "factor above 1"),
+        ("adaptive-kl,low=1e-9", PPO, "outside its range"),
+        ("adaptive-kl", DQN, "goes by signal/kl"),
+    ],
+)
+def test_what_cannot_be(spec: str, task: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        dacrl_env.evaluate(spec, task, 1)

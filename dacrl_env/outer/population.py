@@ -530,18 +530,13 @@ class Population:
         return given
 
     def _held(self, requested: Floats) -> Floats:
-        """Values ``(P, d)`` that the next relative actions go on from.
-
-        Capped, but not rounded; of events nothing stays set.
-        """
+        """Values ``(P, d)`` that relative actions go on from: capped, not rounded."""
         columns = [self.names.index(name) for name in self.actions.names]
         applied, knobs = self.state.applied[:, columns], self.settings.controlled
         rounded = [h.rounded(x) for h, x in zip(knobs, requested.T, strict=True)]
         capped = applied < np.stack(rounded, -1)
-        held = np.where(
-            capped, np.maximum(applied, [h.ends[0] for h in knobs]), requested
-        )
-        return np.where([h.held for h in knobs], held, 0.0)
+        least = [h.ends[0] for h in knobs]
+        return np.where(capped, np.maximum(applied, least), requested)
 
     def _apply(self, requested: Floats) -> Floats:
         """All values ``(m, n)`` as applied: rounded and capped."""

@@ -720,7 +720,7 @@ def test_truncation_is_not_termination(line: str, N: int) -> None:
     values = dict(zip(engine.names, engine.state.applied.T, strict=True))
     values["gamma"] = np.full(1, 0.9)
     key = np.ones(1, np.uint64)
-    *_, ends, discounts = env.population.learner.probe(state, values, key, 200)
+    *_, ends, discounts, _ = env.population.learner.probe(state, values, key, 200)
     stopped = (ends[..., 0] == 3) & (ends[..., 1] == 1)
     assert (ends[..., 0] == 5).any()
     expected = np.where(stopped, 0, np.float32(0.9))

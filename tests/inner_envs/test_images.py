@@ -125,16 +125,16 @@ def test_own_networks_see_what_stable_baselines3_shows(name: str, learner: str) 
 
 @pytest.mark.parametrize("n_step", [1, 3])
 def test_batches_of_a_replay_are_scaled(n_step: int) -> None:
-    options = {**SHORT["dqn"], "n_step": n_step}
+    options = {**SHORT["dqn"], "fixed": {"n_step": n_step}}
     env = PopulationEnv(task("colour", "dqn"), 2, eval_episodes=1, **options)
     env.reset(seed=0)
     env.step(np.zeros((2, 3)))
     learner, state = env.population.learner, env.population.state.learner
-    kept = state.observations[:, 0, :40].astype(np.float32)
+    kept = state.replay.observations[:, 0, :40].astype(np.float32)
     kept = kept * np.float32(1 / 255)
     population = env.population
     values = dict(zip(population.names, population.state.applied.T, strict=True))
-    seen, *_, following, _ = learner.probe(state, values, state.keys[:, 0], 8)
+    seen, *_, following, _, _ = learner.probe(state, values, state.keys[:, 0], 8)
     for member in range(2):
         rows = {tuple(row.flatten().tolist()) for row in kept[member, :, 0]}
         after = {tuple(row.flatten().tolist()) for row in kept[member, :, 1]}

@@ -12,6 +12,7 @@ import numpy as np
 
 from dacrl_env.kernels.compiling import compiled
 from dacrl_env.kernels.products import norm
+from dacrl_env.kernels.views import vector
 
 BETA_1, BETA_2 = 0.9, 0.999
 _BETA_2 = np.float32(BETA_2)
@@ -39,23 +40,32 @@ def adam_step(
         epsilon: added to the root of the corrected second moment.
         max_norm: largest norm of the gradient.
     """
-    zero, one = np.float32(0.0), np.float32(1.0)
     before = norm(gradients)
-    scale = min(np.float32(max_norm) / (before + np.float32(1e-6)), one)
+    scale = min(np.float32(max_norm) / (before + np.float32(1e-6)), np.float32(1.0))
     for part in range(len(steps)):
         steps[part] += 1
         root = math.sqrt(1.0 - _power(BETA_2, steps[part]))
         size = learning_rate * root / (1.0 - _power(BETA_1, steps[part]))
-        size, small = np.float32(size), np.float32(epsilon * root)
-        for i in range(parts[part], parts[part + 1]):
-            g = gradients[i] * scale
-            m = mean[i] + _FRESH_1 * (g - mean[i])
-            v = square[i] * _BETA_2 + _FRESH_2 * g * g
-            m = zero if abs(m) < _TINY else m
-            v = zero if v < _TINY else v
-            mean[i], square[i] = m, v
-            row[i] -= size * (m / (np.sqrt(v) + small))
+        at, n = parts[part], parts[part + 1] - parts[part]
+        _step_part(
+            vector(row, at, n), vector(gradients, at, n), vector(mean, at, n),
+            vector(square, at, n), scale, np.float32(size), np.float32(epsilon * root),
+        )  # fmt: skip
     return before
+
+
+@compiled
+def _step_part(row, gradients, mean, square, scale, size, small):
+    """A loop of its own: from elsewhere than the beginning it becomes no vectors."""
+    zero = np.float32(0.0)
+    for i in range(len(row)):
+        g = gradients[i] * scale
+        m = mean[i] + _FRESH_1 * (g - mean[i])
+        v = square[i] * _BETA_2 + _FRESH_2 * g * g
+        m = zero if abs(m) < _TINY else m
+        v = zero if v < _TINY else v
+        mean[i], square[i] = m, v
+        row[i] -= size * (m / (np.sqrt(v) + small))
 
 
 @compiled

@@ -26,6 +26,7 @@ from dacrl_env.learners.compiled import Compiled, Floats, Values
 from dacrl_env.learners.protocol import steady
 from dacrl_env.tasks import Choice, Condition, Number
 
+_HELD = Condition("exploration", ("ez-greedy",))
 HYPERPARAMETERS = (
     Number("learning_rate", 1e-6, 1e-1, 1e-3, "log"),
     Number("epsilon", 0.0, 1.0, 0.1),
@@ -44,13 +45,7 @@ HYPERPARAMETERS = (
     Number("priority_alpha", 0.0, 1.0, 0.0),
     Number("priority_beta", 0.0, 1.0, 0.4),
     Choice("exploration", ("epsilon-greedy", "ez-greedy"), "epsilon-greedy"),
-    Number(
-        "hold_exponent",
-        1.0,
-        5.0,
-        2.0,
-        condition=Condition("exploration", ("ez-greedy",)),
-    ),
+    Number("hold_exponent", 1.0, 5.0, 2.0, condition=_HELD),
     *events.EVENTS,
     events.CLEAR_REPLAY,
 )
@@ -134,10 +129,8 @@ class DQN(Compiled):
         features = math.prod(env.observation_shape)
         size = env.observation_dtype.itemsize
         sizes = (features, *config.hidden_sizes, env.num_actions)
-        capacity, known = (
-            cls.replay_capacity(config, budget),
-            steady(HYPERPARAMETERS, given),
-        )
+        capacity = cls.replay_capacity(config, budget)
+        known = steady(HYPERPARAMETERS, given)
         replay = capacity * (2 * features * size + 16)
         if known.get("priority_alpha") != 0.0:
             replay += 4 * capacity + 8 * leaves(capacity)

@@ -138,14 +138,12 @@ class SearchSpace:
         )
         self.names = tuple(d.name for d in self.dimensions)
         # of those without an order the codes, which have equal shares of the unit axis
+        # (shapes of curves are those of numbers, and no choice of the task's)
+        whole = {h.name: h for h in controlled if isinstance(h, Choice)}
         self.codes = {
-            d.name: known[d.name.partition("/")[0]].codes(list(d.options))
+            d.name: whole.get(d.name.partition("/")[0], d).codes(list(d.options))
             for d in self.dimensions
-            if isinstance(d, Choice) and not d.name.endswith("/shape")
-        } | {
-            name: np.arange(len(_SHAPES), dtype=np.float64)
-            for name in self.names
-            if name.endswith("/shape")
+            if isinstance(d, Choice)
         }
         self.choices = {name: len(codes) for name, codes in self.codes.items()}
 

@@ -75,6 +75,9 @@ class DynamicConfigEnv(gym.Env[NDArray[np.float32], Any]):
     | priority_beta (exponent of the weights that make up for it) | 0 to 1 | linear | 0.4 |
     | exploration | epsilon-greedy, ez-greedy | choice | epsilon-greedy |
     | hold_exponent (of the steps that a random action is held, at most 100; with ez-greedy) | 1 to 5 | linear | 2 |
+    | checkpoint | none, save, restore | event | |
+    | reset_head, reset_all, shrink_perturb, clear_replay | False, True | event | |
+    | perturb_strength (share of the way to fresh networks) | 0 to 1 | linear | 0.5 |
 
     PPO: the first three are controlled by default. (The noisy quadratic has its
     ``learning_rate`` alone, 1e-4 to 1e2.)
@@ -90,6 +93,8 @@ class DynamicConfigEnv(gym.Env[NDArray[np.float32], Any]):
     | ent_coef | 0 to 0.1 | linear | 0 |
     | vf_coef | 0 to 1 | linear | 0.5 |
     | max_grad_norm | 0.05 to 10 | log | 0.5 |
+
+    It has DQN's events, too, without ``clear_replay``.
 
     ## Observation Space
     ``Box(-1, 1, (D,), float32)``; ``observation_names`` names every row.
@@ -138,8 +143,8 @@ class DynamicConfigEnv(gym.Env[NDArray[np.float32], Any]):
     ## Information
     ``env_steps``, ``eval_steps``, ``gradient_steps``, ``score``, ``eval_return``,
     ``train_return`` (each once there is one), ``hyperparameters`` (name to applied
-    value or option; inactive ones are left out), ``ignored`` (names of events that were
-    asked for and could not happen), ``diverged`` and ``objectives``: ``final``, ``best``, ``auc``,
+    value or option; inactive ones are left out), where actions set events ``ignored``
+    (names of those that were asked for and could not happen), ``diverged`` and ``objectives``: ``final``, ``best``, ``auc``,
     ``training_steps``, ``evaluation_steps``, ``gradient_steps``, ``samples``,
     ``flops``, and at the end of the run ``wall_seconds`` (not before, since
     equal runs give equal infos).

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,15 +23,13 @@ from dacrl_env.inner_envs.faults import InnerEnvError
 from dacrl_env.learners.protocol import Algorithm
 from dacrl_env.outer import observations
 from dacrl_env.outer.actions import ActionMap, check_names
+from dacrl_env.outer.applied import Applied
 from dacrl_env.outer.rewards import RewardContext
 from dacrl_env.outer.settings import Settings
 from dacrl_env.tasks import (
     FINAL_REPORT_EPISODES,
     REPORT_EPISODES,
     REPORT_POINTS,
-    Choice,
-    Event,
-    Knob,
     Option,
     References,
 )
@@ -131,7 +128,15 @@ class Population:
             self.env, eval_env, settings.config, settings.budget, settings.steady()
         )
         self.actions = ActionMap(settings.controlled, settings.action_mode)
-        self.names = [h.name for h in settings.hyperparameters]
+        self._applied = Applied(
+            settings.hyperparameters,
+            settings.controlled,
+            learner.hyperparameters,
+            lambda values: self.learner.constrain(
+                values, settings.config, settings.budget
+            ),
+        )
+        self.names = self._applied.names
         # a coming change of physics is not to be known
         self._shown = tuple(
             name for name in self.env.physics if not name.startswith("shift_")
@@ -142,13 +147,6 @@ class Population:
             self._shown if settings.observe_instance else (),
             settings.history,
         )
-        self._positions = _positions(settings, learner.hyperparameters)
-        self._happenings = [
-            (k, code)
-            for k, h in enumerate(settings.controlled)
-            if isinstance(h, Event)
-            for code in range(1, len(h.options))
-        ]
         self.state = self._blank() if state is None else state
         self._report_seconds = 0.0
         self._in_step = np.zeros(size, bool)  # or left in the middle of one
@@ -267,7 +265,7 @@ class Population:
             requested=self.actions.defaults(P),
             applied=np.zeros((P, len(self.names))),
             ignored=np.zeros((P, len(self.names)), bool),
-            happened_at=np.full((P, len(self._happenings)), -1),
+            happened_at=np.full((P, len(self._applied.happenings)), -1),
             decisions=zeros(np.int64),
             diverged=zeros(bool),
             score=zeros(),
@@ -331,7 +329,7 @@ class Population:
         state.episodes[members] = episodes
         state.instances[members] = chosen
         state.requested[members] = self.actions.defaults(len(members))
-        state.applied[members] = self._apply(state.requested[members])
+        state.applied[members] = self._applied.of(state.requested[members])
         state.happened_at[members] = -1
         state.ignored[members] = False
         state.eval_return[members] = np.nan
@@ -399,8 +397,8 @@ class Population:
     def _train(self, requested: Floats) -> RewardContext:
         """Train until the next decision, and say what came of it."""
         state, s, learner = self.state, self.settings, self.state.learner
-        state.applied = self._apply(requested)
-        state.requested = self._held(requested)
+        state.applied = self._applied.of(requested)
+        state.requested = self._applied.held(requested, state.applied)
         self._in_step[:] = True
         values = self.values()
         previous_score = state.score.copy()
@@ -410,11 +408,9 @@ class Population:
         for name, members in self.learner.happen(learner, values).items():
             state.ignored[:, self.names.index(name)] = members
             state.applied[members, self.names.index(name)] = 0.0
-        for e, (k, code) in enumerate(self._happenings):
-            now = state.applied[:, self.names.index(self.actions.names[k])] == code
-            state.happened_at[:, e] = np.where(
-                now, learner.env_steps, state.happened_at[:, e]
-            )
+        for e, (k, code) in enumerate(self._applied.happenings):
+            now = state.applied[:, k] == code
+            state.happened_at[now, e] = learner.env_steps[now]
         interval = self.learner.begin_interval(learner)
         remaining = s.decision_interval
         while remaining:
@@ -520,45 +516,8 @@ class Population:
         )
 
     def values(self) -> dict[str, Floats]:
-        """Values ``(P,)`` as the learner takes them, by name: those applied last.
-
-        Choices have the positions that their options have in the algorithm.
-        """
-        given = dict(zip(self.names, self.state.applied.T.copy(), strict=True))
-        for name, positions in self._positions.items():
-            given[name] = positions[given[name].astype(np.int64)]
-        return given
-
-    def _held(self, requested: Floats) -> Floats:
-        """Values ``(P, d)`` that relative actions go on from: capped, not rounded."""
-        columns = [self.names.index(name) for name in self.actions.names]
-        applied, knobs = self.state.applied[:, columns], self.settings.controlled
-        rounded = [h.rounded(x) for h, x in zip(knobs, requested.T, strict=True)]
-        capped = applied < np.stack(rounded, -1)
-        least = [h.ends[0] for h in knobs]
-        return np.where(capped, np.maximum(applied, least), requested)
-
-    def _apply(self, requested: Floats) -> Floats:
-        """All values ``(m, n)`` as applied: rounded and capped."""
-        values = {
-            h.name: np.full(len(requested), h.start)
-            for h in self.settings.hyperparameters
-        }
-        values.update(zip(self.actions.names, requested.T, strict=True))
-        for h in self.settings.hyperparameters:
-            values[h.name] = h.rounded(values[h.name])
-        s = self.settings
-        self.learner.constrain(values, s.config, s.budget)
-        return np.stack([values[name] for name in self.names], -1)
-
-    def _active(self, knob: Knob) -> NDArray[np.bool_]:
-        """Members ``(P,)`` whose other choices leave a value a meaning."""
-        if knob.condition is None:
-            return np.ones(self.size, bool)
-        k = self.names.index(knob.condition.choice)
-        choice = self.settings.hyperparameters[k]
-        shown = choice.shown(self.state.applied[:, k])
-        return np.array([option in knob.condition.options for option in shown], bool)
+        """Values ``(P,)`` applied last, by name, as the learner takes them."""
+        return self._applied.by_name(self.state.applied)
 
     def _steps_to_next_point(self) -> int:
         """Environment steps until some member is due for an evaluation or report."""
@@ -669,11 +628,7 @@ class Population:
     @as_usual
     def config_of(self, requested: Floats) -> dict[str, Option]:
         """Controlled values of the first member as they would be applied."""
-        applied = dict(zip(self.names, self._apply(requested[:1]).T, strict=True))
-        return {
-            h.name: h.shown(applied[h.name]).tolist()[0]
-            for h in self.settings.controlled
-        }
+        return self._applied.config(requested)
 
     # -- what is seen -----------------------------------------------------------
 
@@ -691,7 +646,6 @@ class Population:
         self, previous_return: Floats, signals: dict[str, Floats]
     ) -> NDArray[np.float32]:
         state, s = self.state, self.settings
-        columns = [self.names.index(name) for name in self.actions.names]
         shown = [list(self.env.physics).index(name) for name in self._shown]
         default = np.array([self.env.physics[name] for name in self._shown], float)
         instance = self.physics[state.instances][:, shown] / default
@@ -699,7 +653,9 @@ class Population:
             return observations.features(
                 progress=state.learner.env_steps / s.budget,
                 hyperparameters=observations.knob_features(
-                    s.controlled, state.applied[:, columns], self._since_events()
+                    s.controlled,
+                    state.applied[:, self._applied.columns],
+                    self._since_events(),
                 ),
                 returns={
                     "now": self._observed_return(),
@@ -731,18 +687,14 @@ class Population:
         state, learner = self.state, self.state.learner
         act, _ = self.learner.flops(self.values())
         acted = learner.env_steps + state.eval_steps
-        return {
+        told: dict[str, Any] = {
             "env_steps": learner.env_steps.copy(),
             "eval_steps": state.eval_steps.copy(),
             "gradient_steps": learner.gradient_steps.copy(),
             "score": state.score.copy(),
             "eval_return": state.eval_return.copy(),
             "train_return": state.train_return.copy(),
-            "hyperparameters": {
-                h.name: h.shown(np.where(self._active(h), state.applied[:, k], np.nan))
-                for k, h in enumerate(self.settings.hyperparameters)
-            },
-            "ignored": _texts(state.ignored, self.names),
+            "hyperparameters": self._applied.shown(state.applied),
             "objectives": {
                 "final": state.score.copy(),
                 "best": state.best_score.copy(),
@@ -756,6 +708,9 @@ class Population:
             },
             "diverged": state.diverged.copy(),
         }
+        if self._applied.happenings:
+            told["ignored"] = self._applied.told(state.ignored)
+        return told
 
     def close(self) -> None:
         """Close inner environments that are objects."""
@@ -880,26 +835,6 @@ class Population:
             keys = learner.keys[members, purpose]
             learner.keys[members, purpose] = streams.bits(keys, marks, 1)[:, 0]
         self.learner.reseed(learner, members, marks)
-
-
-def _texts(flags: NDArray[np.bool_], names: Sequence[str]) -> NDArray[Any]:
-    """Names ``(P,)`` of what is set in each row ``(P, n)``, as texts."""
-    into = np.empty(len(flags), object)
-    for i, row in enumerate(flags):
-        into[i] = ", ".join(n for n, flag in zip(names, row, strict=True) if flag)
-    return into
-
-
-def _positions(
-    settings: Settings, algorithm_s: Sequence[Knob]
-) -> dict[str, NDArray[np.float64]]:
-    """Of choices with some of the options: their positions among all."""
-    every = {h.name: h for h in algorithm_s}
-    return {
-        h.name: every[h.name].codes(list(h.options))
-        for h in settings.controlled
-        if isinstance(h, Choice) and h != every[h.name]
-    }
 
 
 def _continued(

@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
+import numpy as np
+
 from dacrl_env.outer.vector_env import PopulationEnv
 from dacrl_env.tasks import Task
 from dacrl_env.tasks.registration import TASKS, get_task
@@ -58,4 +60,6 @@ def _use(task: Task) -> None:
     interval = learner.begin_interval(runs)
     learner.train(runs, values, learner.granularity(envs.settings.config), interval)
     learner.signals(runs, values, interval)
+    if "reset_all" in values:  # what is drawn anew at an event
+        learner.happen(runs, values | {"reset_all": np.ones(1)})
     envs.close()

@@ -7,7 +7,6 @@ nothing happens. Users see, and give, the options themselves.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
@@ -217,12 +216,13 @@ class _Options:
 
     def shown(self, codes: Floats) -> NDArray[Any]:
         """Applied codes ``(n,)`` as users see them; NaN: inactive, which is None."""
-        into = np.empty(len(codes), object)
-        for i, code in enumerate(codes):
-            into[i] = None if math.isnan(code) else self.native(code)
-        kinds = {type(option) for option in (*self.options, *into)}
-        whole = len(kinds) == 1 and str not in kinds  # as Gymnasium has them
-        return into.astype(kinds.pop()) if whole else into
+        inactive = np.isnan(codes)
+        table = np.array([*self.options, None], object)
+        found = table[np.where(inactive, -1, codes).astype(np.int64)]
+        kinds = {type(option) for option in self.options}
+        if inactive.any() or len(kinds) > 1 or str in kinds:
+            return found
+        return found.astype(kinds.pop())  # truth values and numbers, as Gymnasium does
 
 
 @dataclass(frozen=True)

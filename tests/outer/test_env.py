@@ -358,7 +358,6 @@ KEYS = {
     "eval_return": float,
     "train_return": float,
     "hyperparameters": dict,
-    "ignored": str,
     "objectives": dict,
     "diverged": bool,
 }

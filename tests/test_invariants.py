@@ -112,6 +112,11 @@ NEEDS: dict[str, dict[str, Any]] = {
     "priority_beta": {"priority_alpha": 0.7},
     "hold_exponent": {"exploration": "ez-greedy", "epsilon": 0.5},
     "perturb_strength": {"shrink_perturb": True},
+    "drift_alpha": {"drift": "dpo", "learning_rate": 1e-2},
+    "drift_beta": {"drift": "dpo", "learning_rate": 1e-2},
+    "desired_kl": {"lr_rule": "kl-adaptive"},
+    "stop_early": {"learning_rate": 1e-2},
+    "target_kl": {"stop_early": True, "learning_rate": 1e-2},
     "checkpoint": {},  # saved at the decision before
 }
 

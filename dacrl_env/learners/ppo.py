@@ -23,11 +23,14 @@ from dacrl_env.kernels import dense
 from dacrl_env.learners import events
 from dacrl_env.learners.compiled import Compiled, Floats, Values
 from dacrl_env.learners.protocol import steady
-from dacrl_env.tasks import Number
+from dacrl_env.tasks import Choice, Condition, Number
 
+_CLIPPED, _DPO = Condition("drift", ("clip",)), Condition("drift", ("dpo",))
+_ADAPTIVE = Condition("lr_rule", ("kl-adaptive",))
+_STOPS = Condition("stop_early", (True,))
 HYPERPARAMETERS = (
     Number("learning_rate", 1e-6, 1e-1, 3e-4, "log"),
-    Number("clip_range", 0.0, 0.5, 0.2),
+    Number("clip_range", 0.0, 0.5, 0.2, condition=_CLIPPED),
     Number("batch_size", 8, 512, 64, "log", integer=True),
     Number("gamma", 0.8, 1.0, 0.99, "log_complement"),
     Number("gae_lambda", 0.8, 1.0, 0.95, "log_complement"),
@@ -35,6 +38,13 @@ HYPERPARAMETERS = (
     Number("ent_coef", 0.0, 0.5, 0.0),
     Number("vf_coef", 0.0, 1.0, 0.5),
     Number("max_grad_norm", 0.05, 10, 0.5, "log"),
+    Choice("drift", ("clip", "dpo"), "clip"),
+    Number("drift_alpha", 0.1, 10, 2.0, "log", condition=_DPO),
+    Number("drift_beta", 0.1, 10, 0.6, "log", condition=_DPO),
+    Choice("lr_rule", ("as-set", "kl-adaptive"), "as-set"),
+    Number("desired_kl", 1e-3, 0.1, 0.01, "log", condition=_ADAPTIVE),
+    Choice("stop_early", (False, True), False),
+    Number("target_kl", 1e-3, 0.5, 0.01, "log", condition=_STOPS),
     *events.EVENTS,
 )
 CONTROLLED = ("learning_rate", "clip_range", "batch_size")

@@ -164,8 +164,9 @@ def test_double_q_takes_the_online_networks_choice() -> None:
 @pytest.mark.parametrize("hidden", SIZES)
 @pytest.mark.parametrize("continuous", [False, True])
 @pytest.mark.parametrize("limit", [math.inf, 0.2])
+@pytest.mark.parametrize("drift", [ppo.CLIP, ppo.DPO])
 @pytest.mark.parametrize("B", [1, 7, 64, 256])
-def test_ppo(hidden, continuous, limit, B) -> None:
+def test_ppo(hidden, continuous, limit, drift, B) -> None:
     rng, D, A = np.random.default_rng(B), 5, 3
     activation = "relu" if B == 7 else "tanh"
     actor, critic = (dense.make_network(D, hidden, n, activation) for n in (A, 1))
@@ -186,7 +187,15 @@ def test_ppo(hidden, continuous, limit, B) -> None:
     columns = rng.normal(size=(4, B)).astype(np.float32)
     columns[ppo.LOG_PROB] = -(4.0 if continuous else 1.0) + 0.3 * columns[ppo.LOG_PROB]
     memory.columns.reshape(-1)[: 4 * B] = columns.ravel()
-    coefficients = {"clip_range": 0.2, "ent_coef": 0.05, "vf_coef": 0.5}
+    # widths of the drift that bend within the ratios of this batch
+    coefficients = {
+        "clip_range": 0.2,
+        "ent_coef": 0.05,
+        "vf_coef": 0.5,
+        "drift": drift,
+        "drift_alpha": 0.5,
+        "drift_beta": 0.3,
+    }
     values = ppo.Values(
         **{name: np.array([coefficients.get(name, 1.0)]) for name in ppo.Values._fields}
     )
@@ -204,11 +213,41 @@ def test_ppo(hidden, continuous, limit, B) -> None:
         ),
     )
     row = torch.tensor(parameters, requires_grad=True)
-    given = (torch.tensor(np.float32(v)) for v in coefficients.values())
-    expected = ppo.loss(fixed, row, batch, *given)
+    expected = ppo.loss(fixed, row, batch, ppo.Options(**coefficients))
     expected.backward()
     assert loss == pytest.approx(expected.item(), rel=1e-4, abs=1e-5)
     assert 0 < entropy < 10
     # clipping makes both policy and value gradients vanish for some
     np.testing.assert_allclose(memory.gradients, row.grad, rtol=1e-3, atol=5e-6)
     assert abs(memory.gradients).max() > 1e-3
+
+
+def test_the_gain_of_ppo_by_hand() -> None:
+    advantages, ratio = torch.tensor([2.0, 2.0, -2.0, -2.0]), torch.tensor([3.0, 0.5])
+    log_ratio = ratio.repeat(2).log()
+    clip = ppo.gains(log_ratio, advantages, ppo.Options(clip_range=0.2))
+    # what is clipped counts where that makes the gain smaller
+    np.testing.assert_allclose(clip, [2.4, 1.0, -6.0, -1.6], rtol=1e-6)
+    # the constants that Lu et al. publish
+    dpo = ppo.gains(log_ratio, advantages, ppo.Options(drift=ppo.DPO))
+    expected = [
+        6 - (4 - 2 * math.tanh(2)),  # (3 − 1) · 2 = 4, α = 2
+        1.0,  # moved the wrong way: no drift
+        -6.0,
+        -1 - (2 * math.log(2) - 0.6 * math.tanh(2 * math.log(2) / 0.6)),
+    ]
+    np.testing.assert_allclose(dpo, expected, rtol=1e-6)
+
+
+def test_options_of_ppo_may_be_of_each_member() -> None:
+    advantages, log_ratio = torch.tensor([1.0, -1.0]), torch.tensor([0.5, -0.5])
+    every = [(0.1, ppo.CLIP), (0.3, ppo.CLIP), (0.3, ppo.DPO)]
+    alone = [
+        ppo.gains(log_ratio, advantages, ppo.Options(clip_range=c, drift=d))
+        for c, d in every
+    ]
+    clip, drift = torch.tensor(every).T
+    options = ppo.Options(clip_range=clip, drift=drift)
+    together = ppo.gains(log_ratio.expand(3, 2), advantages.expand(3, 2), options)
+    torch.testing.assert_close(together, torch.stack(alone))
+    assert len(set(together[:, 0].tolist())) == 3

@@ -167,12 +167,21 @@ CHANGES = {
         "ent_coef": 0.1,
         "vf_coef": 0.1,
         "max_grad_norm": 0.05,
+        "stop_early": True,
+        "target_kl": 0.002,
     },
 }
 
 
 # without what Stable-Baselines3 does not have
-MEANINGLESS = {"priority_beta", "hold_exponent", "perturb_strength"}
+MEANINGLESS = {
+    "priority_beta",
+    "hold_exponent",
+    "perturb_strength",
+    "drift_alpha",
+    "drift_beta",
+    "desired_kl",
+}
 
 
 def test_every_hyperparameter_is_tested() -> None:
@@ -1020,7 +1029,7 @@ def test_fields_are_those_of_our_own_learners() -> None:
         ("dqn", {"sb3_kwargs": {"buffer_size": 1}}, "replay_capacity"),
         ("ppo", {"sb3_kwargs": {"n_steps": 1}}, "rollout_length"),
         ("ppo", {"sb3_kwargs": {"seed": 1}}, "the run's streams"),
-        ("ppo", {"sb3_kwargs": {"tua": 1}}, "unknown 'tua'.*target_kl"),
+        ("ppo", {"sb3_kwargs": {"tua": 1}}, "unknown 'tua'.*use_sde"),
         ("dqn", {"sb3_kwargs": [1]}, "of type Mapping"),
         ("dqn", {"sb3_kwargs": {"policy": lambda: None}}, "names of classes"),
         ("dqn", {"hidden": 1}, "unknown option 'hidden'.*sb3_kwargs"),
@@ -1177,7 +1186,7 @@ def test_soft_targets() -> None:
 
 def test_early_stopping_is_charged_for_what_it_used() -> None:
     # the first minibatch has no divergence yet, the second has
-    options: dict[str, Any] = {"batch_size": 6, "sb3_kwargs": {"target_kl": 1e-12}}
+    options = {"batch_size": 6, "stop_early": True, "target_kl": 1e-12}
     runs = make("ppo", **options)
     runs.train(16)
     assert runs.interval.updates.tolist() == [1]

@@ -332,6 +332,105 @@ def _pairs(runs: Runs, p: int, model: SB3PPO) -> list[tuple[Any, torch.nn.Linear
     return list(zip([*actor, *critic], theirs, strict=True))
 
 
+# -- how far an update goes ------------------------------------------------------------
+
+
+def minibatch_kls(runs: Runs) -> NDArray[np.float64]:
+    """Divergences before the steps of one rollout of the first member, in order."""
+    kls = []
+    for epochs in range(1, 5):
+        one = copy.deepcopy(runs)
+        one.values["n_epochs"][:] = epochs
+        one.begin_interval()
+        one.rollouts(1)
+        kls.append(one.interval.sums[0, algorithm.KL])
+    return np.diff(kls, prepend=0.0)
+
+
+# the whole rollout is one minibatch: an epoch is a step
+WHOLE = {"batch_size": 32, "learning_rate": 3e-3, "clip_range": 0.5}
+
+
+def test_epochs_end_where_the_policy_is_too_far():
+    runs = make(1, **WHOLE)
+    kls = minibatch_kls(runs)
+    assert abs(kls[0]) < 1e-6
+    assert (np.diff(kls) > 0).all()
+    # of the third step: the divergence before it is more than 1.5 times the target
+    for target, steps in ((kls[2] / 1.5 * 0.99, 2), (kls[2] / 1.5 * 1.01, 3)):
+        stopping = make(1, **WHOLE, stop_early=True, target_kl=target, n_epochs=4)
+        stopping.rollouts(1)
+        plain = make(1, **WHOLE, n_epochs=steps)
+        plain.rollouts(1)
+        assert stopping.interval.updates.tolist() == [steps]
+        assert stopping.interval.samples.tolist() == [32 * steps]
+        assert stopping.differences(plain, 0) == []
+
+
+def test_the_rate_follows_the_divergence():
+    runs = make(1, **WHOLE)
+    kls = minibatch_kls(runs)
+    first, second = kls[1], kls[2]
+    for desired, factor in ((first * 2.1, 1.5), (first, 1.0), (first / 2.1, 1 / 1.5)):
+        adaptive = make(1, **WHOLE, lr_rule="kl-adaptive", desired_kl=desired)
+        adaptive.values["n_epochs"][:] = 2
+        adaptive.rollouts(1)
+        # the first step knows nothing yet
+        assert adaptive.state.rate[0] == pytest.approx(3e-3 * factor)
+        # and the second is taken with the new rate
+        plain = make(1, **WHOLE, n_epochs=1)
+        plain.rollouts(1)
+        assert first < second
+        same = copy.deepcopy(runs)
+        same.values["n_epochs"][:] = 2
+        same.rollouts(1)
+        steps = [
+            abs(each.state.parameters - plain.state.parameters).max()
+            for each in (adaptive, same)
+        ]
+        assert steps[0] / steps[1] == pytest.approx(factor, rel=1e-3)
+
+
+def test_the_adaptive_rate_keeps_its_bounds():
+    low = make(1, **WHOLE, lr_rule="kl-adaptive", desired_kl=1e-12, n_epochs=30)
+    low.rollouts(2)
+    assert low.state.rate[0] == algorithm.LOWEST_RATE
+    options = {**WHOLE, "learning_rate": 1e-4}
+    high = make(1, **options, lr_rule="kl-adaptive", desired_kl=1e6, n_epochs=30)
+    high.rollouts(1)
+    assert high.state.rate[0] == algorithm.HIGHEST_RATE
+
+
+def test_the_adaptive_rate_begins_at_the_rate_that_is_set():
+    runs = make(2, **WHOLE, lr_rule="kl-adaptive", desired_kl=1e6, n_epochs=3)
+    runs.rollouts(1)
+    assert runs.state.rate == pytest.approx([3e-3 * 1.5**2] * 2)
+    runs.values["learning_rate"][0] = 1e-4
+    runs.rollouts(1)
+    # it goes on where nothing else is set
+    assert runs.state.rate == pytest.approx([1e-4 * 1.5**2, algorithm.HIGHEST_RATE])
+    runs.values["lr_rule"][:] = algorithm.AS_SET
+    runs.rollouts(1)
+    runs.values["lr_rule"][:] = algorithm.KL_ADAPTIVE
+    runs.rollouts(1)
+    assert runs.state.rate == pytest.approx([1e-4 * 1.5**2, 3e-3 * 1.5**2])
+
+
+@pytest.mark.parametrize("option", ["stop_early", "kl-adaptive", "dpo"])
+def test_the_policy_finds_the_better_action_with_each_option(option: str):
+    """The better action is found with each of them."""
+    options: dict[str, Any] = {
+        "stop_early": {"stop_early": True, "target_kl": 0.02},
+        "kl-adaptive": {"lr_rule": "kl-adaptive"},
+        "dpo": {"drift": "dpo"},
+    }[option]
+    runs = make(2, BatchedEnv(Choose()), learning_rate=3e-3, **options)
+    runs.rollouts(60)
+    best = runs.learner.policy(runs.state, np.arange(2))
+    seen = np.array([[[1.0], [-1.0]]] * 2)
+    assert best(seen).tolist() == [[1, 0]] * 2
+
+
 def test_orders_of_minibatches_are_drawn_anew():
     runs = make(2, batch_size=4)
     rollout, seen = probe(runs), set()
@@ -493,8 +592,8 @@ def test_signals():
             samples.old_values,
         )
         row = torch.tensor(start[p], requires_grad=True)
-        given = (torch.tensor(x) for x in (0.2, 0.01, 0.5))
-        loss = algorithm.loss(fixed, row, batch, *given)
+        options = algorithm.Options(ent_coef=0.01)
+        loss = algorithm.loss(fixed, row, batch, options)
         loss.backward()
         assert signals["loss"][p] == pytest.approx(loss.item(), rel=1e-4)
         norm = row.grad.norm().item()

@@ -50,6 +50,7 @@ _OURS = {
     "normalize_advantage": "normalize_advantages",
     "ent_coef": "hyperparameter ent_coef",
     "vf_coef": "hyperparameter vf_coef",
+    "target_kl": "hyperparameters stop_early and target_kl",
 }
 
 
@@ -122,9 +123,13 @@ class SB3PPO:
     hyperparameters = ppo.HYPERPARAMETERS
     controlled = ppo.CONTROLLED
     only: ClassVar[Mapping[str, Option]] = {
-        h.name: events.NONE[h.name]
-        for h in ppo.HYPERPARAMETERS
-        if h.name in events.NONE
+        "drift": "clip",
+        "lr_rule": "as-set",
+        **{
+            h.name: events.NONE[h.name]
+            for h in ppo.HYPERPARAMETERS
+            if h.name in events.NONE
+        },
     }
     unchanging: ClassVar[tuple[str, ...]] = ()
     signal_names = ppo.SIGNALS
@@ -266,6 +271,7 @@ class SB3PPO:
         model.n_epochs = int(row["n_epochs"])
         model.ent_coef = row["ent_coef"]
         model.vf_coef = row["vf_coef"]
+        model.target_kl = row["target_kl"] if row["stop_early"] else None
         # the buffer computes the advantages, with what it was built with
         model.rollout_buffer.gamma = row["gamma"]
         model.rollout_buffer.gae_lambda = row["gae_lambda"]

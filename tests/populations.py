@@ -14,7 +14,7 @@ from dacrl_env.core import snapshot, streams
 from dacrl_env.inner_envs import InnerEnv
 from dacrl_env.inner_envs.env import ENVS, CompiledEnv
 from dacrl_env.kernels.dense import Network
-from dacrl_env.learners import dqn, ppo
+from dacrl_env.learners import dqn, ppo, sac
 from dacrl_env.learners.compiled import Compiled
 from dacrl_env.tasks import Knob, Number
 
@@ -25,6 +25,7 @@ ALGORITHMS: dict[str, tuple[type[Compiled], dict[str, Any]]] = {
         ppo.PPO,
         {"hidden_sizes": (16, 16), "num_inner_envs": 2, "rollout_length": 16},
     ),
+    "sac": (sac.SAC, {"hidden_sizes": (16, 16), "learning_starts": 32}),
 }
 
 

@@ -228,6 +228,37 @@ def backward(net, row, x, memory, d_outputs, gradients, scratch):
 
 
 @compiled
+def input_gradient(net, row, first, memory, d_outputs, into, scratch):
+    """Gradients (B, n) of the last n inputs, from those of the outputs (B, A).
+
+    Args:
+        net: layout.
+        row: parameters.
+        first: inputs before those n.
+        memory: hidden outputs of a forward pass.
+        d_outputs: gradient with respect to the outputs, (B, A).
+        into: (B, n), written to.
+        scratch: memory.
+    """
+    B, zeros = len(d_outputs), scratch.zeros
+    last = len(net.weights) - 1
+    d = matrix(scratch.first, 0, B, net.sizes[last])
+    other = scratch.second
+    matmul(d_outputs, weights(net, row, last), d, zeros)
+    for k in range(last - 1, -1, -1):
+        h = hidden_outputs(net, memory, k, B)
+        _through_activation(net, vector(d, 0, d.size), vector(h, 0, h.size))
+        if k > 0:
+            turned = matrix(scratch.turned, 0, net.sizes[k + 1], net.sizes[k])
+            transpose(weights(net, row, k), turned)
+            onwards = matrix(other, 0, B, net.sizes[k])
+            matmul(d, turned, onwards, zeros)
+            d, other = onwards, d
+    at = net.weights[0] + first * net.sizes[1]
+    narrow_matmul(d, matrix(row, at, into.shape[1], net.sizes[1]), into, zeros)
+
+
+@compiled
 def _sum_columns(x, sums):
     """Sums (A,) of the columns of (B, A)."""
     sums[:] = np.float32(0.0)

@@ -15,13 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dacrl_env.algorithms import dqn
-from dacrl_env.algorithms.replay import DONE, MOST_STEPS
+from dacrl_env.algorithms.replay import MOST_STEPS
 from dacrl_env.core import checks, streams
 from dacrl_env.inner_envs import InnerEnv
 from dacrl_env.inner_envs.images import BRIGHTEST
 from dacrl_env.kernels import dense
-from dacrl_env.kernels.sum_tree import leaves
-from dacrl_env.learners import events
+from dacrl_env.learners import events, replaying
 from dacrl_env.learners.compiled import Compiled, Floats, Values
 from dacrl_env.learners.protocol import steady
 from dacrl_env.tasks import Choice, Condition, Number
@@ -50,7 +49,6 @@ HYPERPARAMETERS = (
     events.CLEAR_REPLAY,
 )
 CONTROLLED = ("learning_rate", "epsilon", "batch_size")
-MAX_UPDATE_RATIO = 4  # gradient steps per environment step, at most
 SIGNALS = ("loss", "td_error", "grad_norm", "update_ratio", "value_mean", "value_std")
 SIGNAL_UNITS = {"value_mean": 1.0}
 
@@ -76,16 +74,7 @@ class DQNConfig:
     def __post_init__(self) -> None:
         sizes = tuple(checks.whole("a hidden size", n) for n in self.hidden_sizes)
         object.__setattr__(self, "hidden_sizes", sizes)
-        if self.num_inner_envs < 1:
-            raise ValueError("num_inner_envs must be at least 1")
-        if self.learning_starts < 0:
-            raise ValueError("learning_starts must not be negative")
-        capacity = self.replay_capacity
-        if capacity is not None and capacity < self.num_inner_envs:
-            raise ValueError(
-                f"replay_capacity {capacity} is below num_inner_envs = "
-                f"{self.num_inner_envs}"
-            )
+        replaying.check(self)
 
 
 class DQN(Compiled):
@@ -109,13 +98,8 @@ class DQN(Compiled):
         """Environment steps that cannot be divided further."""
         return config.num_inner_envs
 
-    @staticmethod
-    def replay_capacity(config: DQNConfig, budget: int) -> int:
-        """Transitions kept a member, a multiple of its inner environments."""
-        capacity = config.replay_capacity
-        capacity = min(budget, 100_000) if capacity is None else capacity
-        N = config.num_inner_envs
-        return max(capacity // N, 1) * N
+    replay_capacity = staticmethod(replaying.capacity_of)
+    constrain = staticmethod(replaying.constrain)
 
     @classmethod
     def member_bytes(
@@ -129,31 +113,14 @@ class DQN(Compiled):
         features = math.prod(env.observation_shape)
         size = env.observation_dtype.itemsize
         sizes = (features, *config.hidden_sizes, env.num_actions)
-        capacity = cls.replay_capacity(config, budget)
         known = steady(HYPERPARAMETERS, given)
-        replay = capacity * (2 * features * size + 16)
-        if known.get("priority_alpha") != 0.0:
-            replay += 4 * capacity + 8 * leaves(capacity)
         # target, moments, and where the interval began; the register
         rows = 5 if "checkpoint" in known else 9
         return {
-            "replay_capacity": replay,
+            "replay_capacity": replaying.bytes_of(config, budget, env, 1, known),
             "hidden_sizes": rows * dense.row_bytes(sizes),
             "num_inner_envs": config.num_inner_envs * (4 * features * size + 300),
         }
-
-    @classmethod
-    def constrain(
-        cls, values: dict[str, Floats], config: DQNConfig, budget: int
-    ) -> None:
-        """Cap requested values in place to what can be applied together."""
-        capacity = cls.replay_capacity(config, budget)
-        for name in ("batch_size", "replay_window"):
-            values[name] = np.minimum(values[name], capacity)
-        kept = capacity // config.num_inner_envs
-        values["n_step"] = np.minimum(values["n_step"], kept)
-        most = MAX_UPDATE_RATIO * values["train_freq"]
-        values["gradient_steps"] = np.minimum(values["gradient_steps"], most)
 
     def flops(self, values: Values) -> tuple[int, Floats]:
         """Floating-point operations per action, and ``(P,)`` per sample of an update.
@@ -193,17 +160,11 @@ class DQN(Compiled):
 
     def happen(self, state: dqn.State, values: Values) -> dict[str, NDArray[np.bool_]]:
         """Let the events of this decision happen."""
-        cleared = np.flatnonzero(values["clear_replay"])
-        state.replay.first[cleared] = state.env_steps[cleared] // self.fixed.N
-        state.replay.made_for[cleared] = np.nan
+        replaying.clear(state, np.flatnonzero(values["clear_replay"]), self.fixed.N)
         return super().happen(state, values)
 
     def _leave_episodes(self, state: dqn.State) -> None:
-        """Let no n-step return go on from one episode into another."""
-        capacity = state.replay.transitions.shape[2]
-        begun = np.flatnonzero(state.env_steps)
-        newest = (state.env_steps[begun] // self.fixed.N - 1) % capacity
-        state.replay.transitions[begun, :, newest, DONE] = 1.0
+        replaying.leave_episodes(state, self.fixed.N)
         state.held_steps[...] = 0
 
     # -- batches for others -----------------------------------------------------

@@ -29,6 +29,7 @@ from dacrl_env.tasks.task import Task, is_worker
 ALGORITHMS = {
     "dqn": "dacrl_env.learners.dqn:DQN",
     "ppo": "dacrl_env.learners.ppo:PPO",
+    "sac": "dacrl_env.learners.sac:SAC",
     "sgd": "dacrl_env.algorithms.sgd:SGD",
 }
 IMPLEMENTATIONS = {

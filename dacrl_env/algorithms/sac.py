@@ -157,6 +157,7 @@ class Drawn(NamedTuple):
     hidden: NDArray[np.float32]  # outputs of its hidden layers
     outputs: NDArray[np.float32]  # (B, 2A) means, log standard deviations
     noise: NDArray[np.float32]  # (B, A) standard normal
+    slopes: NDArray[np.float32]  # (B, A) of tanh, where it made the actions
     actions: NDArray[np.float32]  # (B, A) within ± 1
     log_probs: NDArray[np.float32]  # (B,)
 
@@ -202,8 +203,8 @@ def make_memory(
 
     def drawn() -> Drawn:
         hidden = dense.make_scratch(fixed.actor, B).hidden
-        rows = aligned(B, 2 * A), aligned(B, A), aligned(B, A), aligned(B)
-        return Drawn(hidden, *rows)
+        each = (aligned(B, A) for _ in range(3))
+        return Drawn(hidden, aligned(B, 2 * A), *each, aligned(B))
 
     return Memory(
         scratch=dense.make_scratch(fixed.critic, B),
@@ -382,20 +383,28 @@ def propose(x, drawn, row, fixed, into):
 
     The density is that of the normal one, by the slope of tanh.
     """
-    B, A, one = len(x), fixed.A, np.float32(1.0)
+    B, A = len(x), fixed.A
     out = matrix(into.outputs, 0, B, 2 * A)
     predict(fixed.actor, row, x, into.hidden, out)
     noise, actions = matrix(into.noise, 0, B, A), matrix(into.actions, 0, B, A)
+    slopes = matrix(into.slopes, 0, B, A)
     for b in range(B):
         log_prob = np.float32(0.0)
         for a in range(A):
             z = np.float32(normal(drawn, b * A + a, B * A))
             log_std = bounded_log_std(out[b, A + a])
-            action = tanh(out[b, a] + exp(log_std) * z)
-            noise[b, a], actions[b, a] = z, action
+            raw = out[b, a] + exp(log_std) * z
+            noise[b, a], actions[b, a], slopes[b, a] = z, tanh(raw), slope_of_tanh(raw)
             log_prob -= np.float32(0.5) * (z * z + choices.LOG_2PI) + log_std
-            log_prob -= log(one - action * action + _EDGE)
+            log_prob -= log(slopes[b, a] + _EDGE)
         into.log_probs[b] = log_prob
+
+
+@compiled
+def slope_of_tanh(x):
+    """1 − tanh² x, to its last digits also where tanh is almost ± 1."""
+    one, small = np.float32(1.0), exp(np.float32(-2.0) * abs(x))
+    return np.float32(4.0) * small / ((one + small) * (one + small))
 
 
 @compiled
@@ -583,21 +592,19 @@ def critic_gradient(B, temperature, row, target, fixed, memory):
 @compiled
 def actor_gradient(B, temperature, row, fixed, memory):
     """Mean loss of the actor with the actions drawn for the batch; its gradient."""
-    zero, one, two = np.float32(0.0), np.float32(1.0), np.float32(2.0)
+    zero, two = np.float32(0.0), np.float32(2.0)
     A, drawn, share = fixed.A, memory.drawn, np.float32(1.0 / B)
     x, actions = matrix(memory.inputs, 0, B, fixed.D), matrix(drawn.actions, 0, B, A)
     value = by_action(B, x, actions, row, fixed, memory)
-    slopes, loss = matrix(memory.by_action, 0, B, A), zero
+    by_value, loss = matrix(memory.by_action, 0, B, A), zero
     out, d = matrix(drawn.outputs, 0, B, 2 * A), matrix(memory.d_outputs, 0, B, 2 * A)
-    noise = matrix(drawn.noise, 0, B, A)
+    noise, slopes = matrix(drawn.noise, 0, B, A), matrix(drawn.slopes, 0, B, A)
     for b in range(B):
         loss += share * (temperature * drawn.log_probs[b] - value[b, 0])
         for a in range(A):
             action, log_std = actions[b, a], bounded_log_std(out[b, A + a])
-            # of tanh
-            steepness = one - action * action
-            entropic = temperature * two * action / (steepness + _EDGE)
-            by_mean = share * (entropic - slopes[b, a]) * steepness
+            entropic = temperature * two * action / (slopes[b, a] + _EDGE)
+            by_mean = share * (entropic - by_value[b, a]) * slopes[b, a]
             d[b, a] = by_mean
             moves = log_std == out[b, A + a]
             by_log_std = by_mean * exp(log_std) * noise[b, a] - share * temperature
@@ -690,9 +697,10 @@ def proposed(
     std = log_std.clamp(float(LOWEST_LOG_STD), float(HIGHEST_LOG_STD)).exp()
     normals = torch.distributions.Normal(mean, std, validate_args=False)
     raw = mean + std * noise
-    actions = raw.tanh()
-    bent = (1 - actions.square() + float(_EDGE)).log()
-    return actions, (normals.log_prob(raw) - bent).sum(-1)
+    small = (-2 * raw.abs()).exp()
+    slopes = 4 * small / (1 + small).square()  # of tanh: 1 − tanh²
+    bent = (slopes + float(_EDGE)).log()
+    return raw.tanh(), (normals.log_prob(raw) - bent).sum(-1)
 
 
 def critics(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dacrl_env.algorithms import dqn, drivers, ppo
+from dacrl_env.algorithms import dqn, drivers, ppo, sac
 from dacrl_env.algorithms.interval import begin
 from dacrl_env.algorithms.rollout import make_rollout
 from dacrl_env.kernels import dense
@@ -24,6 +24,13 @@ def _dqn_loss(p, B, parameters, target, fixed, values, memory):
 @entry
 def _ppo_loss(p, B, parameters, run, memory):
     return ppo.loss_and_gradient(p, B, parameters, run, memory)
+
+
+@entry
+def _sac_losses(B, temperature, row, target, fixed, memory):
+    sac.draw_actions(B, np.uint64(7), row, fixed, memory)
+    loss = sac.critic_gradient(B, temperature, row, target, fixed, memory)
+    return loss, sac.actor_gradient(B, temperature, row, fixed, memory)
 
 
 def _fresh(net: dense.Network, rng: np.random.Generator) -> np.ndarray:
@@ -251,3 +258,98 @@ def test_options_of_ppo_may_be_of_each_member() -> None:
     together = ppo.gains(log_ratio.expand(3, 2), advantages.expand(3, 2), options)
     torch.testing.assert_close(together, torch.stack(alone))
     assert len(set(together[:, 0].tolist())) == 3
+
+
+# -- SAC -------------------------------------------------------------------------------
+
+
+def _sac_row(fixed: sac.Fixed, rng: np.random.Generator) -> np.ndarray:
+    nets = (fixed.actor, fixed.critic, fixed.critic)
+    rows = [_fresh(net, rng) for net in nets]
+    return np.concatenate([*rows, np.zeros(sac.REST)])
+
+
+def _of(arrays: np.ndarray, B: int, columns: int) -> torch.Tensor:
+    """What a batch of B rows has written to memory for more."""
+    return torch.tensor(arrays.ravel()[: B * columns].reshape(B, columns))
+
+
+@pytest.mark.parametrize("hidden", SIZES)
+@pytest.mark.parametrize("A", [1, 3])
+@pytest.mark.parametrize("spread", [0.0, 4.0])
+@pytest.mark.parametrize("B", [4, 5, 64, 256])
+def test_sac(hidden, A, spread, B) -> None:
+    rng, D, temperature = np.random.default_rng(B), 5, np.float32(0.3)
+    activation = "tanh" if B == 5 else "relu"
+    actor = dense.make_network(D, hidden, 2 * A, activation)
+    critic = dense.make_network(D + A, hidden, 1, activation)
+    fixed = sac.Fixed(actor, critic, 1, 1, D, A, 0, 1.0, NO_PARTS, False)
+    memory = sac.make_memory(fixed, 256, 1, np.full(A, -2.0), np.full(A, 2.0))
+    rows = sac.make_state(2, fixed, 2, np.float32, 3).parameters
+    rows[:] = [_sac_row(fixed, rng), _sac_row(fixed, rng)]
+    parameters, target = rows
+    # deviations that are at their bounds for some observations
+    biases = actor.biases[-1]
+    parameters[biases + A : biases + 2 * A] = spread - 1.0
+    memory.inputs[:B] = rng.normal(size=(B, D))
+    memory.next_inputs[:B] = rng.normal(size=(B, D))
+    memory.taken.reshape(-1)[: B * A] = rng.uniform(-1, 1, B * A)
+    returns, discounts = 2 * rng.normal(size=B), 0.9 * rng.integers(0, 2, B)
+    columns = np.stack([returns, discounts, rng.random(B), np.zeros(B)])
+    columns = columns.astype(np.float32)
+    memory.columns.reshape(-1)[: 4 * B] = columns.ravel()
+    got = _sac_losses(B, temperature, parameters, target, fixed, memory)
+    batch = sac.Batch(
+        torch.tensor(memory.inputs[:B]),
+        _of(memory.taken, B, A),
+        torch.tensor(columns[0]),
+        torch.tensor(memory.next_inputs[:B]),
+        torch.tensor(columns[1]),
+        torch.tensor(columns[2]),
+    )
+    row, other = torch.tensor(parameters, requires_grad=True), torch.tensor(target)
+    noise, next_noise = (
+        _of(drawn.noise, B, A) for drawn in (memory.drawn, memory.next_drawn)
+    )
+    heat = float(temperature)
+    critics = sac.critic_loss(fixed, row, other, batch, heat, next_noise)
+    acting = sac.actor_loss(fixed, row, batch, heat, noise)
+    (critics + acting).backward()
+    for mine, theirs in zip(got, (critics, acting), strict=True):
+        assert mine == pytest.approx(theirs.item(), rel=1e-4, abs=1e-5)
+    actions, log_probs = sac.proposed(fixed, row, batch.observations, noise)
+    log_stds = _of(memory.drawn.outputs, B, 2 * A)[:, A:]
+    if spread and B > 5:
+        assert (log_stds > sac.HIGHEST_LOG_STD).any()
+        assert (log_stds < sac.HIGHEST_LOG_STD).any()
+    np.testing.assert_allclose(
+        _of(memory.drawn.actions, B, A), actions.detach(), rtol=1e-4, atol=1e-6
+    )
+    np.testing.assert_allclose(
+        memory.drawn.log_probs[:B],
+        log_probs.detach(),
+        rtol=1e-4,
+        atol=1e-4,
+    )
+    grown = max(1.0, float(abs(row.grad).max()))
+    np.testing.assert_allclose(
+        memory.gradients / grown,
+        row.grad / grown,
+        rtol=1e-3,
+        atol=1e-5,
+    )
+    for at in (slice(actor.row), slice(actor.row, None)):
+        assert abs(memory.gradients[at]).max() > 1e-3
+    real = np.concatenate(
+        [*(dense.real_parameters(n) for n in (actor, critic, critic))]
+    )
+    assert (memory.gradients[: len(real)][~real] == 0).all()
+
+
+def test_the_temperature_falls_where_there_is_too_much_entropy() -> None:
+    log_temperature = torch.tensor([0.0, 0.0], requires_grad=True)
+    # entropies of 2 and −2, of which −1 is wanted
+    log_probs = torch.tensor([[-1.0, -3.0], [1.0, 3.0]])
+    loss = sac.temperature_loss(log_temperature, log_probs, -1.0)
+    loss.sum().backward()
+    assert log_temperature.grad.tolist() == [3.0, -1.0]

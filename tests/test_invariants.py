@@ -46,6 +46,7 @@ DQN = "dacrl/DQN-CartPole-v0"
 SMALL: dict[str, dict[str, Any]] = {
     "dqn": {"learning_starts": 100},
     "ppo": {"num_inner_envs": 2, "rollout_length": 10},
+    "sac": {"learning_starts": 100},
 }
 
 
@@ -114,11 +115,18 @@ NEEDS: dict[str, dict[str, Any]] = {
     "perturb_strength": {"shrink_perturb": True},
     "drift_alpha": {"drift": "dpo", "learning_rate": 1e-2},
     "drift_beta": {"drift": "dpo", "learning_rate": 1e-2},
+    "alpha": {"ent_rule": "set"},
     "desired_kl": {"lr_rule": "kl-adaptive"},
     "stop_early": {"learning_rate": 1e-2},
     "target_kl": {"stop_early": True, "learning_rate": 1e-2},
     "checkpoint": {},  # saved at the decision before
 }
+
+
+def needs_of(task: str, name: str | None) -> dict[str, Any]:
+    """What a hyperparameter needs to have an effect, of what the algorithm has."""
+    known = {h.name for h in hyperparameters(task)}
+    return {k: v for k, v in NEEDS.get(name or "", {}).items() if k in known}
 
 
 def long_enough(name: str) -> dict[str, Any]:
@@ -130,9 +138,11 @@ def long_enough(name: str) -> dict[str, Any]:
 
 def rhythms(task: str) -> dict[str, float]:
     """Values that no decision interval is a multiple of: counters are then not 0."""
-    if dacrl_env.TASKS[task].algorithm == "dqn":
-        return {"train_freq": 7, "target_update_interval": 33, "gradient_steps": 3}
-    return {}
+    odd = {
+        "dqn": {"train_freq": 7, "target_update_interval": 33, "gradient_steps": 3},
+        "sac": {"train_freq": 7, "gradient_steps": 3},
+    }
+    return odd.get(dacrl_env.TASKS[task].algorithm, {})
 
 
 # -- 1: actions bite ----------------------------------------------------------------
@@ -155,7 +165,7 @@ def acted(task: str, name: str | None, needs: str | None = None, **options: Any)
     env.reset(seed=1)
     history = []
     for k in range(4):
-        config = dict(NEEDS.get(needs or "", {}))
+        config = needs_of(task, needs)
         if needs == "checkpoint" and k == 1:
             config[needs] = "save"
         if name and k == 2:
@@ -211,9 +221,9 @@ FIXABLE = [
 
 @pytest.mark.parametrize(("task", "name"), cases(FIXABLE))
 def test_fixed_values_bite(task: str, name: str) -> None:
-    taken = {name, *NEEDS.get(name, {})}
+    taken = {name, *needs_of(task, name)}
     other = next(h.name for h in hyperparameters(task) if h.name not in taken)
-    needs = tuple(NEEDS.get(name, {}).items())
+    needs = tuple(needs_of(task, name).items())
     plain, changed = (
         fixed_at(task, other, (*needs, *fixed), **long_enough(name))
         for fixed in ((), ((name, binding(task, name)),))
@@ -297,7 +307,7 @@ def test_members_do_not_notice_each_other(task: str, name: str, P: int) -> None:
         envs = make_vec(task, P, hyperparameters=names, **options)
         envs.reset(seed=4)
         for k in range(2):
-            actions, at = envs.to_actions(NEEDS.get(name, {})), names.index(name)
+            actions, at = envs.to_actions(needs_of(task, name)), names.index(name)
             # different values side by side
             actions[:, at] = np.linspace(0, 0.2, P)
             if changed and k:

@@ -5,10 +5,10 @@ Suite", arXiv:1801.00690), with its constants, observations, starts and reward, 
 with the motion that MuJoCo computes for its model (Todorov, Erez and Tassa 2012,
 "MuJoCo: A physics engine for model-based control"). MuJoCo itself is not needed.
 
-Motion. A cart on a slider along x carries a pole on a frictionless hinge; the angle is
-0 where the pole stands up, and grows as it falls towards positive x. With the masses m
-of the cart and M of the pole, the pole's length 2 L, and its moment of inertia I about
-its middle, the equations of motion are::
+Motion. A cart on a slider along x carries a pole on a hinge; the angle is 0 where the
+pole stands up, and grows as it falls towards positive x. With the masses m of the cart
+and M of the pole, the pole's length 2 L, its moment of inertia I about its middle, and
+the coefficients of friction c and d, the equations of motion are::
 
     (m + M) a + M L cos(angle) b = F u − c v + M L sin(angle) w²
     M L cos(angle) a + (I + M L²) b = M g L sin(angle) − d w
@@ -19,8 +19,8 @@ of fourth order (RK4), of 0.01 s, as MuJoCo is set up there.
 
 The slider ends at ± 1.8 m. An end is MuJoCo's soft constraint: a force pushes back
 while the cart is beyond it, of critical damping and a time constant of 0.08 s. It is
-found in closed form, since there is one such force at a time. MuJoCo's solver stops as
-it comes near that, within 1e-6 of velocities.
+found in closed form, since there is one such force at a time. MuJoCo's solver comes
+within 1e-5 m/s of that by default, and as near as numbers allow with ``tolerance="0"``.
 
 Reward of a step, from 0 to 1, by dm_control's ``tolerance`` functions of the state
 after it and of the action::

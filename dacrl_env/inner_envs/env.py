@@ -20,9 +20,11 @@ from dacrl_env.inner_envs import (
     Transition,
     acrobot,
     cartpole,
+    cartpole_swingup,
     dynamics,
     minigrid,
     mountain_car,
+    mountain_car_continuous,
     pendulum,
     shift,
 )
@@ -240,9 +242,15 @@ ENVS: dict[str, Callable[[], CompiledEnv]] = {
     "Acrobot-v1": lambda: _classic(acrobot, acrobot.Acrobot()),
     "MountainCar-v0": lambda: _classic(mountain_car, mountain_car.MountainCar()),
     "Pendulum-v1": lambda: _classic(pendulum, pendulum.Pendulum()),
+    "MountainCarContinuous-v0": lambda: _classic(
+        mountain_car_continuous, mountain_car_continuous.MountainCarContinuous()
+    ),
     "MiniGrid-Empty-5x5-v0": lambda: _grid(minigrid.empty_5x5()),
     "MiniGrid-DoorKey-5x5-v0": lambda: _grid(minigrid.door_key_5x5()),
     # no Gymnasium ids: these exist here alone
+    "CartPoleSwingup-v0": lambda: _classic(
+        cartpole_swingup, cartpole_swingup.CartPoleSwingup()
+    ),
     "CartPoleShift": lambda: _shifted(cartpole, cartpole.CartPole()),
     "PendulumShift": lambda: _shifted(pendulum, pendulum.Pendulum()),
 }

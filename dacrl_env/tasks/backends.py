@@ -14,9 +14,11 @@ COMPILED_ENVS = (
     "Acrobot-v1",
     "MountainCar-v0",
     "Pendulum-v1",
+    "MountainCarContinuous-v0",
     "MiniGrid-Empty-5x5-v0",
     "MiniGrid-DoorKey-5x5-v0",
     # no Gymnasium ids: these exist here alone
+    "CartPoleSwingup-v0",
     "CartPoleShift",
     "PendulumShift",
 )

@@ -52,6 +52,13 @@ _ACROBOT = {
     "link_mass_2": (0.7, 1.4),
 }
 _MOUNTAIN_CAR = {"force": (0.0009, 0.0013), "gravity": (0.0022, 0.0028)}
+_SWINGUP = {
+    "gravity": (7.0, 12.0),
+    "mass_cart": (0.7, 1.4),
+    "mass_pole": (0.07, 0.2),
+    "length": (0.7, 1.3),
+    "force": (8.0, 12.0),
+}
 _PENDULUM = {"gravity": (7.0, 12.0), "mass": (0.7, 1.3), "length": (0.7, 1.3)}
 # the cart's motor turns round, the pole changes: what was learned is wrong
 _CARTPOLE_SHIFT = {
@@ -246,6 +253,19 @@ _TABLE = (
         **_sets("Pendulum-v1", _PENDULUM),
         description="PPO on Pendulum, continuous actions",
         tags=("smoke",),
+    ),
+    Task(
+        id="dacrl/PPO-CartPoleSwingup-v0",
+        inner_env="CartPoleSwingup-v0",
+        algorithm="ppo",
+        ranges=_PPO_RANGES,
+        budget=204_800,
+        random_return=27.6,
+        reference_return=850.0,
+        floor_return=-1.0,
+        backend="batched",
+        **_sets("CartPoleSwingup-v0", _SWINGUP),
+        description="PPO on dm_control's cart-pole swing-up, continuous actions",
     ),
     Task(
         id="dacrl/PPO-MiniGrid-DoorKey-5x5-v0",

@@ -269,6 +269,8 @@ def _trained(learner: str, env: Any) -> tuple[dict[str, bytes], list[bytes]]:
         ("dqn", "CartPole-v1"),
         slow("dqn", "MiniGrid-DoorKey-5x5-v0"),
         slow("dqn", "CartPoleShift"),
+        slow("dqn", "MinAtar/Seaquest-v1"),
+        slow("ppo", "MinAtar/Breakout-v1"),
         ("ppo", "Pendulum-v1"),
     ],
 )

@@ -120,6 +120,10 @@ def show_trail(observation, channels, channel, row, column, right):
 @compiled
 def show_row(observation, channels, channel, row, cells):
     """Show the cells of a row that have something."""
-    for column in range(SIDE):
-        if has(cells, column):
-            show(observation, channels, channel, row, column)
+    left = np.int64(cells)
+    place = (np.int64(row) * SIDE) * channels + channel
+    while left != 0:
+        if left & 1 == 1:
+            observation[place] = np.float32(1.0)
+        left >>= 1
+        place += channels

@@ -132,12 +132,12 @@ def step(env, variables, action, physics, drawn):
     _steer(variables, act)
     reward = _move_shots(variables)
     _move_divers(variables)
-    over, hits = _move_enemies(variables, SUBS)
-    reward += hits
+    over = False
+    for kind in (SUBS, FISH):  # a loop, which is compiled once
+        met, hits = _move_enemies(variables, kind)
+        over |= met
+        reward += hits
     over |= _move_torpedoes(variables)
-    met, hits = _move_enemies(variables, FISH)
-    reward += hits
-    over |= met
     for timer in (SPAWN_TIMER, DIVER_TIMER, RELOAD):
         if variables[timer] > 0.0:
             variables[timer] -= 1.0

@@ -198,7 +198,7 @@ def make_state(
         P: members.
         fixed: of the population.
         capacity: transitions kept of each inner environment.
-        dtype: of observations as they are kept.
+        dtype: of observations.
         purposes: keys of a member.
         saved: whether there is room for a register.
     """

@@ -94,6 +94,16 @@ _PPO_RANGES = {
     "ent_coef": (0.0, 0.1),
 }
 
+# batch, target updates and first steps as in Young and Tian 2019 (arXiv:1903.03176)
+_DQN_MINATAR = {
+    "learning_rate": 3e-4,
+    "epsilon": 0.05,
+    "batch_size": 32,
+    "target_update_interval": 1_000,
+    "double_q": True,
+}
+_MINATAR = {"hidden_sizes": (128,), "learning_starts": 5_000}
+
 
 def _sets(inner_env: str, ranges: Ranges) -> dict[str, Any]:
     """Both instance sets of a task on an inner environment, as its fields."""
@@ -182,6 +192,32 @@ _TABLE = (
         },
         description="DQN on a room with key and door; exploration matters",
         tags=("smoke",),
+    ),
+    Task(
+        id="dacrl/DQN-MinAtar-Breakout-v0",
+        inner_env="MinAtar/Breakout-v1",
+        algorithm="dqn",
+        ranges=_DQN_RANGES,
+        budget=300_000,
+        random_return=0.39,
+        reference_return=10.0,
+        floor_return=-0.1,
+        defaults=_DQN_MINATAR,
+        configuration=_MINATAR,
+        description="DQN on MinAtar's Breakout; still learning when it ends",
+    ),
+    Task(
+        id="dacrl/DQN-MinAtar-Freeway-v0",
+        inner_env="MinAtar/Freeway-v1",
+        algorithm="dqn",
+        ranges=_DQN_RANGES,
+        budget=300_000,
+        random_return=0.41,
+        reference_return=50.0,
+        floor_return=-0.1,
+        defaults=_DQN_MINATAR,
+        configuration=_MINATAR,
+        description="DQN on MinAtar's Freeway; the first crossings come late",
     ),
     Task(
         id="dacrl/DQN-CartPoleShift-v0",

@@ -1,4 +1,7 @@
-"""Compiled environments against the packages they come from, step by step."""
+"""Compiled environments against the packages they come from, step by step.
+
+Of MinAtar's games, which draw random numbers in their steps: see `test_minatar`.
+"""
 
 from __future__ import annotations
 

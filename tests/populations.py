@@ -122,12 +122,12 @@ def layers_of(
     """Weights (in, out) and biases of a network's layers: views, without padding."""
     result = []
     last = len(net.weights) - 1
-    for k in range(last + 1):
-        i, o = net.sizes[k], net.sizes[k + 1]
+    for k, (i, o) in enumerate(net.shapes):
         w = row[net.weights[k] : net.weights[k] + i * o]
         w = w.reshape(o, i).T if k == last else w.reshape(i, o)
         b = row[net.biases[k] : net.biases[k] + o]
-        result.append((w[: net.units[k], : net.units[k + 1]], b[: net.units[k + 1]]))
+        real_in, real_out = net.real[k]
+        result.append((w[:real_in, :real_out], b[:real_out]))
     return result
 
 

@@ -1,9 +1,9 @@
 """A convolution of 3 × 3 over small images, without padding, and its gradient.
 
 Images are (H, W, C), channels last; each position of a window, of which there are
-(H − 2) · (W − 2), gives F numbers. Weights are (9C, F) by row, column and channel of the
-window. A row of an image has W − 2 windows, whose rows lie in memory as segments of 3C
-numbers, so that `jumping_matmul` takes them from where they are.
+(H − 2) · (W − 2), gives F numbers. Weights are (9C, F) by row, column and channel of
+the window. The rows of a window lie in memory as segments of 3C numbers, so that
+`jumping_matmul` takes them from where they are.
 
 Sums have the order of rows, columns and channels of a window; in a gradient that of
 images and positions.

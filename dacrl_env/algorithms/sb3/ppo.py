@@ -78,11 +78,7 @@ class SB3PPOConfig(ppo.PPOConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("normalize_observations", "normalize_rewards"):
-            why = (
-                "Stable-Baselines3 leaves it to an environment wrapper, whose "
-                'statistics would be no part of a run; implementation="compiled" has it'
-            )
-            arguments.refuse(self, name, why)
+            arguments.refuse(self, name, arguments.NOT_NORMALISED)
         arguments.check(self, stable_baselines3.PPO, _OURS)
 
 
@@ -335,6 +331,9 @@ class SB3PPO:
 
 def _build(config: SB3PPOConfig, venv: MemberEnvs) -> Any:
     """A model; hyperparameters are set before it trains."""
+    given = arguments.of(config, venv.env)
+    if config.conv_channels:  # one for each, as the compiled networks have
+        given["policy_kwargs"]["share_features_extractor"] = False
     return stable_baselines3.PPO(
         env=venv,
         n_steps=config.rollout_length,
@@ -345,7 +344,7 @@ def _build(config: SB3PPOConfig, venv: MemberEnvs) -> Any:
         # updates leave minibatches of one as they are
         normalize_advantage=config.normalize_advantages
         and ppo.PPO.granularity(config) > 1,
-        **arguments.of(config, venv.env.scales_images),
+        **given,
     )
 
 

@@ -18,6 +18,8 @@ from stable_baselines3.common import logger, type_aliases
 from dacrl_env.algorithms import dqn as algorithm
 from dacrl_env.algorithms.replay import ACTIONS, CONTINUES, DONE
 from dacrl_env.core import streams
+from dacrl_env.inner_envs.env import ENVS
+from dacrl_env.inner_envs.images import is_image_array
 from dacrl_env.kernels import dense
 from dacrl_env.learners import dqn
 
@@ -266,11 +268,39 @@ def test_a_loss_that_was_not_finite_is_remembered():
         ({"learning_starts": -1}, "learning_starts must not be negative"),
         ({"replay_capacity": 0}, "replay_capacity 0 is below"),
         ({"replay_capacity": 3, "num_inner_envs": 4}, "below num_inner_envs = 4"),
+        ({"conv_channels": 8}, "conv_channels must be a multiple of 16, or 0"),
+        ({"conv_channels": -16}, "conv_channels must be a whole number of at least 0"),
+        ({"fourier_features": 7}, "fourier_features must be even, or 0 for none"),
+        ({"fourier_features": -2}, "a whole number of at least 0"),
+        ({"fourier_features": 8, "conv_channels": 16}, "set one of them to 0"),
+        ({"fourier_scale": 0.0}, "fourier_scale must be above 0 and finite"),
+        ({"fourier_scale": np.inf}, "fourier_scale must be above 0 and finite"),
     ],
 )
-def test_impossible_configurations_are_refused(fields: dict[str, int], message: str):
+def test_impossible_configurations_are_refused(fields: dict[str, Any], message: str):
     with pytest.raises(ValueError, match=message):
         dqn.DQNConfig(**fields)
+
+
+@pytest.mark.parametrize("algorithm", ["dqn", "ppo"])
+@pytest.mark.parametrize(
+    ("shape", "dtype", "message"),
+    [
+        ((4,), np.float32, r"observations \(rows, columns, channels\).*are \(4,\)"),
+        ((2, 8, 3), np.float32, "at least 3 rows and columns"),
+        ((8, 2, 3), np.uint8, "at least 3 rows and columns"),
+        ((3, 8, 8), np.uint8, "seem to have them first"),
+        ((3, 3, 8, 8), np.uint8, r"are \(3, 3, 8, 8\); pass conv_channels=0"),
+    ],
+)
+def test_convolutions_are_of_images(
+    algorithm: str, shape: tuple[int, ...], dtype: Any, message: str
+):
+    env = ENVS["CartPole-v1"]()
+    env.observation_shape, env.observation_dtype = shape, np.dtype(dtype)
+    env.has_images = is_image_array(shape, dtype)
+    with pytest.raises(ValueError, match=message):
+        make_runs(1, env, algorithm=algorithm, conv_channels=16)
 
 
 def test_an_unknown_activation_is_refused():
@@ -385,6 +415,20 @@ def test_floating_point_operations():
     # two forward passes; backward to the weights, and to all inputs but the first
     assert learn == 2 * forward + forward + (forward - 2 * 4 * 64)
     assert double == learn + forward
+
+
+def test_floating_point_operations_of_a_convolution_and_of_fourier_features():
+    grid = ENVS["MiniGrid-Empty-5x5-v0"]()
+    runs = make_runs(1, grid, hidden_sizes=(64,), conv_channels=16)
+    act, (learn,) = runs.learner.flops(runs.values)
+    front = 2 * 25 * 27 * 16
+    assert act == front + 2 * (400 * 64 + 64 * grid.num_actions)
+    assert learn == 4 * act - front
+    runs = make_runs(1, hidden_sizes=(64, 64), fourier_features=20)
+    act, (learn,) = runs.learner.flops(runs.values)
+    forward, features = 2 * (20 * 64 + 64 * 64 + 64 * 2), 2 * 4 * 10
+    assert act == forward + features
+    assert learn == 4 * forward - 2 * 20 * 64 + 2 * features
 
 
 def test_episodes_are_counted():

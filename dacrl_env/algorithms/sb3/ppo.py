@@ -329,11 +329,16 @@ class SB3PPO:
             }
 
 
+def arguments_of(config: SB3PPOConfig, env: InnerEnv) -> dict[str, Any]:
+    """Arguments that do not depend on hyperparameters, see `arguments.of`."""
+    given = arguments.of(config, env)
+    if config.conv_channels:  # actor and critic have one each, as the compiled ones
+        given["policy_kwargs"]["share_features_extractor"] = False
+    return given
+
+
 def _build(config: SB3PPOConfig, venv: MemberEnvs) -> Any:
     """A model; hyperparameters are set before it trains."""
-    given = arguments.of(config, venv.env)
-    if config.conv_channels:  # one for each, as the compiled networks have
-        given["policy_kwargs"]["share_features_extractor"] = False
     return stable_baselines3.PPO(
         env=venv,
         n_steps=config.rollout_length,
@@ -344,7 +349,7 @@ def _build(config: SB3PPOConfig, venv: MemberEnvs) -> Any:
         # updates leave minibatches of one as they are
         normalize_advantage=config.normalize_advantages
         and ppo.PPO.granularity(config) > 1,
-        **given,
+        **arguments_of(config, venv.env),
     )
 
 

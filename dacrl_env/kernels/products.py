@@ -181,10 +181,11 @@ def _all_rows(V: int, most: int, jumps: bool = False) -> Any:
     @compiled
     def all_rows(a, a_row, a_k, w, w_row, c, c_row, start, M, K, s_row, segment, jump):
         i = 0
-        while M - i >= most:
+        # two rows at a time take as long as four: 8 are better two times 4 than 6 and 2
+        while M - i >= most and (most != 6 or M - i != 8):
             many(i, a, a_row, a_k, w, w_row, c, c_row, start, K, s_row, segment, jump)
             i += most
-        if M - i >= 4:
+        while M - i >= 4:
             four(i, a, a_row, a_k, w, w_row, c, c_row, start, K, s_row, segment, jump)
             i += 4
         if M - i >= 2:

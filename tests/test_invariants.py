@@ -234,12 +234,35 @@ def test_fixed_values_bite(task: str, name: str) -> None:
 # -- 2: cutting changes nothing, evaluation disturbs nothing -----------------------
 
 
+# what networks are and see, beside the defaults of tasks
+CONFIGURED: dict[str, tuple[str, dict[str, Any]]] = {
+    "normalised": (DQN, {"normalize_observations": True}),
+    "fourier": (DQN, {"normalize_observations": True, "fourier_features": 20}),
+    "convolution": (
+        "dacrl/DQN-MiniGrid-Empty-5x5-v0",
+        {"conv_channels": 16, "normalize_observations": True},
+    ),
+    "convolutions": ("dacrl/PPO-MiniGrid-DoorKey-5x5-v0", {"conv_channels": 16}),
+}
+
+
 @pytest.mark.parametrize(("task", "odd"), varied(TASKS, [False, True]))
 def test_cutting_changes_nothing(task: str, odd: bool) -> None:
+    check_cuts(task, odd)
+
+
+@pytest.mark.parametrize("name", CONFIGURED)
+def test_cutting_changes_nothing_in_any_configuration(name: str) -> None:
+    task, config = CONFIGURED[name]
+    check_cuts(task, True, **config)
+
+
+def check_cuts(task: str, odd: bool, **config: Any) -> None:
     runs = {}
     fixed = rhythms(task) if odd else None
     # relative: the values set at the first decision are held in all later ones
     options = {"action_mode": "relative", "feedback": "train", "fixed": fixed}
+    options |= config
     for interval in (100, 20):
         env = make(task, decision_interval=interval, **options)
         env.reset(seed=2)
@@ -364,21 +387,31 @@ def plan(envs: Any, steps: int) -> Any:
 
 @pytest.mark.parametrize("task", quick(SAVED, *OFTEN))
 def test_snapshot_continues_in_memory(task: str) -> None:
-    envs = make_vec(task, fixed=rhythms(task))
+    check_snapshots(task)
+
+
+@pytest.mark.parametrize("name", CONFIGURED)
+def test_snapshot_continues_in_any_configuration(name: str) -> None:
+    task, config = CONFIGURED[name]
+    check_snapshots(task, **config)
+
+
+def check_snapshots(task: str, **config: Any) -> None:
+    envs = make_vec(task, fixed=rhythms(task), **config)
     envs.reset(seed=8)
     actions = plan(envs, 6)  # over the autoreset, too
     play(envs, actions[:2])
     snap, here = envs.snapshot(), rows(envs.population.state)
     straight = play(envs, actions[2:])
     assert differing(straight[0], straight[1]) != []
-    other = make_vec(task, fixed=rhythms(task))
+    other = make_vec(task, fixed=rhythms(task), **config)
     for target in (envs, other):
         target.restore(snap)
         assert differing(rows(target.population.state), here) == []
         for a, b in zip(play(target, actions[2:]), straight, strict=True):
             assert differing(a, b) == []
     # a member of its own, in a population of one
-    one = make(task, fixed=rhythms(task))
+    one = make(task, fixed=rhythms(task), **config)
     one.reset(options={"snapshot": snap.select([1])})
     observation, *_ = one.step(actions[2, 1])
     expected = straight[0]["observation"][1, 0]
@@ -464,7 +497,17 @@ def test_what_cannot_be_saved_keeps_its_learner(task: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("task", quick(SAVED, *OFTEN))
 def test_forks(task: str) -> None:
-    envs, twin = (make_vec(task, fixed=rhythms(task)) for _ in range(2))
+    check_forks(task)
+
+
+@pytest.mark.parametrize("name", CONFIGURED)
+def test_forks_in_any_configuration(name: str) -> None:
+    task, config = CONFIGURED[name]
+    check_forks(task, **config)
+
+
+def check_forks(task: str, **config: Any) -> None:
+    envs, twin = (make_vec(task, fixed=rhythms(task), **config) for _ in range(2))
     actions = plan(envs, 3)
     actions[2] = actions[2, 0]  # equal from the fork on
     for each in (envs, twin):

@@ -203,8 +203,8 @@ def make_memory(
 
     def drawn() -> Drawn:
         hidden = dense.make_scratch(fixed.actor, B).hidden
-        each = (aligned(B, A) for _ in range(3))
-        return Drawn(hidden, aligned(B, 2 * A), *each, aligned(B))
+        noise, slopes, actions = (aligned(B, A) for _ in range(3))
+        return Drawn(hidden, aligned(B, 2 * A), noise, slopes, actions, aligned(B))
 
     return Memory(
         scratch=dense.make_scratch(fixed.critic, B),

@@ -22,6 +22,7 @@ from dacrl_env.inner_envs.images import BRIGHTEST
 from dacrl_env.kernels import dense
 from dacrl_env.learners import events, replaying
 from dacrl_env.learners.compiled import Compiled, Floats, Values
+from dacrl_env.learners.networks import channels, make_network
 from dacrl_env.learners.protocol import steady
 from dacrl_env.tasks import Choice, Condition, Number
 
@@ -63,6 +64,13 @@ class DQNConfig:
         activation: of the hidden layers, "relu" or "tanh".
         replay_capacity: transitions kept a member; None: the budget, at most 100,000.
         learning_starts: environment steps of random actions before the first update.
+        conv_channels: of a convolution of 3 × 3 in front, a multiple of 16, for
+            observations (rows, columns, channels); 0: they are flattened.
+        normalize_observations: by running mean and variance.
+        fourier_features: random cosines and sines, half of each, that the network sees
+            in place of an observation (:mod:`dacrl_env.algorithms.features`); 0: none.
+        fourier_scale: deviation of the normal numbers that observations are multiplied
+            with, in turns a unit of the observation.
     """
 
     hidden_sizes: tuple[int, ...] = (64, 64)
@@ -70,11 +78,31 @@ class DQNConfig:
     activation: str = "relu"
     replay_capacity: int | None = None
     learning_starts: int = 1_000
+    conv_channels: int = 0
+    normalize_observations: bool = False
+    fourier_features: int = 0
+    fourier_scale: float = 1.0
 
     def __post_init__(self) -> None:
         sizes = tuple(checks.whole("a hidden size", n) for n in self.hidden_sizes)
         object.__setattr__(self, "hidden_sizes", sizes)
         replaying.check(self)
+        object.__setattr__(self, "conv_channels", channels(self.conv_channels))
+        features = checks.whole("fourier_features", self.fourier_features, least=0)
+        object.__setattr__(self, "fourier_features", features)
+        if features % 2:
+            raise ValueError(
+                f"fourier_features must be even, or 0 for none, got {features}"
+            )
+        if features and self.conv_channels:
+            raise ValueError(
+                "fourier_features stand in place of an image that conv_channels needs; "
+                "set one of them to 0"
+            )
+        if not 0 < self.fourier_scale < math.inf:
+            raise ValueError(
+                f"fourier_scale must be above 0 and finite, got {self.fourier_scale}"
+            )
 
 
 class DQN(Compiled):
@@ -112,13 +140,15 @@ class DQN(Compiled):
         """About what one member takes, by the option that it depends on most."""
         features = math.prod(env.observation_shape)
         size = env.observation_dtype.itemsize
-        sizes = (features, *config.hidden_sizes, env.num_actions)
+        row = make_network(config, env, env.num_actions, cls.inputs(config, env)).row
         known = steady(HYPERPARAMETERS, given)
+        lines = dense.padded(config.fourier_features // 2)
         # target, moments, and where the interval began; the register
         rows = 5 if "checkpoint" in known else 9
         return {
             "replay_capacity": replaying.bytes_of(config, budget, env, 1, known),
-            "hidden_sizes": rows * dense.row_bytes(sizes),
+            "hidden_sizes": 4 * rows * row,
+            "fourier_features": 4 * features * lines,
             "num_inner_envs": config.num_inner_envs * (4 * features * size + 300),
         }
 
@@ -127,16 +157,26 @@ class DQN(Compiled):
 
         Matrix products only, two operations a multiply-add: one forward pass to act;
         a target pass, an online pass (two with ``double_q``) and a backward pass of
-        two products a layer (one at the first) to learn.
+        two products a layer (one at the first) to learn. Fourier features are a product
+        for each observation.
         """
-        units = self.fixed.net.units.tolist()
-        forward = 2 * dense.num_weights(units)
+        each = dense.multiplications(self.fixed.net)
+        forward, first = 2 * int(each.sum()), 2 * int(each[0])
+        seen = 2 * self.features * (self.config.fourier_features // 2)
         passes = 2 + values["double_q"]
-        return forward, passes * forward + 2 * forward - 2 * units[0] * units[1]
+        learn = passes * forward + 2 * forward - first + 2 * seen
+        return forward + seen, learn
+
+    @staticmethod
+    def inputs(config: DQNConfig, env: InnerEnv) -> int:
+        """What the network sees of an observation."""
+        return config.fourier_features or math.prod(env.observation_shape)
 
     def _fixed(self) -> dqn.Fixed:
         config, D, A = self.config, self.features, self.env.num_actions
-        net = dense.make_network(D, config.hidden_sizes, A, config.activation)
+        net = make_network(config, self.env, A, self.inputs(config, self.env))
+        # what running moments make of an image is none any more
+        scales = self.env.scales_images and not config.normalize_observations
         return dqn.Fixed(
             net=net,
             N=config.num_inner_envs,
@@ -144,9 +184,12 @@ class DQN(Compiled):
             D=D,
             A=A,
             learning_starts=config.learning_starts,
-            scale=1 / BRIGHTEST if self.env.scales_images else 1.0,
+            scale=1 / BRIGHTEST if scales else 1.0,
             parts=np.array([0, net.weights[-1], net.row]),
             prioritised=self.steady.get("priority_alpha") != 0.0,
+            normalize_observations=bool(config.normalize_observations),
+            fourier_features=config.fourier_features,
+            fourier_scale=float(config.fourier_scale),
         )
 
     def _make_state(self, P: int) -> dqn.State:
@@ -183,9 +226,9 @@ class DQN(Compiled):
         Returns:
             Arrays ``(P, B, …)`` as in :class:`dacrl_env.algorithms.dqn.Batch`.
         """
-        P, D = len(keys), self.features
+        P, inputs = len(keys), int(self.fixed.net.sizes[0])
         run, memory = self._run(state, values), self._make_memory(1, B)
-        seen, following = np.empty((2, P, B, D), np.float32)
+        seen, following = np.empty((2, P, B, inputs), np.float32)
         columns, actions = np.empty((4, P, B), np.float32), np.empty((P, B), np.int64)
         for p in range(P):
             dqn.batch_of(p, keys[p], B, run, memory)

@@ -47,17 +47,38 @@ def _fresh(net: dense.Network, rng: np.random.Generator) -> np.ndarray:
 @pytest.mark.parametrize("k", [0.0, 0.3])
 @pytest.mark.parametrize("B", [4, 5, 64, 256])
 def test_dqn(hidden, double_q, loss, k, B) -> None:
-    rng, D, A = np.random.default_rng(B), 5, 3
+    _check_dqn(5, {}, None, hidden, double_q, loss, k, B)
+
+
+@pytest.mark.parametrize("double_q", [0.0, 1.0])
+@pytest.mark.parametrize("loss", [dqn.HUBER, dqn.MSE])
+@pytest.mark.parametrize("B", [4, 5, 64])
+@pytest.mark.parametrize("hidden", [(50,), (50, 30)])
+def test_dqn_with_a_convolution_in_front(hidden, double_q, loss, B) -> None:
+    _check_dqn(6 * 5 * 2, {}, (6, 5, 2), hidden, double_q, loss, 0.1, B)
+
+
+# more of them than features of an observation, and fewer
+@pytest.mark.parametrize("features", [34, 4])
+@pytest.mark.parametrize("B", [5, 64])
+def test_dqn_with_fourier_features(features, B) -> None:
+    options = {"fourier_features": features, "normalize_observations": True}
+    _check_dqn(features, options, None, (50, 30), 1.0, dqn.HUBER, 0.0, B)
+
+
+def _check_dqn(inputs, options, image, hidden, double_q, loss, k, B) -> None:
+    """Loss and gradient of a network that sees so many inputs."""
+    rng, A = np.random.default_rng(B), 3
     activation = "tanh" if B == 5 else "relu"
-    net = dense.make_network(D, hidden, A, activation)
-    parts = np.array([0, net.weights[-1], net.row])
-    fixed = dqn.Fixed(net, 1, 1, D, A, 0, 1.0, parts, False)
+    net = dense.make_network(inputs, hidden, A, activation, image)
+    parts, D = np.array([0, net.weights[-1], net.row]), 5 if options else inputs
+    fixed = dqn.Fixed(net, 1, 1, D, A, 0, 1.0, parts, False, **options)
     memory = dqn.make_memory(fixed, 256, 1)
     rows = dqn.make_state(2, fixed, 2, np.float32, 3).parameters
     rows[:] = [_fresh(net, rng), _fresh(net, rng)]
     parameters, target = rows
-    memory.inputs[:B] = rng.normal(size=(B, D))
-    memory.next_inputs[:B] = rng.normal(size=(B, D))
+    memory.inputs[:B] = rng.normal(size=(B, inputs))
+    memory.next_inputs[:B] = rng.normal(size=(B, inputs))
     memory.taken[:B, 0] = rng.integers(0, A, B)
     returns, discounts = 2 * rng.normal(size=B), 0.9 * rng.integers(0, 2, B)
     columns = np.stack([returns, discounts, rng.random(B), np.zeros(B)])
@@ -174,9 +195,22 @@ def test_double_q_takes_the_online_networks_choice() -> None:
 @pytest.mark.parametrize("drift", [ppo.CLIP, ppo.DPO])
 @pytest.mark.parametrize("B", [1, 7, 64, 256])
 def test_ppo(hidden, continuous, limit, drift, B) -> None:
-    rng, D, A = np.random.default_rng(B), 5, 3
+    _check_ppo(5, None, hidden, continuous, limit, drift, B)
+
+
+@pytest.mark.parametrize("hidden", [(50,), (50, 30)])
+@pytest.mark.parametrize("continuous", [False, True])
+@pytest.mark.parametrize("B", [1, 7, 64])
+def test_ppo_with_convolutions_in_front(hidden, continuous, B) -> None:
+    _check_ppo(6 * 5 * 2, (6, 5, 2), hidden, continuous, math.inf, ppo.CLIP, B)
+
+
+def _check_ppo(D, image, hidden, continuous, limit, drift, B) -> None:
+    rng, A = np.random.default_rng(B), 3
     activation = "relu" if B == 7 else "tanh"
-    actor, critic = (dense.make_network(D, hidden, n, activation) for n in (A, 1))
+    actor, critic = (
+        dense.make_network(D, hidden, n, activation, image) for n in (A, 1)
+    )
     fixed = ppo.Fixed(
         actor, critic, 4, 64, D, A, continuous, False, False, True, limit, 1.0, NO_PARTS
     )

@@ -997,6 +997,10 @@ def test_fields_are_those_of_our_own_learners() -> None:
             "activation",
             "replay_capacity",
             "learning_starts",
+            "conv_channels",
+            "normalize_observations",
+            "fourier_features",
+            "fourier_scale",
         },
         "ppo": {
             "hidden_sizes",
@@ -1007,6 +1011,7 @@ def test_fields_are_those_of_our_own_learners() -> None:
             "normalize_rewards",
             "normalize_advantages",
             "clip_range_vf",
+            "conv_channels",
         },
     }
     for name, config in (("dqn", dqn.DQNConfig), ("ppo", ppo.PPOConfig)):
@@ -1024,6 +1029,23 @@ def test_fields_are_those_of_our_own_learners() -> None:
         ("dqn", {"hyperparameters": ["n_step"]}, "n_step cannot change during a run"),
         ("ppo", {"normalize_observations": True}, "pass normalize_observations=False"),
         ("ppo", {"normalize_rewards": True}, "pass normalize_rewards=False"),
+        ("dqn", {"normalize_observations": True}, "pass normalize_observations=False"),
+        ("dqn", {"fourier_features": 8}, "must be 0 with.*pass fourier_features=0"),
+        ("dqn", {"conv_channels": 16}, r"those of this inner environment are \(4,\)"),
+        ("ppo", {"conv_channels": 16}, r"those of this inner environment are \(4,\)"),
+        (
+            "dqn",
+            {"conv_channels": 16, "sb3_kwargs": {"policy": "CnnPolicy"}},
+            "no room for policy 'CnnPolicy'",
+        ),
+        (
+            "ppo",
+            {
+                "conv_channels": 16,
+                "sb3_kwargs": {"policy_kwargs": {"share_features_extractor": True}},
+            },
+            "no room for policy_kwargs 'share_features_extractor'",
+        ),
         ("dqn", {"activation": "gelu"}, "valid: relu, tanh"),
         ("dqn", {"sb3_kwargs": {"learning_rate": 1}}, "hyperparameter learning_rate"),
         ("dqn", {"sb3_kwargs": {"buffer_size": 1}}, "replay_capacity"),

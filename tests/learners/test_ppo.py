@@ -12,18 +12,28 @@ import pytest
 import torch
 from batched import BatchedEnv
 from numpy.typing import NDArray
-from populations import Runs, Stepped, layers_of, make_runs
+from populations import (
+    Runs,
+    Stepped,
+    layers_of,
+    linear_of,
+    make_runs,
+    set_linear,
+)
 from stable_baselines3 import PPO as SB3PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from dacrl_env.algorithms import ppo as algorithm
+from dacrl_env.algorithms.sb3 import ppo as sb3
+from dacrl_env.algorithms.sb3.envs import MemberEnvs
 from dacrl_env.core import streams
 from dacrl_env.inner_envs.env import ENVS
 from dacrl_env.kernels import dense
 from dacrl_env.learners import ppo
 
+GRID = "MiniGrid-DoorKey-5x5-v0"
 Layers = list[tuple[NDArray[Any], NDArray[Any]]]
 
 
@@ -227,6 +237,9 @@ def minibatches(
         for first in range(0, S, size):
             rows = order[first : first + size]
             seen = rollout.observations[p, :, : fixed.T].reshape(S, -1)[rows]
+            if seen.shape[1] == 147:  # of a grid: it scales them, and moves channels
+                image = (255 * seen).round().reshape(-1, 7, 7, 3)
+                seen = np.ascontiguousarray(np.moveaxis(image, -1, 1))
             actions = rollout.actions[p].reshape(S, -1)[rows]
             columns = rollout.columns[p].reshape(4, S)[:, rows]
             log_probs, old, advantages, returns = torch.from_numpy(columns)
@@ -244,16 +257,27 @@ class Silent:
         pass
 
 
-@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
-@pytest.mark.parametrize("clip_range_vf", [None, 0.05])
+@pytest.mark.parametrize(
+    ("env_id", "clip_range_vf"),
+    [
+        ("CartPole-v1", None),
+        ("CartPole-v1", 0.05),
+        ("Pendulum-v1", None),
+        ("Pendulum-v1", 0.05),
+        (GRID, None),  # with convolutions in front
+    ],
+)
 def test_updates_equal_those_of_stable_baselines3(
     env_id: str, clip_range_vf: float | None, monkeypatch: pytest.MonkeyPatch
 ):
     """Fed with our minibatches, its own `train` gives our parameters."""
+    env = ENVS[env_id]()
+    env.scales_images = env.has_images
+    config = {"hidden_sizes": (64, 64), "conv_channels": 16 if env_id == GRID else 0}
     runs = make(
         2,
-        ENVS[env_id](),
-        hidden_sizes=(64, 64),
+        env,
+        **config,
         clip_range_vf=clip_range_vf,
         num_inner_envs=3,
         learning_rate=[1e-3, 3e-3],
@@ -273,21 +297,21 @@ def test_updates_equal_those_of_stable_baselines3(
     for p in range(2):
         mine = {name: float(v[p]) for name, v in runs.values.items()}
         coefficients = ("learning_rate", "ent_coef", "vf_coef", "max_grad_norm")
+        given: dict[str, Any] = {"policy": "MlpPolicy", "env": env_id}
+        if env_id == GRID:
+            given = sb3.arguments_of(sb3.SB3PPOConfig(**config), env)
+            given["env"] = MemberEnvs(env, 1)
         model = SB3PPO(
-            "MlpPolicy",
-            env_id,
             n_steps=64,
             n_epochs=int(mine["n_epochs"]),
             clip_range=mine["clip_range"],
             clip_range_vf=clip_range_vf,
-            device="cpu",
+            **{"device": "cpu", **given},
             **{name: mine[name] for name in coefficients},
         )
-        pairs = _pairs(runs, p, model)
+        for (weight, bias), linear in _pairs(runs, p, model):
+            set_linear(linear, weight, bias)
         with torch.no_grad():
-            for (weight, bias), linear in pairs:
-                linear.weight.copy_(torch.tensor(weight.T))
-                linear.bias.copy_(torch.tensor(bias))
             if env_id == "Pendulum-v1":
                 model.policy.log_std.copy_(torch.tensor(layers(runs, p)[2]))
         models.append(model)
@@ -306,9 +330,9 @@ def test_updates_equal_those_of_stable_baselines3(
     runs.rollouts(1)
     close = {"rtol": 1e-5, "atol": 1e-5}
     for p, model in enumerate(models):
-        for (weight, bias), linear in _pairs(runs, p, model):
-            np.testing.assert_allclose(weight.T, linear.weight.detach(), **close)
-            np.testing.assert_allclose(bias, linear.bias.detach(), **close)
+        for layer, linear in _pairs(runs, p, model):
+            for ours, theirs in zip(layer, linear_of(linear), strict=True):
+                np.testing.assert_allclose(ours, theirs, **close)
         if env_id == "Pendulum-v1":
             theirs = model.policy.log_std.detach()
             np.testing.assert_allclose(layers(runs, p)[2], theirs, **close)
@@ -318,14 +342,21 @@ def test_updates_equal_those_of_stable_baselines3(
     assert runs.interval.samples.tolist() == [3 * 48, 4 * 48]
 
 
+def _front(extractor: Any) -> list[Any]:
+    """Its convolution, if it has one."""
+    return [m for name, m in extractor.named_children() if name == "convolution"]
+
+
 def _pairs(runs: Runs, p: int, model: SB3PPO) -> list[tuple[Any, torch.nn.Linear]]:
     """Layers of a member, and those of a policy of Stable-Baselines3."""
     actor, critic, _ = layers(runs, p)
     policy = model.policy
     hidden = policy.mlp_extractor
     theirs = [
+        *_front(policy.pi_features_extractor),
         *(m for m in hidden.policy_net if hasattr(m, "weight")),
         policy.action_net,
+        *_front(policy.vf_features_extractor),
         *(m for m in hidden.value_net if hasattr(m, "weight")),
         policy.value_net,
     ]

@@ -79,11 +79,7 @@ class SB3PPOConfig(ppo.PPOConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("normalize_observations", "normalize_rewards"):
-            why = (
-                "Stable-Baselines3 leaves it to an environment wrapper, whose "
-                'statistics would be no part of a run; implementation="compiled" has it'
-            )
-            arguments.refuse(self, name, why)
+            arguments.refuse(self, name, arguments.NOT_NORMALISED)
         arguments.check(self, stable_baselines3.PPO, _OURS)
 
 
@@ -339,6 +335,14 @@ class SB3PPO:
             }
 
 
+def arguments_of(config: SB3PPOConfig, env: InnerEnv) -> dict[str, Any]:
+    """Arguments that do not depend on hyperparameters, see `arguments.of`."""
+    given = arguments.of(config, env)
+    if config.conv_channels:  # actor and critic have one each, as the compiled ones
+        given["policy_kwargs"]["share_features_extractor"] = False
+    return given
+
+
 def _build(config: SB3PPOConfig, venv: MemberEnvs) -> Any:
     """A model; hyperparameters are set before it trains."""
     return stable_baselines3.PPO(
@@ -351,7 +355,7 @@ def _build(config: SB3PPOConfig, venv: MemberEnvs) -> Any:
         # updates leave minibatches of one as they are
         normalize_advantage=config.normalize_advantages
         and ppo.PPO.granularity(config) > 1,
-        **arguments.of(config, venv.env.scales_images),
+        **arguments_of(config, venv.env),
     )
 
 

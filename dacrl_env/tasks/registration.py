@@ -102,7 +102,7 @@ _DQN_MINATAR = {
     "target_update_interval": 1_000,
     "double_q": True,
 }
-_MINATAR = {"hidden_sizes": (128,), "learning_starts": 5_000}
+_MINATAR = {"hidden_sizes": (128,), "conv_channels": 16, "learning_starts": 5_000}
 
 
 def _sets(inner_env: str, ranges: Ranges) -> dict[str, Any]:
@@ -357,6 +357,19 @@ _TABLE = (
         **_sets("Pendulum-v1", _PENDULUM),
         description="SAC on Pendulum; solved by default",
         tags=("smoke",),
+    ),
+    Task(
+        id="dacrl/SAC-CartPoleSwingup-v0",
+        inner_env="CartPoleSwingup-v0",
+        algorithm="sac",
+        budget=60_000,
+        random_return=27.6,
+        reference_return=850.0,
+        floor_return=-1.0,
+        defaults={"learning_rate": 1e-3, "batch_size": 64},
+        backend="batched",
+        **_sets("CartPoleSwingup-v0", _SWINGUP),
+        description="SAC on a cart that swings its pole up",
     ),
     Task(
         id="dacrl/NoisyQuadratic-v0",

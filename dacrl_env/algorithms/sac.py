@@ -37,7 +37,14 @@ from dacrl_env.algorithms.replay import (
     set_priorities,
     write,
 )
-from dacrl_env.kernels import choices, dense
+from dacrl_env.algorithms.tanh_gaussian import (
+    Drawn,
+    by_outputs,
+    make_drawn,
+    propose,
+    proposed,
+)
+from dacrl_env.kernels import dense
 from dacrl_env.kernels.adam import adam_step
 from dacrl_env.kernels.compiling import compiled
 from dacrl_env.kernels.dense import (
@@ -49,7 +56,7 @@ from dacrl_env.kernels.dense import (
 )
 from dacrl_env.kernels.functions import exp, log, tanh
 from dacrl_env.kernels.moments import mean_and_spread
-from dacrl_env.kernels.random_numbers import draw, normal, uniform
+from dacrl_env.kernels.random_numbers import draw, uniform
 from dacrl_env.kernels.views import (
     FIRST,
     LINE,
@@ -71,8 +78,6 @@ PROBE_BATCH = np.int64(256)  # transitions the signals of an interval are comput
 _NOISE, _PROBE_DRAWS, _PROBE_NOISE = 2**40, 2**41, 2**42
 REST = 4 * LINE  # length of the part of a row that has the log temperature
 _ANY = np.inf  # gradients are not clipped
-LOWEST_LOG_STD, HIGHEST_LOG_STD = np.float32(-20.0), np.float32(2.0)
-_EDGE = np.float32(1e-6)  # keeps the density finite where an action is at a bound
 
 INIT, ACT, REPLAY = range(3)  # purposes of a member's keys
 AUTO, SET = range(2)  # options of the temperature's rule
@@ -151,17 +156,6 @@ class Run(NamedTuple):
     interval: Interval
 
 
-class Drawn(NamedTuple):
-    """Actions that the actor draws for B observations, and how it came to them."""
-
-    hidden: NDArray[np.float32]  # outputs of its hidden layers
-    outputs: NDArray[np.float32]  # (B, 2A) means, log standard deviations
-    noise: NDArray[np.float32]  # (B, A) standard normal
-    slopes: NDArray[np.float32]  # (B, A) of tanh, where it made the actions
-    actions: NDArray[np.float32]  # (B, A) within ± 1
-    log_probs: NDArray[np.float32]  # (B,)
-
-
 class Memory(NamedTuple):
     """Memory of one thread."""
 
@@ -201,11 +195,6 @@ def make_memory(
     N, D, A = fixed.N, fixed.D, fixed.A
     B = max(largest_batch, int(PROBE_BATCH), N)
 
-    def drawn() -> Drawn:
-        hidden = dense.make_scratch(fixed.actor, B).hidden
-        noise, slopes, actions = (aligned(B, A) for _ in range(3))
-        return Drawn(hidden, aligned(B, 2 * A), noise, slopes, actions, aligned(B))
-
     return Memory(
         scratch=dense.make_scratch(fixed.critic, B),
         gradients=aligned(fixed.row),
@@ -219,8 +208,8 @@ def make_memory(
         taken=aligned(B, A),
         columns=aligned(4, B),
         places=np.zeros(B, np.int64),
-        drawn=drawn(),
-        next_drawn=drawn(),
+        drawn=make_drawn(fixed.actor, A, B),
+        next_drawn=make_drawn(fixed.actor, A, B),
         pairs=aligned(B, D + A),
         first=aligned(B, 1),
         second=aligned(B, 1),
@@ -332,7 +321,8 @@ def act(p, r, t, run, memory):
     else:
         see(N, fixed, memory)
         x, into = matrix(memory.inputs, 0, N, fixed.D), memory.drawn
-        propose(x, drawn, actor_of(row_of(p, state.parameters), fixed), fixed, into)
+        actor = actor_of(row_of(p, state.parameters), fixed)
+        propose(fixed.actor, x, drawn, actor, A, into)
         for n in range(N):
             for a in range(A):
                 memory.actions[n, a] = np.float64(matrix(into.actions, 0, N, A)[n, a])
@@ -375,43 +365,6 @@ def stretch(action, memory):
         value = action[a] if action[a] == action[a] else 0.0
         low, high = memory.low[a], memory.high[a]
         action[a] = min(max(low + 0.5 * (value + 1.0) * (high - low), low), high)
-
-
-@compiled
-def propose(x, drawn, row, fixed, into):
-    """Draw an action for each observation (B, D): it, its noise, its log probability.
-
-    The density is that of the normal one, by the slope of tanh.
-    """
-    B, A = len(x), fixed.A
-    out = matrix(into.outputs, 0, B, 2 * A)
-    predict(fixed.actor, row, x, into.hidden, out)
-    noise, actions = matrix(into.noise, 0, B, A), matrix(into.actions, 0, B, A)
-    slopes = matrix(into.slopes, 0, B, A)
-    for b in range(B):
-        log_prob = np.float32(0.0)
-        for a in range(A):
-            z = np.float32(normal(drawn, b * A + a, B * A))
-            log_std = bounded_log_std(out[b, A + a])
-            raw = out[b, a] + exp(log_std) * z
-            noise[b, a], actions[b, a], slopes[b, a] = z, tanh(raw), slope_of_tanh(raw)
-            log_prob -= np.float32(0.5) * (z * z + choices.LOG_2PI) + log_std
-            log_prob -= log(slopes[b, a] + _EDGE)
-        into.log_probs[b] = log_prob
-
-
-@compiled
-def slope_of_tanh(x):
-    """1 − tanh² x, to its last digits also where tanh is almost ± 1."""
-    one, small = np.float32(1.0), exp(np.float32(-2.0) * abs(x))
-    return np.float32(4.0) * small / ((one + small) * (one + small))
-
-
-@compiled
-def bounded_log_std(value):
-    """Within its bounds; NaN stays what it is."""
-    value = HIGHEST_LOG_STD if value > HIGHEST_LOG_STD else value
-    return LOWEST_LOG_STD if value < LOWEST_LOG_STD else value
 
 
 @compiled
@@ -506,9 +459,9 @@ def draw_actions(B, drawn, row, fixed, memory):
     """Actions of the actor for the batch, and for what follows it, into memory."""
     actor = actor_of(row, fixed)
     x = matrix(memory.inputs, 0, B, fixed.D)
-    propose(x, draw(drawn, 0), actor, fixed, memory.drawn)
+    propose(fixed.actor, x, draw(drawn, 0), actor, fixed.A, memory.drawn)
     x = matrix(memory.next_inputs, 0, B, fixed.D)
-    propose(x, draw(drawn, 1), actor, fixed, memory.next_drawn)
+    propose(fixed.actor, x, draw(drawn, 1), actor, fixed.A, memory.next_drawn)
 
 
 @compiled
@@ -592,23 +545,13 @@ def critic_gradient(B, temperature, row, target, fixed, memory):
 @compiled
 def actor_gradient(B, temperature, row, fixed, memory):
     """Mean loss of the actor with the actions drawn for the batch; its gradient."""
-    zero, two = np.float32(0.0), np.float32(2.0)
     A, drawn, share = fixed.A, memory.drawn, np.float32(1.0 / B)
     x, actions = matrix(memory.inputs, 0, B, fixed.D), matrix(drawn.actions, 0, B, A)
-    value = by_action(B, x, actions, row, fixed, memory)
-    by_value, loss = matrix(memory.by_action, 0, B, A), zero
-    out, d = matrix(drawn.outputs, 0, B, 2 * A), matrix(memory.d_outputs, 0, B, 2 * A)
-    noise, slopes = matrix(drawn.noise, 0, B, A), matrix(drawn.slopes, 0, B, A)
+    value, loss = by_action(B, x, actions, row, fixed, memory), np.float32(0.0)
     for b in range(B):
         loss += share * (temperature * drawn.log_probs[b] - value[b, 0])
-        for a in range(A):
-            action, log_std = actions[b, a], bounded_log_std(out[b, A + a])
-            entropic = temperature * two * action / (slopes[b, a] + _EDGE)
-            by_mean = share * (entropic - by_value[b, a]) * slopes[b, a]
-            d[b, a] = by_mean
-            moves = log_std == out[b, A + a]
-            by_log_std = by_mean * exp(log_std) * noise[b, a] - share * temperature
-            d[b, A + a] = by_log_std if moves else zero
+    slopes, d = matrix(memory.by_action, 0, B, A), matrix(memory.d_outputs, 0, B, 2 * A)
+    by_outputs(B, A, drawn, temperature, slopes, d)
     actor, into = actor_of(row, fixed), actor_of(memory.gradients, fixed)
     backward(fixed.actor, actor, x, drawn.hidden, d, into, memory.scratch)
     return loss
@@ -686,23 +629,6 @@ class Batch(NamedTuple):
     weights: Tensor  # (…, B) of prioritised replay; else 1
 
 
-def proposed(
-    fixed: Fixed, rows: Tensor, observations: Tensor, noise: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Actions ``(…, B, A)`` and log probabilities ``(…, B)``, by standard noise."""
-    import torch
-
-    out = dense.apply(fixed.actor, rows[..., : fixed.actor.row], observations)
-    mean, log_std = out[..., : fixed.A], out[..., fixed.A :]
-    std = log_std.clamp(float(LOWEST_LOG_STD), float(HIGHEST_LOG_STD)).exp()
-    normals = torch.distributions.Normal(mean, std, validate_args=False)
-    raw = mean + std * noise
-    small = (-2 * raw.abs()).exp()
-    slopes = 4 * small / (1 + small).square()  # of tanh: 1 − tanh²
-    bent = (slopes + float(_EDGE)).log()
-    return raw.tanh(), (normals.log_prob(raw) - bent).sum(-1)
-
-
 def critics(
     fixed: Fixed, rows: Tensor, observations: Tensor, actions: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -739,7 +665,9 @@ def critic_loss(
     import torch
 
     with torch.no_grad():
-        actions, log_probs = proposed(fixed, rows, batch.next_observations, noise)
+        actor = rows[..., : fixed.actor.row]
+        seen = batch.next_observations
+        actions, log_probs = proposed(fixed.actor, actor, seen, noise)
         first, second = critics(fixed, target, batch.next_observations, actions)
         value = torch.minimum(first, second) - temperature * log_probs
         goal = batch.returns + batch.discounts * value
@@ -758,6 +686,7 @@ def actor_loss(
     """Mean loss of the actor ``(…)``; differentiable by its part of the rows."""
     import torch
 
-    actions, log_probs = proposed(fixed, rows, batch.observations, noise)
+    actor = rows[..., : fixed.actor.row]
+    actions, log_probs = proposed(fixed.actor, actor, batch.observations, noise)
     value = torch.minimum(*critics(fixed, rows.detach(), batch.observations, actions))
     return (temperature * log_probs - value).mean(-1)

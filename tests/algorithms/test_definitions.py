@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dacrl_env.algorithms import dqn, drivers, ppo, sac
+from dacrl_env.algorithms import dqn, drivers, ppo, sac, tanh_gaussian
 from dacrl_env.algorithms.interval import begin
 from dacrl_env.algorithms.rollout import make_rollout
 from dacrl_env.kernels import dense
@@ -351,11 +351,13 @@ def test_sac(hidden, A, spread, B) -> None:
     (critics + acting).backward()
     for mine, theirs in zip(got, (critics, acting), strict=True):
         assert mine == pytest.approx(theirs.item(), rel=1e-4, abs=1e-5)
-    actions, log_probs = sac.proposed(fixed, row, batch.observations, noise)
+    actions, log_probs = tanh_gaussian.proposed(
+        actor, row[: actor.row], batch.observations, noise
+    )
     log_stds = _of(memory.drawn.outputs, B, 2 * A)[:, A:]
     if spread and B > 5:
-        assert (log_stds > sac.HIGHEST_LOG_STD).any()
-        assert (log_stds < sac.HIGHEST_LOG_STD).any()
+        assert (log_stds > tanh_gaussian.HIGHEST_LOG_STD).any()
+        assert (log_stds < tanh_gaussian.HIGHEST_LOG_STD).any()
     np.testing.assert_allclose(
         _of(memory.drawn.actions, B, A), actions.detach(), rtol=1e-4, atol=1e-6
     )

@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dacrl_env.algorithms.interval import SAMPLES, UPDATES, Interval
+from dacrl_env.algorithms.ppo_gain import Options, gains, objective
 from dacrl_env.algorithms.register import Register
 from dacrl_env.algorithms.rollout import Rollout
 from dacrl_env.kernels import choices, dense, moments
@@ -37,7 +38,7 @@ from dacrl_env.kernels.adam import adam_step
 from dacrl_env.kernels.advantages import gae
 from dacrl_env.kernels.compiling import compiled
 from dacrl_env.kernels.dense import Network, Scratch, backward, predict
-from dacrl_env.kernels.functions import exp, tanh
+from dacrl_env.kernels.functions import exp
 from dacrl_env.kernels.moments import Moments
 from dacrl_env.kernels.random_numbers import draw, normal, shuffle, uniform
 from dacrl_env.kernels.views import FIRST, LINE, ONE, aligned, matrix, row_of, vector
@@ -49,7 +50,6 @@ ADAM_EPSILON = 1e-5
 EPOCHS = 32  # more than n_epochs can be: addresses of shuffles do not meet
 _BLOCK = 256  # rows whose values are computed at once: they stay in the cache
 
-CLIP, DPO = range(2)  # options of the drift
 AS_SET, KL_ADAPTIVE = range(2)  # … of the rule of the learning rate
 # the adaptive rate is divided or multiplied by FACTOR where the policy has moved more
 # than twice, or less than half, as far as is desired
@@ -532,47 +532,6 @@ def value_gradient(p, B, parameters, run, memory):
 
 
 @compiled
-def objective(p, b, log_ratio, B, values, columns):
-    """Gain of row b, its slope by the log probability, the KL divergence.
-
-    The divergence of the policy that acted is estimated without bias, and is never
-    negative (Schulman 2020, "Approximating KL divergence").
-    """
-    one, share = np.float32(1.0), np.float32(1.0) / np.float32(B)
-    ratio = exp(log_ratio)
-    divergence = share * (ratio - one - log_ratio)
-    if values.drift[p] == DPO:
-        gain, slope = dpo(p, columns[ADVANTAGE, b], ratio, log_ratio, values)
-        return share * gain, share * slope, divergence
-    clip = np.float32(values.clip_range[p])
-    advantage = columns[ADVANTAGE, b] * share
-    gain = advantage * ratio
-    limited = advantage * min(max(ratio, one - clip), one + clip)
-    # the gradient vanishes where clipping makes the objective the smaller one
-    slope = gain if gain <= limited else np.float32(0.0)
-    # NaN is no smaller than anything, and stays
-    least = limited if limited < gain else gain
-    return least, slope, divergence
-
-
-@compiled
-def dpo(p, advantage, ratio, log_ratio, values):
-    """Gain of an action with the drift of discovered policy optimisation; its slope."""
-    zero, gain = np.float32(0.0), ratio * advantage
-    if advantage < zero:
-        width, moved = np.float32(values.drift_beta[p]), log_ratio * advantage
-        by_log_ratio = advantage
-    else:
-        width, moved = np.float32(values.drift_alpha[p]), gain - advantage
-        by_log_ratio = gain
-    bent = tanh(moved / width)
-    drift = moved - width * bent
-    if drift <= zero:
-        return gain, gain
-    return gain - drift, gain - bent * bent * by_log_ratio
-
-
-@compiled
 def discrete_gradient(p, B, parameters, run, memory):
     """Loss, KL divergence and entropy of a policy over actions; its gradient."""
     fixed, values = run.fixed, run.values
@@ -589,7 +548,9 @@ def discrete_gradient(p, B, parameters, run, memory):
         # logits become log probabilities, d probabilities
         entropy = choices.log_softmax(row_of(b, logits), row_of(b, d))
         log_ratio = logits[b, action] - columns[LOG_PROB, b]
-        gain, slope, divergence = objective(p, b, log_ratio, B, values, columns)
+        gain, slope, divergence = objective(
+            p, columns[ADVANTAGE, b], log_ratio, B, values
+        )
         for a in range(A):
             d[b, a] *= slope + bonus * (logits[b, a] + entropy)
         d[b, action] -= slope
@@ -622,7 +583,9 @@ def gaussian_gradient(p, B, parameters, run, memory):
     for b in range(B):
         log_prob = choices.log_density(row_of(b, taken), row_of(b, means), log_std)
         log_ratio = log_prob - columns[LOG_PROB, b]
-        gain, slope, divergence = objective(p, b, log_ratio, B, values, columns)
+        gain, slope, divergence = objective(
+            p, columns[ADVANTAGE, b], log_ratio, B, values
+        )
         for a in range(A):
             deviation = exp(log_std[a])
             z = (taken[b, a] - means[b, a]) / deviation
@@ -685,43 +648,6 @@ class Batch(NamedTuple):
     advantages: Tensor  # (…, B)
     returns: Tensor  # (…, B)
     values: Tensor  # (…, B) when acting
-
-
-class Options(NamedTuple):
-    """What the loss depends on: numbers, or tensors ``(…)`` of each batch's own."""
-
-    clip_range: Tensor | float = 0.2
-    ent_coef: Tensor | float = 0.0
-    vf_coef: Tensor | float = 0.5
-    drift: Tensor | float = CLIP
-    drift_alpha: Tensor | float = 2.0
-    drift_beta: Tensor | float = 0.6
-
-
-def gains(log_ratio: Tensor, advantages: Tensor, options: Options) -> Tensor:
-    """What is to be made large ``(…, B)``, by the change of log probabilities."""
-    import torch
-
-    clip, drift, alpha, beta = (
-        torch.as_tensor(x)[..., None]
-        for x in (
-            options.clip_range,
-            options.drift,
-            options.drift_alpha,
-            options.drift_beta,
-        )
-    )
-    ratio = log_ratio.exp()
-    gain = advantages * ratio
-    clipped = torch.minimum(torch.maximum(ratio, 1 - clip), 1 + clip)
-    rises = (ratio - 1) * advantages
-    falls = log_ratio * advantages
-    dpo = gain - torch.where(
-        advantages >= 0,
-        (rises - alpha * (rises / alpha).tanh()).relu(),
-        (falls - beta * (falls / beta).tanh()).relu(),
-    )
-    return torch.where(drift == DPO, dpo, torch.minimum(gain, advantages * clipped))
 
 
 def loss(fixed: Fixed, rows: Tensor, batch: Batch, options: Options) -> Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dacrl_env.algorithms import dqn, drivers, ppo, sac, tanh_gaussian
+from dacrl_env.algorithms import dqn, drivers, ppo, ppo_gain, sac, tanh_gaussian
 from dacrl_env.algorithms.interval import begin
 from dacrl_env.algorithms.rollout import make_rollout
 from dacrl_env.kernels import dense
@@ -192,7 +192,7 @@ def test_double_q_takes_the_online_networks_choice() -> None:
 @pytest.mark.parametrize("hidden", SIZES)
 @pytest.mark.parametrize("continuous", [False, True])
 @pytest.mark.parametrize("limit", [math.inf, 0.2])
-@pytest.mark.parametrize("drift", [ppo.CLIP, ppo.DPO])
+@pytest.mark.parametrize("drift", [ppo_gain.CLIP, ppo_gain.DPO])
 @pytest.mark.parametrize("B", [1, 7, 64, 256])
 def test_ppo(hidden, continuous, limit, drift, B) -> None:
     _check_ppo(5, None, hidden, continuous, limit, drift, B)
@@ -202,7 +202,7 @@ def test_ppo(hidden, continuous, limit, drift, B) -> None:
 @pytest.mark.parametrize("continuous", [False, True])
 @pytest.mark.parametrize("B", [1, 7, 64])
 def test_ppo_with_convolutions_in_front(hidden, continuous, B) -> None:
-    _check_ppo(6 * 5 * 2, (6, 5, 2), hidden, continuous, math.inf, ppo.CLIP, B)
+    _check_ppo(6 * 5 * 2, (6, 5, 2), hidden, continuous, math.inf, ppo_gain.CLIP, B)
 
 
 def _check_ppo(D, image, hidden, continuous, limit, drift, B) -> None:
@@ -266,11 +266,11 @@ def _check_ppo(D, image, hidden, continuous, limit, drift, B) -> None:
 def test_the_gain_of_ppo_by_hand() -> None:
     advantages, ratio = torch.tensor([2.0, 2.0, -2.0, -2.0]), torch.tensor([3.0, 0.5])
     log_ratio = ratio.repeat(2).log()
-    clip = ppo.gains(log_ratio, advantages, ppo.Options(clip_range=0.2))
+    clip = ppo_gain.gains(log_ratio, advantages, ppo.Options(clip_range=0.2))
     # what is clipped counts where that makes the gain smaller
     np.testing.assert_allclose(clip, [2.4, 1.0, -6.0, -1.6], rtol=1e-6)
     # the constants that Lu et al. publish
-    dpo = ppo.gains(log_ratio, advantages, ppo.Options(drift=ppo.DPO))
+    dpo = ppo_gain.gains(log_ratio, advantages, ppo.Options(drift=ppo_gain.DPO))
     expected = [
         6 - (4 - 2 * math.tanh(2)),  # (3 − 1) · 2 = 4, α = 2
         1.0,  # moved the wrong way: no drift
@@ -282,14 +282,14 @@ def test_the_gain_of_ppo_by_hand() -> None:
 
 def test_options_of_ppo_may_be_of_each_member() -> None:
     advantages, log_ratio = torch.tensor([1.0, -1.0]), torch.tensor([0.5, -0.5])
-    every = [(0.1, ppo.CLIP), (0.3, ppo.CLIP), (0.3, ppo.DPO)]
+    every = [(0.1, ppo_gain.CLIP), (0.3, ppo_gain.CLIP), (0.3, ppo_gain.DPO)]
     alone = [
-        ppo.gains(log_ratio, advantages, ppo.Options(clip_range=c, drift=d))
+        ppo_gain.gains(log_ratio, advantages, ppo.Options(clip_range=c, drift=d))
         for c, d in every
     ]
     clip, drift = torch.tensor(every).T
     options = ppo.Options(clip_range=clip, drift=drift)
-    together = ppo.gains(log_ratio.expand(3, 2), advantages.expand(3, 2), options)
+    together = ppo_gain.gains(log_ratio.expand(3, 2), advantages.expand(3, 2), options)
     torch.testing.assert_close(together, torch.stack(alone))
     assert len(set(together[:, 0].tolist())) == 3
 

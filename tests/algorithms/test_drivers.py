@@ -14,7 +14,7 @@ import torch
 from cases import slow
 from populations import Runs, Stepped, make_runs
 
-from dacrl_env.algorithms import dqn, ppo
+from dacrl_env.algorithms import dqn, ppo, sac
 from dacrl_env.core import snapshot, streams
 from dacrl_env.inner_envs.env import ENVS
 
@@ -36,7 +36,10 @@ CASES: dict[str, dict[str, Any]] = {
     "ppo, normalised": NORMALISED,
     "ppo, continuous": {"activation": "relu", **NORMALISED},
     "ppo, convolution": {**NORMALISED, "conv_channels": 16},
+    "sac": {"hidden_sizes": (33, 17), "replay_capacity": 400},
+    "sac, several": {"activation": "tanh", **SEVERAL},
 }
+KINDS: dict[str, Any] = {"dqn": dqn, "ppo": ppo, "sac": sac}
 ENV_OF = {"continuous": "Pendulum-v1", "convolution": "MiniGrid-Empty-5x5-v0"}
 # members that differ in everything, in the order of how many gradient steps they take
 # neither by member nor by batch size
@@ -64,6 +67,16 @@ VALUES = {
     "priority_beta": [0.4, 0.4, 0, 1.0, 0.5, 0.4],
     "exploration": [0, 1, 0, 0, 1, 0],
     "hold_exponent": [2, 2, 2, 2, 1.5, 2],
+    "drift": [0, 0, 1, 1, 0, 0],
+    "drift_alpha": [2, 2, 1, 0.5, 2, 2],
+    "drift_beta": [0.6, 0.6, 1, 0.2, 2, 0.6],
+    "lr_rule": [0, 0, 1, 0, 1, 0],
+    "desired_kl": [0.01, 0.01, 0.02, 0.01, 0.002, 0.01],
+    "stop_early": [0, 0, 0, 1, 1, 0],
+    "target_kl": [0.01, 0.01, 0.01, 0.002, 0.1, 0.01],
+    "ent_rule": [0, 0, 1, 0, 1, 0],
+    "alpha": [0.2, 0.2, 0.05, 0.2, 1.0, 0.2],
+    "target_entropy": [-1, -2, -1, 0, -1, -1],
 }
 # a value of every hyperparameter that binds at the step it is set
 CHANGED = {
@@ -92,22 +105,37 @@ CHANGED |= {
     "priority_beta": 0.8,
     "exploration": 0,
     "hold_exponent": 1.2,
+    "drift": 1,
+    "drift_alpha": 0.2,
+    "drift_beta": 0.2,
+    "lr_rule": 1,
+    "desired_kl": 0.0,
+    "stop_early": 1,
+    "target_kl": 0.0,
+    "ent_rule": 1,
+    "alpha": 3.0,
+    "target_entropy": 0.5,
+}
+# without these they have no effect
+NEEDS = {
+    "drift_alpha": "drift",
+    "drift_beta": "drift",
+    "desired_kl": "lr_rule",
+    "target_kl": "stop_early",
+    "alpha": "ent_rule",
 }
 # those that compiled functions take; events happen before
-NAMES = [
-    (case, name)
-    for case, kind in (("dqn", dqn), ("ppo", ppo))
-    for name in kind.Values._fields
-]
+NAMES = [(case, name) for case, kind in KINDS.items() for name in kind.Values._fields]
 
 
 def _make(case: str, which: int | list[int] = 6, stepped: bool = False) -> Runs:
     """Members of a case; each has its own values, whatever its company."""
     members = list(range(which)) if isinstance(which, int) else which
-    name = ENV_OF.get(case[5:], "CartPole-v1")
+    usual = "Pendulum-v1" if case[:3] == "sac" else "CartPole-v1"
+    name = ENV_OF.get(case[5:], usual)
     env: Any = Stepped(ENVS[name]()) if stepped else ENVS[name]()
     algorithm, values = case[:3], {}
-    for h in (dqn if algorithm == "dqn" else ppo).Values._fields:
+    for h in KINDS[algorithm].Values._fields:
         values[h] = np.resize(np.array(VALUES[h], float), max(members) + 1)[members]
     runs = make_runs(members, env, algorithm=algorithm, **CASES[case])
     runs.values |= values
@@ -115,7 +143,7 @@ def _make(case: str, which: int | list[int] = 6, stepped: bool = False) -> Runs:
 
 
 def _steps(case: str) -> int:
-    return 603 if case[:3] == "dqn" else 9 * 32 * (2 if case == "ppo" else 3)
+    return 603 if case[:3] != "ppo" else 9 * 32 * (2 if case == "ppo" else 3)
 
 
 def _equal(a: Runs, b: Runs, members: Any = range(6)) -> None:
@@ -208,7 +236,7 @@ def test_the_number_of_threads_changes_nothing(case: str) -> None:
 
 
 @pytest.mark.parametrize("stepped", [False, True])
-@pytest.mark.parametrize("case", ["dqn", "ppo"])
+@pytest.mark.parametrize("case", KINDS)
 def test_the_order_of_training_populations_with_one_learner_does_not_matter(
     case: str, stepped: bool
 ) -> None:
@@ -217,7 +245,7 @@ def test_the_order_of_training_populations_with_one_learner_does_not_matter(
     interval = b.learner.begin_interval(other)
     large = {**b.values, "batch_size": np.full(3, 500.0)}  # needs more memory
     c.values = large
-    unit = 50 if case == "dqn" else a.learner.granularity(a.learner.config)
+    unit = 50 if case != "ppo" else a.learner.granularity(a.learner.config)
     for _ in range(3):
         a.train(unit)
         b.train(unit)
@@ -235,6 +263,8 @@ def test_every_hyperparameter_bites_and_bites_one_member_only(
 ) -> None:
     a, b = _make(case), _make(case)
     for runs in (a, b):
+        if name in NEEDS:
+            runs.values[NEEDS[name]][1] = 1
         runs.train(_steps(case) // 3)
     _equal(a, b)
     b.values[name][1] = CHANGED[name]
@@ -343,7 +373,7 @@ def test_looking_at_a_run_does_not_change_it(case: str) -> None:
     b.learner.policy(b.state, np.arange(6))(b.state.envs.observations)
     if case[:3] == "dqn":
         b.learner.probe(b.state, b.values, b.keys[:, 0].copy(), 300)
-    else:
+    elif case[:3] == "ppo":
         b.learner.probe(copy.deepcopy(b.state), b.values)
     for runs in (a, b):
         runs.train(_steps(case) // 3)

@@ -173,6 +173,11 @@ CHANGES = {
 }
 
 
+# without these they have no effect
+NEEDS = {
+    "stop_early": {"learning_rate": 1e-2},
+    "target_kl": {"learning_rate": 1e-2, "stop_early": True},
+}
 # without what Stable-Baselines3 does not have
 MEANINGLESS = {
     "priority_beta",
@@ -201,6 +206,8 @@ def test_every_hyperparameter_is_tested() -> None:
 def test_hyperparameters_bite(name: str, changed: str) -> None:
     a, b = make(name), make(name)
     for runs in (a, b):
+        for needed, value in NEEDS.get(changed, {}).items():
+            runs.values[needed][:] = value
         runs.train(6 * UNIT[name])
     assert a.differences(b) == []
     assert a.interval.updates[0] > 0
@@ -238,6 +245,8 @@ def effective(model: Any) -> dict[str, float]:
         "n_epochs": model.n_epochs,
         "ent_coef": model.ent_coef,
         "vf_coef": model.vf_coef,
+        "stop_early": model.target_kl is not None,
+        "target_kl": model.target_kl,
     }
 
 
@@ -962,7 +971,7 @@ def test_continuous_actions() -> None:
     runs = make("ppo", env=env)
     runs.train(48)
     assert runs.state.gradient_steps[0] > 0
-    assert arguments.of(runs.learner.config, env.scales_images)["policy"] == "MlpPolicy"
+    assert arguments.of(runs.learner.config, env)["policy"] == "MlpPolicy"
     returns, steps = runs.learner.play(
         runs.state,
         np.array([0]),

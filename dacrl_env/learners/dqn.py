@@ -7,23 +7,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dacrl_env.algorithms import dqn
+from dacrl_env.algorithms import dqn, dqn_fork
 from dacrl_env.algorithms.replay import DONE, MOST_STEPS
 from dacrl_env.core import checks, streams
 from dacrl_env.inner_envs import InnerEnv
 from dacrl_env.inner_envs.images import BRIGHTEST
 from dacrl_env.kernels import dense
+from dacrl_env.kernels.compiling import announced
 from dacrl_env.kernels.sum_tree import leaves
 from dacrl_env.learners import events
-from dacrl_env.learners.compiled import Compiled, Floats, Values
+from dacrl_env.learners.compiled import Compiled, Floats, Ints, Values
 from dacrl_env.learners.protocol import steady
+from dacrl_env.learners.threads import spread
 from dacrl_env.tasks import Choice, Condition, Number
 
 _HELD = Condition("exploration", ("ez-greedy",))
@@ -51,6 +53,7 @@ HYPERPARAMETERS = (
 )
 CONTROLLED = ("learning_rate", "epsilon", "batch_size")
 MAX_UPDATE_RATIO = 4  # gradient steps per environment step, at most
+_PIECE = 64  # gradient steps of a fork in a call, so that an interrupt is soon heard
 SIGNALS = ("loss", "td_error", "grad_norm", "update_ratio", "value_mean", "value_std")
 SIGNAL_UNITS = {"value_mean": 1.0}
 
@@ -233,3 +236,59 @@ class DQN(Compiled):
             columns[:, p] = memory.columns.ravel()[: 4 * B].reshape(4, B)
         returns, discounts, weights, _ = columns
         return seen, actions, returns, following, discounts, weights
+
+    def greedy_changes(
+        self,
+        state: dqn.State,
+        values: Values,
+        members: Ints,
+        keys: streams.UInts,
+        B: int,
+        updates: int,
+    ) -> Floats:
+        """How many best actions change in further updates of forks.
+
+        A fork is a copy of a member that learns on from its replay as it is, with
+        batches of its own.
+
+        Args:
+            state: of the population; not changed.
+            values: applied hyperparameters.
+            members: ``(m,)``, with something in their replay.
+            keys: ``(P, 2)``, for the states that are looked at, and for the batches.
+            B: states, drawn from the replay, all as likely.
+            updates: gradient steps of a fork.
+
+        Returns:
+            Shares ``(m,)`` of the states.
+        """
+        fork = _forked(state)
+        fork.keys[:, dqn.REPLAY] = keys[:, 1]
+        before, after = np.empty((2, len(members), B), np.int64)
+        run, threads = self._run(fork, values), self._threads(len(members))
+        largest = max(B, int(values["batch_size"].max()))
+        memories = [self._make_memory(1, largest) for _ in range(threads)]
+
+        def work(thread: int, i: int) -> None:
+            p, memory, left = int(members[i]), memories[thread], updates
+            dqn_fork.best_of_batch(p, keys[p, 0], B, run, memory, before[i])
+            while left:
+                left -= dqn_fork.learn_on(p, left, _PIECE, run, memory)
+            dqn_fork.best_of_batch(p, keys[p, 0], B, run, memory, after[i])
+
+        with announced(f"forks of {self.title}"):
+            spread(range(len(members)), work, threads)
+        return np.count_nonzero(before != after, axis=1) / B
+
+
+def _forked(state: dqn.State) -> dqn.State:
+    """A copy that may learn; transitions, which no update writes to, are shared."""
+    replay = state.replay
+    kept = {"observations": replay.observations, "transitions": replay.transitions}
+    copies = {n: x.copy() for n, x in replay._asdict().items() if n not in kept}
+    arrays = {
+        f.name: getattr(state, f.name).copy()
+        for f in fields(state)
+        if isinstance(getattr(state, f.name), np.ndarray)
+    }
+    return replace(state, replay=type(replay)(**kept, **copies), envs=None, **arrays)

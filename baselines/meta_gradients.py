@@ -213,7 +213,7 @@ class MetaGradients:
             fixed={n: _column(values[n]) for n in ("gamma", "gae_lambda")},
             reference={n: _column(x) for n, x in reference.items()},
             rate=_column(values["learning_rate"]),
-            coefficients=probe.coefficients(values),
+            options=probe.ppo_options(self.envs),
             optimiser=self._optimiser(ppo.ADAM_EPSILON),
         )
 
@@ -252,7 +252,7 @@ def ppo_objective(
     fixed: Mapping[str, Tensor],
     reference: Mapping[str, Tensor],
     rate: Tensor,
-    coefficients: probe.Coefficients,
+    options: probe.PPOOptions,
     optimiser: Optimiser,
 ) -> Tensor:
     """Minus the policy objective ``(P,)`` after an update with ``units`` ``(P, k)``.
@@ -267,7 +267,7 @@ def ppo_objective(
         fixed: γ and λ, ``(P, 1)``, where they are not tuned.
         reference: γ' and λ', ``(P, 1)``.
         rate: learning rate ``(P, 1)``, where it is not tuned.
-        coefficients: of the loss.
+        options: of the loss.
         optimiser: of the update.
     """
     columns = dict(zip(names, units.split(1, 1), strict=True))
@@ -279,11 +279,10 @@ def ppo_objective(
         rate = columns["learning_rate"].exp()
     batch = _batch(learner, first, tuned)
     loss = partial(probe.ppo_loss, learner)
-    gradient = torch.func.grad(lambda p: loss(p, batch, coefficients).sum())
+    gradient = torch.func.grad(lambda p: loss(options, p, batch).sum())
     updated = update(parameters, gradient(parameters), rate, optimiser)
-    nothing = torch.zeros_like(coefficients.clip_range)
-    policy_alone = coefficients._replace(ent_coef=nothing, vf_coef=nothing)
-    return loss(updated, _batch(learner, second, reference), policy_alone)
+    policy_alone = options._replace(ent_coef=0.0, vf_coef=0.0)
+    return loss(policy_alone, updated, _batch(learner, second, reference))
 
 
 def _batch(learner: PPO, part: probe.Rollout, tuned: Mapping[str, Tensor]) -> ppo.Batch:

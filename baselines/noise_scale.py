@@ -117,18 +117,19 @@ def estimates(envs: PopulationEnv, live: NDArray[np.bool_]) -> tuple[Floats, Flo
         if isinstance(learner, DQN):
             cuts = parts(probe.replay_batch(envs, _SAMPLES))
             target = torch.from_numpy(state.target).repeat_interleave(PARTS, 0)
-            each = (
-                torch.as_tensor(x).repeat_interleave(PARTS, 0)
-                for x in probe.dqn_options(envs)
-            )
-            options = probe.DQNOptions(*each)
+            options = _repeated(probe.dqn_options(envs))
             loss = partial(probe.dqn_loss, learner, options, target=target, batch=cuts)
         else:
             cuts = parts(_shuffled(envs, _rollout_batch(envs, live)))
-            own = probe.coefficients(probe.applied(envs))
-            c = probe.Coefficients(*(x.repeat_interleave(PARTS, 0) for x in own))
-            loss = partial(probe.ppo_loss, learner, batch=cuts, c=c)
+            options = _repeated(probe.ppo_options(envs))
+            loss = partial(probe.ppo_loss, learner, options, batch=cuts)
         return noise(loss, probe.parameters(envs), cuts.observations.shape[1])
+
+
+def _repeated(options: Any) -> Any:
+    """Options of the members, for each of their parts."""
+    each = (torch.as_tensor(x).repeat_interleave(PARTS, 0) for x in options)
+    return type(options)(*each)
 
 
 def noise(loss: Loss, parameters: Tensor, size: int) -> tuple[Floats, Floats]:

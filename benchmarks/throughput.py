@@ -9,6 +9,7 @@ else. Of it, products of actions and updates take the share that tables show.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import platform
@@ -26,11 +27,12 @@ from numpy.typing import NDArray
 from dacrl_env.core import streams
 from dacrl_env.core.version import __version__
 from dacrl_env.inner_envs.env import ENVS
-from dacrl_env.learners import dqn, ppo
+from dacrl_env.learners import dqn, ppo, sac
 
 from . import peak
 
 INNER_ENV = "CartPole-v1"
+CONTINUOUS_ENV, GAME = "Pendulum-v1", "MinAtar/Breakout-v1"
 LEARNING_STARTS = 100
 BUDGET = 50_000
 # PPO settings of the Stable-Baselines3 zoo for CartPole
@@ -79,13 +81,23 @@ def _workloads(populations: Sequence[int]) -> dict[str, dict[str, Work]]:
         PEER: Work(_stable_baselines3_ppo()),
         **{f"P = {P}": _ppo(P) for P in populations},
     }
+    workloads["SAC on Pendulum, a gradient step per step"] = {
+        PEER: Work(_stable_baselines3_sac()),
+        **{f"P = {P}": _sac(P) for P in populations},
+    }
+    # the game itself is of a package that is there for tests
+    if importlib.util.find_spec("minatar") is not None:
+        workloads["DQN on MinAtar's Breakout, convolution, per step, batch 32"] = {
+            PEER: Work(_stable_baselines3_convolution()),
+            **{f"P = {P}": _convolution(P) for P in populations},
+        }
     return workloads
 
 
 def measure(
     populations: Sequence[int] = (1, 8, 32, 64), repeats: int = 5, seconds: float = 1.0
 ) -> dict[str, Any]:
-    """Throughput on CartPole with 64 × 64 networks.
+    """Throughput, on CartPole where nothing else is said, with 64 × 64 networks.
 
     Args:
         populations: sizes P.
@@ -248,10 +260,15 @@ def _random_batch_sizes(P: int) -> Floats:
 
 
 def _train(
-    learner_class: Any, config: Any, P: int, steps: int, **changed: float | Floats
+    learner_class: Any,
+    inner_env: str,
+    config: Any,
+    P: int,
+    steps: int,
+    **changed: float | Floats,
 ) -> Work:
     """A population in the middle of training, which goes on so many steps at a time."""
-    env = ENVS[INNER_ENV]()
+    env = ENVS[inner_env]()
     learner = learner_class(env, env, config, BUDGET)
     keys = np.stack([streams.member_keys("tuning", 0, i, 0) for i in range(P)])
     state = learner.init(keys, np.tile([*env.physics.values()], (P, 1)))
@@ -269,13 +286,15 @@ def _train(
 
 def _dqn(P: int, frequency: int, **changed: float | Floats) -> Work:
     config = dqn.DQNConfig(learning_starts=LEARNING_STARTS)
-    return _train(dqn.DQN, config, P, STEPS, train_freq=frequency, **changed)
+    learning = {"train_freq": frequency, **changed}
+    return _train(dqn.DQN, INNER_ENV, config, P, STEPS, **learning)
 
 
 def _ppo(P: int) -> Work:
     config = ppo.PPOConfig(num_inner_envs=PPO_ENVS, rollout_length=PPO_STEPS)
     return _train(
         ppo.PPO,
+        INNER_ENV,
         config,
         P,
         PPO_ENVS * PPO_STEPS,
@@ -284,6 +303,22 @@ def _ppo(P: int) -> Work:
         n_epochs=PPO_EPOCHS,
         gamma=0.98,
         gae_lambda=0.8,
+    )
+
+
+def _sac(P: int) -> Work:
+    config = sac.SACConfig(learning_starts=LEARNING_STARTS)
+    return _train(
+        sac.SAC, CONTINUOUS_ENV, config, P, STEPS, learning_rate=1e-3, batch_size=64
+    )
+
+
+def _convolution(P: int) -> Work:
+    config = dqn.DQNConfig(
+        hidden_sizes=(128,), conv_channels=16, learning_starts=LEARNING_STARTS
+    )
+    return _train(
+        dqn.DQN, GAME, config, P, STEPS, train_freq=1, batch_size=32, learning_rate=3e-4
     )
 
 
@@ -355,6 +390,67 @@ def _stable_baselines3_ppo() -> Program:
         device="cpu",
     )
     return learn(model, PPO_ENVS * PPO_STEPS)
+
+
+def _stable_baselines3_sac() -> Program:
+    import gymnasium as gym
+    from stable_baselines3 import SAC
+
+    model = SAC(
+        "MlpPolicy",
+        gym.make(CONTINUOUS_ENV),
+        learning_rate=1e-3,
+        buffer_size=BUDGET,
+        learning_starts=LEARNING_STARTS,
+        batch_size=64,
+        policy_kwargs={"net_arch": [64, 64]},
+        seed=0,
+        device="cpu",
+    )
+    model.learn(LEARNING_STARTS)
+    return learn(model, 50)
+
+
+def _stable_baselines3_convolution() -> Program:
+    import gymnasium as gym
+    from minatar.gym import BaseEnv
+    from stable_baselines3 import DQN
+
+    from dacrl_env.algorithms.sb3.front import ConvolutionalFront
+
+    game = BaseEnv("breakout", use_minimal_action_set=True)
+    shape = game.observation_space.shape
+    env = gym.wrappers.TransformObservation(
+        gym.wrappers.TimeLimit(game, ENVS[GAME]().env.max_episode_steps),
+        lambda seen: seen.astype(np.float32),
+        gym.spaces.Box(0.0, 1.0, shape),
+    )
+    model = DQN(
+        "MlpPolicy",
+        env,
+        learning_rate=3e-4,
+        buffer_size=BUDGET,
+        learning_starts=LEARNING_STARTS,
+        batch_size=32,
+        train_freq=1,
+        gradient_steps=1,
+        target_update_interval=500,
+        exploration_initial_eps=0.1,
+        exploration_final_eps=0.1,
+        policy_kwargs={
+            "net_arch": [128],
+            "features_extractor_class": ConvolutionalFront,
+            "features_extractor_kwargs": {
+                "image": shape,
+                "channels": 16,
+                "activation_fn": torch.nn.ReLU,
+            },
+        },
+        seed=0,
+        device="cpu",
+    )
+    model.learn(LEARNING_STARTS)
+    return learn(model, 50)
 
 
 def versions() -> dict[str, str]:

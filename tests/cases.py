@@ -23,6 +23,7 @@ OFTEN = (
     "dacrl/NoisyQuadratic-v0",
     "dacrl/PPO-CartPole-v0",
     "dacrl/PPO-Pendulum-v0",
+    "dacrl/SAC-Pendulum-v0",
 )
 
 

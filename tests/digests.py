@@ -31,6 +31,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "budget": 2_560, "decision_interval": 640, "num_inner_envs": 4,
         "rollout_length": 32,
     },
+    "sac": {"budget": 1_200, "decision_interval": 300, "learning_starts": 200},
     "sgd": {},
 }  # fmt: skip
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from dacrl_env.algorithms.interval import Interval
@@ -14,7 +15,7 @@ from dacrl_env.core import snapshot, streams
 from dacrl_env.inner_envs import InnerEnv
 from dacrl_env.inner_envs.env import ENVS, CompiledEnv
 from dacrl_env.kernels.dense import Network
-from dacrl_env.learners import dqn, ppo
+from dacrl_env.learners import dqn, ppo, sac
 from dacrl_env.learners.compiled import Compiled
 from dacrl_env.tasks import Knob, Number
 
@@ -25,6 +26,7 @@ ALGORITHMS: dict[str, tuple[type[Compiled], dict[str, Any]]] = {
         ppo.PPO,
         {"hidden_sizes": (16, 16), "num_inner_envs": 2, "rollout_length": 16},
     ),
+    "sac": (sac.SAC, {"hidden_sizes": (16, 16), "learning_starts": 32}),
 }
 
 
@@ -122,13 +124,32 @@ def layers_of(
     """Weights (in, out) and biases of a network's layers: views, without padding."""
     result = []
     last = len(net.weights) - 1
-    for k in range(last + 1):
-        i, o = net.sizes[k], net.sizes[k + 1]
+    for k, (i, o) in enumerate(net.shapes):
         w = row[net.weights[k] : net.weights[k] + i * o]
         w = w.reshape(o, i).T if k == last else w.reshape(i, o)
         b = row[net.biases[k] : net.biases[k] + o]
-        result.append((w[: net.units[k], : net.units[k + 1]], b[: net.units[k + 1]]))
+        real_in, real_out = net.real[k]
+        result.append((w[:real_in, :real_out], b[:real_out]))
     return result
+
+
+def linear_of(module: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Weights (in, out) and biases of a layer of torch, dense or convolution."""
+    weight = module.weight.detach()
+    if weight.ndim == 4:  # by row, column and channel of a window
+        weight = weight.permute(0, 2, 3, 1)
+    return weight.flatten(1).numpy().T, module.bias.detach().numpy()
+
+
+def set_linear(module: Any, weight: NDArray[Any], bias: NDArray[Any]) -> None:
+    """The inverse of `linear_of`."""
+    given = torch.tensor(weight.T)
+    if module.weight.ndim == 4:
+        channels, C, *window = module.weight.shape
+        given = given.view(channels, *window, C).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        module.weight.copy_(given)
+        module.bias.copy_(torch.tensor(bias))
 
 
 class Stepped:

@@ -16,7 +16,12 @@ from dacrl_env.kernels.views import vector
 # those that change their physics have no original; they are tested by themselves
 IDS = [name for name in ENVS if not name.endswith("Shift")]
 GRIDS = [env_id for env_id in IDS if env_id.startswith("MiniGrid")]
-CLASSIC = [env_id for env_id in IDS if env_id not in GRIDS]
+GAMES = [env_id for env_id in IDS if env_id.startswith("MinAtar")]
+# of dm_control; it is compared with MuJoCo in a file of its own
+SWINGUP = "CartPoleSwingup-v0"
+CLASSIC = [env_id for env_id in IDS if env_id not in (*GRIDS, *GAMES, SWINGUP)]
+
+STEPS = 2**62  # where the draws of steps begin
 
 
 def keys(P: int, N: int, seed: int = 0) -> NDArray[np.uint64]:
@@ -50,6 +55,8 @@ def moved(
     variables: NDArray[np.float64],
     actions: NDArray[Any],
     physics: NDArray[np.float64],
+    keys: NDArray[np.uint64] | None = None,
+    lifetime: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[Any], ...]:
     """One step from each of some states.
 
@@ -58,6 +65,8 @@ def moved(
         variables: ``(n, S)``; not changed.
         actions: ``(n,)`` or ``(n, A)``.
         physics: ``(n, K)`` in force.
+        keys: ``(n,)`` of the random numbers; None: zeros.
+        lifetime: ``(n,)`` steps taken before; None: one after the other.
 
     Returns:
         Variables ``(n, S)`` after it, observations ``(n, *observation_shape)``,
@@ -68,18 +77,19 @@ def moved(
     seen = np.zeros((n, env.env.features), np.float32)
     rewards, terminated = np.zeros(n), np.zeros(n, bool)
     given = np.ascontiguousarray(actions, np.float64).reshape(n, -1)
-    _move(
-        after, given, np.ascontiguousarray(physics), env.env, seen, rewards, terminated
-    )
+    keys = np.zeros(n, np.uint64) if keys is None else np.ascontiguousarray(keys)
+    steps = STEPS + (np.arange(n) if lifetime is None else np.array(lifetime))
+    constants, told = np.ascontiguousarray(physics), (seen, rewards, terminated)
+    _move(after, given, constants, keys, steps, env.env, *told)
     shown = seen.astype(env.observation_dtype).reshape(n, *env.observation_shape)
     return after, shown, rewards, terminated
 
 
 @entry
-def _move(variables, actions, physics, env, seen, rewards, terminated):
+def _move(variables, actions, physics, keys, steps, env, seen, rewards, terminated):
     S, K = variables.shape[1], physics.shape[1]
     for k in range(len(variables)):
         one, given = vector(variables, k * S, S), vector(physics, k * K, K)
-        result = dynamics.step(env, one, actions[k], given, draw(np.uint64(0), k))
+        result = dynamics.step(env, one, actions[k], given, draw(keys[k], steps[k]))
         rewards[k], terminated[k] = result
         dynamics.observe(env, one, seen[k])

@@ -46,6 +46,7 @@ DQN = "dacrl/DQN-CartPole-v0"
 SMALL: dict[str, dict[str, Any]] = {
     "dqn": {"learning_starts": 100},
     "ppo": {"num_inner_envs": 2, "rollout_length": 10},
+    "sac": {"learning_starts": 100},
 }
 
 
@@ -112,8 +113,20 @@ NEEDS: dict[str, dict[str, Any]] = {
     "priority_beta": {"priority_alpha": 0.7},
     "hold_exponent": {"exploration": "ez-greedy", "epsilon": 0.5},
     "perturb_strength": {"shrink_perturb": True},
+    "drift_alpha": {"drift": "dpo", "learning_rate": 1e-2},
+    "drift_beta": {"drift": "dpo", "learning_rate": 1e-2},
+    "alpha": {"ent_rule": "set"},
+    "desired_kl": {"lr_rule": "kl-adaptive"},
+    "stop_early": {"learning_rate": 1e-2},
+    "target_kl": {"stop_early": True, "learning_rate": 1e-2},
     "checkpoint": {},  # saved at the decision before
 }
+
+
+def needs_of(task: str, name: str | None) -> dict[str, Any]:
+    """What a hyperparameter needs to have an effect, of what the algorithm has."""
+    known = {h.name for h in hyperparameters(task)}
+    return {k: v for k, v in NEEDS.get(name or "", {}).items() if k in known}
 
 
 def long_enough(name: str) -> dict[str, Any]:
@@ -125,9 +138,11 @@ def long_enough(name: str) -> dict[str, Any]:
 
 def rhythms(task: str) -> dict[str, float]:
     """Values that no decision interval is a multiple of: counters are then not 0."""
-    if dacrl_env.TASKS[task].algorithm == "dqn":
-        return {"train_freq": 7, "target_update_interval": 33, "gradient_steps": 3}
-    return {}
+    odd = {
+        "dqn": {"train_freq": 7, "target_update_interval": 33, "gradient_steps": 3},
+        "sac": {"train_freq": 7, "gradient_steps": 3},
+    }
+    return odd.get(dacrl_env.TASKS[task].algorithm, {})
 
 
 # -- 1: actions bite ----------------------------------------------------------------
@@ -150,7 +165,7 @@ def acted(task: str, name: str | None, needs: str | None = None, **options: Any)
     env.reset(seed=1)
     history = []
     for k in range(4):
-        config = dict(NEEDS.get(needs or "", {}))
+        config = needs_of(task, needs)
         if needs == "checkpoint" and k == 1:
             config[needs] = "save"
         if name and k == 2:
@@ -206,9 +221,9 @@ FIXABLE = [
 
 @pytest.mark.parametrize(("task", "name"), cases(FIXABLE))
 def test_fixed_values_bite(task: str, name: str) -> None:
-    taken = {name, *NEEDS.get(name, {})}
+    taken = {name, *needs_of(task, name)}
     other = next(h.name for h in hyperparameters(task) if h.name not in taken)
-    needs = tuple(NEEDS.get(name, {}).items())
+    needs = tuple(needs_of(task, name).items())
     plain, changed = (
         fixed_at(task, other, (*needs, *fixed), **long_enough(name))
         for fixed in ((), ((name, binding(task, name)),))
@@ -219,12 +234,35 @@ def test_fixed_values_bite(task: str, name: str) -> None:
 # -- 2: cutting changes nothing, evaluation disturbs nothing -----------------------
 
 
+# what networks are and see, beside the defaults of tasks
+CONFIGURED: dict[str, tuple[str, dict[str, Any]]] = {
+    "normalised": (DQN, {"normalize_observations": True}),
+    "fourier": (DQN, {"normalize_observations": True, "fourier_features": 20}),
+    "convolution": (
+        "dacrl/DQN-MiniGrid-Empty-5x5-v0",
+        {"conv_channels": 16, "normalize_observations": True},
+    ),
+    "convolutions": ("dacrl/PPO-MiniGrid-DoorKey-5x5-v0", {"conv_channels": 16}),
+}
+
+
 @pytest.mark.parametrize(("task", "odd"), varied(TASKS, [False, True]))
 def test_cutting_changes_nothing(task: str, odd: bool) -> None:
+    check_cuts(task, odd)
+
+
+@pytest.mark.parametrize("name", CONFIGURED)
+def test_cutting_changes_nothing_in_any_configuration(name: str) -> None:
+    task, config = CONFIGURED[name]
+    check_cuts(task, True, **config)
+
+
+def check_cuts(task: str, odd: bool, **config: Any) -> None:
     runs = {}
     fixed = rhythms(task) if odd else None
     # relative: the values set at the first decision are held in all later ones
     options = {"action_mode": "relative", "feedback": "train", "fixed": fixed}
+    options |= config
     for interval in (100, 20):
         env = make(task, decision_interval=interval, **options)
         env.reset(seed=2)
@@ -292,7 +330,7 @@ def test_members_do_not_notice_each_other(task: str, name: str, P: int) -> None:
         envs = make_vec(task, P, hyperparameters=names, **options)
         envs.reset(seed=4)
         for k in range(2):
-            actions, at = envs.to_actions(NEEDS.get(name, {})), names.index(name)
+            actions, at = envs.to_actions(needs_of(task, name)), names.index(name)
             # different values side by side
             actions[:, at] = np.linspace(0, 0.2, P)
             if changed and k:
@@ -349,21 +387,31 @@ def plan(envs: Any, steps: int) -> Any:
 
 @pytest.mark.parametrize("task", quick(SAVED, *OFTEN))
 def test_snapshot_continues_in_memory(task: str) -> None:
-    envs = make_vec(task, fixed=rhythms(task))
+    check_snapshots(task)
+
+
+@pytest.mark.parametrize("name", CONFIGURED)
+def test_snapshot_continues_in_any_configuration(name: str) -> None:
+    task, config = CONFIGURED[name]
+    check_snapshots(task, **config)
+
+
+def check_snapshots(task: str, **config: Any) -> None:
+    envs = make_vec(task, fixed=rhythms(task), **config)
     envs.reset(seed=8)
     actions = plan(envs, 6)  # over the autoreset, too
     play(envs, actions[:2])
     snap, here = envs.snapshot(), rows(envs.population.state)
     straight = play(envs, actions[2:])
     assert differing(straight[0], straight[1]) != []
-    other = make_vec(task, fixed=rhythms(task))
+    other = make_vec(task, fixed=rhythms(task), **config)
     for target in (envs, other):
         target.restore(snap)
         assert differing(rows(target.population.state), here) == []
         for a, b in zip(play(target, actions[2:]), straight, strict=True):
             assert differing(a, b) == []
     # a member of its own, in a population of one
-    one = make(task, fixed=rhythms(task))
+    one = make(task, fixed=rhythms(task), **config)
     one.reset(options={"snapshot": snap.select([1])})
     observation, *_ = one.step(actions[2, 1])
     expected = straight[0]["observation"][1, 0]
@@ -449,7 +497,17 @@ def test_what_cannot_be_saved_keeps_its_learner(task: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("task", quick(SAVED, *OFTEN))
 def test_forks(task: str) -> None:
-    envs, twin = (make_vec(task, fixed=rhythms(task)) for _ in range(2))
+    check_forks(task)
+
+
+@pytest.mark.parametrize("name", CONFIGURED)
+def test_forks_in_any_configuration(name: str) -> None:
+    task, config = CONFIGURED[name]
+    check_forks(task, **config)
+
+
+def check_forks(task: str, **config: Any) -> None:
+    envs, twin = (make_vec(task, fixed=rhythms(task), **config) for _ in range(2))
     actions = plan(envs, 3)
     actions[2] = actions[2, 0]  # equal from the fork on
     for each in (envs, twin):

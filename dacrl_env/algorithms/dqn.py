@@ -12,11 +12,14 @@ newest ``replay_window`` transitions, so that the age of what is replayed can be
 while a run goes on (Liu and Zou 2018, "The effects of memory replay in reinforcement
 learning"; Fedus et al. 2020, "Revisiting fundamentals of experience replay").
 
+Observations may be normalised by running moments, and random Fourier features stand in
+their place (`features`).
+
 `loss` is the definition, in torch; what trains is `loss_and_gradient`, which is tested
 against it.
 
 Letters: P members, N inner environments a member, C transitions kept of each, B batch
-size, D observation features, A actions.
+size, D observation features, I inputs of the network, A actions.
 """
 
 from __future__ import annotations
@@ -29,6 +32,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dacrl_env.algorithms.features import (
+    draw_frequencies,
+    inputs_of,
+    make_frequencies,
+    make_turns,
+    prepare,
+    prepare_batch,
+)
 from dacrl_env.algorithms.interval import SAMPLES, UPDATES, Interval
 from dacrl_env.algorithms.register import Register
 from dacrl_env.algorithms.replay import (
@@ -44,12 +55,12 @@ from dacrl_env.algorithms.replay import (
     set_priorities,
     write,
 )
-from dacrl_env.kernels import dense
+from dacrl_env.kernels import dense, moments
 from dacrl_env.kernels.adam import adam_step
 from dacrl_env.kernels.choices import largest, zipf
 from dacrl_env.kernels.compiling import compiled, entry
 from dacrl_env.kernels.dense import Network, Scratch, backward, forward, predict
-from dacrl_env.kernels.moments import mean_and_spread
+from dacrl_env.kernels.moments import Moments, mean_and_spread
 from dacrl_env.kernels.products import dot
 from dacrl_env.kernels.random_numbers import draw, uniform
 from dacrl_env.kernels.views import (
@@ -112,6 +123,9 @@ class Fixed(NamedTuple):
     scale: float  # of observations, before they enter the network
     parts: NDArray[np.int64]  # (3,) of a row: where body and last layer begin; its end
     prioritised: bool  # whether there is room for priorities
+    normalize_observations: bool = False  # which are then not scaled
+    fourier_features: int = 0  # in place of an observation; 0: none
+    fourier_scale: float = 1.0  # deviation of what they multiply an observation with
 
 
 @dataclass
@@ -127,6 +141,10 @@ class State:
     held_steps: NDArray[np.int64]  # (P, N) for which it is still to be taken
     part_steps: NDArray[np.int64]  # (P, 2) of the optimiser, with each part
     register: Register
+    observation_moments: Moments  # (P, D), or (P, 0) without
+    frequencies: NDArray[
+        np.float32
+    ]  # (P, D, whole lines), see `features`; or (P, 0, 0)
     keys: NDArray[np.uint64]  # (P, purposes)
     env_steps: NDArray[np.int64]  # (P,) taken so far
     gradient_steps: NDArray[np.int64]  # (P,)
@@ -156,8 +174,9 @@ class Memory(NamedTuple):
     seen: NDArray[np.float32]  # (N, D) before a step
     following: NDArray[np.float32]  # (N, D) after it
     actions: NDArray[np.float64]  # (N, 1)
-    inputs: NDArray[np.float32]  # (B, D) of the network
-    next_inputs: NDArray[np.float32]  # (B, D)
+    inputs: NDArray[np.float32]  # (B, I) of the network, before that observations
+    next_inputs: NDArray[np.float32]  # (B, I)
+    turns: NDArray[np.float32]  # room for `features`
     taken: NDArray[np.float32]  # (B, 1) actions
     columns: NDArray[np.float32]  # (4, B) returns, discounts, weights, errors
     places: NDArray[np.int64]  # (B,) in the replay
@@ -169,16 +188,18 @@ class Memory(NamedTuple):
 
 def make_memory(fixed: Fixed, largest_batch: int, K: int) -> Memory:
     """Memory of one thread, for K physical constants."""
-    N, D, A = fixed.N, fixed.D, fixed.A
+    N, D, A, inputs = fixed.N, fixed.D, fixed.A, int(fixed.net.sizes[0])
     B = max(largest_batch, int(PROBE_BATCH), N)
+    rows = -(-B * max(D, inputs) // inputs)  # room for observations, too
     return Memory(
         scratch=dense.make_scratch(fixed.net, B),
         gradients=aligned(fixed.net.row),
         seen=aligned(N, D),
         following=aligned(N, D),
         actions=np.zeros((N, 1)),
-        inputs=aligned(B, D),
-        next_inputs=aligned(B, D),
+        inputs=aligned(rows, inputs),
+        next_inputs=aligned(rows, inputs),
+        turns=make_turns(B, fixed.fourier_features),
         taken=aligned(B, 1),
         columns=aligned(4, B),
         places=np.zeros(B, np.int64),
@@ -198,21 +219,24 @@ def make_state(
         P: members.
         fixed: of the population.
         capacity: transitions kept of each inner environment.
-        dtype: of observations as they are kept.
+        dtype: of observations.
         purposes: keys of a member.
         saved: whether there is room for a register.
     """
-    row, N = fixed.net.row, fixed.N
+    row, N, D = fixed.net.row, fixed.N, fixed.D
+    kept = D if fixed.normalize_observations else 0
     return State(
         parameters=aligned(P, row),
         target=aligned(P, row),
         mean=aligned(P, row),
         square=aligned(P, row),
-        replay=Replay.of(P, N, capacity, fixed.D, 1, dtype, fixed.prioritised),
+        replay=Replay.of(P, N, capacity, D, 1, dtype, fixed.prioritised),
         held_action=np.zeros((P, N), np.int64),
         held_steps=np.zeros((P, N), np.int64),
         part_steps=np.zeros((P, 2), np.int64),
         register=Register.of(P, 4, row if saved else 0, 2),
+        observation_moments=Moments.of(P, kept),
+        frequencies=make_frequencies(P, D, fixed.fourier_features),
         keys=np.zeros((P, purposes), np.uint64),
         env_steps=np.zeros(P, np.int64),
         gradient_steps=np.zeros(P, np.int64),
@@ -235,6 +259,8 @@ def restart(p, run):
     state.square[p] = np.float32(0.0)
     state.part_steps[p] = 0
     state.register.is_saved[p] = False
+    moments.start(p, state.observation_moments)
+    draw_frequencies(p, run)
     state.env_steps[p] = state.gradient_steps[p] = 0
     state.since_train[p] = state.since_target[p] = 0
     forget(p, state.replay)
@@ -250,9 +276,14 @@ def fresh(key, row, run):
 
 @compiled
 def act(p, r, t, run, memory):
-    """Actions at random, which may be held for a while, or the best."""
+    """Actions at random, which may be held for a while, or the best.
+
+    Running moments take note of what is seen.
+    """
     fixed, values, state = run.fixed, run.values, run.state
     N, hold = fixed.N, values.exploration[p] == EZ_GREEDY
+    if fixed.normalize_observations:
+        moments.take_note(p, memory.seen, state.observation_moments)
     done = state.env_steps[p]
     drawn = draw(state.keys[p, ACT], done)
     any_greedy = False
@@ -269,8 +300,7 @@ def act(p, r, t, run, memory):
         any_greedy = any_greedy or not explore
     if not any_greedy:
         return
-    parameters = vector(state.parameters, p * fixed.net.row, fixed.net.row)
-    q = greedy(N, vector(memory.seen, 0, N * fixed.D), parameters, fixed, memory)
+    q = greedy(p, N, run, memory)
     for n in range(N):
         if memory.actions[n, 0] < 0.0:
             memory.actions[n, 0] = largest(row_of(n, q))
@@ -279,21 +309,24 @@ def act(p, r, t, run, memory):
 @compiled
 def best(p, run, memory):
     """The action of the largest value."""
-    fixed = run.fixed
-    parameters = vector(run.state.parameters, p * fixed.net.row, fixed.net.row)
-    q = greedy(ONE, vector(memory.seen, 0, fixed.D), parameters, fixed, memory)
-    memory.actions[0, 0] = largest(row_of(0, q))
+    memory.actions[0, 0] = largest(row_of(0, greedy(p, ONE, run, memory)))
 
 
 @compiled
-def greedy(rows, observations, parameters, fixed, memory):
-    """Action values (rows, A) of observations (rows · D,)."""
+def greedy(p, rows, run, memory):
+    """Action values (rows, A) of what is seen first in memory."""
+    fixed = run.fixed
+    observations = vector(memory.seen, 0, rows * fixed.D)
     inputs = vector(memory.inputs, 0, rows * fixed.D)
     scale = np.float32(fixed.scale)
     for k in range(len(inputs)):
         inputs[k] = observations[k] * scale
-    q = matrix(memory.outputs, 0, rows, fixed.A)
-    x = matrix(memory.inputs, 0, rows, fixed.D)
+    prepare(p, rows, memory.inputs, run, memory)
+    parameters = vector(run.state.parameters, p * fixed.net.row, fixed.net.row)
+    q, x = (
+        matrix(memory.outputs, 0, rows, fixed.A),
+        inputs_of(rows, memory.inputs, fixed),
+    )
     predict(fixed.net, parameters, x, memory.scratch.hidden, q)
     return q
 
@@ -334,6 +367,7 @@ def update(p, run, memory):
     parameters = vector(state.parameters, p * row, row)
     B = int(values.batch_size[p])
     sample(p, draw(state.keys[p, REPLAY], done), B, run, memory)
+    prepare_batch(p, B, run, memory)
     target = vector(state.target, p * row, row)
     loss = loss_and_gradient(p, B, parameters, target, fixed, values, memory)
     if fixed.prioritised and values.priority_alpha[p] > 0.0:
@@ -370,7 +404,7 @@ def td_error(b, action, h, goal, parameters, fixed, memory):
 def targets(B, parameters, target, double_q, fixed, memory):
     """Replace the returns of the batch by targets: return + discount · value."""
     net, hidden = fixed.net, memory.scratch.hidden
-    x = matrix(memory.next_inputs, 0, B, fixed.D)
+    x = inputs_of(B, memory.next_inputs, fixed)
     q = matrix(memory.outputs, 0, B, fixed.A)
     by = q
     if double_q:
@@ -388,7 +422,7 @@ def loss_and_gradient(p, B, parameters, target, fixed, values, memory):
     one, zero, two = np.float32(1.0), np.float32(0.0), np.float32(2.0)
     squared, low = values.loss[p] == MSE, np.float32(values.q_regularisation[p])
     targets(B, parameters, target, values.double_q[p] > 0.0, fixed, memory)
-    x = matrix(memory.inputs, 0, B, fixed.D)
+    x = inputs_of(B, memory.inputs, fixed)
     h = forward(fixed.net, parameters, x, memory.scratch.hidden)
     columns = matrix(memory.columns, 0, 4, B)
     d_q = matrix(memory.d_outputs, 0, B, fixed.A)
@@ -429,8 +463,9 @@ def signals(p, run, memory, into):
     drawn = draw(state.keys[p, REPLAY], state.env_steps[p] + _PROBE_DRAWS)
     draw_evenly(p, drawn, B, run, memory)
     gather(p, B, run, memory)
+    prepare_batch(p, B, run, memory)
     targets(B, parameters, target, run.values.double_q[p] > 0.0, fixed, memory)
-    x = matrix(memory.inputs, 0, B, fixed.D)
+    x = inputs_of(B, memory.inputs, fixed)
     h = forward(fixed.net, parameters, x, memory.scratch.hidden)
     columns = matrix(memory.columns, 0, 4, B)
     errors = 0.0
@@ -453,6 +488,7 @@ def batch_of(p, key, B, run, memory):
     run, memory = held(run), held(memory)
     draw_evenly(p, draw(key, run.state.env_steps[p]), B, run, memory)
     gather(p, B, run, memory)
+    prepare_batch(p, B, run, memory)
 
 
 # -- the definition --------------------------------------------------------------------
@@ -461,10 +497,10 @@ def batch_of(p, key, B, run, memory):
 class Batch(NamedTuple):
     """Sampled transitions, n-step rewards folded into one; batch shape ``(…, B)``."""
 
-    observations: Tensor  # (…, B, D) float32, scaled
+    observations: Tensor  # (…, B, I) float32, as networks see them
     actions: Tensor  # (…, B) int64
     returns: Tensor  # (…, B) sum of discounted rewards
-    next_observations: Tensor  # (…, B, D)
+    next_observations: Tensor  # (…, B, I)
     discounts: Tensor  # (…, B) of the bootstrap value; 0 after termination
     weights: Tensor  # (…, B) of prioritised replay; else 1
 

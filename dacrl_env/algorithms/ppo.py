@@ -5,7 +5,12 @@ with generalised advantage estimation (Schulman et al. 2016) and the choices of
 Stable-Baselines3: separate actor and critic, orthogonal initialisation, advantages
 normalised per minibatch, bootstrapping where an episode is truncated. Discrete and
 continuous (diagonal Gaussian) actions. Optional: observations and rewards normalised by
-running moments, as VecNormalize does, and clipped changes of values.
+running moments, as VecNormalize does, and clipped changes of values; the drift function
+that Lu et al. 2022, "Discovered policy optimisation" found, in the place of clipping;
+epochs that end where the policy has moved far (`stop_early`, as Stable-Baselines3's
+``target_kl``); and a learning rate that follows how far each step moves the policy, as
+in rsl_rl (Rudin et al. 2022, "Learning to walk in minutes using massively parallel deep
+reinforcement learning").
 
 `loss` is the definition, in torch; what trains is `loss_and_gradient`, which is tested
 against it.
@@ -32,7 +37,7 @@ from dacrl_env.kernels.adam import adam_step
 from dacrl_env.kernels.advantages import gae
 from dacrl_env.kernels.compiling import compiled
 from dacrl_env.kernels.dense import Network, Scratch, backward, predict
-from dacrl_env.kernels.functions import exp
+from dacrl_env.kernels.functions import exp, tanh
 from dacrl_env.kernels.moments import Moments
 from dacrl_env.kernels.random_numbers import draw, normal, shuffle, uniform
 from dacrl_env.kernels.views import FIRST, LINE, ONE, aligned, matrix, row_of, vector
@@ -43,6 +48,13 @@ if TYPE_CHECKING:
 ADAM_EPSILON = 1e-5
 EPOCHS = 32  # more than n_epochs can be: addresses of shuffles do not meet
 _BLOCK = 256  # rows whose values are computed at once: they stay in the cache
+
+CLIP, DPO = range(2)  # options of the drift
+AS_SET, KL_ADAPTIVE = range(2)  # … of the rule of the learning rate
+# the adaptive rate is divided or multiplied by FACTOR where the policy has moved more
+# than twice, or less than half, as far as is desired
+LOWEST_RATE, HIGHEST_RATE, FACTOR = 1e-5, 1e-2, 1.5
+TOO_FAR = 1.5  # times target_kl: epochs end
 
 INIT, ACT, REPLAY = range(3)  # purposes of a member's keys
 # columns of a rollout beside observations and actions
@@ -64,6 +76,13 @@ class Values(NamedTuple):
     ent_coef: NDArray[np.float64]
     vf_coef: NDArray[np.float64]
     max_grad_norm: NDArray[np.float64]
+    drift: NDArray[np.float64]
+    drift_alpha: NDArray[np.float64]
+    drift_beta: NDArray[np.float64]
+    lr_rule: NDArray[np.float64]
+    desired_kl: NDArray[np.float64]
+    stop_early: NDArray[np.float64]
+    target_kl: NDArray[np.float64]
 
 
 class Fixed(NamedTuple):
@@ -106,6 +125,8 @@ class State:
     observation_moments: Moments  # (P, D)
     return_moments: Moments  # (P, 1)
     discounted: NDArray[np.float64]  # (P, N) running discounted returns
+    rate: NDArray[np.float64]  # (P,) learning rate that follows the divergence
+    rate_from: NDArray[np.float64]  # (P,) rate as set that it began at; NaN: none
     keys: NDArray[np.uint64]  # (P, purposes)
     env_steps: NDArray[np.int64]  # (P,) taken so far
     gradient_steps: NDArray[np.int64]  # (P,)
@@ -189,6 +210,8 @@ def make_state(P: int, fixed: Fixed, purposes: int, saved: bool = False) -> Stat
         observation_moments=Moments.of(P, fixed.D),
         return_moments=Moments.of(P, 1),
         discounted=np.zeros((P, fixed.N)),
+        rate=np.zeros(P),
+        rate_from=np.full(P, np.nan),
         keys=np.zeros((P, purposes), np.uint64),
         env_steps=np.zeros(P, np.int64),
         gradient_steps=np.zeros(P, np.int64),
@@ -209,7 +232,8 @@ def restart(p, run):
     state.register.is_saved[p] = False
     moments.start(p, state.observation_moments)
     moments.start(p, state.return_moments)
-    state.discounted[p] = 0.0
+    state.discounted[p] = state.rate[p] = 0.0
+    state.rate_from[p] = np.nan
     state.env_steps[p] = state.gradient_steps[p] = 0
 
 
@@ -386,13 +410,16 @@ def learn(p, r, t, run, memory):
         return
     S, size = fixed.N * fixed.T, int(values.batch_size[p])
     finish(p, r, run, memory)
+    moved = False
     for epoch in range(int(values.n_epochs[p])):
         number = state.env_steps[p] * EPOCHS + epoch
         shuffle(draw(state.keys[p, REPLAY], number), memory.order)
         for first in range(0, S, size):
             B = min(size, S - first)
             take(r, first, B, run, memory)
-            update(p, B, run, memory)
+            if not update(p, B, moved, run, memory):
+                return
+            moved = True
 
 
 @compiled
@@ -418,15 +445,20 @@ def take(r, first, B, run, memory):
 
 
 @compiled
-def update(p, B, run, memory):
-    """One gradient step."""
+def update(p, B, moved, run, memory):
+    """One gradient step; not where the epochs end, for the policy is too far.
+
+    ``moved`` is whether the policy is another one than that which acted.
+    """
     values, state, interval = run.values, run.state, run.interval
     parameters = row_of(p, state.parameters)
     loss, kl, entropy = loss_and_gradient(p, B, parameters, run, memory)
+    if values.stop_early[p] > 0.0 and kl > TOO_FAR * values.target_kl[p]:
+        return False
     state.gradient_steps[p] += 1
     norm = adam_step(
         parameters, memory.gradients, row_of(p, state.mean), row_of(p, state.square),
-        run.fixed.parts, row_of(p, state.part_steps), values.learning_rate[p],
+        run.fixed.parts, row_of(p, state.part_steps), rate_of(p, kl, moved, run),
         ADAM_EPSILON, values.max_grad_norm[p],
     )  # fmt: skip
     sums = row_of(p, interval.sums)
@@ -436,6 +468,29 @@ def update(p, B, run, memory):
     sums[ENTROPY] += entropy
     interval.counts[p, UPDATES] += 1
     interval.counts[p, SAMPLES] += B
+    return True
+
+
+@compiled
+def rate_of(p, kl, moved, run):
+    """The learning rate of a step: as set, or by the divergence of the minibatch.
+
+    An adaptive rate begins at the rate that is set, and again when another one is.
+    """
+    values, state = run.values, run.state
+    as_set = values.learning_rate[p]
+    if values.lr_rule[p] != KL_ADAPTIVE:
+        state.rate_from[p] = np.nan
+        return as_set
+    if state.rate_from[p] != as_set:
+        state.rate_from[p] = state.rate[p] = as_set
+    if moved:
+        rate, desired = state.rate[p], values.desired_kl[p]
+        if kl > 2.0 * desired:
+            state.rate[p] = max(rate / FACTOR, LOWEST_RATE)
+        elif kl < 0.5 * desired:
+            state.rate[p] = min(rate * FACTOR, HIGHEST_RATE)
+    return state.rate[p]
 
 
 @compiled
@@ -478,10 +533,18 @@ def value_gradient(p, B, parameters, run, memory):
 
 @compiled
 def objective(p, b, log_ratio, B, values, columns):
-    """Clipped gain of row b, its slope by the log probability, the KL divergence."""
+    """Gain of row b, its slope by the log probability, the KL divergence.
+
+    The divergence of the policy that acted is estimated without bias, and is never
+    negative (Schulman 2020, "Approximating KL divergence").
+    """
     one, share = np.float32(1.0), np.float32(1.0) / np.float32(B)
-    clip = np.float32(values.clip_range[p])
     ratio = exp(log_ratio)
+    divergence = share * (ratio - one - log_ratio)
+    if values.drift[p] == DPO:
+        gain, slope = dpo(p, columns[ADVANTAGE, b], ratio, log_ratio, values)
+        return share * gain, share * slope, divergence
+    clip = np.float32(values.clip_range[p])
     advantage = columns[ADVANTAGE, b] * share
     gain = advantage * ratio
     limited = advantage * min(max(ratio, one - clip), one + clip)
@@ -489,7 +552,24 @@ def objective(p, b, log_ratio, B, values, columns):
     slope = gain if gain <= limited else np.float32(0.0)
     # NaN is no smaller than anything, and stays
     least = limited if limited < gain else gain
-    return least, slope, share * (ratio - one - log_ratio)
+    return least, slope, divergence
+
+
+@compiled
+def dpo(p, advantage, ratio, log_ratio, values):
+    """Gain of an action with the drift of discovered policy optimisation; its slope."""
+    zero, gain = np.float32(0.0), ratio * advantage
+    if advantage < zero:
+        width, moved = np.float32(values.drift_beta[p]), log_ratio * advantage
+        by_log_ratio = advantage
+    else:
+        width, moved = np.float32(values.drift_alpha[p]), gain - advantage
+        by_log_ratio = gain
+    bent = tanh(moved / width)
+    drift = moved - width * bent
+    if drift <= zero:
+        return gain, gain
+    return gain - drift, gain - bent * bent * by_log_ratio
 
 
 @compiled
@@ -607,14 +687,44 @@ class Batch(NamedTuple):
     values: Tensor  # (…, B) when acting
 
 
-def loss(
-    fixed: Fixed,
-    rows: Tensor,
-    batch: Batch,
-    clip_range: Tensor,
-    ent_coef: Tensor,
-    vf_coef: Tensor,
-) -> Tensor:
+class Options(NamedTuple):
+    """What the loss depends on: numbers, or tensors ``(…)`` of each batch's own."""
+
+    clip_range: Tensor | float = 0.2
+    ent_coef: Tensor | float = 0.0
+    vf_coef: Tensor | float = 0.5
+    drift: Tensor | float = CLIP
+    drift_alpha: Tensor | float = 2.0
+    drift_beta: Tensor | float = 0.6
+
+
+def gains(log_ratio: Tensor, advantages: Tensor, options: Options) -> Tensor:
+    """What is to be made large ``(…, B)``, by the change of log probabilities."""
+    import torch
+
+    clip, drift, alpha, beta = (
+        torch.as_tensor(x)[..., None]
+        for x in (
+            options.clip_range,
+            options.drift,
+            options.drift_alpha,
+            options.drift_beta,
+        )
+    )
+    ratio = log_ratio.exp()
+    gain = advantages * ratio
+    clipped = torch.minimum(torch.maximum(ratio, 1 - clip), 1 + clip)
+    rises = (ratio - 1) * advantages
+    falls = log_ratio * advantages
+    dpo = gain - torch.where(
+        advantages >= 0,
+        (rises - alpha * (rises / alpha).tanh()).relu(),
+        (falls - beta * (falls / beta).tanh()).relu(),
+    )
+    return torch.where(drift == DPO, dpo, torch.minimum(gain, advantages * clipped))
+
+
+def loss(fixed: Fixed, rows: Tensor, batch: Batch, options: Options) -> Tensor:
     """Mean loss of a minibatch ``(…)``; differentiable by the rows ``(…, row)``."""
     import torch
 
@@ -632,12 +742,12 @@ def loss(
     else:
         choices = torch.distributions.Categorical(logits=out, validate_args=False)
         log_probs, entropy = choices.log_prob(batch.actions), choices.entropy()
-    ratio = (log_probs - batch.log_probs).exp()
-    clip = clip_range[..., None]
-    clipped = torch.minimum(torch.maximum(ratio, 1 - clip), 1 + clip)
-    gain = torch.minimum(batch.advantages * ratio, batch.advantages * clipped)
+    gain = gains(log_probs - batch.log_probs, batch.advantages, options)
     if fixed.clip_range_vf < math.inf:
         limit = fixed.clip_range_vf
         values = batch.values + (values - batch.values).clamp(-limit, limit)
     error = (values - batch.returns).square()
-    return (vf_coef[..., None] * error - gain - ent_coef[..., None] * entropy).mean(-1)
+    vf_coef, ent_coef = (
+        torch.as_tensor(x)[..., None] for x in (options.vf_coef, options.ent_coef)
+    )
+    return (vf_coef * error - gain - ent_coef * entropy).mean(-1)

@@ -59,12 +59,13 @@ class Replay(NamedTuple):
             C: transitions kept of each inner environment.
             D: features of an observation.
             actions: columns of an action.
-            dtype: of observations as they are kept.
+            dtype: of observations; what is true or false is kept as a byte.
             prioritised: whether there is room for priorities.
         """
         room = C if prioritised else 0
+        kept = np.uint8 if np.dtype(dtype) == np.bool_ else dtype
         return cls(
-            observations=np.zeros((P, N, C, 2, D), dtype),
+            observations=np.zeros((P, N, C, 2, D), kept),
             transitions=aligned(P, N, C, ACTIONS + actions),
             first=np.zeros(P, np.int64),
             priorities=np.zeros((P, N, room), np.float32),

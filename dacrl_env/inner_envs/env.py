@@ -20,13 +20,23 @@ from dacrl_env.inner_envs import (
     Transition,
     acrobot,
     cartpole,
+    cartpole_swingup,
     dynamics,
     minigrid,
     mountain_car,
+    mountain_car_continuous,
     pendulum,
     shift,
 )
 from dacrl_env.inner_envs.images import is_image_array
+from dacrl_env.inner_envs.minatar import (
+    asterix,
+    breakout,
+    freeway,
+    seaquest,
+    space_invaders,
+)
+from dacrl_env.inner_envs.minatar.common import SIDE
 from dacrl_env.kernels.compiling import entry
 
 Floats = NDArray[np.float64]
@@ -235,14 +245,32 @@ def _grid(env: minigrid.MiniGrid) -> CompiledEnv:
     return CompiledEnv(env, minigrid.PHYSICS, (side, side, 3), np.uint8)
 
 
+def _minatar(module: Any, env: Any) -> CompiledEnv:
+    shape = SIDE, SIDE, env.features // SIDE**2
+    return CompiledEnv(env, module.PHYSICS, shape, np.bool_)
+
+
 ENVS: dict[str, Callable[[], CompiledEnv]] = {
     "CartPole-v1": lambda: _classic(cartpole, cartpole.CartPole()),
     "Acrobot-v1": lambda: _classic(acrobot, acrobot.Acrobot()),
     "MountainCar-v0": lambda: _classic(mountain_car, mountain_car.MountainCar()),
     "Pendulum-v1": lambda: _classic(pendulum, pendulum.Pendulum()),
+    "MountainCarContinuous-v0": lambda: _classic(
+        mountain_car_continuous, mountain_car_continuous.MountainCarContinuous()
+    ),
     "MiniGrid-Empty-5x5-v0": lambda: _grid(minigrid.empty_5x5()),
     "MiniGrid-DoorKey-5x5-v0": lambda: _grid(minigrid.door_key_5x5()),
+    "MinAtar/Breakout-v1": lambda: _minatar(breakout, breakout.Breakout()),
+    "MinAtar/SpaceInvaders-v1": lambda: _minatar(
+        space_invaders, space_invaders.SpaceInvaders()
+    ),
+    "MinAtar/Asterix-v1": lambda: _minatar(asterix, asterix.Asterix()),
+    "MinAtar/Freeway-v1": lambda: _minatar(freeway, freeway.Freeway()),
+    "MinAtar/Seaquest-v1": lambda: _minatar(seaquest, seaquest.Seaquest()),
     # no Gymnasium ids: these exist here alone
+    "CartPoleSwingup-v0": lambda: _classic(
+        cartpole_swingup, cartpole_swingup.CartPoleSwingup()
+    ),
     "CartPoleShift": lambda: _shifted(cartpole, cartpole.CartPole()),
     "PendulumShift": lambda: _shifted(pendulum, pendulum.Pendulum()),
 }

@@ -3,7 +3,8 @@
 The functions of a system's mathematics library differ in their last bit between systems
 and versions. These are sequences of operations that IEEE 754 defines to the last bit.
 
-Single precision: `exp`, `log` and `tanh`, for networks; loops over them are vectorised.
+Single precision: `exp`, `log`, `tanh`, `sin_of_turns` and `cos_of_turns`, for networks;
+loops over them are vectorised.
 Double precision: `sin`, `cos`, `exp_double` and `log_double`, for dynamics, normal
 numbers and what is outside of networks.
 Errors are stated in units in the last place (ulp) of the result.
@@ -135,6 +136,54 @@ def tanh(x):
     q = fma(s, q, _single(2.26843463243900e-03))
     q = fma(s, q, _single(4.89352518554385e-03))
     return x * p / q
+
+
+@compiled
+def sin_of_turns(t):
+    """Sine of 2πt, within 3e-7; that of 2²⁰ turns and more is 0, NaN stays NaN."""
+    quarter, angle = _quarter_and_angle(t)
+    odd = (quarter & np.int32(1)) != np.int32(0)
+    value = _short_cos(angle) if odd else _short_sin(angle)
+    return -value if (quarter & np.int32(2)) != np.int32(0) else value
+
+
+@compiled
+def cos_of_turns(t):
+    """Cosine of 2πt, within 3e-7; that of 2²⁰ turns and more is 1, NaN stays NaN."""
+    quarter, angle = _quarter_and_angle(t)
+    odd = (quarter & np.int32(1)) != np.int32(0)
+    value = _short_sin(angle) if odd else _short_cos(angle)
+    negative = ((quarter + np.int32(1)) & np.int32(2)) != np.int32(0)
+    return -value if negative else value
+
+
+@compiled
+def _quarter_and_angle(t):
+    """Quarter turns in t turns, and what is left as an angle, at most π/4."""
+    few = abs(t) < _single(1048576.0)
+    n = (t if few else _single(0.0)) * _single(4.0)
+    n = (n + _ROUND) - _ROUND
+    # exact; of many turns nothing is left, and of what is not finite NaN
+    left = (t if few else t - t) - n * _single(0.25)
+    return np.int32(n), left * _single(6.28318530717958648)
+
+
+@compiled
+def _short_sin(x):
+    """Between ± π/4 (Cephes)."""
+    z = x * x
+    p = fma(z, _single(-1.9515295891e-4), _single(8.3321608736e-3))
+    p = fma(z, p, _single(-1.6666654611e-1))
+    return fma(z * x, p, x)
+
+
+@compiled
+def _short_cos(x):
+    """Between ± π/4 (Cephes)."""
+    z = x * x
+    p = fma(z, _single(2.443315711809948e-5), _single(-1.388731625493765e-3))
+    p = fma(z, p, _single(4.166664568298827e-2))
+    return fma(z * z, p, fma(_single(-0.5), z, _single(1.0)))
 
 
 # -- double precision ------------------------------------------------------------------

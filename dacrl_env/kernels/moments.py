@@ -70,6 +70,18 @@ def normalised(p, sample, moments):
 
 
 @compiled
+def normalised_rows(p, samples, moments):
+    """What `normalised` makes of samples (n, D), in place, with a root for each k."""
+    n, D = samples.shape
+    for k in range(D):
+        mean = moments.mean[p, k]
+        root = math.sqrt(moments.variance[p, k] + EPSILON)
+        for i in range(n):
+            value = (np.float64(samples[i, k]) - mean) / root
+            samples[i, k] = np.float32(min(max(value, -CLIP), CLIP))
+
+
+@compiled
 def scaled(p, value, moments):
     """A scalar scaled and clipped, not centred."""
     value = value / math.sqrt(moments.variance[p, 0] + EPSILON)

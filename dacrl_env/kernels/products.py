@@ -17,6 +17,9 @@ of the processor are.
 Widths (the last axis of ``w`` and ``c``, and what `dot` sums over) are multiples of
 LINE; all else is arbitrary. Rows lie in memory without gaps between their elements;
 ``a`` may be a transposed view. Sizes are not checked.
+
+`jumping_matmul` is for convolutions. Its ``a`` lies in segments: after each the address
+moves on by a jump, so that windows of an image need not be copied into rows.
 """
 
 from __future__ import annotations
@@ -82,12 +85,18 @@ def _fma(builder: Any, x: Any, y: Any, z: Any) -> Any:
     )
 
 
-def _tile(R: int, V: int) -> Any:
-    """A tile of R rows and V vectors of columns, by addresses and bytes between."""
+def _tile(R: int, V: int, jumps: bool = False) -> Any:
+    """A tile of R rows, from row i on, and V vectors of columns.
+
+    It takes addresses and bytes between rows and columns. With ``jumps`` each row has a
+    start of its own, ``start_row`` bytes apart, and the address in ``a`` moves on by
+    ``jump`` bytes after every ``segment`` of K.
+    """
 
     @intrinsic  # type: ignore[untyped-decorator]
     def tile(
         typing_context: Any,
+        i: Any,
         a_at: Any,
         a_row: Any,
         a_k: Any,
@@ -97,17 +106,28 @@ def _tile(R: int, V: int) -> Any:
         c_row: Any,
         start_at: Any,
         K: Any,
+        start_row: Any,
+        segment: Any,
+        jump: Any,
     ) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            a_at, a_row, a_k, w_at, w_row, c_at, c_row, start_at, K = arguments
+            i, a_at, a_row, a_k, w_at, w_row, c_at, c_row, start_at = arguments[:9]
+            K, start_row, segment, jump = arguments[9:]
+            a_at = builder.add(a_at, builder.mul(i, a_row))
+            c_at = builder.add(c_at, builder.mul(i, c_row))
+            start_at = builder.add(start_at, builder.mul(i, start_row))
             bytes_ = [_INT(4 * LINE * v) for v in range(V)]
-            first = [_load(builder, builder.add(start_at, b)) for b in bytes_]
+            first = [[_load(builder, builder.add(start_at, b)) for b in bytes_]] * R
+            for r in range(1, R if jumps else 1):
+                row = builder.add(start_at, builder.mul(start_row, _INT(r)))
+                first[r] = [_load(builder, builder.add(row, b)) for b in bytes_]
             before = builder.block
             loop = builder.append_basic_block("products")
             after = builder.append_basic_block("after")
             builder.branch(loop)
             builder.position_at_end(loop)
             k, a_now, w_now = (builder.phi(_INT) for _ in range(3))
+            left = builder.phi(_INT) if jumps else None
             sums = [[builder.phi(_VECTOR) for _ in range(V)] for _ in range(R)]
             columns = [_load(builder, builder.add(w_now, b)) for b in bytes_]
             new = []
@@ -116,12 +136,20 @@ def _tile(R: int, V: int) -> Any:
                 factor = _splat(builder, _load(builder, address, _FLOAT))
                 pairs = zip(columns, sums[r], strict=True)
                 new.append([_fma(builder, factor, x, total) for x, total in pairs])
+            a_next, counters = builder.add(a_now, a_k), []
+            if jumps:
+                fewer = builder.sub(left, _INT(1))
+                over = builder.icmp_signed("==", fewer, _INT(0))
+                further = builder.add(a_next, jump)
+                a_next = builder.select(over, further, a_next)
+                counters = [(left, segment, builder.select(over, segment, fewer))]
             for phi, begin, onwards in (
                 (k, _INT(0), builder.add(k, _INT(1))),
-                (a_now, a_at, builder.add(a_now, a_k)),
+                (a_now, a_at, a_next),
                 (w_now, w_at, builder.add(w_now, w_row)),
+                *counters,
                 *(
-                    (sums[r][v], first[v], new[r][v])
+                    (sums[r][v], first[r][v], new[r][v])
                     for r in range(R)
                     for v in range(V)
                 ),
@@ -137,33 +165,34 @@ def _tile(R: int, V: int) -> Any:
                     _store(builder, new[r][v], builder.add(row, bytes_[v]))
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 9), generate
+        return types.void(*[types.int64] * 13), generate
 
     return tile
 
 
-def _all_rows(V: int, most: int) -> Any:
+def _all_rows(V: int, most: int, jumps: bool = False) -> Any:
     """A function for all rows and V vectors of columns.
 
     It has ``most`` rows at a time: sums enough that no addition waits for another, and
     no more than there are registers for.
     """
-    many, four, two, one = (_tile(R, V) for R in (most, 4, 2, 1))
+    many, four, two, one = (_tile(R, V, jumps) for R in (most, 4, 2, 1))
 
     @compiled
-    def all_rows(a, a_row, a_k, w, w_row, c, c_row, start, M, K):
+    def all_rows(a, a_row, a_k, w, w_row, c, c_row, start, M, K, s_row, segment, jump):
         i = 0
-        while M - i >= most:
-            many(a + i * a_row, a_row, a_k, w, w_row, c + i * c_row, c_row, start, K)
+        # two rows at a time take as long as four: 8 are better two times 4 than 6 and 2
+        while M - i >= most and (most != 6 or M - i != 8):
+            many(i, a, a_row, a_k, w, w_row, c, c_row, start, K, s_row, segment, jump)
             i += most
-        if M - i >= 4:
-            four(a + i * a_row, a_row, a_k, w, w_row, c + i * c_row, c_row, start, K)
+        while M - i >= 4:
+            four(i, a, a_row, a_k, w, w_row, c, c_row, start, K, s_row, segment, jump)
             i += 4
         if M - i >= 2:
-            two(a + i * a_row, a_row, a_k, w, w_row, c + i * c_row, c_row, start, K)
+            two(i, a, a_row, a_k, w, w_row, c, c_row, start, K, s_row, segment, jump)
             i += 2
         if M - i >= 1:
-            one(a + i * a_row, a_row, a_k, w, w_row, c + i * c_row, c_row, start, K)
+            one(i, a, a_row, a_k, w, w_row, c, c_row, start, K, s_row, segment, jump)
 
     return all_rows
 
@@ -181,6 +210,8 @@ def _has_avx512() -> bool:
 WIDE = 4 if _has_avx512() else 1
 _wide = _all_rows(4, 4) if _has_avx512() else _all_rows(1, 6)
 _narrow = _all_rows(1, 8) if _has_avx512() else _wide
+# rows of an image are short
+_jumping = _all_rows(1, 8 if _has_avx512() else 4, jumps=True)
 
 
 def _sum_of_products(V: int) -> Any:
@@ -284,12 +315,28 @@ def _matmul(a, a_row, a_k, w, w_row, c, c_row, start, M, K, N):
     wide, line = 4 * WIDE * LINE, 4 * LINE  # bytes
     rest = 4 * N // wide * wide
     for j in range(0, rest, wide):
-        _wide(a, a_row, a_k, w + j, w_row, c + j, c_row, start + j, M, K)
+        _wide(a, a_row, a_k, w + j, w_row, c + j, c_row, start + j, M, K, 0, K, 0)
     for j in range(rest, 4 * N, line):
-        _narrow(a, a_row, a_k, w + j, w_row, c + j, c_row, start + j, M, K)
+        _narrow(a, a_row, a_k, w + j, w_row, c + j, c_row, start + j, M, K, 0, K, 0)
 
 
 _call_matmul = types.ExternalFunction(_NAME, _SIGNATURE)
+_JUMPING_NAME = "dacrl_env_jumping_matmul"
+_JUMPING_SIGNATURE = types.void(*[types.int64] * 14)
+
+
+@external(_JUMPING_NAME, _JUMPING_SIGNATURE)
+def _jumping_matmul(
+    a, a_row, a_k, segment, jump, w, w_row, c, c_row, start, s_row, M, K, N
+):
+    for j in range(0, 4 * N, 4 * LINE):
+        _jumping(
+            a, a_row, a_k, w + j, w_row, c + j, c_row, start + j, M, K, s_row, segment,
+            jump,
+        )  # fmt: skip
+
+
+_call_jumping_matmul = types.ExternalFunction(_JUMPING_NAME, _JUMPING_SIGNATURE)
 
 
 @compiled
@@ -302,6 +349,33 @@ def matmul(a, w, c, start):
     _call_matmul(
         address(a), a.strides[0], a.strides[1], address(w), w.strides[0], address(c),
         c.strides[0], address(start), M, K, c.shape[1],
+    )  # fmt: skip
+
+
+@compiled
+def jumping_matmul(a, at, a_row, a_k, segment, jump, w, c, start, s_row):
+    """``c = start + a @ w``, where ``a`` (M, K) is not in rows.
+
+    Element (i, k) of it lies ``at + i · a_row + k · a_k + k // segment · jump`` numbers
+    from the first of an array.
+
+    Args:
+        a: the array.
+        at: where it begins; this and the next four in numbers, not in bytes.
+        a_row: from a row to the next.
+        a_k: from a column to the next.
+        segment: columns after which the address jumps.
+        jump: by so much.
+        w: (K, N), N a multiple of LINE.
+        c: (M, N) written to.
+        start: (N,), or (M, N), which may be ``c`` itself.
+        s_row: numbers from one row of the start to the next; 0: it has one.
+    """
+    K, N = w.shape
+    _call_jumping_matmul(
+        address(a) + 4 * at, 4 * a_row, 4 * a_k, segment, 4 * jump, address(w),
+        w.strides[0], address(c), c.strides[0], address(start), 4 * s_row, c.shape[0],
+        K, N,
     )  # fmt: skip
 
 

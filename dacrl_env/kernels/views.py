@@ -166,7 +166,7 @@ def _view(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     source = context.make_array(signature.args[0])(context, builder, memory)
     kind = signature.return_type
     result = context.make_array(kind)(context, builder)
-    size = _INT(kind.dtype.bitwidth // 8)
+    size = _INT(context.get_abi_sizeof(context.get_data_type(kind.dtype)))
     strides = [size] if len(shape) == 1 else [builder.mul(size, shape[1]), size]
     arrayobj.populate_array(
         result,

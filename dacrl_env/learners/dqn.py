@@ -15,15 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dacrl_env.algorithms import dqn, dqn_fork
-from dacrl_env.algorithms.replay import DONE, MOST_STEPS
+from dacrl_env.algorithms.replay import MOST_STEPS
 from dacrl_env.core import checks, streams
 from dacrl_env.inner_envs import InnerEnv
 from dacrl_env.inner_envs.images import BRIGHTEST
 from dacrl_env.kernels import dense
 from dacrl_env.kernels.compiling import announced
-from dacrl_env.kernels.sum_tree import leaves
-from dacrl_env.learners import events
+from dacrl_env.learners import events, replaying
 from dacrl_env.learners.compiled import Compiled, Floats, Ints, Values
+from dacrl_env.learners.networks import channels, make_network
 from dacrl_env.learners.protocol import steady
 from dacrl_env.learners.threads import spread
 from dacrl_env.tasks import Choice, Condition, Number
@@ -52,7 +52,6 @@ HYPERPARAMETERS = (
     events.CLEAR_REPLAY,
 )
 CONTROLLED = ("learning_rate", "epsilon", "batch_size")
-MAX_UPDATE_RATIO = 4  # gradient steps per environment step, at most
 _PIECE = 64  # gradient steps of a fork in a call, so that an interrupt is soon heard
 SIGNALS = ("loss", "td_error", "grad_norm", "update_ratio", "value_mean", "value_std")
 SIGNAL_UNITS = {"value_mean": 1.0}
@@ -68,6 +67,13 @@ class DQNConfig:
         activation: of the hidden layers, "relu" or "tanh".
         replay_capacity: transitions kept a member; None: the budget, at most 100,000.
         learning_starts: environment steps of random actions before the first update.
+        conv_channels: of a convolution of 3 × 3 in front, a multiple of 16, for
+            observations (rows, columns, channels); 0: they are flattened.
+        normalize_observations: by running mean and variance.
+        fourier_features: random cosines and sines, half of each, that the network sees
+            in place of an observation (:mod:`dacrl_env.algorithms.features`); 0: none.
+        fourier_scale: deviation of the normal numbers that observations are multiplied
+            with, in turns a unit of the observation.
     """
 
     hidden_sizes: tuple[int, ...] = (64, 64)
@@ -75,19 +81,30 @@ class DQNConfig:
     activation: str = "relu"
     replay_capacity: int | None = None
     learning_starts: int = 1_000
+    conv_channels: int = 0
+    normalize_observations: bool = False
+    fourier_features: int = 0
+    fourier_scale: float = 1.0
 
     def __post_init__(self) -> None:
         sizes = tuple(checks.whole("a hidden size", n) for n in self.hidden_sizes)
         object.__setattr__(self, "hidden_sizes", sizes)
-        if self.num_inner_envs < 1:
-            raise ValueError("num_inner_envs must be at least 1")
-        if self.learning_starts < 0:
-            raise ValueError("learning_starts must not be negative")
-        capacity = self.replay_capacity
-        if capacity is not None and capacity < self.num_inner_envs:
+        replaying.check(self)
+        object.__setattr__(self, "conv_channels", channels(self.conv_channels))
+        features = checks.whole("fourier_features", self.fourier_features, least=0)
+        object.__setattr__(self, "fourier_features", features)
+        if features % 2:
             raise ValueError(
-                f"replay_capacity {capacity} is below num_inner_envs = "
-                f"{self.num_inner_envs}"
+                f"fourier_features must be even, or 0 for none, got {features}"
+            )
+        if features and self.conv_channels:
+            raise ValueError(
+                "fourier_features stand in place of an image that conv_channels needs; "
+                "set one of them to 0"
+            )
+        if not 0 < self.fourier_scale < math.inf:
+            raise ValueError(
+                f"fourier_scale must be above 0 and finite, got {self.fourier_scale}"
             )
 
 
@@ -112,13 +129,8 @@ class DQN(Compiled):
         """Environment steps that cannot be divided further."""
         return config.num_inner_envs
 
-    @staticmethod
-    def replay_capacity(config: DQNConfig, budget: int) -> int:
-        """Transitions kept a member, a multiple of its inner environments."""
-        capacity = config.replay_capacity
-        capacity = min(budget, 100_000) if capacity is None else capacity
-        N = config.num_inner_envs
-        return max(capacity // N, 1) * N
+    replay_capacity = staticmethod(replaying.capacity_of)
+    constrain = staticmethod(replaying.constrain)
 
     @classmethod
     def member_bytes(
@@ -131,48 +143,43 @@ class DQN(Compiled):
         """About what one member takes, by the option that it depends on most."""
         features = math.prod(env.observation_shape)
         size = env.observation_dtype.itemsize
-        sizes = (features, *config.hidden_sizes, env.num_actions)
-        capacity = cls.replay_capacity(config, budget)
+        row = make_network(config, env, env.num_actions, cls.inputs(config, env)).row
         known = steady(HYPERPARAMETERS, given)
-        replay = capacity * (2 * features * size + 16)
-        if known.get("priority_alpha") != 0.0:
-            replay += 4 * capacity + 8 * leaves(capacity)
+        lines = dense.padded(config.fourier_features // 2)
         # target, moments, and where the interval began; the register
         rows = 5 if "checkpoint" in known else 9
         return {
-            "replay_capacity": replay,
-            "hidden_sizes": rows * dense.row_bytes(sizes),
+            "replay_capacity": replaying.bytes_of(config, budget, env, 1, known),
+            "hidden_sizes": 4 * rows * row,
+            "fourier_features": 4 * features * lines,
             "num_inner_envs": config.num_inner_envs * (4 * features * size + 300),
         }
-
-    @classmethod
-    def constrain(
-        cls, values: dict[str, Floats], config: DQNConfig, budget: int
-    ) -> None:
-        """Cap requested values in place to what can be applied together."""
-        capacity = cls.replay_capacity(config, budget)
-        for name in ("batch_size", "replay_window"):
-            values[name] = np.minimum(values[name], capacity)
-        kept = capacity // config.num_inner_envs
-        values["n_step"] = np.minimum(values["n_step"], kept)
-        most = MAX_UPDATE_RATIO * values["train_freq"]
-        values["gradient_steps"] = np.minimum(values["gradient_steps"], most)
 
     def flops(self, values: Values) -> tuple[int, Floats]:
         """Floating-point operations per action, and ``(P,)`` per sample of an update.
 
         Matrix products only, two operations a multiply-add: one forward pass to act;
         a target pass, an online pass (two with ``double_q``) and a backward pass of
-        two products a layer (one at the first) to learn.
+        two products a layer (one at the first) to learn. Fourier features are a product
+        for each observation.
         """
-        units = self.fixed.net.units.tolist()
-        forward = 2 * dense.num_weights(units)
+        each = dense.multiplications(self.fixed.net)
+        forward, first = 2 * int(each.sum()), 2 * int(each[0])
+        seen = 2 * self.features * (self.config.fourier_features // 2)
         passes = 2 + values["double_q"]
-        return forward, passes * forward + 2 * forward - 2 * units[0] * units[1]
+        learn = passes * forward + 2 * forward - first + 2 * seen
+        return forward + seen, learn
+
+    @staticmethod
+    def inputs(config: DQNConfig, env: InnerEnv) -> int:
+        """What the network sees of an observation."""
+        return config.fourier_features or math.prod(env.observation_shape)
 
     def _fixed(self) -> dqn.Fixed:
         config, D, A = self.config, self.features, self.env.num_actions
-        net = dense.make_network(D, config.hidden_sizes, A, config.activation)
+        net = make_network(config, self.env, A, self.inputs(config, self.env))
+        # what running moments make of an image is none any more
+        scales = self.env.scales_images and not config.normalize_observations
         return dqn.Fixed(
             net=net,
             N=config.num_inner_envs,
@@ -180,9 +187,12 @@ class DQN(Compiled):
             D=D,
             A=A,
             learning_starts=config.learning_starts,
-            scale=1 / BRIGHTEST if self.env.scales_images else 1.0,
+            scale=1 / BRIGHTEST if scales else 1.0,
             parts=np.array([0, net.weights[-1], net.row]),
             prioritised=self.steady.get("priority_alpha") != 0.0,
+            normalize_observations=bool(config.normalize_observations),
+            fourier_features=config.fourier_features,
+            fourier_scale=float(config.fourier_scale),
         )
 
     def _make_state(self, P: int) -> dqn.State:
@@ -196,17 +206,11 @@ class DQN(Compiled):
 
     def happen(self, state: dqn.State, values: Values) -> dict[str, NDArray[np.bool_]]:
         """Let the events of this decision happen."""
-        cleared = np.flatnonzero(values["clear_replay"])
-        state.replay.first[cleared] = state.env_steps[cleared] // self.fixed.N
-        state.replay.made_for[cleared] = np.nan
+        replaying.clear(state, np.flatnonzero(values["clear_replay"]), self.fixed.N)
         return super().happen(state, values)
 
     def _leave_episodes(self, state: dqn.State) -> None:
-        """Let no n-step return go on from one episode into another."""
-        capacity = state.replay.transitions.shape[2]
-        begun = np.flatnonzero(state.env_steps)
-        newest = (state.env_steps[begun] // self.fixed.N - 1) % capacity
-        state.replay.transitions[begun, :, newest, DONE] = 1.0
+        replaying.leave_episodes(state, self.fixed.N)
         state.held_steps[...] = 0
 
     # -- batches for others -----------------------------------------------------
@@ -225,9 +229,9 @@ class DQN(Compiled):
         Returns:
             Arrays ``(P, B, …)`` as in :class:`dacrl_env.algorithms.dqn.Batch`.
         """
-        P, D = len(keys), self.features
+        P, inputs = len(keys), int(self.fixed.net.sizes[0])
         run, memory = self._run(state, values), self._make_memory(1, B)
-        seen, following = np.empty((2, P, B, D), np.float32)
+        seen, following = np.empty((2, P, B, inputs), np.float32)
         columns, actions = np.empty((4, P, B), np.float32), np.empty((P, B), np.int64)
         for p in range(P):
             dqn.batch_of(p, keys[p], B, run, memory)

@@ -22,12 +22,16 @@ from dacrl_env.inner_envs.images import BRIGHTEST
 from dacrl_env.kernels import dense
 from dacrl_env.learners import events
 from dacrl_env.learners.compiled import Compiled, Floats, Values
+from dacrl_env.learners.networks import channels, make_network
 from dacrl_env.learners.protocol import steady
-from dacrl_env.tasks import Number
+from dacrl_env.tasks import Choice, Condition, Number
 
+_CLIPPED, _DPO = Condition("drift", ("clip",)), Condition("drift", ("dpo",))
+_ADAPTIVE = Condition("lr_rule", ("kl-adaptive",))
+_STOPS = Condition("stop_early", (True,))
 HYPERPARAMETERS = (
     Number("learning_rate", 1e-6, 1e-1, 3e-4, "log"),
-    Number("clip_range", 0.0, 0.5, 0.2),
+    Number("clip_range", 0.0, 0.5, 0.2, condition=_CLIPPED),
     Number("batch_size", 8, 512, 64, "log", integer=True),
     Number("gamma", 0.8, 1.0, 0.99, "log_complement"),
     Number("gae_lambda", 0.8, 1.0, 0.95, "log_complement"),
@@ -35,6 +39,13 @@ HYPERPARAMETERS = (
     Number("ent_coef", 0.0, 0.5, 0.0),
     Number("vf_coef", 0.0, 1.0, 0.5),
     Number("max_grad_norm", 0.05, 10, 0.5, "log"),
+    Choice("drift", ("clip", "dpo"), "clip"),
+    Number("drift_alpha", 0.1, 10, 2.0, "log", condition=_DPO),
+    Number("drift_beta", 0.1, 10, 0.6, "log", condition=_DPO),
+    Choice("lr_rule", ("as-set", "kl-adaptive"), "as-set"),
+    Number("desired_kl", 1e-3, 0.1, 0.01, "log", condition=_ADAPTIVE),
+    Choice("stop_early", (False, True), False),
+    Number("target_kl", 1e-3, 0.5, 0.01, "log", condition=_STOPS),
     *events.EVENTS,
 )
 CONTROLLED = ("learning_rate", "clip_range", "batch_size")
@@ -63,6 +74,9 @@ class PPOConfig:
         normalize_rewards: by the running standard deviation of discounted returns.
         normalize_advantages: in each minibatch.
         clip_range_vf: largest change of a value per update; None: any.
+        conv_channels: of a convolution of 3 × 3 in front of actor and critic each, a
+            multiple of 16, for observations (rows, columns, channels); 0: they are
+            flattened.
     """
 
     hidden_sizes: tuple[int, ...] = (64, 64)
@@ -73,6 +87,7 @@ class PPOConfig:
     normalize_rewards: bool = False
     normalize_advantages: bool = True
     clip_range_vf: float | None = None
+    conv_channels: int = 0
 
     def __post_init__(self) -> None:
         sizes = tuple(checks.whole("a hidden size", n) for n in self.hidden_sizes)
@@ -82,6 +97,7 @@ class PPOConfig:
                 raise ValueError(f"{name} must be at least 1")
         if self.clip_range_vf is not None and not self.clip_range_vf > 0:
             raise ValueError("clip_range_vf must be above 0, or None")
+        object.__setattr__(self, "conv_channels", channels(self.conv_channels))
 
 
 class PPO(Compiled):
@@ -116,8 +132,7 @@ class PPO(Compiled):
         """About what one member takes, by the option that it depends on most."""
         features = math.prod(env.observation_shape)
         outputs = env.num_actions or len(env.action_low)
-        hidden = (features, *config.hidden_sizes)
-        row = dense.row_bytes((*hidden, outputs)) + dense.row_bytes((*hidden, 1))
+        row = 4 * sum(make_network(config, env, n).row for n in (outputs, 1))
         # a rollout, where environments are stepped by Python, and what they show
         step = 4 * (features + outputs) + 60
         many = "rollout_length"
@@ -141,21 +156,17 @@ class PPO(Compiled):
         to act; forward, and backward with two products a layer (one at the first), to
         learn.
         """
-        actor, critic = (
-            net.units.tolist() for net in (self.fixed.actor, self.fixed.critic)
-        )
-        forward = 2 * (dense.num_weights(actor) + dense.num_weights(critic))
-        sample = 3 * forward - 2 * 2 * actor[0] * actor[1]
+        both = self.fixed.actor, self.fixed.critic
+        actor, critic = (2 * dense.multiplications(net) for net in both)
+        forward = int(actor.sum() + critic.sum())
+        sample = 3 * forward - int(actor[0] + critic[0])
         return forward, np.full(len(values["gamma"]), float(sample))
 
     def _fixed(self) -> ppo.Fixed:
         config, D = self.config, self.features
         continuous = self.env.num_actions == 0
         A = len(self.env.action_low) if continuous else self.env.num_actions
-        actor, critic = (
-            dense.make_network(D, config.hidden_sizes, outputs, config.activation)
-            for outputs in (A, 1)
-        )
+        actor, critic = (make_network(config, self.env, n) for n in (A, 1))
         limit = config.clip_range_vf
         # what running moments make of an image is none any more
         scales = self.env.scales_images and not config.normalize_observations

@@ -8,6 +8,7 @@ itself are in no account.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ from dacrl_env.outer.vector_env import PopulationEnv
 
 Values = dict[str, NDArray[np.float64]]  # hyperparameter name -> (P,)
 DQNOptions = dqn.Options
+PPOOptions = ppo.Options
 
 
 class Rollout(NamedTuple):
@@ -35,14 +37,6 @@ class Rollout(NamedTuple):
     last: Tensor  # (P, N) values after the rollout
     rewards: Tensor  # (P, N, T) with the bootstrap of truncated episodes
     going_on: Tensor  # (P, N, T) 0 where an episode ended
-
-
-class Coefficients(NamedTuple):
-    """Hyperparameters of PPO's loss, ``(P,)`` each."""
-
-    clip_range: Tensor
-    ent_coef: Tensor
-    vf_coef: Tensor
 
 
 def check(envs: PopulationEnv) -> None:
@@ -137,14 +131,24 @@ def dqn_loss(
 
 def dqn_options(envs: PopulationEnv) -> DQNOptions:
     """What the members' losses depend on, ``(P,)`` each."""
+    return DQNOptions(*_options(envs, DQNOptions))
+
+
+def _options(envs: PopulationEnv, kind: Any) -> Iterator[Tensor]:
     values = applied(envs)
-    names = DQNOptions._fields
-    return DQNOptions(*(torch.from_numpy(values[n]).float() for n in names))
+    return (torch.from_numpy(values[name]).float() for name in kind._fields)
 
 
-def ppo_loss(learner: PPO, rows: Tensor, batch: ppo.Batch, c: Coefficients) -> Tensor:
+def ppo_loss(
+    learner: PPO, options: PPOOptions, rows: Tensor, batch: ppo.Batch
+) -> Tensor:
     """Loss ``(P,)`` of parameters ``(P, row)``; differentiable."""
-    return ppo.loss(learner.fixed, rows, batch, *c)
+    return ppo.loss(learner.fixed, rows, batch, options)
+
+
+def ppo_options(envs: PopulationEnv) -> PPOOptions:
+    """What the members' losses depend on, ``(P,)`` each."""
+    return PPOOptions(*_options(envs, PPOOptions))
 
 
 def rollout(envs: PopulationEnv, charged: NDArray[np.bool_]) -> Rollout:
@@ -185,12 +189,6 @@ def copied(envs: PopulationEnv) -> Any:
     state = snapshot.take_rows(envs.population.state.learner, slice(None))
     snapshot.replace_leaves(state, lambda name, _: arrays[f"learner.{name}"])
     return state
-
-
-def coefficients(values: Values) -> Coefficients:
-    """Of the members' losses."""
-    names = Coefficients._fields
-    return Coefficients(*(torch.from_numpy(values[n]).float() for n in names))
 
 
 def flat(learner: PPO, part: Rollout, advantages: Tensor, returns: Tensor) -> ppo.Batch:

@@ -153,6 +153,7 @@ RECIPES = {
     "Acrobot-v1": Recipe(trained="dacrl/PPO-Acrobot-v0"),
     "MountainCar-v0": Recipe(scripted=pump),
     "Pendulum-v1": Recipe(trained="dacrl/PPO-Pendulum-v0"),
+    "CartPoleSwingup-v0": Recipe(trained="dacrl/PPO-CartPoleSwingup-v0"),
     "CartPoleShift": Recipe(trained="dacrl/PPO-CartPole-v0", ceiling=500.0),
     "PendulumShift": Recipe(trained="dacrl/PPO-PendulumShift-v0"),
 }

@@ -14,9 +14,16 @@ COMPILED_ENVS = (
     "Acrobot-v1",
     "MountainCar-v0",
     "Pendulum-v1",
+    "MountainCarContinuous-v0",
     "MiniGrid-Empty-5x5-v0",
     "MiniGrid-DoorKey-5x5-v0",
+    "MinAtar/Breakout-v1",
+    "MinAtar/SpaceInvaders-v1",
+    "MinAtar/Asterix-v1",
+    "MinAtar/Freeway-v1",
+    "MinAtar/Seaquest-v1",
     # no Gymnasium ids: these exist here alone
+    "CartPoleSwingup-v0",
     "CartPoleShift",
     "PendulumShift",
 )

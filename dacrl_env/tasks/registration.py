@@ -29,6 +29,7 @@ from dacrl_env.tasks.task import Task, is_worker
 ALGORITHMS = {
     "dqn": "dacrl_env.learners.dqn:DQN",
     "ppo": "dacrl_env.learners.ppo:PPO",
+    "sac": "dacrl_env.learners.sac:SAC",
     "sgd": "dacrl_env.algorithms.sgd:SGD",
 }
 IMPLEMENTATIONS = {
@@ -51,6 +52,13 @@ _ACROBOT = {
     "link_mass_2": (0.7, 1.4),
 }
 _MOUNTAIN_CAR = {"force": (0.0009, 0.0013), "gravity": (0.0022, 0.0028)}
+_SWINGUP = {
+    "gravity": (7.0, 12.0),
+    "mass_cart": (0.7, 1.4),
+    "mass_pole": (0.07, 0.2),
+    "length": (0.7, 1.3),
+    "force": (8.0, 12.0),
+}
 _PENDULUM = {"gravity": (7.0, 12.0), "mass": (0.7, 1.3), "length": (0.7, 1.3)}
 # the cart's motor turns round, the pole changes: what was learned is wrong
 _CARTPOLE_SHIFT = {
@@ -85,6 +93,16 @@ _PPO_RANGES = {
     "n_epochs": (1, 20),
     "ent_coef": (0.0, 0.1),
 }
+
+# batch, target updates and first steps as in Young and Tian 2019 (arXiv:1903.03176)
+_DQN_MINATAR = {
+    "learning_rate": 3e-4,
+    "epsilon": 0.05,
+    "batch_size": 32,
+    "target_update_interval": 1_000,
+    "double_q": True,
+}
+_MINATAR = {"hidden_sizes": (128,), "conv_channels": 16, "learning_starts": 5_000}
 
 
 def _sets(inner_env: str, ranges: Ranges) -> dict[str, Any]:
@@ -176,6 +194,32 @@ _TABLE = (
         tags=("smoke",),
     ),
     Task(
+        id="dacrl/DQN-MinAtar-Breakout-v0",
+        inner_env="MinAtar/Breakout-v1",
+        algorithm="dqn",
+        ranges=_DQN_RANGES,
+        budget=300_000,
+        random_return=0.39,
+        reference_return=10.0,
+        floor_return=-0.1,
+        defaults=_DQN_MINATAR,
+        configuration=_MINATAR,
+        description="DQN on MinAtar's Breakout; still learning when it ends",
+    ),
+    Task(
+        id="dacrl/DQN-MinAtar-Freeway-v0",
+        inner_env="MinAtar/Freeway-v1",
+        algorithm="dqn",
+        ranges=_DQN_RANGES,
+        budget=300_000,
+        random_return=0.41,
+        reference_return=50.0,
+        floor_return=-0.1,
+        defaults=_DQN_MINATAR,
+        configuration=_MINATAR,
+        description="DQN on MinAtar's Freeway; the first crossings come late",
+    ),
+    Task(
         id="dacrl/DQN-CartPoleShift-v0",
         inner_env="CartPoleShift",
         algorithm="dqn",
@@ -247,6 +291,19 @@ _TABLE = (
         tags=("smoke",),
     ),
     Task(
+        id="dacrl/PPO-CartPoleSwingup-v0",
+        inner_env="CartPoleSwingup-v0",
+        algorithm="ppo",
+        ranges=_PPO_RANGES,
+        budget=204_800,
+        random_return=27.6,
+        reference_return=850.0,
+        floor_return=-1.0,
+        backend="batched",
+        **_sets("CartPoleSwingup-v0", _SWINGUP),
+        description="PPO on dm_control's cart-pole swing-up, continuous actions",
+    ),
+    Task(
         id="dacrl/PPO-MiniGrid-DoorKey-5x5-v0",
         inner_env="MiniGrid-DoorKey-5x5-v0",
         scale_images=False,  # codes of objects, colours and states
@@ -287,6 +344,32 @@ _TABLE = (
         defaults={"gamma": 0.999, "gae_lambda": 0.98, "ent_coef": 0.01},
         description="PPO on LunarLander, one environment at a time; needs Box2D",
         tags=("smoke",),
+    ),
+    Task(
+        id="dacrl/SAC-Pendulum-v0",
+        inner_env="Pendulum-v1",
+        algorithm="sac",
+        budget=20_000,
+        random_return=-1230.0,
+        reference_return=-150.0,
+        floor_return=-3300.0,
+        defaults={"learning_rate": 1e-3, "batch_size": 64},
+        **_sets("Pendulum-v1", _PENDULUM),
+        description="SAC on Pendulum; solved by default",
+        tags=("smoke",),
+    ),
+    Task(
+        id="dacrl/SAC-CartPoleSwingup-v0",
+        inner_env="CartPoleSwingup-v0",
+        algorithm="sac",
+        budget=60_000,
+        random_return=27.6,
+        reference_return=850.0,
+        floor_return=-1.0,
+        defaults={"learning_rate": 1e-3, "batch_size": 64},
+        backend="batched",
+        **_sets("CartPoleSwingup-v0", _SWINGUP),
+        description="SAC on a cart that swings its pole up",
     ),
     Task(
         id="dacrl/NoisyQuadratic-v0",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dacrl_env.algorithms import dqn, drivers, ppo
+from dacrl_env.algorithms import dqn, drivers, ppo, sac, tanh_gaussian
 from dacrl_env.algorithms.interval import begin
 from dacrl_env.algorithms.rollout import make_rollout
 from dacrl_env.kernels import dense
@@ -26,6 +26,13 @@ def _ppo_loss(p, B, parameters, run, memory):
     return ppo.loss_and_gradient(p, B, parameters, run, memory)
 
 
+@entry
+def _sac_losses(B, temperature, row, target, fixed, memory):
+    sac.draw_actions(B, np.uint64(7), row, fixed, memory)
+    loss = sac.critic_gradient(B, temperature, row, target, fixed, memory)
+    return loss, sac.actor_gradient(B, temperature, row, fixed, memory)
+
+
 def _fresh(net: dense.Network, rng: np.random.Generator) -> np.ndarray:
     """Parameters, and nothing between them."""
     return 0.3 * rng.normal(size=net.row) * dense.real_parameters(net)
@@ -40,17 +47,38 @@ def _fresh(net: dense.Network, rng: np.random.Generator) -> np.ndarray:
 @pytest.mark.parametrize("k", [0.0, 0.3])
 @pytest.mark.parametrize("B", [4, 5, 64, 256])
 def test_dqn(hidden, double_q, loss, k, B) -> None:
-    rng, D, A = np.random.default_rng(B), 5, 3
+    _check_dqn(5, {}, None, hidden, double_q, loss, k, B)
+
+
+@pytest.mark.parametrize("double_q", [0.0, 1.0])
+@pytest.mark.parametrize("loss", [dqn.HUBER, dqn.MSE])
+@pytest.mark.parametrize("B", [4, 5, 64])
+@pytest.mark.parametrize("hidden", [(50,), (50, 30)])
+def test_dqn_with_a_convolution_in_front(hidden, double_q, loss, B) -> None:
+    _check_dqn(6 * 5 * 2, {}, (6, 5, 2), hidden, double_q, loss, 0.1, B)
+
+
+# more of them than features of an observation, and fewer
+@pytest.mark.parametrize("features", [34, 4])
+@pytest.mark.parametrize("B", [5, 64])
+def test_dqn_with_fourier_features(features, B) -> None:
+    options = {"fourier_features": features, "normalize_observations": True}
+    _check_dqn(features, options, None, (50, 30), 1.0, dqn.HUBER, 0.0, B)
+
+
+def _check_dqn(inputs, options, image, hidden, double_q, loss, k, B) -> None:
+    """Loss and gradient of a network that sees so many inputs."""
+    rng, A = np.random.default_rng(B), 3
     activation = "tanh" if B == 5 else "relu"
-    net = dense.make_network(D, hidden, A, activation)
-    parts = np.array([0, net.weights[-1], net.row])
-    fixed = dqn.Fixed(net, 1, 1, D, A, 0, 1.0, parts, False)
+    net = dense.make_network(inputs, hidden, A, activation, image)
+    parts, D = np.array([0, net.weights[-1], net.row]), 5 if options else inputs
+    fixed = dqn.Fixed(net, 1, 1, D, A, 0, 1.0, parts, False, **options)
     memory = dqn.make_memory(fixed, 256, 1)
     rows = dqn.make_state(2, fixed, 2, np.float32, 3).parameters
     rows[:] = [_fresh(net, rng), _fresh(net, rng)]
     parameters, target = rows
-    memory.inputs[:B] = rng.normal(size=(B, D))
-    memory.next_inputs[:B] = rng.normal(size=(B, D))
+    memory.inputs[:B] = rng.normal(size=(B, inputs))
+    memory.next_inputs[:B] = rng.normal(size=(B, inputs))
     memory.taken[:B, 0] = rng.integers(0, A, B)
     returns, discounts = 2 * rng.normal(size=B), 0.9 * rng.integers(0, 2, B)
     columns = np.stack([returns, discounts, rng.random(B), np.zeros(B)])
@@ -164,11 +192,25 @@ def test_double_q_takes_the_online_networks_choice() -> None:
 @pytest.mark.parametrize("hidden", SIZES)
 @pytest.mark.parametrize("continuous", [False, True])
 @pytest.mark.parametrize("limit", [math.inf, 0.2])
+@pytest.mark.parametrize("drift", [ppo.CLIP, ppo.DPO])
 @pytest.mark.parametrize("B", [1, 7, 64, 256])
-def test_ppo(hidden, continuous, limit, B) -> None:
-    rng, D, A = np.random.default_rng(B), 5, 3
+def test_ppo(hidden, continuous, limit, drift, B) -> None:
+    _check_ppo(5, None, hidden, continuous, limit, drift, B)
+
+
+@pytest.mark.parametrize("hidden", [(50,), (50, 30)])
+@pytest.mark.parametrize("continuous", [False, True])
+@pytest.mark.parametrize("B", [1, 7, 64])
+def test_ppo_with_convolutions_in_front(hidden, continuous, B) -> None:
+    _check_ppo(6 * 5 * 2, (6, 5, 2), hidden, continuous, math.inf, ppo.CLIP, B)
+
+
+def _check_ppo(D, image, hidden, continuous, limit, drift, B) -> None:
+    rng, A = np.random.default_rng(B), 3
     activation = "relu" if B == 7 else "tanh"
-    actor, critic = (dense.make_network(D, hidden, n, activation) for n in (A, 1))
+    actor, critic = (
+        dense.make_network(D, hidden, n, activation, image) for n in (A, 1)
+    )
     fixed = ppo.Fixed(
         actor, critic, 4, 64, D, A, continuous, False, False, True, limit, 1.0, NO_PARTS
     )
@@ -186,7 +228,15 @@ def test_ppo(hidden, continuous, limit, B) -> None:
     columns = rng.normal(size=(4, B)).astype(np.float32)
     columns[ppo.LOG_PROB] = -(4.0 if continuous else 1.0) + 0.3 * columns[ppo.LOG_PROB]
     memory.columns.reshape(-1)[: 4 * B] = columns.ravel()
-    coefficients = {"clip_range": 0.2, "ent_coef": 0.05, "vf_coef": 0.5}
+    # widths of the drift that bend within the ratios of this batch
+    coefficients = {
+        "clip_range": 0.2,
+        "ent_coef": 0.05,
+        "vf_coef": 0.5,
+        "drift": drift,
+        "drift_alpha": 0.5,
+        "drift_beta": 0.3,
+    }
     values = ppo.Values(
         **{name: np.array([coefficients.get(name, 1.0)]) for name in ppo.Values._fields}
     )
@@ -204,11 +254,138 @@ def test_ppo(hidden, continuous, limit, B) -> None:
         ),
     )
     row = torch.tensor(parameters, requires_grad=True)
-    given = (torch.tensor(np.float32(v)) for v in coefficients.values())
-    expected = ppo.loss(fixed, row, batch, *given)
+    expected = ppo.loss(fixed, row, batch, ppo.Options(**coefficients))
     expected.backward()
     assert loss == pytest.approx(expected.item(), rel=1e-4, abs=1e-5)
     assert 0 < entropy < 10
     # clipping makes both policy and value gradients vanish for some
     np.testing.assert_allclose(memory.gradients, row.grad, rtol=1e-3, atol=5e-6)
     assert abs(memory.gradients).max() > 1e-3
+
+
+def test_the_gain_of_ppo_by_hand() -> None:
+    advantages, ratio = torch.tensor([2.0, 2.0, -2.0, -2.0]), torch.tensor([3.0, 0.5])
+    log_ratio = ratio.repeat(2).log()
+    clip = ppo.gains(log_ratio, advantages, ppo.Options(clip_range=0.2))
+    # what is clipped counts where that makes the gain smaller
+    np.testing.assert_allclose(clip, [2.4, 1.0, -6.0, -1.6], rtol=1e-6)
+    # the constants that Lu et al. publish
+    dpo = ppo.gains(log_ratio, advantages, ppo.Options(drift=ppo.DPO))
+    expected = [
+        6 - (4 - 2 * math.tanh(2)),  # (3 − 1) · 2 = 4, α = 2
+        1.0,  # moved the wrong way: no drift
+        -6.0,
+        -1 - (2 * math.log(2) - 0.6 * math.tanh(2 * math.log(2) / 0.6)),
+    ]
+    np.testing.assert_allclose(dpo, expected, rtol=1e-6)
+
+
+def test_options_of_ppo_may_be_of_each_member() -> None:
+    advantages, log_ratio = torch.tensor([1.0, -1.0]), torch.tensor([0.5, -0.5])
+    every = [(0.1, ppo.CLIP), (0.3, ppo.CLIP), (0.3, ppo.DPO)]
+    alone = [
+        ppo.gains(log_ratio, advantages, ppo.Options(clip_range=c, drift=d))
+        for c, d in every
+    ]
+    clip, drift = torch.tensor(every).T
+    options = ppo.Options(clip_range=clip, drift=drift)
+    together = ppo.gains(log_ratio.expand(3, 2), advantages.expand(3, 2), options)
+    torch.testing.assert_close(together, torch.stack(alone))
+    assert len(set(together[:, 0].tolist())) == 3
+
+
+# -- SAC -------------------------------------------------------------------------------
+
+
+def _sac_row(fixed: sac.Fixed, rng: np.random.Generator) -> np.ndarray:
+    nets = (fixed.actor, fixed.critic, fixed.critic)
+    rows = [_fresh(net, rng) for net in nets]
+    return np.concatenate([*rows, np.zeros(sac.REST)])
+
+
+def _of(arrays: np.ndarray, B: int, columns: int) -> torch.Tensor:
+    """What a batch of B rows has written to memory for more."""
+    return torch.tensor(arrays.ravel()[: B * columns].reshape(B, columns))
+
+
+@pytest.mark.parametrize("hidden", SIZES)
+@pytest.mark.parametrize("A", [1, 3])
+@pytest.mark.parametrize("spread", [0.0, 4.0])
+@pytest.mark.parametrize("B", [4, 5, 64, 256])
+def test_sac(hidden, A, spread, B) -> None:
+    rng, D, temperature = np.random.default_rng(B), 5, np.float32(0.3)
+    activation = "tanh" if B == 5 else "relu"
+    actor = dense.make_network(D, hidden, 2 * A, activation)
+    critic = dense.make_network(D + A, hidden, 1, activation)
+    fixed = sac.Fixed(actor, critic, 1, 1, D, A, 0, 1.0, NO_PARTS, False)
+    memory = sac.make_memory(fixed, 256, 1, np.full(A, -2.0), np.full(A, 2.0))
+    rows = sac.make_state(2, fixed, 2, np.float32, 3).parameters
+    rows[:] = [_sac_row(fixed, rng), _sac_row(fixed, rng)]
+    parameters, target = rows
+    # deviations that are at their bounds for some observations
+    biases = actor.biases[-1]
+    parameters[biases + A : biases + 2 * A] = spread - 1.0
+    memory.inputs[:B] = rng.normal(size=(B, D))
+    memory.next_inputs[:B] = rng.normal(size=(B, D))
+    memory.taken.reshape(-1)[: B * A] = rng.uniform(-1, 1, B * A)
+    returns, discounts = 2 * rng.normal(size=B), 0.9 * rng.integers(0, 2, B)
+    columns = np.stack([returns, discounts, rng.random(B), np.zeros(B)])
+    columns = columns.astype(np.float32)
+    memory.columns.reshape(-1)[: 4 * B] = columns.ravel()
+    got = _sac_losses(B, temperature, parameters, target, fixed, memory)
+    batch = sac.Batch(
+        torch.tensor(memory.inputs[:B]),
+        _of(memory.taken, B, A),
+        torch.tensor(columns[0]),
+        torch.tensor(memory.next_inputs[:B]),
+        torch.tensor(columns[1]),
+        torch.tensor(columns[2]),
+    )
+    row, other = torch.tensor(parameters, requires_grad=True), torch.tensor(target)
+    noise, next_noise = (
+        _of(drawn.noise, B, A) for drawn in (memory.drawn, memory.next_drawn)
+    )
+    heat = float(temperature)
+    critics = sac.critic_loss(fixed, row, other, batch, heat, next_noise)
+    acting = sac.actor_loss(fixed, row, batch, heat, noise)
+    (critics + acting).backward()
+    for mine, theirs in zip(got, (critics, acting), strict=True):
+        assert mine == pytest.approx(theirs.item(), rel=1e-4, abs=1e-5)
+    actions, log_probs = tanh_gaussian.proposed(
+        actor, row[: actor.row], batch.observations, noise
+    )
+    log_stds = _of(memory.drawn.outputs, B, 2 * A)[:, A:]
+    if spread and B > 5:
+        assert (log_stds > tanh_gaussian.HIGHEST_LOG_STD).any()
+        assert (log_stds < tanh_gaussian.HIGHEST_LOG_STD).any()
+    np.testing.assert_allclose(
+        _of(memory.drawn.actions, B, A), actions.detach(), rtol=1e-4, atol=1e-6
+    )
+    np.testing.assert_allclose(
+        memory.drawn.log_probs[:B],
+        log_probs.detach(),
+        rtol=1e-4,
+        atol=1e-4,
+    )
+    grown = max(1.0, float(abs(row.grad).max()))
+    np.testing.assert_allclose(
+        memory.gradients / grown,
+        row.grad / grown,
+        rtol=1e-3,
+        atol=1e-5,
+    )
+    for at in (slice(actor.row), slice(actor.row, None)):
+        assert abs(memory.gradients[at]).max() > 1e-3
+    real = np.concatenate(
+        [*(dense.real_parameters(n) for n in (actor, critic, critic))]
+    )
+    assert (memory.gradients[: len(real)][~real] == 0).all()
+
+
+def test_the_temperature_falls_where_there_is_too_much_entropy() -> None:
+    log_temperature = torch.tensor([0.0, 0.0], requires_grad=True)
+    # entropies of 2 and −2, of which −1 is wanted
+    log_probs = torch.tensor([[-1.0, -3.0], [1.0, 3.0]])
+    loss = sac.temperature_loss(log_temperature, log_probs, -1.0)
+    loss.sum().backward()
+    assert log_temperature.grad.tolist() == [3.0, -1.0]

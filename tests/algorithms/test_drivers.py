@@ -26,13 +26,18 @@ NORMALISED = {
     "normalize_rewards": True,
     "clip_range_vf": 0.3,
 }
+FEATURES = {"normalize_observations": True, "fourier_features": 34}
 CASES: dict[str, dict[str, Any]] = {
     "dqn": {"hidden_sizes": (33, 17), "replay_capacity": 400},
     "dqn, several": {"activation": "tanh", **SEVERAL},
+    "dqn, features": {**SEVERAL, **FEATURES},
+    "dqn, convolution": {"conv_channels": 16, "normalize_observations": True},
     "ppo": {"hidden_sizes": (33, 17), "rollout_length": 32},
     "ppo, normalised": NORMALISED,
     "ppo, continuous": {"activation": "relu", **NORMALISED},
+    "ppo, convolution": {**NORMALISED, "conv_channels": 16},
 }
+ENV_OF = {"continuous": "Pendulum-v1", "convolution": "MiniGrid-Empty-5x5-v0"}
 # members that differ in everything, in the order of how many gradient steps they take
 # neither by member nor by batch size
 VALUES = {
@@ -99,7 +104,7 @@ NAMES = [
 def _make(case: str, which: int | list[int] = 6, stepped: bool = False) -> Runs:
     """Members of a case; each has its own values, whatever its company."""
     members = list(range(which)) if isinstance(which, int) else which
-    name = "Pendulum-v1" if "continuous" in case else "CartPole-v1"
+    name = ENV_OF.get(case[5:], "CartPole-v1")
     env: Any = Stepped(ENVS[name]()) if stepped else ENVS[name]()
     algorithm, values = case[:3], {}
     for h in (dqn if algorithm == "dqn" else ppo).Values._fields:
@@ -155,7 +160,8 @@ def test_evaluated_by_python_as_compiled(case: str) -> None:
         np.testing.assert_array_equal(alone[0][0], results[-1][0][1])
     for mine, theirs in zip(*results, strict=True):
         np.testing.assert_array_equal(mine, theirs)
-    assert len(np.unique(results[0][0])) > 2
+    # a grid's goal may be found by none
+    assert len(np.unique(results[0][0])) > 2 or "convolution" in case
 
 
 @pytest.mark.parametrize("stepped", [False, True])

@@ -167,12 +167,21 @@ CHANGES = {
         "ent_coef": 0.1,
         "vf_coef": 0.1,
         "max_grad_norm": 0.05,
+        "stop_early": True,
+        "target_kl": 0.002,
     },
 }
 
 
 # without what Stable-Baselines3 does not have
-MEANINGLESS = {"priority_beta", "hold_exponent", "perturb_strength"}
+MEANINGLESS = {
+    "priority_beta",
+    "hold_exponent",
+    "perturb_strength",
+    "drift_alpha",
+    "drift_beta",
+    "desired_kl",
+}
 
 
 def test_every_hyperparameter_is_tested() -> None:
@@ -988,6 +997,10 @@ def test_fields_are_those_of_our_own_learners() -> None:
             "activation",
             "replay_capacity",
             "learning_starts",
+            "conv_channels",
+            "normalize_observations",
+            "fourier_features",
+            "fourier_scale",
         },
         "ppo": {
             "hidden_sizes",
@@ -998,6 +1011,7 @@ def test_fields_are_those_of_our_own_learners() -> None:
             "normalize_rewards",
             "normalize_advantages",
             "clip_range_vf",
+            "conv_channels",
         },
     }
     for name, config in (("dqn", dqn.DQNConfig), ("ppo", ppo.PPOConfig)):
@@ -1015,12 +1029,29 @@ def test_fields_are_those_of_our_own_learners() -> None:
         ("dqn", {"hyperparameters": ["n_step"]}, "n_step cannot change during a run"),
         ("ppo", {"normalize_observations": True}, "pass normalize_observations=False"),
         ("ppo", {"normalize_rewards": True}, "pass normalize_rewards=False"),
+        ("dqn", {"normalize_observations": True}, "pass normalize_observations=False"),
+        ("dqn", {"fourier_features": 8}, "must be 0 with.*pass fourier_features=0"),
+        ("dqn", {"conv_channels": 16}, r"those of this inner environment are \(4,\)"),
+        ("ppo", {"conv_channels": 16}, r"those of this inner environment are \(4,\)"),
+        (
+            "dqn",
+            {"conv_channels": 16, "sb3_kwargs": {"policy": "CnnPolicy"}},
+            "no room for policy 'CnnPolicy'",
+        ),
+        (
+            "ppo",
+            {
+                "conv_channels": 16,
+                "sb3_kwargs": {"policy_kwargs": {"share_features_extractor": True}},
+            },
+            "no room for policy_kwargs 'share_features_extractor'",
+        ),
         ("dqn", {"activation": "gelu"}, "valid: relu, tanh"),
         ("dqn", {"sb3_kwargs": {"learning_rate": 1}}, "hyperparameter learning_rate"),
         ("dqn", {"sb3_kwargs": {"buffer_size": 1}}, "replay_capacity"),
         ("ppo", {"sb3_kwargs": {"n_steps": 1}}, "rollout_length"),
         ("ppo", {"sb3_kwargs": {"seed": 1}}, "the run's streams"),
-        ("ppo", {"sb3_kwargs": {"tua": 1}}, "unknown 'tua'.*target_kl"),
+        ("ppo", {"sb3_kwargs": {"tua": 1}}, "unknown 'tua'.*use_sde"),
         ("dqn", {"sb3_kwargs": [1]}, "of type Mapping"),
         ("dqn", {"sb3_kwargs": {"policy": lambda: None}}, "names of classes"),
         ("dqn", {"hidden": 1}, "unknown option 'hidden'.*sb3_kwargs"),
@@ -1177,7 +1208,7 @@ def test_soft_targets() -> None:
 
 def test_early_stopping_is_charged_for_what_it_used() -> None:
     # the first minibatch has no divergence yet, the second has
-    options: dict[str, Any] = {"batch_size": 6, "sb3_kwargs": {"target_kl": 1e-12}}
+    options = {"batch_size": 6, "stop_early": True, "target_kl": 1e-12}
     runs = make("ppo", **options)
     runs.train(16)
     assert runs.interval.updates.tolist() == [1]

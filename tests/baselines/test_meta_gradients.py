@@ -81,17 +81,28 @@ def objective_of(policy, envs):
     return objective, torch.from_numpy(policy.units)
 
 
-@pytest.mark.parametrize("task", [DQN, PPO, PENDULUM])
-@pytest.mark.parametrize("rate", [1e-4, 1e-2])
-def test_gradients_agree_with_finite_differences(task, rate):
-    envs = make(task)
+FEATURES = {"normalize_observations": True, "fourier_features": 20}
+CONVOLUTION = {"conv_channels": 16}
+GRIDS = ("dacrl/DQN-MiniGrid-Empty-5x5-v0", "dacrl/PPO-MiniGrid-DoorKey-5x5-v0")
+
+
+@pytest.mark.parametrize(
+    ("task", "rate", "config"),
+    [
+        *((task, rate, {}) for task in (DQN, PPO, PENDULUM) for rate in (1e-4, 1e-2)),
+        (DQN, 1e-3, FEATURES),
+        *((task, 1e-3, CONVOLUTION) for task in GRIDS),
+    ],
+)
+def test_gradients_agree_with_finite_differences(task, rate, config):
+    envs = make(task, **config)
     policy = MetaGradients(reference_gamma=0.95, reference_lambda=0.9)
     policy.reset(envs, 0)
     hold(envs, 2)
     policy.units[:, 0] = np.log(rate)
     objective, units = objective_of(policy, envs)
     gradient = torch.func.grad(lambda u: objective(u).sum())(units)
-    assert gradient.shape == (3, 1 if task == DQN else 3)
+    assert gradient.shape == (3, 1 if "DQN" in task else 3)
     assert (gradient != 0).all()
     for k in range(units.shape[1]):
         h = torch.zeros_like(units)

@@ -135,9 +135,10 @@ def test_means_the_same_as_compiled_dynamics():
     assert (ours.episodes >= 3).all()
 
 
-def test_continuous_actions_mean_the_same():
-    adapter = GymnasiumAdapter("Pendulum-v1", {})
-    compiled = ENVS["Pendulum-v1"]()
+@pytest.mark.parametrize("env_id", ["Pendulum-v1", "MountainCarContinuous-v0"])
+def test_continuous_actions_mean_the_same(env_id: str):
+    adapter = GymnasiumAdapter(env_id, {})
+    compiled = ENVS[env_id]()
     ours = compiled.init(keys(2, 2), np.tile([*compiled.physics.values()], (2, 1)))
     assert adapter.num_actions == compiled.num_actions == 0
     np.testing.assert_array_equal(adapter.action_low, compiled.action_low)
@@ -146,9 +147,10 @@ def test_continuous_actions_mean_the_same():
     for place in np.ndindex(2, 2):
         theirs.envs[place].unwrapped.state = ours.variables[place].copy()
     rng = np.random.default_rng(0)
-    for _ in range(200):
+    for _ in range(compiled.env.max_episode_steps):
         # exact in single precision, as the adapter passes them on
-        actions = rng.uniform(-2.5, 2.5, (2, 2, 1)).astype(np.float32).astype(float)
+        actions = rng.uniform(-1.25, 1.25, (2, 2, 1)) * compiled.action_high
+        actions = actions.astype(np.float32).astype(float)
         a, b = compiled.step(ours, actions), adapter.step(theirs, actions)
         np.testing.assert_allclose(a.observations, b.observations, rtol=0, atol=1e-4)
         np.testing.assert_allclose(a.rewards, b.rewards, rtol=0, atol=1e-4)

@@ -54,6 +54,7 @@ SPACES = {
     "a row": box(255, (6,)),
     "shorts": box(255, (4, 4, 3), np.int16),
     "shares": box(1, (4, 4, 3), np.float32),
+    "planes": box(1, (4, 4, 3), bool),
 }
 IMAGES = ("colour", "channels first", "odd channels")
 for _name, _space in SPACES.items():
@@ -84,13 +85,13 @@ def task(space: str, algorithm: str, **fields: Any) -> Task:
     )
 
 
-def population(task: Task, implementation: str) -> PopulationEnv:
+def population(task: Task, implementation: str, **options: Any) -> PopulationEnv:
     env = PopulationEnv(
         task,
         2,
         implementation=implementation,
         eval_episodes=1,
-        **SHORT[task.algorithm],
+        **SHORT[task.algorithm] | options,
     )
     env.reset(seed=0)
     return env
@@ -169,6 +170,28 @@ def test_training_sees_them(learner: str, implementation: str) -> None:
     codes = task("codes", learner)
     kept = task("codes", learner, scale_images=False)
     assert np.array_equal(run(codes, implementation), run(kept, implementation))
+
+
+@pytest.mark.parametrize("implementation", ["compiled", "sb3"])
+@pytest.mark.parametrize("learner", ["dqn", "ppo"])
+@pytest.mark.parametrize("name", ["planes", "shares", "codes"])
+def test_convolutions_train_on_grids_of_any_kind(
+    learner: str, implementation: str, name: str
+) -> None:
+    env = population(task(name, learner), implementation, conv_channels=16)
+    before = np.asarray(env.population.state.learner.parameters).copy()
+    env.step(np.zeros((2, 3)))
+    state = env.population.state.learner
+    assert (np.asarray(state.parameters) != before).any(1).all()
+    if learner == "dqn":
+        kept = np.asarray(state.replay.observations)
+        assert kept.dtype == SPACES[name].dtype
+        assert len(np.unique(kept)) == SPACES[name].high.max() + 1
+    if implementation == "sb3":
+        model = env.population.learner.model
+        policy = model.policy if learner == "ppo" else model.q_net
+        assert "convolution" in str(policy)
+    env.close()
 
 
 def test_models_of_stable_baselines3_scale_alike() -> None:

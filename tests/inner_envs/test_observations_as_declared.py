@@ -7,6 +7,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from cases import slow
 from users_envs import OPTIONS, Walk, task_on
 
 import dacrl_env
@@ -119,6 +120,39 @@ def test_later_steps_may_leave_the_bounds():
 def test_single_numbers_are_observations(implementation):
     space = gym.spaces.Box(-100, 100, (), np.float32)
     assert play(walk(lambda e, x: x[0], space), implementation=implementation) == 20
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "implementation"),
+    [
+        ("dqn", "compiled"),
+        ("dqn", "sb3"),
+        slow("ppo", "compiled"),
+        slow("ppo", "sb3"),
+    ],
+)
+def test_true_and_false_are_learned_from_as_1_and_0(algorithm, implementation):
+    def run(dtype: Any) -> tuple[Any, list[list[float]]]:
+        space = gym.spaces.Box(0, 1, (2, 3, 2), dtype)
+        bits = 2 ** np.arange(12).reshape(2, 3, 2)
+        entry = walk(lambda e, x: (int(99 * abs(e.x)) & bits != 0).astype(dtype), space)
+        small = {"num_inner_envs": 2, "rollout_length": 50, "hidden_sizes": (8,)}
+        options = OPTIONS | {"implementation": implementation}
+        if algorithm == "ppo":
+            options = {k: v for k, v in options.items() if k != "learning_starts"}
+            options |= small
+        with task_on(entry, algorithm=algorithm) as task:
+            env = DynamicConfigEnv(task, **options)
+            env.reset(seed=0)
+            told = [env.step(np.zeros(3))[0].tolist() for _ in range(3)]
+            return env.population.state.learner, told
+
+    learner, told = run(np.bool_)
+    assert told == run(np.float32)[1]
+    if (algorithm, implementation) == ("dqn", "compiled"):
+        kept = learner.replay.observations
+        assert kept.dtype == np.uint8
+        assert set(np.unique(kept)) == {0, 1}
 
 
 @pytest.mark.parametrize(

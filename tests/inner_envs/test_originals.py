@@ -1,4 +1,7 @@
-"""Compiled environments against the packages they come from, step by step."""
+"""Compiled environments against the packages they come from, step by step.
+
+Of MinAtar's games, which draw random numbers in their steps: see `test_minatar`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from stepping import CLASSIC, GRIDS, IDS, constants, moved, random_actions, start
+from stepping import CLASSIC, GRIDS, constants, moved, random_actions, start
 
 from dacrl_env.inner_envs import minigrid as grid
 from dacrl_env.inner_envs.env import ENVS
@@ -19,6 +22,8 @@ TOLERANCE = 1e-12
 # which grows in the course of an episode
 GROWN = 1e-9
 CHAOTIC = ["Acrobot-v1"]
+# those that are the original for actions in single precision
+SINGLE = ["MountainCarContinuous-v0"]
 
 # of random states, beyond the limits where there are any: middle and half width
 STATES = {
@@ -26,6 +31,7 @@ STATES = {
     "Acrobot-v1": ([0, 0, 0, 0], [np.pi, np.pi, 4 * np.pi, 9 * np.pi]),
     "MountainCar-v0": ([-0.3, 0], [0.9, 0.07]),
     "Pendulum-v1": ([0, 0], [10.0, 8.0]),
+    "MountainCarContinuous-v0": ([-0.3, 0], [0.9, 0.07]),
 }
 # what Gymnasium calls a constant, where it is one number that can be set
 ATTRIBUTES = {
@@ -46,6 +52,7 @@ ATTRIBUTES = {
     },
     "MountainCar-v0": {"force": "force", "gravity": "gravity"},
     "Pendulum-v1": {"gravity": "g", "mass": "m", "length": "l"},
+    "MountainCarContinuous-v0": {"power": "power"},
 }
 
 
@@ -55,6 +62,12 @@ def make_original(env_id: str) -> Any:
     original = gym.make(env_id, disable_env_checker=True)
     original.reset(seed=0)
     return original
+
+
+def actions_of(env_id: str, rng: np.random.Generator, *shape: int) -> NDArray[Any]:
+    """Random actions, in the precision in which both do the same."""
+    actions = random_actions(ENVS[env_id](), rng, *shape)
+    return actions.astype(np.float32) if env_id in SINGLE else actions
 
 
 def native(action: NDArray[Any]) -> Any:
@@ -136,7 +149,7 @@ def random_states(env_id: str, rng: np.random.Generator, n: int) -> NDArray[np.f
 # -- step by step ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("env_id", IDS)
+@pytest.mark.parametrize("env_id", CLASSIC + GRIDS)
 def test_says_of_itself_what_the_original_does(env_id: str) -> None:
     env, original = ENVS[env_id](), make_original(env_id)
     space = original.observation_space
@@ -160,7 +173,7 @@ def test_random_states_move_as_in_the_original(env_id: str) -> None:
     rng, n = np.random.default_rng(0), 3000
     env, original = ENVS[env_id](), make_original(env_id).unwrapped
     variables = random_states(env_id, rng, n)
-    actions = random_actions(env, rng, n)
+    actions = actions_of(env_id, rng, n)
     after, seen, rewards, terminated = moved(env, variables, actions, constants(env, n))
     for k in range(n):
         put(original, variables[k])
@@ -174,10 +187,11 @@ def test_random_states_move_as_in_the_original(env_id: str) -> None:
         assert 0.02 < terminated.mean() < 0.8
 
 
-@pytest.mark.parametrize("env_id", IDS)
+@pytest.mark.parametrize("env_id", CLASSIC + GRIDS)
 def test_whole_episodes_are_those_of_the_original(env_id: str) -> None:
-    P, N, steps = 2, 2, 1100 if env_id == "Acrobot-v1" else 600
+    P, N = 2, 2
     env, state = start(env_id, P, N)
+    steps = max(600, 2 * env.env.max_episode_steps + 100)
     originals = {place: make_original(env_id) for place in np.ndindex(P, N)}
     exact = env_id in GRIDS
     tolerance = {"rtol": 0, "atol": 0 if exact else GROWN}
@@ -194,7 +208,7 @@ def test_whole_episodes_are_those_of_the_original(env_id: str) -> None:
     for k, place in enumerate(originals):
         begin(place, k)
     for k in range(steps):
-        actions = random_actions(env, rng, P, N)
+        actions = actions_of(env_id, rng, P, N)
         step = env.step(state, actions)
         for place, original in originals.items():
             observation, reward, terminated, truncated, _ = original.step(
@@ -214,6 +228,25 @@ def test_whole_episodes_are_those_of_the_original(env_id: str) -> None:
                 if env_id in CHAOTIC:
                     state.variables[place] = theirs
     assert ended >= 8
+
+
+def test_states_of_single_precision_move_as_in_the_original() -> None:
+    """To the last bit; among them are walls, the highest speed and arrivals."""
+    rng, n, env_id = np.random.default_rng(3), 20_000, "MountainCarContinuous-v0"
+    env, original = ENVS[env_id](), make_original(env_id).unwrapped
+    states = random_states(env_id, rng, n).astype(np.float32)
+    states[:2000, 1] = np.float32(0.07) * rng.choice([-1, 1], 2000)
+    actions = actions_of(env_id, rng, n)
+    after, seen, rewards, terminated = moved(env, states, actions, constants(env, n))
+    for k in range(n):
+        original.state = states[k].copy()
+        observation, reward, over, _, _ = original.step(actions[k])
+        assert after[k].tolist() == original.state.tolist()
+        assert seen[k].tolist() == observation.tolist()
+        assert (rewards[k], terminated[k]) == (pytest.approx(reward, rel=1e-14), over)
+    assert 0.02 < terminated.mean() < 0.8
+    assert (np.abs(after[:, 1]) == np.float32(0.07)).mean() > 0.02
+    assert (after[:, 0] == np.float32(-1.2)).mean() > 0.005
 
 
 def balance(observations: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -275,7 +308,7 @@ def test_the_numbers_of_a_grid_stand_for_its_states_in_order() -> None:
 def test_changed_constants_do_as_in_the_original(env_id: str) -> None:
     rng, env, n = np.random.default_rng(2), ENVS[env_id](), 50
     variables = random_states(env_id, rng, n)
-    actions = random_actions(env, rng, n)
+    actions = actions_of(env_id, rng, n)
     # Acrobot's gravity is a number in the middle of the original's code
     assert env.physics.keys() - ATTRIBUTES[env_id] <= {"gravity"}
     usual = moved(env, variables, actions, constants(env, n))[0]

@@ -25,6 +25,10 @@ def _each(function, dtype):
 EXP, LOG, TANH = (
     _each(getattr(functions, name), np.float32) for name in ("exp", "log", "tanh")
 )
+SIN_OF_TURNS, COS_OF_TURNS = (
+    _each(getattr(functions, name), np.float32)
+    for name in ("sin_of_turns", "cos_of_turns")
+)
 SIN, COS, LOG_DOUBLE = (
     _each(getattr(functions, name), np.float64) for name in ("sin", "cos", "log_double")
 )
@@ -71,9 +75,27 @@ def test_odd_values() -> None:
     np.testing.assert_array_equal(COS([nan, inf, 0]), [nan, nan, 1])
 
 
+@pytest.mark.parametrize("own", [SIN_OF_TURNS, COS_OF_TURNS])
+@pytest.mark.parametrize("most", [0.6, 10.0, 2.0**20])
+def test_sines_and_cosines_of_turns(own, most) -> None:
+    t = RNG.uniform(-most, most, N).astype(np.float32)
+    angle = 2 * np.pi * (t.astype(np.float64) - np.round(t.astype(np.float64)))
+    exact = (np.sin if own is SIN_OF_TURNS else np.cos)(angle)
+    assert abs(own(t) - exact).max() < 3e-7
+
+
+def test_odd_values_of_turns() -> None:
+    t = [0, 0.25, 0.5, 0.75, -0.25, 2.0**21, 1e30, np.nan, np.inf, -np.inf]
+    nothing = [np.nan] * 3
+    sines = SIN_OF_TURNS(t)
+    np.testing.assert_array_equal(sines, [0, 1, 0, -1, -1, 0, 0, *nothing])
+    cosines = COS_OF_TURNS(t)
+    np.testing.assert_array_equal(cosines, [1, 0, -1, 0, 0, 1, 1, *nothing])
+
+
 def test_an_element_does_not_depend_on_its_place() -> None:
     x = RNG.normal(size=64).astype(np.float32)
-    for own in (EXP, TANH):
+    for own in (EXP, TANH, SIN_OF_TURNS, COS_OF_TURNS):
         whole = own(x)
         for start in (1, 3, 17):
             np.testing.assert_array_equal(own(x[start:]), whole[start:])

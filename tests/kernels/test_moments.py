@@ -24,6 +24,11 @@ def _normalised(p, sample, table):
 
 
 @entry
+def _normalised_rows(p, samples, table):
+    moments.normalised_rows(p, samples, table)
+
+
+@entry
 def _scaled(p, value, table):
     return moments.scaled(p, value, table)
 
@@ -35,6 +40,18 @@ def _start(p, table):
 
 def _samples(n: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(2.0, [3.0, 1e-3, 1e3], (n, D))
+
+
+def test_rows_are_normalised_like_single_samples() -> None:
+    table = Moments.of(3, D)
+    _take_note(1, _samples(50, 0), table)
+    rows = _samples(300, 1).astype(np.float32)
+    rows[0], rows[1] = 1e30, np.nan
+    each = rows.copy()
+    for sample in each:
+        _normalised(1, sample, table)
+    _normalised_rows(1, rows, table)
+    np.testing.assert_array_equal(rows, each)
 
 
 @pytest.mark.parametrize("n", [1, 4])

@@ -34,7 +34,7 @@ def _random(*shape):
     return values
 
 
-@pytest.mark.parametrize("M", [1, 2, 3, 5, 7, 8, 64, 130])
+@pytest.mark.parametrize("M", [1, 2, 3, 5, 7, 8, 14, 32, 64, 130])
 @pytest.mark.parametrize(("K", "N"), [(1, 16), (4, 64), (147, 48), (64, 64), (3, 144)])
 def test_matmul(M: int, K: int, N: int) -> None:
     a, w, start, c = _random(M, K), _random(K, N), _random(N), aligned(M, N)

@@ -11,13 +11,18 @@ import torch
 from batched import BatchedEnv
 from cases import sb3_n_steps
 from numpy.typing import NDArray
-from populations import Runs, layers_of, make_runs
+from populations import Runs, layers_of, linear_of, make_runs
 from stable_baselines3 import DQN as SB3DQN
 from stable_baselines3.common import logger, type_aliases
 
 from dacrl_env.algorithms import dqn as algorithm
 from dacrl_env.algorithms.replay import ACTIONS, CONTINUES, DONE
+from dacrl_env.algorithms.sb3 import arguments
+from dacrl_env.algorithms.sb3 import dqn as sb3
+from dacrl_env.algorithms.sb3.envs import MemberEnvs
 from dacrl_env.core import streams
+from dacrl_env.inner_envs.env import ENVS
+from dacrl_env.inner_envs.images import is_image_array
 from dacrl_env.kernels import dense
 from dacrl_env.learners import dqn
 
@@ -49,6 +54,7 @@ def batches_of_updates(runs: Runs, numbers: NDArray[np.int64], B: int) -> Any:
 
 def sb3_dqn(**overrides: Any) -> SB3DQN:
     settings: dict[str, Any] = {
+        "policy": "MlpPolicy",
         "learning_rate": 1e-3,
         "buffer_size": 1000,
         "learning_starts": 0,
@@ -61,7 +67,9 @@ def sb3_dqn(**overrides: Any) -> SB3DQN:
         "device": "cpu",
         **overrides,
     }
-    model = SB3DQN("MlpPolicy", gym.make("CartPole-v1"), **settings)
+    if "env" not in settings:
+        settings["env"] = gym.make("CartPole-v1")
+    model = SB3DQN(**settings)
     model.set_logger(logger.configure(None, []))
     return model
 
@@ -69,16 +77,19 @@ def sb3_dqn(**overrides: Any) -> SB3DQN:
 def sb3_parameters(model: SB3DQN, net: dense.Network, which: str) -> NDArray[Any]:
     """Parameters of a Stable-Baselines3 network as a row."""
     row = np.zeros(net.row, np.float32)
-    linears = [m for m in getattr(model, which).q_net if hasattr(m, "weight")]
+    network = getattr(model, which)
+    linears = [m for m in network.q_net if hasattr(m, "weight")]
+    if len(net.weights) > len(linears):
+        linears.insert(0, network.features_extractor.convolution)
     for (weight, bias), linear in zip(layers_of(net, row), linears, strict=True):
-        weight[...] = linear.weight.detach().numpy().T
-        bias[...] = linear.bias.detach().numpy()
+        weight[...], bias[...] = linear_of(linear)
     return row
 
 
 @pytest.mark.parametrize("n_step", [1, pytest.param(3, marks=sb3_n_steps)])
+@pytest.mark.parametrize("channels", [0, 16])
 def test_an_update_is_that_of_stable_baselines3(
-    monkeypatch: pytest.MonkeyPatch, n_step: int
+    monkeypatch: pytest.MonkeyPatch, n_step: int, channels: int
 ):
     """Fed with our batches, its own `train` and target updates give our parameters."""
     members = [
@@ -89,14 +100,22 @@ def test_an_update_is_that_of_stable_baselines3(
     defaults = {h.name: h.default for h in dqn.HYPERPARAMETERS}
     each = [{**defaults, "train_freq": 1, "n_step": n_step, **m} for m in members]
     values = {name: [m[name] for m in each] for name in NAMES}
-    config = {"hidden_sizes": (64, 64), "learning_starts": 300}
-    runs = make_runs(3, **config, **values)
+    config = {
+        "hidden_sizes": (64, 64), "learning_starts": 300, "conv_channels": channels
+    }  # fmt: skip
+    grid = ENVS["MiniGrid-DoorKey-5x5-v0"]()
+    grid.scales_images = True
+    runs = make_runs(3, grid if channels else None, **config, **values)
     runs.train(300)  # random actions fill the memory
     net, state = runs.learner.fixed.net, runs.state
     models = []
     for p, chosen in enumerate(each):
         names = ("learning_rate", "gamma", "max_grad_norm", "target_update_interval")
-        model = sb3_dqn(**{name: chosen[name] for name in names})
+        given = {name: chosen[name] for name in names}
+        if channels:
+            given |= arguments.of(sb3.SB3DQNConfig(**config), grid)
+            given["env"] = MemberEnvs(grid, 1)
+        model = sb3_dqn(**given)
         # equal starts; ours is the copy, and the targets differ from the parameters
         with torch.no_grad():
             for parameter in model.q_net_target.parameters():
@@ -135,10 +154,16 @@ def _as_sb3(
 ) -> type_aliases.ReplayBufferSamples:
     """The first transitions of member p."""
     over = batch.discounts[p, :size, None] == 0
+    seen, following = batch.observations[p, :size], batch.next_observations[p, :size]
+    if seen.shape[1] == 147:  # of a grid: it scales them itself, and moves the channels
+        seen, following = (
+            (255 * x).round().view(-1, 7, 7, 3).movedim(-1, 1)
+            for x in (seen, following)
+        )
     return type_aliases.ReplayBufferSamples(
-        batch.observations[p, :size],
+        seen,
         batch.actions[p, :size, None],
-        batch.next_observations[p, :size],
+        following,
         dones=over.float(),
         rewards=batch.returns[p, :size, None],
         **({"discounts": batch.discounts[p, :size, None]} if n_step > 1 else {}),
@@ -266,11 +291,39 @@ def test_a_loss_that_was_not_finite_is_remembered():
         ({"learning_starts": -1}, "learning_starts must not be negative"),
         ({"replay_capacity": 0}, "replay_capacity 0 is below"),
         ({"replay_capacity": 3, "num_inner_envs": 4}, "below num_inner_envs = 4"),
+        ({"conv_channels": 8}, "conv_channels must be a multiple of 16, or 0"),
+        ({"conv_channels": -16}, "conv_channels must be a whole number of at least 0"),
+        ({"fourier_features": 7}, "fourier_features must be even, or 0 for none"),
+        ({"fourier_features": -2}, "a whole number of at least 0"),
+        ({"fourier_features": 8, "conv_channels": 16}, "set one of them to 0"),
+        ({"fourier_scale": 0.0}, "fourier_scale must be above 0 and finite"),
+        ({"fourier_scale": np.inf}, "fourier_scale must be above 0 and finite"),
     ],
 )
-def test_impossible_configurations_are_refused(fields: dict[str, int], message: str):
+def test_impossible_configurations_are_refused(fields: dict[str, Any], message: str):
     with pytest.raises(ValueError, match=message):
         dqn.DQNConfig(**fields)
+
+
+@pytest.mark.parametrize("algorithm", ["dqn", "ppo"])
+@pytest.mark.parametrize(
+    ("shape", "dtype", "message"),
+    [
+        ((4,), np.float32, r"observations \(rows, columns, channels\).*are \(4,\)"),
+        ((2, 8, 3), np.float32, "at least 3 rows and columns"),
+        ((8, 2, 3), np.uint8, "at least 3 rows and columns"),
+        ((3, 8, 8), np.uint8, "seem to have them first"),
+        ((3, 3, 8, 8), np.uint8, r"are \(3, 3, 8, 8\); pass conv_channels=0"),
+    ],
+)
+def test_convolutions_are_of_images(
+    algorithm: str, shape: tuple[int, ...], dtype: Any, message: str
+):
+    env = ENVS["CartPole-v1"]()
+    env.observation_shape, env.observation_dtype = shape, np.dtype(dtype)
+    env.has_images = is_image_array(shape, dtype)
+    with pytest.raises(ValueError, match=message):
+        make_runs(1, env, algorithm=algorithm, conv_channels=16)
 
 
 def test_an_unknown_activation_is_refused():
@@ -385,6 +438,20 @@ def test_floating_point_operations():
     # two forward passes; backward to the weights, and to all inputs but the first
     assert learn == 2 * forward + forward + (forward - 2 * 4 * 64)
     assert double == learn + forward
+
+
+def test_floating_point_operations_of_a_convolution_and_of_fourier_features():
+    grid = ENVS["MiniGrid-Empty-5x5-v0"]()
+    runs = make_runs(1, grid, hidden_sizes=(64,), conv_channels=16)
+    act, (learn,) = runs.learner.flops(runs.values)
+    front = 2 * 25 * 27 * 16
+    assert act == front + 2 * (400 * 64 + 64 * grid.num_actions)
+    assert learn == 4 * act - front
+    runs = make_runs(1, hidden_sizes=(64, 64), fourier_features=20)
+    act, (learn,) = runs.learner.flops(runs.values)
+    forward, features = 2 * (20 * 64 + 64 * 64 + 64 * 2), 2 * 4 * 10
+    assert act == forward + features
+    assert learn == 4 * forward - 2 * 20 * 64 + 2 * features
 
 
 def test_episodes_are_counted():

@@ -12,18 +12,28 @@ import pytest
 import torch
 from batched import BatchedEnv
 from numpy.typing import NDArray
-from populations import Runs, Stepped, layers_of, make_runs
+from populations import (
+    Runs,
+    Stepped,
+    layers_of,
+    linear_of,
+    make_runs,
+    set_linear,
+)
 from stable_baselines3 import PPO as SB3PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from dacrl_env.algorithms import ppo as algorithm
+from dacrl_env.algorithms.sb3 import ppo as sb3
+from dacrl_env.algorithms.sb3.envs import MemberEnvs
 from dacrl_env.core import streams
 from dacrl_env.inner_envs.env import ENVS
 from dacrl_env.kernels import dense
 from dacrl_env.learners import ppo
 
+GRID = "MiniGrid-DoorKey-5x5-v0"
 Layers = list[tuple[NDArray[Any], NDArray[Any]]]
 
 
@@ -227,6 +237,9 @@ def minibatches(
         for first in range(0, S, size):
             rows = order[first : first + size]
             seen = rollout.observations[p, :, : fixed.T].reshape(S, -1)[rows]
+            if seen.shape[1] == 147:  # of a grid: it scales them, and moves channels
+                image = (255 * seen).round().reshape(-1, 7, 7, 3)
+                seen = np.ascontiguousarray(np.moveaxis(image, -1, 1))
             actions = rollout.actions[p].reshape(S, -1)[rows]
             columns = rollout.columns[p].reshape(4, S)[:, rows]
             log_probs, old, advantages, returns = torch.from_numpy(columns)
@@ -244,16 +257,27 @@ class Silent:
         pass
 
 
-@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
-@pytest.mark.parametrize("clip_range_vf", [None, 0.05])
+@pytest.mark.parametrize(
+    ("env_id", "clip_range_vf"),
+    [
+        ("CartPole-v1", None),
+        ("CartPole-v1", 0.05),
+        ("Pendulum-v1", None),
+        ("Pendulum-v1", 0.05),
+        (GRID, None),  # with convolutions in front
+    ],
+)
 def test_updates_equal_those_of_stable_baselines3(
     env_id: str, clip_range_vf: float | None, monkeypatch: pytest.MonkeyPatch
 ):
     """Fed with our minibatches, its own `train` gives our parameters."""
+    env = ENVS[env_id]()
+    env.scales_images = env.has_images
+    config = {"hidden_sizes": (64, 64), "conv_channels": 16 if env_id == GRID else 0}
     runs = make(
         2,
-        ENVS[env_id](),
-        hidden_sizes=(64, 64),
+        env,
+        **config,
         clip_range_vf=clip_range_vf,
         num_inner_envs=3,
         learning_rate=[1e-3, 3e-3],
@@ -273,21 +297,21 @@ def test_updates_equal_those_of_stable_baselines3(
     for p in range(2):
         mine = {name: float(v[p]) for name, v in runs.values.items()}
         coefficients = ("learning_rate", "ent_coef", "vf_coef", "max_grad_norm")
+        given: dict[str, Any] = {"policy": "MlpPolicy", "env": env_id}
+        if env_id == GRID:
+            given = sb3.arguments_of(sb3.SB3PPOConfig(**config), env)
+            given["env"] = MemberEnvs(env, 1)
         model = SB3PPO(
-            "MlpPolicy",
-            env_id,
             n_steps=64,
             n_epochs=int(mine["n_epochs"]),
             clip_range=mine["clip_range"],
             clip_range_vf=clip_range_vf,
-            device="cpu",
+            **{"device": "cpu", **given},
             **{name: mine[name] for name in coefficients},
         )
-        pairs = _pairs(runs, p, model)
+        for (weight, bias), linear in _pairs(runs, p, model):
+            set_linear(linear, weight, bias)
         with torch.no_grad():
-            for (weight, bias), linear in pairs:
-                linear.weight.copy_(torch.tensor(weight.T))
-                linear.bias.copy_(torch.tensor(bias))
             if env_id == "Pendulum-v1":
                 model.policy.log_std.copy_(torch.tensor(layers(runs, p)[2]))
         models.append(model)
@@ -306,9 +330,9 @@ def test_updates_equal_those_of_stable_baselines3(
     runs.rollouts(1)
     close = {"rtol": 1e-5, "atol": 1e-5}
     for p, model in enumerate(models):
-        for (weight, bias), linear in _pairs(runs, p, model):
-            np.testing.assert_allclose(weight.T, linear.weight.detach(), **close)
-            np.testing.assert_allclose(bias, linear.bias.detach(), **close)
+        for layer, linear in _pairs(runs, p, model):
+            for ours, theirs in zip(layer, linear_of(linear), strict=True):
+                np.testing.assert_allclose(ours, theirs, **close)
         if env_id == "Pendulum-v1":
             theirs = model.policy.log_std.detach()
             np.testing.assert_allclose(layers(runs, p)[2], theirs, **close)
@@ -318,18 +342,124 @@ def test_updates_equal_those_of_stable_baselines3(
     assert runs.interval.samples.tolist() == [3 * 48, 4 * 48]
 
 
+def _front(extractor: Any) -> list[Any]:
+    """Its convolution, if it has one."""
+    return [m for name, m in extractor.named_children() if name == "convolution"]
+
+
 def _pairs(runs: Runs, p: int, model: SB3PPO) -> list[tuple[Any, torch.nn.Linear]]:
     """Layers of a member, and those of a policy of Stable-Baselines3."""
     actor, critic, _ = layers(runs, p)
     policy = model.policy
     hidden = policy.mlp_extractor
     theirs = [
+        *_front(policy.pi_features_extractor),
         *(m for m in hidden.policy_net if hasattr(m, "weight")),
         policy.action_net,
+        *_front(policy.vf_features_extractor),
         *(m for m in hidden.value_net if hasattr(m, "weight")),
         policy.value_net,
     ]
     return list(zip([*actor, *critic], theirs, strict=True))
+
+
+# -- how far an update goes ------------------------------------------------------------
+
+
+def minibatch_kls(runs: Runs) -> NDArray[np.float64]:
+    """Divergences before the steps of one rollout of the first member, in order."""
+    kls = []
+    for epochs in range(1, 5):
+        one = copy.deepcopy(runs)
+        one.values["n_epochs"][:] = epochs
+        one.begin_interval()
+        one.rollouts(1)
+        kls.append(one.interval.sums[0, algorithm.KL])
+    return np.diff(kls, prepend=0.0)
+
+
+# the whole rollout is one minibatch: an epoch is a step
+WHOLE = {"batch_size": 32, "learning_rate": 3e-3, "clip_range": 0.5}
+
+
+def test_epochs_end_where_the_policy_is_too_far():
+    runs = make(1, **WHOLE)
+    kls = minibatch_kls(runs)
+    assert abs(kls[0]) < 1e-6
+    assert (np.diff(kls) > 0).all()
+    # of the third step: the divergence before it is more than 1.5 times the target
+    for target, steps in ((kls[2] / 1.5 * 0.99, 2), (kls[2] / 1.5 * 1.01, 3)):
+        stopping = make(1, **WHOLE, stop_early=True, target_kl=target, n_epochs=4)
+        stopping.rollouts(1)
+        plain = make(1, **WHOLE, n_epochs=steps)
+        plain.rollouts(1)
+        assert stopping.interval.updates.tolist() == [steps]
+        assert stopping.interval.samples.tolist() == [32 * steps]
+        assert stopping.differences(plain, 0) == []
+
+
+def test_the_rate_follows_the_divergence():
+    runs = make(1, **WHOLE)
+    kls = minibatch_kls(runs)
+    first, second = kls[1], kls[2]
+    for desired, factor in ((first * 2.1, 1.5), (first, 1.0), (first / 2.1, 1 / 1.5)):
+        adaptive = make(1, **WHOLE, lr_rule="kl-adaptive", desired_kl=desired)
+        adaptive.values["n_epochs"][:] = 2
+        adaptive.rollouts(1)
+        # the first step knows nothing yet
+        assert adaptive.state.rate[0] == pytest.approx(3e-3 * factor)
+        # and the second is taken with the new rate
+        plain = make(1, **WHOLE, n_epochs=1)
+        plain.rollouts(1)
+        assert first < second
+        same = copy.deepcopy(runs)
+        same.values["n_epochs"][:] = 2
+        same.rollouts(1)
+        steps = [
+            abs(each.state.parameters - plain.state.parameters).max()
+            for each in (adaptive, same)
+        ]
+        assert steps[0] / steps[1] == pytest.approx(factor, rel=1e-3)
+
+
+def test_the_adaptive_rate_keeps_its_bounds():
+    low = make(1, **WHOLE, lr_rule="kl-adaptive", desired_kl=1e-12, n_epochs=30)
+    low.rollouts(2)
+    assert low.state.rate[0] == algorithm.LOWEST_RATE
+    options = {**WHOLE, "learning_rate": 1e-4}
+    high = make(1, **options, lr_rule="kl-adaptive", desired_kl=1e6, n_epochs=30)
+    high.rollouts(1)
+    assert high.state.rate[0] == algorithm.HIGHEST_RATE
+
+
+def test_the_adaptive_rate_begins_at_the_rate_that_is_set():
+    runs = make(2, **WHOLE, lr_rule="kl-adaptive", desired_kl=1e6, n_epochs=3)
+    runs.rollouts(1)
+    assert runs.state.rate == pytest.approx([3e-3 * 1.5**2] * 2)
+    runs.values["learning_rate"][0] = 1e-4
+    runs.rollouts(1)
+    # it goes on where nothing else is set
+    assert runs.state.rate == pytest.approx([1e-4 * 1.5**2, algorithm.HIGHEST_RATE])
+    runs.values["lr_rule"][:] = algorithm.AS_SET
+    runs.rollouts(1)
+    runs.values["lr_rule"][:] = algorithm.KL_ADAPTIVE
+    runs.rollouts(1)
+    assert runs.state.rate == pytest.approx([1e-4 * 1.5**2, 3e-3 * 1.5**2])
+
+
+@pytest.mark.parametrize("option", ["stop_early", "kl-adaptive", "dpo"])
+def test_the_policy_finds_the_better_action_with_each_option(option: str):
+    """The better action is found with each of them."""
+    options: dict[str, Any] = {
+        "stop_early": {"stop_early": True, "target_kl": 0.02},
+        "kl-adaptive": {"lr_rule": "kl-adaptive"},
+        "dpo": {"drift": "dpo"},
+    }[option]
+    runs = make(2, BatchedEnv(Choose()), learning_rate=3e-3, **options)
+    runs.rollouts(60)
+    best = runs.learner.policy(runs.state, np.arange(2))
+    seen = np.array([[[1.0], [-1.0]]] * 2)
+    assert best(seen).tolist() == [[1, 0]] * 2
 
 
 def test_orders_of_minibatches_are_drawn_anew():
@@ -493,8 +623,8 @@ def test_signals():
             samples.old_values,
         )
         row = torch.tensor(start[p], requires_grad=True)
-        given = (torch.tensor(x) for x in (0.2, 0.01, 0.5))
-        loss = algorithm.loss(fixed, row, batch, *given)
+        options = algorithm.Options(ent_coef=0.01)
+        loss = algorithm.loss(fixed, row, batch, options)
         loss.backward()
         assert signals["loss"][p] == pytest.approx(loss.item(), rel=1e-4)
         norm = row.grad.norm().item()

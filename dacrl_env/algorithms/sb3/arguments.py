@@ -8,7 +8,10 @@ from typing import Any
 
 import torch
 
+from dacrl_env.algorithms.sb3.front import ConvolutionalFront
+from dacrl_env.inner_envs import InnerEnv
 from dacrl_env.kernels.dense import ACTIVATIONS
+from dacrl_env.learners.networks import image_of
 from dacrl_env.tasks.registration import load
 
 # arguments of both algorithms that are not a user's, and who sets them
@@ -24,6 +27,16 @@ OURS = {
     "device": "device",
     "_init_setup_model": "this learner",
 }
+NOT_NORMALISED = (
+    "Stable-Baselines3 leaves it to an environment wrapper, whose statistics would be "
+    'no part of a run; implementation="compiled" has it'
+)
+# arguments of a policy that the convolution in front takes
+_FRONT = (
+    "features_extractor_class",
+    "features_extractor_kwargs",
+    "share_features_extractor",
+)
 
 
 def names(algorithm: type) -> list[str]:
@@ -37,10 +50,12 @@ def refuse(config: Any, name: str, why: str) -> None:
     The message names the way out: whoever reads it may not have set the option, since
     tasks have a configuration of their own.
     """
-    if getattr(config, name):
+    given = getattr(config, name)
+    if given:
+        off = type(given)(0)
         raise ValueError(
-            f'{name} must be False with implementation="sb3": {why}; where the task '
-            f"has set it, pass {name}=False"
+            f'{name} must be {off} with implementation="sb3": {why}; where the task '
+            f"has set it, pass {name}={off}"
         )
 
 
@@ -53,8 +68,9 @@ def check(config: Any, algorithm: type, ours: Mapping[str, str]) -> None:
         ours: arguments that are not a user's, and who sets them.
 
     Raises:
-        ValueError: an unknown activation; or an argument that does not exist, that is
-            set elsewhere, or that has no name.
+        ValueError: an unknown activation; an argument that does not exist, that is
+            set elsewhere, or that has no name; or ``conv_channels`` beside another
+            policy or features extractor.
     """
     if config.activation not in ACTIVATIONS:
         raise ValueError(
@@ -71,16 +87,34 @@ def check(config: Any, algorithm: type, ours: Mapping[str, str]) -> None:
             raise ValueError(
                 f"sb3_kwargs {what} {', '.join(wrong)}; valid: {', '.join(valid)}"
             )
+    if config.conv_channels:
+        _check_front(given)
     object.__setattr__(config, "sb3_kwargs", _named(given, "sb3_kwargs"))
 
 
-def of(config: Any, scales_images: bool) -> dict[str, Any]:
+def _check_front(given: Mapping[str, Any]) -> None:
+    """Raise ValueError where something else stands in the convolution's place."""
+    policy, own = given.get("policy", "MlpPolicy"), given.get("policy_kwargs") or {}
+    wrong = [] if policy == "MlpPolicy" else [f"policy {policy!r}"]
+    wrong += [f"policy_kwargs {name!r}" for name in _FRONT if name in own]
+    if wrong:
+        raise ValueError(
+            f"conv_channels makes a features extractor of its own, beside which there "
+            f"is no room for {', '.join(wrong)} of sb3_kwargs; pass conv_channels=0"
+        )
+
+
+def of(config: Any, env: InnerEnv) -> dict[str, Any]:
     """The user's arguments and those that follow from what both algorithms share.
 
     Args:
         config: of a learner.
-        scales_images: see `Task`; for policies of other kinds than "MlpPolicy" this is
-            the default of Stable-Baselines3, and a user's to change.
+        env: inner environment. Whether its images are scaled is the default of
+            Stable-Baselines3, and a user's to change, for policies of other kinds than
+            "MlpPolicy".
+
+    Raises:
+        ValueError: ``conv_channels`` where observations are no images.
     """
     given = _resolved(dict(config.sb3_kwargs))
     given.setdefault("policy", "MlpPolicy")
@@ -90,7 +124,14 @@ def of(config: Any, scales_images: bool) -> dict[str, Any]:
         "activation_fn": activation[config.activation],
     }
     if given["policy"] == "MlpPolicy":
-        policy_kwargs["normalize_images"] = scales_images
+        policy_kwargs["normalize_images"] = env.scales_images
+    if config.conv_channels:
+        policy_kwargs["features_extractor_class"] = ConvolutionalFront
+        policy_kwargs["features_extractor_kwargs"] = {
+            "image": image_of(env),
+            "channels": config.conv_channels,
+            "activation_fn": activation[config.activation],
+        }
     policy_kwargs.update(given.get("policy_kwargs") or {})
     return {**given, "policy_kwargs": policy_kwargs, "device": "cpu", "verbose": 0}
 

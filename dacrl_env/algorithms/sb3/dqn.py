@@ -61,6 +61,12 @@ _OURS = {
 }
 
 
+_WITHOUT = {
+    "normalize_observations": arguments.NOT_NORMALISED,
+    "fourier_features": 'Stable-Baselines3 has none; implementation="compiled" does',
+}
+
+
 # -- configuration and state ------------------------------------------------------
 
 
@@ -81,14 +87,17 @@ class SB3DQNConfig(dqn.DQNConfig):
             go before ``hidden_sizes`` and ``activation``.
 
     Raises:
-        ValueError: an argument that does not exist, that is set elsewhere, or that has
-            no name.
+        ValueError: normalised observations, which Stable-Baselines3 leaves to an
+            environment wrapper; Fourier features, which it does not have; or an
+            argument that does not exist, that is set elsewhere, or that has no name.
     """
 
     sb3_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name, why in _WITHOUT.items():
+            arguments.refuse(self, name, why)
         arguments.check(self, stable_baselines3.DQN, _OURS)
 
 
@@ -436,7 +445,7 @@ def _check_n_step(n_step: int) -> None:
 
 def _build(config: SB3DQNConfig, n_step: int, venv: MemberEnvs) -> Any:
     """A model with memory for one row of the replay: the state has the memory."""
-    given = arguments.of(config, venv.env.scales_images)
+    given = arguments.of(config, venv.env)
     if n_step > 1:
         given["n_steps"] = n_step
     model = stable_baselines3.DQN(

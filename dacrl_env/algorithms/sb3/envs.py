@@ -30,6 +30,8 @@ class MemberEnvs(VecEnv):
         high: Any = np.inf
         if dtype.kind in "iu":
             low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+        elif dtype.kind == "b":
+            low, high = 0, 1
         actions: spaces.Space[Any]
         if env.num_actions:
             actions = spaces.Discrete(env.num_actions)

@@ -50,6 +50,7 @@ _OURS = {
     "normalize_advantage": "normalize_advantages",
     "ent_coef": "hyperparameter ent_coef",
     "vf_coef": "hyperparameter vf_coef",
+    "target_kl": "hyperparameters stop_early and target_kl",
 }
 
 
@@ -78,11 +79,7 @@ class SB3PPOConfig(ppo.PPOConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("normalize_observations", "normalize_rewards"):
-            why = (
-                "Stable-Baselines3 leaves it to an environment wrapper, whose "
-                'statistics would be no part of a run; implementation="compiled" has it'
-            )
-            arguments.refuse(self, name, why)
+            arguments.refuse(self, name, arguments.NOT_NORMALISED)
         arguments.check(self, stable_baselines3.PPO, _OURS)
 
 
@@ -122,9 +119,13 @@ class SB3PPO:
     hyperparameters = ppo.HYPERPARAMETERS
     controlled = ppo.CONTROLLED
     only: ClassVar[Mapping[str, Option]] = {
-        h.name: events.NONE[h.name]
-        for h in ppo.HYPERPARAMETERS
-        if h.name in events.NONE
+        "drift": "clip",
+        "lr_rule": "as-set",
+        **{
+            h.name: events.NONE[h.name]
+            for h in ppo.HYPERPARAMETERS
+            if h.name in events.NONE
+        },
     }
     unchanging: ClassVar[tuple[str, ...]] = ()
     signal_names = ppo.SIGNALS
@@ -266,6 +267,7 @@ class SB3PPO:
         model.n_epochs = int(row["n_epochs"])
         model.ent_coef = row["ent_coef"]
         model.vf_coef = row["vf_coef"]
+        model.target_kl = row["target_kl"] if row["stop_early"] else None
         # the buffer computes the advantages, with what it was built with
         model.rollout_buffer.gamma = row["gamma"]
         model.rollout_buffer.gae_lambda = row["gae_lambda"]
@@ -333,6 +335,14 @@ class SB3PPO:
             }
 
 
+def arguments_of(config: SB3PPOConfig, env: InnerEnv) -> dict[str, Any]:
+    """Arguments that do not depend on hyperparameters, see `arguments.of`."""
+    given = arguments.of(config, env)
+    if config.conv_channels:  # actor and critic have one each, as the compiled ones
+        given["policy_kwargs"]["share_features_extractor"] = False
+    return given
+
+
 def _build(config: SB3PPOConfig, venv: MemberEnvs) -> Any:
     """A model; hyperparameters are set before it trains."""
     return stable_baselines3.PPO(
@@ -345,7 +355,7 @@ def _build(config: SB3PPOConfig, venv: MemberEnvs) -> Any:
         # updates leave minibatches of one as they are
         normalize_advantage=config.normalize_advantages
         and ppo.PPO.granularity(config) > 1,
-        **arguments.of(config, venv.env.scales_images),
+        **arguments_of(config, venv.env),
     )
 
 

@@ -4,21 +4,21 @@ Flennerhag, Schroecker, Zahavy, van Hasselt, Silver and Singh 2022, "Bootstrappe
 meta-learning" (ICLR, arXiv 2109.04504): the learner is its own target. It learns on for
 L updates, and hyperparameters are moved so that it comes nearer to what it will be. For
 the exploration of an ε-greedy learner of action values no derivative of the update is
-needed, nor is there one by ε: the target is the greedy policy of the learner after the L
-updates, and what is moved towards it is the ε-greedy policy of the learner as it is, by
-their divergence
+needed. The target is the greedy policy of the learner after the L updates. What comes
+nearer to it is the ε-greedy policy of the learner as it is, by the divergence
 
     E[KL(target ‖ ε-greedy)] = −(1 − d) log(1 − ε (|A| − 1) / |A|) − d log(ε / |A|) ,
 
-where d is the share of states whose best action changes. It is smallest where a best
-action is missed as often as it changes, at
+where d is the share of states whose best action changes. It is smallest where the best
+action is left as often as it changes, at
 
     ε* = d |A| / (|A| − 1) .
 
-The paper's ε is a function of what the learner observes, moved by gradients. Here there
-is one ε a run, which moves a share of the way to ε* at every decision. d is counted over
-states of the replay, with a fork that learns on from this replay as it is, and that the
-run pays for: its updates are charged as gradient steps.
+The paper follows gradients of the divergence. Here ε, one number a run, moves a share
+of the way to where it is smallest at every decision. d is counted over states of the
+replay. The fork learns on from this replay as it is, and the run pays for it: its
+updates are charged as gradient steps. Actions that are held (``ez-greedy``) are more
+random than the formula supposes.
 """
 
 from __future__ import annotations
@@ -75,18 +75,18 @@ class BMGEpsilon:
 
     def reset(self, envs: PopulationEnv, seed: int) -> None:
         """Start every member at the initial epsilon."""
-        population = envs.population
-        if not isinstance(population.learner, DQN):
+        learner: Any = envs.population.learner
+        if not isinstance(learner, DQN):
             raise ValueError(
-                "bmg-epsilon forks the compiled dqn; a "
-                f"{type(population.learner).__name__} of implementation "
-                f"{envs.settings.implementation!r} cannot be forked so"
+                f"bmg-epsilon forks the compiled dqn; {type(learner).__name__} with "
+                f"implementation={envs.settings.implementation!r} cannot be forked"
             )
         h = envs.settings.number("epsilon")
         self.start = h.default if self.initial is None else self.initial
         h.check(self.start)
         self.envs, self.range = envs, h.ends
-        self.actions = population.env.num_actions
+        self.learning_starts = learner.config.learning_starts
+        self.actions = envs.population.env.num_actions
         self.epsilons = np.full(envs.num_envs, self.start)
 
     def act(
@@ -94,8 +94,8 @@ class BMGEpsilon:
     ) -> NDArray[Any]:
         """Actions ``(P, d)``."""
         self.epsilons[infos["env_steps"] == 0] = self.start
-        starts = self.envs.population.learner.config.learning_starts
-        live = probe.under_way(self.envs, infos) & (infos["env_steps"] > starts)
+        live = probe.under_way(self.envs, infos)
+        live &= infos["env_steps"] > self.learning_starts
         if live.any():
             shares = probe.greedy_changes(self.envs, live, self.states, self.updates)
             towards = np.clip(target(shares[live], self.actions), *self.range)

@@ -16,9 +16,9 @@ one they have.
 
 The payoff is the observed score after the decision. The paper's is the mean return of
 a rollout. W and c are those of the authors' programs for Atari (c = 1, W = 10;
-github.com/yuanmingqi/ULTHO), which make more than a thousand decisions a run, with
-returns of another scale. With a few dozen decisions a run, and scores that mostly lie
-between 0 and 1, the bound of c = 1 explores for most of the run.
+github.com/yuanmingqi/ULTHO), which decide at every rollout, and whose returns are of
+another scale. After 100 decisions spread over nine arms, c √(ln t / N) is 0.6 c: where
+scores differ by less, c = 1 still tries all of them about as often.
 """
 
 from __future__ import annotations
@@ -78,10 +78,9 @@ class ULTHO:
         self.window = whole("window", window)
         if not 0 <= exploration < np.inf:
             raise ValueError(f"exploration must not be negative, got {exploration}")
-        if whole("points", points) < 2:
-            raise ValueError(f"points must be at least 2, got {points}")
-        self.exploration, self.points = exploration, points
-        self.decisions = decisions
+        self.exploration = exploration
+        self.points = whole("points", points, least=2)
+        self.decisions = None if decisions is None else whole("decisions", decisions)
         self.clusters = None if menu is None else clusters_of(menu)
         values: dict[str, list[Option]] = {}
         for arm in (arm for cluster in self.clusters or () for arm in cluster):
@@ -96,7 +95,8 @@ class ULTHO:
         clusters = self.clusters
         if clusters is None:
             clusters = clusters_of(default_menu(controlled, self.points))
-        names = list(dict.fromkeys(n for cluster in clusters for a in cluster for n in a))
+        arms = [arm for cluster in clusters for arm in cluster]
+        names = list(dict.fromkeys(name for arm in arms for name in arm))
         check_names(names, [h.name for h in controlled], "hyperparameter")
         by_name = {h.name: h for h in controlled}
         self.envs, self.knobs = envs, [by_name[name] for name in names]
@@ -133,7 +133,8 @@ class ULTHO:
         rows, c = np.arange(P), self.exploration
         bounds = upper_bounds(self.counts.sum(2), self.cluster_payoffs, c)
         cluster = first_of(bounds, draws[:, :C])
-        bounds = upper_bounds(self.counts[rows, cluster], self.payoffs[rows, cluster], c)
+        at = rows, cluster
+        bounds = upper_bounds(self.counts[at], self.payoffs[at], c)
         bounds[np.arange(K) >= self.sizes[cluster][:, None]] = -np.inf
         arm = first_of(bounds, draws[:, C:])
         self.chosen[:, 0], self.chosen[:, 1] = cluster, arm
@@ -195,7 +196,7 @@ def default_menu(knobs: Sequence[Knob], points: int) -> dict[str, list[Option]]:
     menu: dict[str, list[Option]] = {}
     for h in knobs:
         if isinstance(h, Number):
-            low, middle, high = (float(h.to_unit(x)) for x in (h.low, h.default, h.high))
+            low, middle, high = h.to_unit([h.low, h.default, h.high]).tolist()
             a = np.linspace(-1, 1, points + 2)[1:-1]
             unit = middle + a * np.where(a < 0, middle - low, high - middle)
             values = np.where(a == 0, h.default, h.from_unit(unit))  # to the last bit

@@ -6,13 +6,14 @@ the replay's newest ones stay so.
 
 from __future__ import annotations
 
-from dacrl_env.algorithms.dqn import update
+from dacrl_env.algorithms.dqn import are_due, update
+from dacrl_env.algorithms.features import inputs_of, prepare_batch
 from dacrl_env.algorithms.replay import draw_evenly, gather
 from dacrl_env.kernels.choices import largest
 from dacrl_env.kernels.compiling import entry
 from dacrl_env.kernels.dense import predict
 from dacrl_env.kernels.random_numbers import draw
-from dacrl_env.kernels.views import approach, held, matrix, row_of, vector
+from dacrl_env.kernels.views import held, matrix, row_of, vector
 
 
 @entry
@@ -31,7 +32,8 @@ def best_of_batch(p, key, B, run, memory, actions):
     fixed, state = run.fixed, run.state
     draw_evenly(p, draw(key, state.env_steps[p]), B, run, memory)
     gather(p, B, run, memory)
-    x, q = matrix(memory.inputs, 0, B, fixed.D), matrix(memory.outputs, 0, B, fixed.A)
+    prepare_batch(p, B, run, memory)
+    x, q = inputs_of(B, memory.inputs, fixed), matrix(memory.outputs, 0, B, fixed.A)
     parameters = vector(state.parameters, p * fixed.net.row, fixed.net.row)
     predict(fixed.net, parameters, x, memory.scratch.hidden, q)
     for b in range(B):
@@ -40,7 +42,7 @@ def best_of_batch(p, key, B, run, memory, actions):
 
 @entry
 def learn_on(p, updates, enough, run, memory):
-    """Go on with updates of member p as `dqn.learn` makes them, target network and all.
+    """Go on with updates of member p as in training, target network and all.
 
     Args:
         p: number of the member.
@@ -53,20 +55,11 @@ def learn_on(p, updates, enough, run, memory):
         Gradient steps done.
     """
     run, memory = held(run), held(memory)
-    fixed, values, state = run.fixed, run.values, run.state
-    N, row, done = fixed.N, fixed.net.row, 0
+    done = 0
     while done < updates and done < enough:
-        state.since_target[p] += N
-        if state.since_target[p] >= values.target_update_interval[p]:
-            state.since_target[p] = 0
-            target = vector(state.target, p * row, row)
-            approach(vector(state.parameters, p * row, row), values.tau[p], target)
-        state.since_train[p] += N
-        if state.since_train[p] < values.train_freq[p]:
-            continue
-        state.since_train[p] = 0
-        count = min(int(values.gradient_steps[p]), updates - done)
-        for _ in range(count):
-            update(p, run, memory)
-        done += count
+        if are_due(p, run):
+            count = min(int(run.values.gradient_steps[p]), updates - done)
+            for _ in range(count):
+                update(p, run, memory)
+            done += count
     return done

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dacrl_env.algorithms import dqn, dqn_fork
 from dacrl_env.algorithms.replay import MOST_STEPS
-from dacrl_env.core import checks, streams
+from dacrl_env.core import checks, snapshot, streams
 from dacrl_env.inner_envs import InnerEnv
 from dacrl_env.inner_envs.images import BRIGHTEST
 from dacrl_env.kernels import dense
@@ -52,6 +52,7 @@ HYPERPARAMETERS = (
     events.CLEAR_REPLAY,
 )
 CONTROLLED = ("learning_rate", "epsilon", "batch_size")
+_SHARED = ("replay.observations", "replay.transitions")  # by a member and its fork
 _PIECE = 64  # gradient steps of a fork in a call, so that an interrupt is soon heard
 SIGNALS = ("loss", "td_error", "grad_norm", "update_ratio", "value_mean", "value_std")
 SIGNAL_UNITS = {"value_mean": 1.0}
@@ -282,17 +283,11 @@ class DQN(Compiled):
 
         with announced(f"forks of {self.title}"):
             spread(range(len(members)), work, threads)
-        return np.count_nonzero(before != after, axis=1) / B
+        return np.asarray((before != after).mean(1))
 
 
-def _forked(state: dqn.State) -> dqn.State:
+def _forked(state: dqn.State) -> Any:
     """A copy that may learn; transitions, which no update writes to, are shared."""
-    replay = state.replay
-    kept = {"observations": replay.observations, "transitions": replay.transitions}
-    copies = {n: x.copy() for n, x in replay._asdict().items() if n not in kept}
-    arrays = {
-        f.name: getattr(state, f.name).copy()
-        for f in fields(state)
-        if isinstance(getattr(state, f.name), np.ndarray)
-    }
-    return replace(state, replay=type(replay)(**kept, **copies), envs=None, **arrays)
+    fork = snapshot.take_rows(state, slice(None))
+    snapshot.replace_leaves(fork, lambda n, x: x if n in _SHARED else x.copy())
+    return fork

@@ -2,8 +2,8 @@
 
 Training is left as it is: draws come from the streams for policies, rollouts from
 copies of the learner and its inner environments. Their steps are charged to the run as
-evaluation steps, and updates of forks as gradient steps; gradients that a policy computes
-itself are in no account.
+evaluation steps, and updates of forks as gradient steps; gradients that a policy
+computes itself are in no account.
 """
 
 from __future__ import annotations
@@ -106,9 +106,8 @@ def greedy_changes(
     Returns:
         Shares ``(P,)`` of the states; NaN for the other members.
     """
-    population = envs.population
-    learner, state = population.learner, population.state
-    assert isinstance(learner, DQN)
+    learner: Any = envs.population.learner  # DQN
+    state = envs.population.state
     values, members = applied(envs), np.flatnonzero(charged)
     shares = np.full(len(charged), np.nan)
     shares[members] = learner.greedy_changes(

@@ -342,9 +342,17 @@ def record(p, r, n, t, reward, terminated, done, run, memory):
 @compiled
 def learn(p, r, t, run, memory):
     """What is due after a step of all environments: target network, gradient steps."""
-    fixed, values, state = run.fixed, run.values, run.state
-    N, row = fixed.N, fixed.net.row
-    state.env_steps[p] += N
+    fixed, state = run.fixed, run.state
+    state.env_steps[p] += fixed.N
+    if are_due(p, run) and state.env_steps[p] > fixed.learning_starts:
+        for _ in range(int(run.values.gradient_steps[p])):
+            update(p, run, memory)
+
+
+@compiled
+def are_due(p, run):
+    """Whether gradient steps are after a step; the target network is set if that is."""
+    values, state, N, row = run.values, run.state, run.fixed.N, run.fixed.net.row
     state.since_target[p] += N
     if state.since_target[p] >= values.target_update_interval[p]:
         state.since_target[p] = 0
@@ -352,11 +360,9 @@ def learn(p, r, t, run, memory):
         approach(vector(state.parameters, p * row, row), values.tau[p], target)
     state.since_train[p] += N
     if state.since_train[p] < values.train_freq[p]:
-        return
+        return False
     state.since_train[p] = 0
-    if state.env_steps[p] > fixed.learning_starts:
-        for _ in range(int(values.gradient_steps[p])):
-            update(p, run, memory)
+    return True
 
 
 @compiled

@@ -14,16 +14,18 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dacrl_env.algorithms import dqn
+from dacrl_env.algorithms import dqn, dqn_fork
 from dacrl_env.algorithms.replay import MOST_STEPS
-from dacrl_env.core import checks, streams
+from dacrl_env.core import checks, snapshot, streams
 from dacrl_env.inner_envs import InnerEnv
 from dacrl_env.inner_envs.images import BRIGHTEST
 from dacrl_env.kernels import dense
+from dacrl_env.kernels.compiling import announced
 from dacrl_env.learners import events, replaying
-from dacrl_env.learners.compiled import Compiled, Floats, Values
+from dacrl_env.learners.compiled import Compiled, Floats, Ints, Values
 from dacrl_env.learners.networks import channels, make_network
 from dacrl_env.learners.protocol import steady
+from dacrl_env.learners.threads import spread
 from dacrl_env.tasks import Choice, Condition, Number
 
 _HELD = Condition("exploration", ("ez-greedy",))
@@ -50,6 +52,8 @@ HYPERPARAMETERS = (
     events.CLEAR_REPLAY,
 )
 CONTROLLED = ("learning_rate", "epsilon", "batch_size")
+_SHARED = ("replay.observations", "replay.transitions")  # by a member and its fork
+_PIECE = 64  # gradient steps of a fork in a call, so that an interrupt is soon heard
 SIGNALS = ("loss", "td_error", "grad_norm", "update_ratio", "value_mean", "value_std")
 SIGNAL_UNITS = {"value_mean": 1.0}
 
@@ -237,3 +241,53 @@ class DQN(Compiled):
             columns[:, p] = memory.columns.ravel()[: 4 * B].reshape(4, B)
         returns, discounts, weights, _ = columns
         return seen, actions, returns, following, discounts, weights
+
+    def greedy_changes(
+        self,
+        state: dqn.State,
+        values: Values,
+        members: Ints,
+        keys: streams.UInts,
+        B: int,
+        updates: int,
+    ) -> Floats:
+        """How many best actions change in further updates of forks.
+
+        A fork is a copy of a member that learns on from its replay as it is, with
+        batches of its own.
+
+        Args:
+            state: of the population; not changed.
+            values: applied hyperparameters.
+            members: ``(m,)``, with something in their replay.
+            keys: ``(P, 2)``, for the states that are looked at, and for the batches.
+            B: states, drawn from the replay, all as likely.
+            updates: gradient steps of a fork.
+
+        Returns:
+            Shares ``(m,)`` of the states.
+        """
+        fork = _forked(state)
+        fork.keys[:, dqn.REPLAY] = keys[:, 1]
+        before, after = np.empty((2, len(members), B), np.int64)
+        run, threads = self._run(fork, values), self._threads(len(members))
+        largest = max(B, int(values["batch_size"].max()))
+        memories = [self._make_memory(1, largest) for _ in range(threads)]
+
+        def work(thread: int, i: int) -> None:
+            p, memory, left = int(members[i]), memories[thread], updates
+            dqn_fork.best_of_batch(p, keys[p, 0], B, run, memory, before[i])
+            while left:
+                left -= dqn_fork.learn_on(p, left, _PIECE, run, memory)
+            dqn_fork.best_of_batch(p, keys[p, 0], B, run, memory, after[i])
+
+        with announced(f"forks of {self.title}"):
+            spread(range(len(members)), work, threads)
+        return np.asarray((before != after).mean(1))
+
+
+def _forked(state: dqn.State) -> Any:
+    """A copy that may learn; transitions, which no update writes to, are shared."""
+    fork = snapshot.take_rows(state, slice(None))
+    snapshot.replace_leaves(fork, lambda n, x: x if n in _SHARED else x.copy())
+    return fork

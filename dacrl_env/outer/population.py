@@ -76,6 +76,7 @@ class PopulationState:
     best_at: Ints  # (P,) environment steps at the best observed return
     evaluations: Ints  # (P,) done
     eval_steps: Ints  # (P,)
+    fork_gradient_steps: Ints  # (P,) those of forks, which policies have looked at
     samples: Ints  # (P,) transitions used in updates
     update_flops: Floats  # (P,) floating-point operations of updates
     wall_seconds: Floats  # (P,) the member's share, without reports
@@ -281,6 +282,7 @@ class Population:
             best_at=zeros(np.int64),
             evaluations=zeros(np.int64),
             eval_steps=zeros(np.int64),
+            fork_gradient_steps=zeros(np.int64),
             samples=zeros(np.int64),
             update_flops=zeros(),
             wall_seconds=zeros(),
@@ -343,6 +345,7 @@ class Population:
             state.best_at,
             state.evaluations,
             state.eval_steps,
+            state.fork_gradient_steps,
             state.samples,
             state.update_flops,
             state.wall_seconds,
@@ -687,10 +690,11 @@ class Population:
         state, learner = self.state, self.state.learner
         act, _ = self.learner.flops(self.values())
         acted = learner.env_steps + state.eval_steps
+        gradient_steps = learner.gradient_steps + state.fork_gradient_steps
         told: dict[str, Any] = {
             "env_steps": learner.env_steps.copy(),
             "eval_steps": state.eval_steps.copy(),
-            "gradient_steps": learner.gradient_steps.copy(),
+            "gradient_steps": gradient_steps,
             "score": state.score.copy(),
             "eval_return": state.eval_return.copy(),
             "train_return": state.train_return.copy(),
@@ -702,7 +706,7 @@ class Population:
                 "wall_seconds": np.where(self.ended(), state.wall_seconds, np.nan),
                 "training_steps": learner.env_steps.copy(),
                 "evaluation_steps": state.eval_steps.copy(),
-                "gradient_steps": learner.gradient_steps.copy(),
+                "gradient_steps": gradient_steps.copy(),
                 "samples": state.samples.copy(),
                 "flops": acted * act + state.update_flops.astype(np.int64),
             },

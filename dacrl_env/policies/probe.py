@@ -2,7 +2,8 @@
 
 Training is left as it is: draws come from the streams for policies, rollouts from
 copies of the learner and its inner environments. Their steps are charged to the run as
-evaluation steps; gradients that a policy computes are in no account.
+evaluation steps, and updates of forks as gradient steps; gradients that a policy
+computes itself are in no account.
 """
 
 from __future__ import annotations
@@ -88,6 +89,36 @@ def replay_batch(envs: PopulationEnv, size: int) -> dqn.Batch:
     state = envs.population.state.learner
     arrays = learner.probe(state, applied(envs), envs.policy_keys, size)
     return dqn.Batch(*map(torch.from_numpy, arrays))
+
+
+def greedy_changes(
+    envs: PopulationEnv, charged: NDArray[np.bool_], states: int, updates: int
+) -> NDArray[np.float64]:
+    """How many best actions further updates of a fork would change.
+
+    Args:
+        envs: running the compiled DQN.
+        charged: ``(P,)`` members that are forked, with something in their replay;
+            their run pays for the updates, and for looking at the states.
+        states: drawn from the member's replay.
+        updates: gradient steps of the fork, see `DQN.greedy_changes`.
+
+    Returns:
+        Shares ``(P,)`` of the states; NaN for the other members.
+    """
+    learner: Any = envs.population.learner  # DQN
+    state = envs.population.state
+    values, members = applied(envs), np.flatnonzero(charged)
+    shares = np.full(len(charged), np.nan)
+    shares[members] = learner.greedy_changes(
+        state.learner, values, members, words(envs, 2), states, updates
+    )
+    act, per_sample = learner.flops(values)
+    samples = updates * values["batch_size"][members].astype(np.int64)
+    state.fork_gradient_steps[members] += updates
+    state.samples[members] += samples
+    state.update_flops[members] += samples * per_sample[members] + 2 * states * act
+    return shares
 
 
 def dqn_loss(

@@ -253,6 +253,8 @@ POLICIES: dict[str, tuple[str, dict[str, Any]]] = {
     "vdbe": ("dacrl_env.baselines.vdbe:VDBE", {}),
     "noise-scale": ("dacrl_env.baselines.noise_scale:NoiseScale", {}),
     "lr-bandit": ("dacrl_env.baselines.lr_bandit:LearningRateBandit", {}),
+    "ultho": ("dacrl_env.baselines.ultho:ULTHO", {}),
+    "bmg-epsilon": ("dacrl_env.baselines.bmg_epsilon:BMGEpsilon", {}),
     "meta-gradients": ("dacrl_env.baselines.meta_gradients:MetaGradients", {}),
 }
 

@@ -61,9 +61,9 @@ def test_every_policy_gives_actions_within_the_space(spec):
 
 
 REACTIVE = (
-    "vdbe", "lr-bandit", "checkpoint-when-best", "reset-every", "adaptive-kl"
+    "vdbe", "lr-bandit", "ultho", "checkpoint-when-best", "reset-every", "adaptive-kl"
 )  # fmt: skip
-WHITE_BOX = ("noise-scale", "meta-gradients")
+WHITE_BOX = ("noise-scale", "meta-gradients", "bmg-epsilon")
 UNFIT = {  # what a policy cannot do, and how it says so
     **{("vdbe", "ppo"): "epsilon", ("vdbe", "sgd"): "epsilon"},
     ("noise-scale", "sgd"): "batch_size",
@@ -72,7 +72,15 @@ UNFIT = {  # what a policy cannot do, and how it says so
     ("adaptive-kl", "sgd"): "signal/kl",
     ("adaptive-kl", "dqn"): "signal/kl",
     ("meta-gradients", "sgd"): "made for 100 decisions",
-    **{(name, "dacrl/PPO-LunarLander-v0"): "cannot be copied" for name in WHITE_BOX},
+    ("bmg-epsilon", "ppo"): "does not know the algorithm 'ppo'",
+    ("bmg-epsilon", "sac"): "does not know the algorithm 'sac'",
+    ("bmg-epsilon", "sgd"): "does not know the algorithm 'sgd'",
+    ("noise-scale", "dacrl/PPO-LunarLander-v0"): "cannot be copied",
+    ("meta-gradients", "dacrl/PPO-LunarLander-v0"): "cannot be copied",
+    ("vdbe", "sac"): "epsilon",
+    ("adaptive-kl", "sac"): "signal/kl",
+    ("noise-scale", "sac"): "no differentiable loss",
+    ("meta-gradients", "sac"): "does not know the algorithm 'sac'",
 }
 
 
@@ -89,6 +97,7 @@ def test_reference_policies_know_every_task_or_say_why_not(spec, task):
     options = {
         "dqn": {"budget": 1_200, "decision_interval": 300, "learning_starts": 100},
         "ppo": {"budget": 1_024, "decision_interval": 256, "rollout_length": 16},
+        "sac": {"budget": 400, "decision_interval": 100, "learning_starts": 100},
         "sgd": {"decision_interval": 10},
     }[learner]
     options = suitable_options(policy, get_task(task), options | {"feedback": "train"})

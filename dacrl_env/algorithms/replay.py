@@ -11,7 +11,7 @@ exponent or the window has changed, and follows every transition and update from
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ MOST_STEPS = 10  # of a return
 class Replay(NamedTuple):
     """What P members remember of N inner environments each."""
 
-    observations: NDArray[np.float32 | np.uint8]  # (P, N, C, 2, D) before, after a step
+    observations: NDArray[Any]  # (P, N, C, 2, D) before a step and after it
     transitions: NDArray[np.float32]  # (P, N, C, 3 + columns of an action)
     first: NDArray[np.int64]  # (P,) number of the first transition in use
     priorities: NDArray[np.float32]  # (P, N, C), or (P, N, 0) without
@@ -59,13 +59,12 @@ class Replay(NamedTuple):
             C: transitions kept of each inner environment.
             D: features of an observation.
             actions: columns of an action.
-            dtype: of observations; what is true or false is kept as a byte.
+            dtype: of observations as they are kept.
             prioritised: whether there is room for priorities.
         """
         room = C if prioritised else 0
-        kept = np.uint8 if np.dtype(dtype) == np.bool_ else dtype
         return cls(
-            observations=np.zeros((P, N, C, 2, D), kept),
+            observations=np.zeros((P, N, C, 2, D), dtype),
             transitions=aligned(P, N, C, ACTIONS + actions),
             first=np.zeros(P, np.int64),
             priorities=np.zeros((P, N, room), np.float32),

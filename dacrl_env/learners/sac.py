@@ -83,6 +83,18 @@ class SACConfig:
         replaying.check(self)
 
 
+def check_actions(env: InnerEnv) -> None:
+    """Raise a ValueError unless an inner environment's actions have finite bounds."""
+    if env.num_actions:
+        raise ValueError("SAC needs continuous actions; valid: dqn, ppo")
+    low, high = env.action_low, env.action_high
+    if not np.isfinite([low, high]).all():
+        raise ValueError(
+            "SAC needs actions within finite bounds, got "
+            f"low {low.tolist()}, high {high.tolist()}"
+        )
+
+
 class SAC(Compiled):
     """The algorithm over a population.
 
@@ -154,16 +166,8 @@ class SAC(Compiled):
         return act, np.full(len(values["gamma"]), float(sample))
 
     def _fixed(self) -> sac.Fixed:
+        check_actions(self.env)
         config, D, A = self.config, self.features, len(self.env.action_low)
-        if self.env.num_actions:
-            raise ValueError("SAC needs continuous actions; valid: dqn, ppo")
-        bounds = np.concatenate([self.env.action_low, self.env.action_high])
-        if not np.isfinite(bounds).all():
-            raise ValueError(
-                "SAC needs actions within finite bounds, got "
-                f"low {self.env.action_low.tolist()}, "
-                f"high {self.env.action_high.tolist()}"
-            )
         actor, critic = (
             dense.make_network(inputs, config.hidden_sizes, outputs, config.activation)
             for inputs, outputs in ((D, 2 * A), (D + A, 1))

@@ -37,6 +37,7 @@ IMPLEMENTATIONS = {
     "sb3": {
         "dqn": "dacrl_env.algorithms.sb3.dqn:SB3DQN",
         "ppo": "dacrl_env.algorithms.sb3.ppo:SB3PPO",
+        "sac": "dacrl_env.algorithms.sb3.sac:SB3SAC",
     },
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import random
@@ -25,14 +26,14 @@ from numpy.typing import NDArray
 
 import dacrl_env
 from dacrl_env.algorithms.interval import Interval
+from dacrl_env.algorithms.sac import SET
 from dacrl_env.algorithms.sb3 import arguments
-from dacrl_env.algorithms.sb3.dqn import Replay
 from dacrl_env.algorithms.sb3.envs import MemberEnvs
+from dacrl_env.algorithms.sb3.off_policy import Replay
 from dacrl_env.core import random_state, streams
 from dacrl_env.core.snapshot import Snapshot, SnapshotNotSupported, is_opaque, leaves
 from dacrl_env.inner_envs.env import ENVS, CompiledEnv
 from dacrl_env.inner_envs.gymnasium_adapter import GymnasiumAdapter
-from dacrl_env.learners import dqn, ppo
 from dacrl_env.outer.env import DynamicConfigEnv
 from dacrl_env.outer.vector_env import PopulationEnv
 from dacrl_env.tasks import Number, Task
@@ -40,17 +41,25 @@ from dacrl_env.tasks.registration import IMPLEMENTATIONS, get_task, load_learner
 from dacrl_env.tasks.registration import TASKS as REGISTERED
 
 ALGORITHMS = tuple(IMPLEMENTATIONS["sb3"])
+REPLAYING = ("dqn", "sac")
 DQN_ID = "dacrl/DQN-CartPole-v0"
 CONFIG: dict[str, dict[str, Any]] = {
     "dqn": {"hidden_sizes": (8,), "learning_starts": 20},
     "ppo": {"hidden_sizes": (8,), "num_inner_envs": 2, "rollout_length": 8},
+    "sac": {"hidden_sizes": (8,), "learning_starts": 20},
 }
 # rates at which a few dozen steps change a lot
 FAST: dict[str, dict[str, float]] = {
     "dqn": {"target_update_interval": 40},
     "ppo": {"learning_rate": 1e-2, "n_epochs": 3, "batch_size": 6},
+    "sac": {"learning_rate": 1e-2, "batch_size": 32, "train_freq": 4},
 }
-UNIT = {"dqn": 16, "ppo": 16}
+UNIT = {"dqn": 16, "ppo": 16, "sac": 16}
+INNER = {"dqn": "CartPole-v1", "ppo": "CartPole-v1", "sac": "Pendulum-v1"}
+
+
+def inner_of(name: str) -> CompiledEnv:
+    return ENVS[INNER[name]]()
 
 
 def cartpole() -> CompiledEnv:
@@ -90,6 +99,10 @@ class Runs:
         return [name for name in mine if mine[name] != theirs[name]]
 
 
+def physics_of(env: Any, m: int) -> NDArray[np.float64]:
+    return np.tile([*env.physics.values()], (m, 1)).astype(np.float64)
+
+
 def keys_of(members: list[int], seed: int = 0) -> streams.UInts:
     return np.stack([streams.member_keys("tuning", seed, i, 0) for i in members])
 
@@ -102,7 +115,7 @@ def make(
     **overrides: Any,
 ) -> Runs:
     members = [0] if members is None else members
-    env = cartpole() if env is None else env
+    env = inner_of(name) if env is None else env
     kind = load_learner(name, "sb3")
     values = {}
     for h in kind.hyperparameters:
@@ -112,9 +125,8 @@ def make(
     config = kind.config_class(**{**CONFIG[name], **overrides})
     given = {n: v[0] for n, v in values.items() if n in kind.unchanging}
     learner = kind(env, env, config, budget, given)
-    physics = np.tile([*env.physics.values()], (len(members), 1)).astype(np.float64)
     with torch.no_grad():
-        state = learner.init(keys_of(members), physics)
+        state = learner.init(keys_of(members), physics_of(env, len(members)))
     return Runs(learner, state, values, learner.begin_interval(state))
 
 
@@ -170,11 +182,24 @@ CHANGES = {
         "stop_early": True,
         "target_kl": 0.002,
     },
+    "sac": {
+        "learning_rate": 1e-4,
+        "batch_size": 16,
+        "gamma": 0.9,
+        "tau": 0.5,
+        "train_freq": 8,
+        "gradient_steps": 3,
+        "ent_rule": SET,
+        "alpha": 2.0,
+        "target_entropy": 0.3,
+        "replay_window": 10,
+    },
 }
 
 
-# without these they have no effect
-NEEDS = {
+# what has to be chosen for another hyperparameter to mean anything
+WITH: dict[str, dict[str, Any]] = {
+    "alpha": {"ent_rule": "set"},
     "stop_early": {"learning_rate": 1e-2},
     "target_kl": {"learning_rate": 1e-2, "stop_early": True},
 }
@@ -204,10 +229,9 @@ def test_every_hyperparameter_is_tested() -> None:
     ("name", "changed"), [(n, h) for n in ALGORITHMS for h in CHANGES[n]]
 )
 def test_hyperparameters_bite(name: str, changed: str) -> None:
-    a, b = make(name), make(name)
+    options = WITH.get(changed, {})
+    a, b = make(name, **options), make(name, **options)
     for runs in (a, b):
-        for needed, value in NEEDS.get(changed, {}).items():
-            runs.values[needed][:] = value
         runs.train(6 * UNIT[name])
     assert a.differences(b) == []
     assert a.interval.updates[0] > 0
@@ -222,21 +246,37 @@ def test_hyperparameters_bite(name: str, changed: str) -> None:
 
 def effective(model: Any) -> dict[str, float]:
     """What Stable-Baselines3 itself reads when it trains."""
-    (group,) = model.policy.optimizer.param_groups
+    sac = isinstance(model, stable_baselines3.SAC)
+    optimizers = (
+        [model.critic.optimizer, model.actor.optimizer, model.ent_coef_optimizer]
+        if sac
+        else [model.policy.optimizer]
+    )
+    (rate,) = {group["lr"] for each in optimizers for group in each.param_groups}
     result = {
-        "learning_rate": group["lr"],
+        "learning_rate": rate,
         "batch_size": model.batch_size,
-        "max_grad_norm": model.max_grad_norm,
         "gamma": model.gamma,
     }
-    if isinstance(model, stable_baselines3.DQN):
-        return result | {
-            "epsilon": model.exploration_rate,
-            "target_update_interval": model.target_update_interval,
+    if not isinstance(model, stable_baselines3.PPO):
+        result |= {
             "train_freq": model.train_freq.frequency,
             "gradient_steps": model.gradient_steps,
             "replay_window": model.replay_buffer.window * model.n_envs,
             "tau": model.tau,
+        }
+    if sac:
+        tensor = getattr(model, "ent_coef_tensor", None)
+        return result | {
+            "ent_rule": float(tensor is not None),
+            "alpha": 0.0 if tensor is None else float(tensor),
+            "target_entropy": model.target_entropy / model.action_space.shape[0],
+        }
+    result["max_grad_norm"] = model.max_grad_norm
+    if isinstance(model, stable_baselines3.DQN):
+        return result | {
+            "epsilon": model.exploration_rate,
+            "target_update_interval": model.target_update_interval,
         }
     assert model.rollout_buffer.gamma == model.gamma
     return result | {
@@ -250,16 +290,18 @@ def effective(model: Any) -> dict[str, float]:
     }
 
 
-def test_train_freq_counts_environment_steps() -> None:
+@pytest.mark.parametrize("name", REPLAYING)
+def test_train_freq_counts_environment_steps(name: str) -> None:
     for freq, updates in ((4, 20), (6, 10), (1, 20), (80, 1)):
-        runs = make("dqn", num_inner_envs=4, learning_starts=0, train_freq=freq)
+        runs = make(name, num_inner_envs=4, learning_starts=0, train_freq=freq)
         runs.train(80)
         assert runs.state.gradient_steps[0] == updates, freq
 
 
 @sb3_n_steps
-def test_n_step_returns_use_the_discount() -> None:
-    a, b = (make("dqn", n_step=3, gamma=gamma) for gamma in (0.99, 0.9))
+@pytest.mark.parametrize("name", REPLAYING)
+def test_n_step_returns_use_the_discount(name: str) -> None:
+    a, b = (make(name, n_step=3, gamma=gamma) for gamma in (0.99, 0.9))
     for runs in (a, b):
         runs.train(60)
     assert "parameters" in a.differences(b)
@@ -270,11 +312,14 @@ def test_n_step_returns_use_the_discount() -> None:
 # -- invariant 2, which the issue does not ask for ------------------------------
 
 
+@pytest.mark.parametrize("name", REPLAYING)
 @pytest.mark.parametrize("num_envs", [1, 2])
-def test_cutting_changes_nothing_dqn(num_envs: int) -> None:
+def test_cutting_changes_nothing_with_a_replay(name: str, num_envs: int) -> None:
+    own = {"epsilon": 0.3} if name == "dqn" else {}
+
     def fresh() -> Runs:
         return make(
-            "dqn", num_inner_envs=num_envs, train_freq=6, gradient_steps=2, epsilon=0.3
+            name, num_inner_envs=num_envs, train_freq=6, gradient_steps=2, **own
         )
 
     whole, cut = fresh(), fresh()
@@ -319,19 +364,21 @@ def test_members_are_independent(name: str) -> None:
 class Counting(CompiledEnv):
     steps = 0
 
-    def __init__(self) -> None:
-        own = cartpole()
-        super().__init__(own.env, own.physics)
+    def __init__(self, name: str = "dqn") -> None:
+        own = inner_of(name)
+        bounds = own.action_low, own.action_high
+        super().__init__(own.env, own.physics, bounds=bounds)
 
     def step(self, state: Any, actions: Any) -> Any:
         self.steps += state.keys.size
         return super().step(state, actions)
 
 
+@pytest.mark.parametrize("name", REPLAYING)
 @pytest.mark.parametrize("train_freq", [1, 7, 256])
-def test_budgets_are_exact_dqn(train_freq: int) -> None:
-    env = Counting()
-    runs = make("dqn", [0, 1], env=env, train_freq=train_freq)
+def test_budgets_are_exact_with_a_replay(name: str, train_freq: int) -> None:
+    env = Counting(name)
+    runs = make(name, [0, 1], env=env, train_freq=train_freq)
     taken = 0
     for steps in (1, 2, 3, 50, 11):
         runs.train(steps)
@@ -371,7 +418,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "ppo": {"budget": 128},
 }
-TASKS: dict[str, Any] = {"dqn": DQN_ID, "ppo": PPO_TASK}
+OPTIONS["sac"] = OPTIONS["dqn"]
+TASKS: dict[str, Any] = {
+    "dqn": DQN_ID,
+    "ppo": PPO_TASK,
+    "sac": "dacrl/SAC-Pendulum-v0",
+}
 
 
 def single(name: str, **options: Any) -> DynamicConfigEnv:
@@ -387,7 +439,7 @@ def vector(name: str, num_envs: int = 3, **options: Any) -> PopulationEnv:
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_what_is_reported_was_taken(name: str) -> None:
     env = single(name)
-    counting = Counting()
+    counting = Counting(name)
     env.population.learner.venv.env = counting
     env.reset(seed=0)
     ended, decisions = False, 0
@@ -414,7 +466,7 @@ def test_truncated_transitions_are_stored_as_such() -> None:
     follows = replay.next_observations[0, :39, 0] == replay.observations[0, 1:40, 0]
     # within an episode steps follow each other; after it there is another beginning
     assert (follows.all(1) == ~last[:39]).all()
-    with runs.learner._member(runs.state, 0) as model:
+    with runs.learner.off_policy.loaded(runs.state, 0) as model:
         assert not model.replay_buffer.sample(100).dones.any()
 
 
@@ -423,7 +475,7 @@ def test_the_newest_transitions_are_sampled(n_step: int) -> None:
     runs = make("dqn", epsilon=1.0, n_step=n_step, replay_window=10)
     runs.train(40)
     newest = runs.state.replay.observations[0, 30:40, 0]
-    with runs.learner._member(runs.state, 0) as model:
+    with runs.learner.off_policy.loaded(runs.state, 0) as model:
         assert model.replay_buffer.window == 10
         drawn = model.replay_buffer.sample(400).observations.numpy()
         model.replay_buffer.window = 10**6
@@ -470,7 +522,7 @@ def test_global_state_is_untouched(name: str) -> None:
         assert globals_now() == before
         signals = runs.learner.signals(runs.state, runs.values, runs.interval)
         assert globals_now() == before
-        physics = np.tile([*cartpole().physics.values()], (2, 1))
+        physics = physics_of(inner_of(name), 2)
         played = runs.learner.play(
             runs.state,
             np.arange(2),
@@ -499,7 +551,7 @@ class Breaking(Counting):
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_global_state_is_untouched_by_exceptions(name: str) -> None:
-    runs = make(name, env=Breaking())
+    runs = make(name, env=Breaking(name))
     before = globals_now()
     with pytest.raises(ValueError, match="the environment broke"):
         runs.train(6 * UNIT[name])  # and it is not taken for divergence
@@ -535,8 +587,8 @@ def test_generator_states_come_back_as_they_were() -> None:
 class Seeded(gym.Wrapper[Any, Any, Any, Any]):
     """Begins its episodes as the adapter does."""
 
-    def __init__(self, key: Any) -> None:
-        super().__init__(gym.make("CartPole-v1", max_episode_steps=10))
+    def __init__(self, key: Any, env_id: str) -> None:
+        super().__init__(gym.make(env_id, max_episode_steps=10))
         self.key, self.episode = key, -1
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
@@ -545,80 +597,125 @@ class Seeded(gym.Wrapper[Any, Any, Any, Any]):
         return super().reset(seed=int(word[0, 0] >> np.uint64(33)))
 
 
+THEIRS: dict[str, dict[str, Any]] = {
+    "dqn": {
+        "learning_rate": 1e-3,
+        "buffer_size": 300,
+        "learning_starts": 20,
+        "batch_size": 64,
+        "gamma": 0.99,
+        "train_freq": 4,
+        "gradient_steps": 1,
+        "target_update_interval": 40,
+        "exploration_initial_eps": 0.1,
+        "exploration_final_eps": 0.1,
+        "max_grad_norm": 10,
+    },
+    "ppo": {
+        "learning_rate": 1e-2,
+        "n_steps": 8,
+        "batch_size": 8,
+        "n_epochs": 3,
+        "clip_range": 0.2,
+    },
+    "sac": {
+        "learning_rate": 1e-2,
+        "buffer_size": 300,
+        "learning_starts": 20,
+        "batch_size": 32,
+        "train_freq": 4,
+    },
+}
+
+
 @pytest.mark.parametrize(
-    ("name", "n_step"),
-    [("dqn", 1), pytest.param("dqn", 3, marks=sb3_n_steps), ("ppo", 1)],
+    ("name", "n_step", "options"),
+    [
+        ("dqn", 1, {}),
+        pytest.param("dqn", 3, {}, marks=sb3_n_steps),
+        ("ppo", 1, {}),
+        ("sac", 1, {}),
+        ("sac", 1, {"ent_rule": "set", "alpha": 0.3}),
+        pytest.param("sac", 3, {}, marks=sb3_n_steps),
+    ],
 )
-def test_a_run_is_that_of_their_own_learn(name: str, n_step: int) -> None:
+def test_a_run_is_that_of_their_own_learn(
+    name: str, n_step: int, options: dict[str, Any]
+) -> None:
     """The same bits as ``model.learn`` on a Gymnasium environment of its own."""
     from stable_baselines3.common.vec_env import DummyVecEnv
 
-    keys = keys_of([0])
+    keys, env_id = keys_of([0]), INNER[name]
     seed = int(streams.of(keys, "init")[0] >> np.uint64(32))
-    num_envs = 1 if name == "dqn" else 2
-    env_keys = streams.env_keys(keys, num_envs)[0]
-    envs = DummyVecEnv([lambda key=key: Seeded(key) for key in env_keys])
-    net: dict[str, Any] = {"net_arch": [8]}
-    shared: dict[str, Any] = {"seed": seed, "policy_kwargs": net, "device": "cpu"}
-    model: Any
-    if name == "dqn":
-        steps = 400
-        model = stable_baselines3.DQN(
-            "MlpPolicy",
-            envs,
-            learning_rate=1e-3,
-            buffer_size=300,
-            **({"n_steps": n_step} if n_step > 1 else {}),
-            learning_starts=20,
-            batch_size=64,
-            gamma=0.99,
-            train_freq=4,
-            gradient_steps=1,
-            target_update_interval=40,
-            exploration_initial_eps=0.1,
-            exploration_final_eps=0.1,
-            max_grad_norm=10,
-            **shared,
-        )
-        env = GymnasiumAdapter("CartPole-v1", {"max_episode_steps": 10})
-        ours = make("dqn", env=env, replay_capacity=300, n_step=n_step)
-    else:
-        steps = 160
-        model = stable_baselines3.PPO(
-            "MlpPolicy",
-            envs,
-            learning_rate=1e-2,
-            n_steps=8,
-            batch_size=8,
-            n_epochs=3,
-            clip_range=0.2,
-            **shared,
-        )
-        env = GymnasiumAdapter("CartPole-v1", {"max_episode_steps": 10})
+    env_keys = streams.env_keys(keys, 2 if name == "ppo" else 1)[0]
+    envs = DummyVecEnv([lambda key=key: Seeded(key, env_id) for key in env_keys])
+    given = dict(THEIRS[name])
+    if n_step > 1:
+        given["n_steps"] = n_step
+    if options:
+        given["ent_coef"] = options["alpha"]
+    net = {"net_arch": [8]}
+    model: Any = getattr(stable_baselines3, name.upper())(
+        "MlpPolicy", envs, seed=seed, policy_kwargs=net, device="cpu", **given
+    )
+    env = GymnasiumAdapter(env_id, {"max_episode_steps": 10})
+    if name == "ppo":
         ours = make("ppo", env=env, batch_size=8)
-    model.learn(steps)
-    for part in (100, 300) if name == "dqn" else (64, 96):
+        parts = (64, 96)
+    else:
+        ours = make(name, env=env, replay_capacity=300, n_step=n_step, **options)
+        parts = (100, 300)
+    model.learn(sum(parts))
+    for part in parts:
         ours.train(part)
-    trained = model.q_net if name == "dqn" else model.policy
-    theirs = torch.cat([p.detach().reshape(-1) for p in trained.parameters()])
-    assert torch.equal(ours.state.parameters[0], theirs)
+    trained, optimizers = trained_by(model)
+    theirs = torch.cat([p.detach().reshape(-1) for p in trained])
+    state = ours.state
+    assert torch.equal(state.parameters[0, : len(theirs)], theirs)
     moments = [
         value.reshape(-1)
-        for p in trained.parameters()
-        for key, value in model.policy.optimizer.state[p].items()
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        for p in group["params"]
+        for key, value in optimizer.state[p].items()
         if key != "step"
     ]
-    assert torch.equal(ours.state.optimizer.moments[0], torch.cat(moments))
-    if name == "dqn":
-        target = model.q_net_target.parameters()
-        flat = torch.cat([p.detach().reshape(-1) for p in target])
-        assert torch.equal(ours.state.target[0], flat)
+    flat = torch.cat(moments)
+    assert torch.equal(state.optimizer.moments[0, : len(flat)], flat)
+    if options:  # nothing was learned of it, and it is where the learned one goes on
+        assert state.parameters[0, -1] == pytest.approx(math.log(0.3))
+        assert not state.optimizer.moments[0, len(flat) :].any()
+        assert state.optimizer.started[0].tolist() == [True, True, False]
+    else:
+        assert len(theirs) == state.parameters.shape[1]
+        assert len(flat) == state.optimizer.moments.shape[1]
+    if name in REPLAYING:
+        part = model.q_net_target if name == "dqn" else model.critic_target
+        flat = torch.cat([p.detach().reshape(-1) for p in part.parameters()])
+        assert torch.equal(state.target[0], flat)
         for field in fields(Replay):
-            mine = getattr(ours.state.replay, field.name)[0]
+            mine = getattr(state.replay, field.name)[0]
             assert (mine == getattr(model.replay_buffer, field.name)).all(), field.name
-        ended, cut_off = ours.state.replay.dones, ours.state.replay.timeouts
-        assert 0 < cut_off.sum() < ended.sum()  # both kinds of ends
+        ended, cut_off = state.replay.dones, state.replay.timeouts
+        # both kinds of ends; Pendulum has one
+        assert 0 < cut_off.sum() <= ended.sum()
+        assert (cut_off.sum() < ended.sum()) == (name == "dqn")
     assert ours.interval.episodes[0] > 5
+
+
+def trained_by(model: Any) -> tuple[list[torch.Tensor], list[torch.optim.Optimizer]]:
+    """Parameters that a model of theirs trains, in our order, and what with."""
+    if isinstance(model, stable_baselines3.DQN):
+        return [*model.q_net.parameters()], [model.policy.optimizer]
+    if isinstance(model, stable_baselines3.PPO):
+        return [*model.policy.parameters()], [model.policy.optimizer]
+    parts: list[Any] = [model.critic, model.actor]
+    trained = [p for part in parts for p in part.parameters()]
+    optimizers = [part.optimizer for part in parts]
+    if model.ent_coef_optimizer is not None:
+        trained.append(model.log_ent_coef)
+        optimizers.append(model.ent_coef_optimizer)
+    return trained, optimizers
 
 
 def test_loss_and_norm_are_those_of_the_update() -> None:
@@ -646,11 +743,11 @@ def test_signals(name: str) -> None:
     assert all(s.shape == (2,) and np.isfinite(s).all() for s in signals.values())
     again = runs.learner.signals(runs.state, runs.values, runs.interval)
     assert all((signals[n] == again[n]).all() for n in signals)
-    if name == "ppo":
+    if name != "dqn":
         return
     # the probe is a sample of the whole replay, which is small here
     q = runs.learner.model.q_net
-    with runs.learner._member(runs.state, 1), torch.no_grad():
+    with runs.learner.off_policy.loaded(runs.state, 1), torch.no_grad():
         seen = torch.from_numpy(runs.state.replay.observations[1, :64, 0])
         chosen = torch.from_numpy(runs.state.replay.actions[1, :64, 0])
         mean = float(q(seen).gather(1, chosen).mean())
@@ -661,15 +758,22 @@ def test_signals(name: str) -> None:
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_operations_are_counted_as_elsewhere(name: str) -> None:
     sb3_kind, own = (load_learner(name, i) for i in ("sb3", "compiled"))
-    env = cartpole()
+    env = inner_of(name)
+    D, A = env.observation_shape[0], len(env.action_low)
     for sizes in ((8,), (64, 32)):
         counts = []
         for kind in (sb3_kind, own):
             learner = kind(env, env, kind.config_class(hidden_sizes=sizes), 1000)
             values = {h.name: np.full(2, h.start) for h in kind.hyperparameters}
             act, sample = learner.flops(values)
-            counts.append((act, sample.tolist()))
-        assert counts[0] == counts[1]
+            counts.append((act, sample))
+        (act, sample), (own_act, own_sample) = counts
+        assert act == own_act
+        if name == "sac":  # whose actor's loss goes back through all of both critics
+            widths = (D + A, *sizes, 1)
+            weights = sum(i * o for i, o in itertools.pairwise(widths))
+            own_sample = own_sample + 2 * (2 * weights + 2 * D * sizes[0])
+        assert sample.tolist() == own_sample.tolist()
 
 
 # -- evaluation ------------------------------------------------------------------
@@ -681,11 +785,14 @@ def test_evaluation_plays_each_members_policy(name: str) -> None:
     runs.train(6 * UNIT[name])
     before = [runs.rows(i) for i in range(3)]
     keys = np.arange(12, dtype=np.uint64).reshape(3, 4)
-    physics = np.tile([*cartpole().physics.values()], (3, 1))
+    physics = physics_of(inner_of(name), 3)
     returns, steps = runs.learner.play(runs.state, np.array([2, 0, 1]), keys, physics)
     assert [runs.rows(i) for i in range(3)] == before
     assert returns.shape == (3, 4)
-    assert (steps == returns.sum(1)).all()  # CartPole pays one a step
+    if name == "sac":  # Pendulum does not end before its time
+        assert steps.tolist() == 3 * [4 * 200]
+    else:
+        assert (steps == returns.sum(1)).all()  # CartPole pays one a step
     for k, member in enumerate((2, 0, 1)):
         one = slice(k, k + 1)
         alone = runs.learner.play(
@@ -703,9 +810,9 @@ def test_evaluation_plays_each_members_policy(name: str) -> None:
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_a_restarted_member_is_a_new_run(name: str) -> None:
     runs, fresh, untouched = make(name, [0, 1]), make(name, [7]), make(name, [0, 1])
-    physics = np.array([[*cartpole().physics.values()]])
-    # DQN stops between two training events, PPO has no between
-    steps = 5 * UNIT[name] + (3 if name == "dqn" else 0)
+    physics = physics_of(inner_of(name), 1)
+    # those with a replay stop between two training events, PPO has no between
+    steps = 5 * UNIT[name] + (3 if name in REPLAYING else 0)
     runs.train(steps)
     untouched.train(steps)
     runs.learner.restart(runs.state, np.array([1]), keys_of([7]), physics)
@@ -718,7 +825,7 @@ def test_a_restarted_member_is_a_new_run(name: str) -> None:
     for each in (runs, fresh, untouched):
         each.train(3 * UNIT[name])
     assert old() == []
-    if name == "dqn":  # rows of the run before are there, out of reach
+    if name in REPLAYING:  # rows of the run before are there, out of reach
         written = 3 * UNIT[name]
         for field in fields(Replay):
             mine, theirs = (getattr(r.state.replay, field.name) for r in (runs, fresh))
@@ -728,7 +835,7 @@ def test_a_restarted_member_is_a_new_run(name: str) -> None:
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_divergence_is_a_members_own(name: str) -> None:
-    env = Counting()
+    env = Counting(name)
     runs, healthy = make(name, [0, 1, 2], env=env), make(name, [0, 1, 2])
     for each in (runs, healthy):
         each.train(3 * UNIT[name])
@@ -986,7 +1093,7 @@ def test_bytes_are_fed_as_they_are() -> None:
     runs = make("dqn", env=ENVS["MiniGrid-Empty-5x5-v0"](), replay_capacity=100)
     runs.train(60)
     assert runs.state.replay.observations.dtype == np.uint8
-    with runs.learner._member(runs.state, 0) as model, torch.no_grad():
+    with runs.learner.off_policy.loaded(runs.state, 0) as model, torch.no_grad():
         seen = torch.from_numpy(runs.state.replay.observations[0, :1, 0])
         layers = model.q_net.q_net
         inputs = seen.float().flatten(1)
@@ -1022,8 +1129,16 @@ def test_fields_are_those_of_our_own_learners() -> None:
             "clip_range_vf",
             "conv_channels",
         },
+        "sac": {
+            "hidden_sizes",
+            "num_inner_envs",
+            "activation",
+            "replay_capacity",
+            "learning_starts",
+        },
     }
-    for name, config in (("dqn", dqn.DQNConfig), ("ppo", ppo.PPOConfig)):
+    for name in ALGORITHMS:
+        config = load_learner(name, "compiled").config_class
         assert {f.name for f in fields(config)} == known[name]
         ours = {f.name for f in fields(load_learner(name, "sb3").config_class)}
         assert ours == known[name] | {"sb3_kwargs"}
@@ -1062,6 +1177,13 @@ def test_fields_are_those_of_our_own_learners() -> None:
         ("ppo", {"sb3_kwargs": {"seed": 1}}, "the run's streams"),
         ("ppo", {"sb3_kwargs": {"tua": 1}}, "unknown 'tua'.*use_sde"),
         ("dqn", {"sb3_kwargs": [1]}, "of type Mapping"),
+        ("sac", {"hyperparameters": ["priority_alpha"]}, "must be 0.0"),
+        ("sac", {"hyperparameters": ["n_step"]}, "n_step cannot change during a run"),
+        ("sac", {"hyperparameters": ["checkpoint"]}, "checkpoint must be 'none'"),
+        ("sac", {"sb3_kwargs": {"ent_coef": 0.1}}, "ent_rule and alpha"),
+        ("sac", {"sb3_kwargs": {"target_entropy": -1}}, "parameter target_entropy"),
+        ("sac", {"sb3_kwargs": {"action_noise": None}}, "the actor explores"),
+        ("sac", {"sb3_kwargs": {"max_grad_norm": 1}}, "unknown 'max_grad_norm'"),
         ("dqn", {"sb3_kwargs": {"policy": lambda: None}}, "names of classes"),
         ("dqn", {"hidden": 1}, "unknown option 'hidden'.*sb3_kwargs"),
     ],
@@ -1172,7 +1294,8 @@ def test_any_configuration(name: str, named: bool, tmp_path: Path) -> None:
     a, b = (single(name, sb3_kwargs={"policy_kwargs": policy}) for _ in range(2))
     model = a.population.learner.model
     assert "ELU" in str(model.policy)
-    assert isinstance(model.policy.optimizer, torch.optim.SGD)
+    own = model.actor if name == "sac" else model.policy
+    assert isinstance(own.optimizer, torch.optim.SGD)
     sizes = [tuple(p.shape) for p in model.policy.parameters() if p.dim() == 2]
     assert (3, 5) in sizes
     a.reset(seed=0)
@@ -1181,7 +1304,9 @@ def test_any_configuration(name: str, named: bool, tmp_path: Path) -> None:
     learner = a.population.state.learner
     assert learner.optimizer.started.all()
     momentum = learner.optimizer.moments
-    assert momentum.shape == learner.parameters.shape
+    # the temperature is one number, with two moments of Adam
+    more = 1 if name == "sac" else 0
+    assert momentum.shape[1] == learner.parameters.shape[1] + more
     assert momentum.abs().sum() > 0
     path = tmp_path / "run.safetensors"
     a.snapshot(exact=False).save(path)

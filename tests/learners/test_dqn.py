@@ -11,7 +11,8 @@ import torch
 from batched import BatchedEnv
 from cases import sb3_n_steps
 from numpy.typing import NDArray
-from populations import Runs, layers_of, linear_of, make_runs
+from populations import Runs, make_runs
+from sb3_rows import dqn_row
 from stable_baselines3 import DQN as SB3DQN
 from stable_baselines3.common import logger, type_aliases
 
@@ -74,18 +75,6 @@ def sb3_dqn(**overrides: Any) -> SB3DQN:
     return model
 
 
-def sb3_parameters(model: SB3DQN, net: dense.Network, which: str) -> NDArray[Any]:
-    """Parameters of a Stable-Baselines3 network as a row."""
-    row = np.zeros(net.row, np.float32)
-    network = getattr(model, which)
-    linears = [m for m in network.q_net if hasattr(m, "weight")]
-    if len(net.weights) > len(linears):
-        linears.insert(0, network.features_extractor.convolution)
-    for (weight, bias), linear in zip(layers_of(net, row), linears, strict=True):
-        weight[...], bias[...] = linear_of(linear)
-    return row
-
-
 @pytest.mark.parametrize("n_step", [1, pytest.param(3, marks=sb3_n_steps)])
 @pytest.mark.parametrize("channels", [0, 16])
 def test_an_update_is_that_of_stable_baselines3(
@@ -120,8 +109,8 @@ def test_an_update_is_that_of_stable_baselines3(
         with torch.no_grad():
             for parameter in model.q_net_target.parameters():
                 parameter.add_(0.01)
-        state.parameters[p] = sb3_parameters(model, net, "q_net")
-        state.target[p] = sb3_parameters(model, net, "q_net_target")
+        state.parameters[p] = dqn_row(model, net, "q_net")
+        state.target[p] = dqn_row(model, net, "q_net_target")
         model._n_calls = int(state.since_target[p])
         models.append(model)
     for update in range(20):
@@ -141,7 +130,7 @@ def test_an_update_is_that_of_stable_baselines3(
             for which, ours in (("q_net", "parameters"), ("q_net_target", "target")):
                 np.testing.assert_allclose(
                     getattr(state, ours)[p],
-                    sb3_parameters(model, net, which),
+                    dqn_row(model, net, which),
                     rtol=1e-5,
                     atol=1e-6,
                     err_msg=f"{which} {p} update {update}",

@@ -14,13 +14,12 @@ from dacrl_env.kernels.dense import ACTIVATIONS
 from dacrl_env.learners.networks import image_of
 from dacrl_env.tasks.registration import load
 
-# arguments of both algorithms that are not a user's, and who sets them
+# arguments of all algorithms that are not a user's, and who sets them
 OURS = {
     "env": "the task",
     "learning_rate": "hyperparameter learning_rate",
     "batch_size": "hyperparameter batch_size",
     "gamma": "hyperparameter gamma",
-    "max_grad_norm": "hyperparameter max_grad_norm",
     "tensorboard_log": "nobody: runs are silent",
     "verbose": "nobody: runs are silent",
     "seed": "the run's streams",
@@ -60,7 +59,7 @@ def refuse(config: Any, name: str, why: str) -> None:
 
 
 def check(config: Any, algorithm: type, ours: Mapping[str, str]) -> None:
-    """Check what both configurations share, and set ``sb3_kwargs`` to JSON values.
+    """Check what all configurations share, and set ``sb3_kwargs`` to JSON values.
 
     Args:
         config: of a learner; its ``sb3_kwargs`` are replaced.
@@ -87,7 +86,7 @@ def check(config: Any, algorithm: type, ours: Mapping[str, str]) -> None:
             raise ValueError(
                 f"sb3_kwargs {what} {', '.join(wrong)}; valid: {', '.join(valid)}"
             )
-    if config.conv_channels:
+    if getattr(config, "conv_channels", 0):
         _check_front(given)
     object.__setattr__(config, "sb3_kwargs", _named(given, "sb3_kwargs"))
 
@@ -105,7 +104,7 @@ def _check_front(given: Mapping[str, Any]) -> None:
 
 
 def of(config: Any, env: InnerEnv) -> dict[str, Any]:
-    """The user's arguments and those that follow from what both algorithms share.
+    """The user's arguments and those that follow from what all algorithms share.
 
     Args:
         config: of a learner.
@@ -125,7 +124,7 @@ def of(config: Any, env: InnerEnv) -> dict[str, Any]:
     }
     if given["policy"] == "MlpPolicy":
         policy_kwargs["normalize_images"] = env.scales_images
-    if config.conv_channels:
+    if getattr(config, "conv_channels", 0):
         policy_kwargs["features_extractor_class"] = ConvolutionalFront
         policy_kwargs["features_extractor_kwargs"] = {
             "image": image_of(env),

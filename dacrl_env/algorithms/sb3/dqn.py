@@ -7,32 +7,29 @@ Mnih et al. 2015, "Human-level control through deep reinforcement learning" (Nat
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 import stable_baselines3
 import torch
 from numpy.typing import NDArray
-from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from dacrl_env.algorithms.interval import Interval, begin
-from dacrl_env.algorithms.sb3 import arguments
+from dacrl_env.algorithms.sb3 import arguments, off_policy
 from dacrl_env.algorithms.sb3.envs import MemberEnvs
 from dacrl_env.algorithms.sb3.members import (
     Members,
-    apply_shared,
     constant,
     hyperparameters_of,
     one_observation,
     signals,
 )
-from dacrl_env.algorithms.sb3.rows import OptimizerState, from_row, to_row
-from dacrl_env.core import random_state, streams
+from dacrl_env.algorithms.sb3.off_policy import OffPolicy, State
+from dacrl_env.core import streams
 from dacrl_env.core.isolation import globals_kept, inner_context
 from dacrl_env.inner_envs import InnerEnv
 from dacrl_env.learners import dqn, events
@@ -41,33 +38,21 @@ from dacrl_env.learners.protocol import close_envs, reseed_envs, steady
 from dacrl_env.tasks import Option
 
 _SUMS = ("loss", "grad_norm")
-_PROBE_BATCH = 256  # transitions the signals of an interval are computed from
 _OURS = {
-    **arguments.OURS,
-    "buffer_size": "replay_capacity",
-    "learning_starts": "learning_starts",
-    "n_steps": "hyperparameter n_step",
-    "tau": "hyperparameter tau",
-    "train_freq": "hyperparameter train_freq",
-    "gradient_steps": "hyperparameter gradient_steps",
+    **off_policy.OURS,
+    "max_grad_norm": "hyperparameter max_grad_norm",
     "target_update_interval": "hyperparameter target_update_interval",
     "exploration_fraction": "hyperparameter epsilon",
     "exploration_initial_eps": "hyperparameter epsilon",
     "exploration_final_eps": "hyperparameter epsilon",
-    # the contents of a replay must be part of the state
-    "replay_buffer_class": "this learner",
-    "replay_buffer_kwargs": "this learner",
-    "optimize_memory_usage": "this learner",
 }
-
-
 _WITHOUT = {
     "normalize_observations": arguments.NOT_NORMALISED,
     "fourier_features": 'Stable-Baselines3 has none; implementation="compiled" does',
 }
 
 
-# -- configuration and state ------------------------------------------------------
+# -- configuration ---------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -99,35 +84,6 @@ class SB3DQNConfig(dqn.DQNConfig):
         for name, why in _WITHOUT.items():
             arguments.refuse(self, name, why)
         arguments.check(self, stable_baselines3.DQN, _OURS)
-
-
-@dataclass
-class Replay:
-    """The arrays of Stable-Baselines3's replay buffers ``(P, C, N, …)``."""
-
-    observations: NDArray[Any]
-    next_observations: NDArray[Any]
-    actions: NDArray[Any]
-    rewards: NDArray[np.float32]
-    dones: NDArray[np.float32]
-    timeouts: NDArray[np.float32]
-
-
-@dataclass
-class SB3DQNState:
-    """Everything P runs consist of. What is not in it does not exist."""
-
-    parameters: Tensor  # (P, row) that the optimiser changes
-    buffers: NDArray[np.float64]  # (P, …) of the policy's modules, e.g. batch norms
-    optimizer: OptimizerState
-    generators: random_state.Generators
-    envs: Any  # state of the inner environments, P × N
-    keys: streams.UInts  # (P, purposes)
-    env_steps: NDArray[np.int64]  # (P,) taken so far
-    gradient_steps: NDArray[np.int64]  # (P,)
-    target: Tensor  # (P, row)
-    replay: Replay
-    since_train: NDArray[np.int64]  # (P,) environment steps since the training event
 
 
 # -- the learner --------------------------------------------------------------------
@@ -182,18 +138,23 @@ class SB3DQN:
         given: Mapping[str, float] | None = None,
     ) -> None:
         self.config = config
-        self.n_step = int(steady(self.hyperparameters, given)["n_step"])
-        _check_n_step(self.n_step)
         self.num_threads = 1
-        self.N = config.num_inner_envs
-        self.rows = self.replay_capacity(config, budget) // self.N
+        n_step = int(steady(self.hyperparameters, given)["n_step"])
+        off_policy.check_n_step(stable_baselines3.DQN, n_step)
         self.members = Members(
             env,
             eval_env,
-            self.N,
+            config.num_inner_envs,
             budget,
-            build=functools.partial(_build, config, self.n_step),
+            build=functools.partial(_build, config, n_step),
             trained=lambda model: [*model.q_net.parameters()],
+            optimizers=lambda model: [model.policy.optimizer],
+        )
+        self.off_policy = OffPolicy(
+            self.members,
+            target=lambda model: [*model.q_net_target.parameters()],
+            rows=self.replay_capacity(config, budget) // config.num_inner_envs,
+            n_step=n_step,
         )
         self.venv, self.model = self.members.venv, self.members.model
         with globals_kept(), torch.enable_grad():
@@ -204,83 +165,40 @@ class SB3DQN:
         act, sample = self._flops
         return act, np.full(len(values["gamma"]), float(sample))
 
-    def happen(
-        self, state: SB3DQNState, values: Values
-    ) -> dict[str, NDArray[np.bool_]]:
+    def happen(self, state: State, values: Values) -> dict[str, NDArray[np.bool_]]:
         """There are no events."""
         return {}
 
     # -- state ------------------------------------------------------------------
 
     @inner_context()
-    def init(self, keys: streams.UInts, physics: NDArray[np.float64]) -> SB3DQNState:
+    def init(self, keys: streams.UInts, physics: NDArray[np.float64]) -> State:
         """Runs before their first step.
 
         Args:
             keys: ``(P, purposes)``.
             physics: ``(P, K)`` constants of the inner environments.
         """
-        P, buffer = len(keys), self.model.replay_buffer
-        arrays = {}
-        for f in fields(Replay):
-            one = getattr(buffer, f.name)  # (1, N, …)
-            arrays[f.name] = np.zeros((P, self.rows, *one.shape[1:]), one.dtype)
-        state = SB3DQNState(
-            **self.members.allocate(keys, physics),
-            target=to_row(self.model.q_net_target.parameters()).repeat(P, 1),
-            replay=Replay(**arrays),
-            since_train=np.zeros(P, np.int64),
-        )
-        self._begin(state, np.arange(P))
-        return state
+        return self.off_policy.init(keys, physics)
 
     @inner_context()
-    def begin_episodes(self, state: SB3DQNState) -> None:
+    def begin_episodes(self, state: State) -> None:
         """Leave the inner episodes that are under way and begin the next ones.
 
         The newest transitions become time-outs: they bootstrap, and returns end there.
         """
-        self.members.env.begin_episodes(state.envs)
-        written = state.env_steps // self.N
-        begun = np.flatnonzero(written)
-        newest = (written[begun] - 1) % self.rows
-        replay = state.replay
-        under_way = replay.dones[begun, newest] == 0
-        replay.timeouts[begun, newest] += under_way
-        replay.dones[begun, newest] = 1.0
+        self.off_policy.begin_episodes(state)
 
     @inner_context()
     def restart(
         self,
-        state: SB3DQNState,
+        state: State,
         members: NDArray[np.int64],
         keys: streams.UInts,
         physics: NDArray[np.float64],
     ) -> None:
         """Put some members back before their first step, with new streams."""
-        self.members.restart_envs(state, members, keys, physics)
-        self._begin(state, members)
-
-    def _begin(self, state: SB3DQNState, members: NDArray[np.int64]) -> None:
-        for i in members:
-            model = self.members.begin(state, i)
-            state.target[i] = to_row(model.q_net_target.parameters())
-            state.since_train[i] = 0
-
-    @contextmanager
-    def _member(self, state: SB3DQNState, i: int) -> Iterator[Any]:
-        """The model as member ``i`` left it; nothing but the replay is stored."""
-        with self.members.loaded(state, i) as model:
-            from_row(model.q_net_target.parameters(), state.target[i])
-            buffer = model.replay_buffer
-            # the buffer writes into the state: there is no copy of the replay
-            for f in fields(Replay):
-                setattr(buffer, f.name, getattr(state.replay, f.name)[i])
-            written = model.num_timesteps // self.N
-            buffer.buffer_size = self.rows
-            buffer.pos, buffer.full = written % self.rows, written >= self.rows
-            model._n_calls = written
-            yield model
+        self.off_policy.restart(state, members, keys, physics)
 
     def reseed(self, state: Any, members: Any, marks: Any) -> None:
         """Give members' inner environments streams that no other draws from."""
@@ -295,7 +213,7 @@ class SB3DQN:
     @inner_context()
     def play(
         self,
-        state: SB3DQNState,
+        state: State,
         members: NDArray[np.int64],
         keys: streams.UInts,
         physics: NDArray[np.float64],
@@ -312,13 +230,13 @@ class SB3DQN:
 
     # -- train ------------------------------------------------------------------
 
-    def begin_interval(self, state: SB3DQNState) -> Interval:
+    def begin_interval(self, state: State) -> Interval:
         """Empty sums for the time until the next decision."""
         return begin(state.parameters.numpy().copy(), _SUMS)
 
     @inner_context()
     def train(
-        self, state: SB3DQNState, values: Values, steps: int, interval: Interval
+        self, state: State, values: Values, steps: int, interval: Interval
     ) -> None:
         """Train every member for ``steps`` environment steps, one after the other.
 
@@ -331,81 +249,36 @@ class SB3DQN:
             steps: a multiple of what `granularity` says.
             interval: sums, changed in place.
         """
-        for i in range(len(state.env_steps)):
-            row = hyperparameters_of(values, i)
-            with self._member(state, i) as model:
-                self._apply(model, row)
-                advance = functools.partial(self._advance, state, i, row, interval)
-                self.members.stretch(state, i, steps, interval, advance)
-                state.target[i] = to_row(model.q_net_target.parameters())
+        loop = self.off_policy
+        loop.train(state, values, steps, interval, self._apply, self._update)
 
-    def _apply(self, model: Any, row: Mapping[str, float]) -> None:
+    def _apply(self, row: Mapping[str, float]) -> None:
         """Set the hyperparameters of the loaded member."""
-        apply_shared(model, row)
+        self.off_policy.apply(row)
+        model = self.model
+        model.max_grad_norm = row["max_grad_norm"]
         model.exploration_rate = row["epsilon"]
         model.exploration_schedule = constant(row["epsilon"])
         model.target_update_interval = int(row["target_update_interval"])
-        calls = -(-int(row["train_freq"]) // self.N)
-        model.train_freq = TrainFreq(calls, TrainFrequencyUnit.STEP)
-        model.gradient_steps = int(row["gradient_steps"])
-        model.replay_buffer.window = max(int(row["replay_window"]) // self.N, 1)
-        model.tau = row["tau"]
-        if self.n_step > 1:
-            model.replay_buffer.gamma = row["gamma"]
 
-    def _advance(
-        self,
-        state: SB3DQNState,
-        i: int,
-        row: Mapping[str, float],
-        interval: Interval,
-        end: int,
+    def _update(
+        self, state: State, i: int, row: Mapping[str, float], interval: Interval
     ) -> None:
-        """Collect and learn with the loaded member until step ``end``.
-
-        The loop of ``OffPolicyAlgorithm.learn``, where a rollout may be left
-        unfinished.
-        """
-        model, every = self.model, int(row["train_freq"])
-        while model.num_timesteps < end:
-            missing = max(every - int(state.since_train[i]), 1)
-            calls = -(-min(missing, end - model.num_timesteps) // self.N)
-            model.collect_rollouts(
-                model.env,
-                callback=self.members.callback,
-                train_freq=TrainFreq(calls, TrainFrequencyUnit.STEP),
-                replay_buffer=model.replay_buffer,
-                learning_starts=model.learning_starts,
-                log_interval=None,
-            )
-            state.since_train[i] += calls * self.N
-            if state.since_train[i] < every:
-                continue
-            state.since_train[i] = 0
-            if model.num_timesteps > model.learning_starts:
-                self._update(state, i, interval)
-
-    def _update(self, state: SB3DQNState, i: int, interval: Interval) -> None:
         """The gradient steps of one training event of the loaded member."""
-        model, updates = self.model, self.members.updates
-
-        def samples(steps: int) -> int:
-            return steps * int(model.batch_size)
-
-        with updates.counted(i, state.gradient_steps, interval, samples):
+        with self.off_policy.counted(state, i, interval) as model:
             model.train(model.gradient_steps, model.batch_size)
         loss = float(model.logger.name_to_value["train/loss"])
-        updates.record(i, interval, _SUMS, {"loss": loss})
+        self.members.updates.record(i, interval, _SUMS, {"loss": loss})
 
     # -- signals ----------------------------------------------------------------
 
-    def diverged(self, state: SB3DQNState, interval: Interval) -> NDArray[np.bool_]:
+    def diverged(self, state: State, interval: Interval) -> NDArray[np.bool_]:
         """Members ``(P,)`` with a loss, gradient or parameter that is not finite."""
         return interval.not_finite(state.parameters.numpy())
 
     @inner_context()
     def signals(
-        self, state: SB3DQNState, values: Values, interval: Interval
+        self, state: State, values: Values, interval: Interval
     ) -> dict[str, NDArray[np.float64]]:
         """What the interval tells of each member ``(P,)``, by ``signal_names``."""
         rows = [hyperparameters_of(values, i) for i in range(len(state.env_steps))]
@@ -413,19 +286,17 @@ class SB3DQN:
         return signals(state, interval, _SUMS, probes)
 
     def _probe(
-        self, state: SB3DQNState, i: int, row: Mapping[str, float]
+        self, state: State, i: int, row: Mapping[str, float]
     ) -> dict[str, Tensor]:
         """Temporal-difference error and values of a sample of a member's replay."""
-        with self._member(state, i) as model, torch.no_grad():
+        with self.off_policy.loaded(state, i) as model, torch.no_grad():
             model.policy.set_training_mode(False)
-            self._apply(model, row)
+            self._apply(row)
             # the member's generators are loaded but not stored: nothing is used up
-            batch = model.replay_buffer.sample(_PROBE_BATCH)
+            batch = model.replay_buffer.sample(off_policy.PROBE_BATCH)
             following = model.q_net_target(batch.next_observations)
             following = following.amax(1, keepdim=True)
-            discounts = getattr(batch, "discounts", None)
-            discounts = row["gamma"] if discounts is None else discounts
-            goal = batch.rewards + (1 - batch.dones) * discounts * following
+            goal = off_policy.bootstrapped(batch, row["gamma"], following)
             taken = model.q_net(batch.observations).gather(1, batch.actions.long())
             return {
                 "td_error": (taken - goal).abs().mean(),
@@ -434,50 +305,15 @@ class SB3DQN:
             }
 
 
-def _check_n_step(n_step: int) -> None:
-    """Raise a ValueError if the installed version has no such returns."""
-    if n_step > 1 and "n_steps" not in arguments.names(stable_baselines3.DQN):
-        raise ValueError(
-            f'n_step={n_step} with implementation="sb3" needs stable-baselines3 2.7 or '
-            f"newer, this is {stable_baselines3.__version__}; valid: 1"
-        )
-
-
 def _build(config: SB3DQNConfig, n_step: int, venv: MemberEnvs) -> Any:
-    """A model with memory for one row of the replay: the state has the memory."""
-    given = arguments.of(config, venv.env)
-    if n_step > 1:
-        given["n_steps"] = n_step
-    model = stable_baselines3.DQN(
-        env=venv,
-        buffer_size=config.num_inner_envs,
-        learning_starts=config.learning_starts,
+    """A model; hyperparameters are set before it trains."""
+    given = {
+        "env": venv,
         # what is below the number of environments would be warned of
-        target_update_interval=max(config.num_inner_envs, 10_000),
-        **given,
-    )
-    buffer: Any = model.replay_buffer
-    buffer.sample = functools.partial(_sample_newest, buffer, buffer.sample)
-    return model
-
-
-def _sample_newest(
-    buffer: Any, sample: Callable[..., Any], batch_size: int, env: Any = None
-) -> Any:
-    """A batch from the newest ``buffer.window`` rows of a replay buffer.
-
-    Args:
-        buffer: of Stable-Baselines3.
-        sample: its own method, for a window that leaves nothing out.
-        batch_size: transitions.
-        env: normalises them, or None.
-    """
-    filled = buffer.buffer_size if buffer.full else buffer.pos
-    if buffer.window >= filled:
-        return sample(batch_size, env)
-    # drawn as Stable-Baselines3 draws, from the generators that the member has loaded
-    age = np.random.randint(0, buffer.window, size=batch_size)  # noqa: NPY002
-    return buffer._get_samples((buffer.pos - 1 - age) % buffer.buffer_size, env)
+        "target_update_interval": max(config.num_inner_envs, 10_000),
+        **arguments.of(config, venv.env),
+    }
+    return off_policy.build(stable_baselines3.DQN, config, n_step, given)
 
 
 def _count_flops(model: Any) -> tuple[int, int]:

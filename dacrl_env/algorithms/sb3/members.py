@@ -1,6 +1,6 @@
 """Members of a population, one after the other through one model.
 
-What both algorithms need: fresh members, loading and storing, stretches of training,
+What all algorithms need: fresh members, loading and storing, stretches of training,
 evaluation episodes. A learner has a `Members` and hands it what is particular to its
 algorithm; nothing here knows which one it is.
 """
@@ -36,7 +36,7 @@ from dacrl_env.learners.rollout import play
 
 
 class State(Protocol):
-    """The arrays that the states of both algorithms have."""
+    """The arrays that the states of all algorithms have."""
 
     parameters: Tensor
     buffers: NDArray[np.float64]
@@ -57,7 +57,9 @@ class Members:
         num_envs: N.
         budget: inner environment steps of a run.
         build: a model of Stable-Baselines3 on the given environments.
-        trained: the parameters of a model that its optimiser changes.
+        trained: the parameters of a model that its optimisers change.
+        optimizers: of a model; a gradient step is a step of the first one, and the
+            gradient's norm that of its parameters.
 
     Raises:
         ValueError: an optimiser whose state cannot be kept.
@@ -71,6 +73,7 @@ class Members:
         budget: int,
         build: Callable[[MemberEnvs], Any],
         trained: Callable[[Any], list[Tensor]],
+        optimizers: Callable[[Any], list[torch.optim.Optimizer]],
     ) -> None:
         self.env = env
         self.eval_env = eval_env
@@ -78,15 +81,15 @@ class Members:
         self.budget = budget
         self._build = build
         self._trained = trained
+        self._optimizers = optimizers
         with globals_kept(), torch.enable_grad():
             self.venv, self.model = self._new_model(0)
-            policy = self.model.policy
-            policy.set_training_mode(False)
-            self._layout = OptimizerLayout(policy.optimizer)
+            self.model.policy.set_training_mode(False)
+            self._layout = OptimizerLayout(optimizers(self.model))
         # `collect_rollouts` wants a callback; this one does nothing
         self.callback = CallbackList([])
         self.callback.init_callback(self.model)
-        self.updates = Updates(trained(self.model), policy.optimizer)
+        self.updates = Updates(optimizers(self.model)[0])
 
     def _new_model(self, seed: int) -> tuple[MemberEnvs, Any]:
         """A model as Stable-Baselines3 builds it with this seed; draws globally."""
@@ -146,7 +149,7 @@ class Members:
         """Set the rows of a member from a model and the global generators."""
         state.parameters[i] = to_row(self._trained(model))
         state.buffers[i] = to_row(model.policy.buffers(), torch.float64).numpy()
-        self._layout.read(model.policy.optimizer, state.optimizer, i)
+        self._layout.read(self._optimizers(model), state.optimizer, i)
         key = streams.of(state.keys, "init")[i]
         random_state.read(model.action_space, state.generators, i, key)
         state.env_steps[i] = model.num_timesteps
@@ -163,7 +166,7 @@ class Members:
         ):
             from_row(self._trained(model), state.parameters[i])
             from_row(model.policy.buffers(), torch.from_numpy(state.buffers[i]))
-            self._layout.write(model.policy.optimizer, state.optimizer, i)
+            self._layout.write(self._optimizers(model), state.optimizer, i)
             key = streams.of(state.keys, "init")[i]
             random_state.write(model.action_space, state.generators, i, key)
             model.num_timesteps = int(state.env_steps[i])
@@ -211,6 +214,18 @@ class Members:
 
     # -- train ------------------------------------------------------------------
 
+    def apply(self, row: Mapping[str, float]) -> None:
+        """Set the hyperparameters that all algorithms have."""
+        model = self.model
+        # train() sets the optimisers' rate from the schedule
+        model.learning_rate = row["learning_rate"]
+        model.lr_schedule = constant(row["learning_rate"])
+        for optimizer in self._optimizers(model):
+            for group in optimizer.param_groups:
+                group["lr"] = row["learning_rate"]
+        model.batch_size = int(row["batch_size"])
+        model.gamma = row["gamma"]
+
     def stretch(
         self,
         state: State,
@@ -241,7 +256,7 @@ class Members:
         except DivergedError:
             interval.sums[i] = np.nan
         except (ValueError, RuntimeError) as error:
-            if not _is_not_finite(error):
+            if not is_not_finite(error):
                 raise
             interval.sums[i] = np.nan
         while model.num_timesteps < end:
@@ -262,18 +277,6 @@ def hyperparameters_of(
 ) -> dict[str, float]:
     """One member's hyperparameters, from arrays ``(P,)``."""
     return {name: float(column[i]) for name, column in values.items()}
-
-
-def apply_shared(model: Any, row: Mapping[str, float]) -> None:
-    """Set the hyperparameters that both algorithms have."""
-    # train() sets the optimiser's rate from the schedule
-    model.learning_rate = row["learning_rate"]
-    model.lr_schedule = constant(row["learning_rate"])
-    for group in model.policy.optimizer.param_groups:
-        group["lr"] = row["learning_rate"]
-    model.batch_size = int(row["batch_size"])
-    model.gamma = row["gamma"]
-    model.max_grad_norm = row["max_grad_norm"]
 
 
 def constant(value: float) -> Callable[[float], float]:
@@ -306,7 +309,7 @@ def signals(
     return {**interval.means(names), "update_ratio": moved / size, **columns}
 
 
-def _is_not_finite(error: Exception) -> bool:
+def is_not_finite(error: Exception) -> bool:
     """Whether torch refused to sample from a distribution that is not a number.
 
     ``Distribution.__init__`` validates its parameters; without that (``python -O``)

@@ -23,7 +23,6 @@ from dacrl_env.algorithms.sb3 import arguments
 from dacrl_env.algorithms.sb3.envs import MemberEnvs
 from dacrl_env.algorithms.sb3.members import (
     Members,
-    apply_shared,
     constant,
     hyperparameters_of,
     one_observation,
@@ -42,6 +41,7 @@ from dacrl_env.tasks import Option
 _SUMS = ("loss", "grad_norm", "kl", "entropy")
 _OURS = {
     **arguments.OURS,
+    "max_grad_norm": "hyperparameter max_grad_norm",
     "n_steps": "rollout_length",
     "n_epochs": "hyperparameter n_epochs",
     "gae_lambda": "hyperparameter gae_lambda",
@@ -154,6 +154,7 @@ class SB3PPO:
             budget,
             build=functools.partial(_build, config),
             trained=lambda model: [*model.policy.parameters()],
+            optimizers=lambda model: [model.policy.optimizer],
         )
         self.venv, self.model = self.members.venv, self.members.model
         with globals_kept(), torch.enable_grad():
@@ -261,7 +262,8 @@ class SB3PPO:
 
     def _apply(self, model: Any, row: Mapping[str, float]) -> None:
         """Set the hyperparameters of the loaded member."""
-        apply_shared(model, row)
+        self.members.apply(row)
+        model.max_grad_norm = row["max_grad_norm"]
         model.clip_range = constant(row["clip_range"])
         model.gae_lambda = row["gae_lambda"]
         model.n_epochs = int(row["n_epochs"])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,99 +30,146 @@ def from_row(tensors: Iterable[Tensor], row: Tensor) -> None:
 
 @dataclass
 class OptimizerState:
-    """What an optimiser keeps of each parameter, in the parameters' order."""
+    """What optimisers keep of each parameter, in their order and the parameters'."""
 
     moments: Tensor  # (P, …) float32
     numbers: NDArray[np.float64]  # (P, …) step counts and other single numbers
-    started: NDArray[np.bool_]  # (P,) whether there is anything yet
+    started: NDArray[np.bool_]  # (P, G) whether there is anything yet, of each
+
+
+class _Slot(NamedTuple):
+    """One thing that an optimiser keeps."""
+
+    parameter: int  # number of the parameter that it is about
+    name: str
+    shape: torch.Size | None  # None: a single number
+    prototype: Any  # of a single number
 
 
 class OptimizerLayout:
-    """Where the state of an optimiser lies in the rows of `OptimizerState`.
+    """Where the states of a model's G optimisers lie in `OptimizerState`'s rows.
 
     Args:
-        optimizer: of fresh parameters; it takes a step, by which its state comes into
-            being.
+        optimizers: of fresh parameters; each takes a step, by which its state comes
+            into being.
 
     Raises:
-        ValueError: it keeps something else than float32 tensors and numbers.
+        ValueError: one keeps something else than float32 tensors and numbers.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
-        for parameter in self._parameters(optimizer):
-            parameter.grad = torch.zeros_like(parameter)
-        optimizer.step()
-        optimizer.zero_grad()
-        # (number of the parameter, name, shape or None for a number, prototype)
-        self.slots: list[tuple[int, str, torch.Size | None, Any]] = []
-        self.moments = self.numbers = 0
-        for k, parameter in enumerate(self._parameters(optimizer)):
-            for name, value in optimizer.state[parameter].items():
-                if value is None:
-                    continue
-                tensor = isinstance(value, Tensor)
-                if tensor and value.dim() and value.dtype == torch.float32:
-                    self.slots.append((k, name, value.shape, None))
-                    self.moments += value.numel()
-                elif isinstance(value, int | float) or (tensor and not value.dim()):
-                    self.slots.append((k, name, None, value))
-                    self.numbers += 1
-                else:
-                    raise ValueError(
-                        f"{type(optimizer).__name__} keeps {name!r}, which is no "
-                        "float32 tensor or number; choose another optimizer_class"
-                    )
+    def __init__(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+        self._slots = [_slots_of(optimizer) for optimizer in optimizers]
+        self._sizes = [
+            (
+                sum(s.shape.numel() for s in slots if s.shape is not None),
+                sum(s.shape is None for s in slots),
+            )
+            for slots in self._slots
+        ]
 
     def allocate(self, P: int) -> OptimizerState:
-        """The state of P optimisers that have not taken a step."""
+        """The state of the optimisers of P members that have not taken a step."""
+        moments, numbers = (sum(column) for column in zip(*self._sizes, strict=True))
         return OptimizerState(
-            moments=torch.zeros(P, self.moments, dtype=torch.float32),
-            numbers=np.zeros((P, self.numbers)),
-            started=np.zeros(P, bool),
+            moments=torch.zeros(P, moments, dtype=torch.float32),
+            numbers=np.zeros((P, numbers)),
+            started=np.zeros((P, len(self._slots)), bool),
         )
 
     def read(
-        self, optimizer: torch.optim.Optimizer, into: OptimizerState, i: int
+        self,
+        optimizers: Sequence[torch.optim.Optimizer],
+        into: OptimizerState,
+        i: int,
     ) -> None:
-        """Store the state of an optimiser in row ``i``."""
-        into.started[i] = bool(optimizer.state)
-        if not into.started[i]:
-            into.moments[i] = 0.0
-            into.numbers[i] = 0.0
-            return
-        parameters = self._parameters(optimizer)
-        moments, numbers = [], []
-        for k, name, shape, _ in self.slots:
-            value = optimizer.state[parameters[k]][name]
-            if shape is None:
-                numbers.append(float(value))
-            else:
-                moments.append(value)
-        into.moments[i] = to_row(moments)
-        into.numbers[i] = numbers
+        """Store the states of a member's optimisers in row ``i``."""
+        for g, (optimizer, moments, numbers) in enumerate(
+            self._parts(optimizers, into, i)
+        ):
+            into.started[i, g] = bool(optimizer.state)
+            moments[:], numbers[:] = 0.0, 0.0
+            if not into.started[i, g]:
+                continue
+            parameters, tensors, singles = parameters_of(optimizer), [], []
+            for slot in self._slots[g]:
+                value = optimizer.state[parameters[slot.parameter]][slot.name]
+                if slot.shape is None:
+                    singles.append(float(value))
+                else:
+                    tensors.append(value)
+            moments[:], numbers[:] = to_row(tensors), singles
 
     def write(
-        self, optimizer: torch.optim.Optimizer, source: OptimizerState, i: int
+        self,
+        optimizers: Sequence[torch.optim.Optimizer],
+        source: OptimizerState,
+        i: int,
     ) -> None:
-        """Give an optimiser the state of row ``i``."""
-        optimizer.state.clear()
-        if not source.started[i]:
-            return
-        parameters = self._parameters(optimizer)
-        moments, numbers = source.moments[i], iter(source.numbers[i])
-        start = 0
-        for k, name, shape, prototype in self.slots:
-            if shape is None:
-                number = next(numbers)
-                if isinstance(prototype, Tensor):
-                    value: Any = torch.tensor(number, dtype=prototype.dtype)
+        """Give a member's optimisers the states of row ``i``."""
+        for g, (optimizer, moments, numbers) in enumerate(
+            self._parts(optimizers, source, i)
+        ):
+            optimizer.state.clear()
+            if not source.started[i, g]:
+                continue
+            parameters, singles, start = parameters_of(optimizer), iter(numbers), 0
+            for slot in self._slots[g]:
+                if slot.shape is None:
+                    value = _as(slot.prototype, next(singles))
                 else:
-                    value = type(prototype)(number)
-            else:
-                value = moments[start : start + shape.numel()].view(shape).clone()
-                start += shape.numel()
-            optimizer.state[parameters[k]][name] = value
+                    end = start + slot.shape.numel()
+                    value = moments[start:end].view(slot.shape).clone()
+                    start = end
+                optimizer.state[parameters[slot.parameter]][slot.name] = value
 
-    @staticmethod
-    def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-        return [p for group in optimizer.param_groups for p in group["params"]]
+    def _parts(
+        self,
+        optimizers: Sequence[torch.optim.Optimizer],
+        state: OptimizerState,
+        i: int,
+    ) -> Iterator[tuple[torch.optim.Optimizer, Tensor, NDArray[np.float64]]]:
+        """Each optimiser with its parts of the row: views."""
+        m = n = 0
+        for optimizer, (more, numbers) in zip(optimizers, self._sizes, strict=True):
+            yield (
+                optimizer,
+                state.moments[i, m : m + more],
+                state.numbers[i, n : n + numbers],
+            )
+            m, n = m + more, n + numbers
+
+
+def _slots_of(optimizer: torch.optim.Optimizer) -> list[_Slot]:
+    """What an optimiser keeps once it has taken a step, which it does here."""
+    for parameter in parameters_of(optimizer):
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad()
+    slots = []
+    for k, parameter in enumerate(parameters_of(optimizer)):
+        for name, value in optimizer.state[parameter].items():
+            if value is None:
+                continue
+            tensor = isinstance(value, Tensor)
+            if tensor and value.dim() and value.dtype == torch.float32:
+                slots.append(_Slot(k, name, value.shape, None))
+            elif isinstance(value, int | float) or (tensor and not value.dim()):
+                slots.append(_Slot(k, name, None, value))
+            else:
+                raise ValueError(
+                    f"{type(optimizer).__name__} keeps {name!r}, which is no "
+                    "float32 tensor or number; choose another optimizer_class"
+                )
+    return slots
+
+
+def _as(prototype: Any, number: float) -> Any:
+    """A number in the form that an optimiser keeps it."""
+    if isinstance(prototype, Tensor):
+        return torch.tensor(number, dtype=prototype.dtype)
+    return type(prototype)(number)
+
+
+def parameters_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """What an optimiser changes."""
+    return [p for group in optimizer.param_groups for p in group["params"]]

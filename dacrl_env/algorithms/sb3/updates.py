@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dacrl_env.algorithms.interval import Interval
+from dacrl_env.algorithms.sb3.rows import parameters_of
 
 
 class DivergedError(Exception):
@@ -24,27 +25,26 @@ class Updates:
     Stable-Baselines3 does not tell of either: hooks of the model do.
 
     Args:
-        parameters: whose gradients count.
-        optimizer: whose steps count.
+        optimizer: whose steps count, and the gradients of whose parameters.
     """
 
-    def __init__(
-        self, parameters: Sequence[Tensor], optimizer: torch.optim.Optimizer
-    ) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self._steps, self._norm_sum = 0, 0.0
-        self._norms: list[Tensor] = []  # of each parameter, until the step
-        for p in parameters:
+        # of each parameter, by its address, until the step: a loss that no step of
+        # this optimiser follows leaves norms that the next one's take the place of
+        self._norms: dict[int, Tensor] = {}
+        for p in parameters_of(optimizer):
             if p.requires_grad:
                 p.register_post_accumulate_grad_hook(self._on_gradient)
         optimizer.register_step_pre_hook(self._on_step)
 
     def _on_gradient(self, parameter: Tensor) -> None:
         assert parameter.grad is not None
-        self._norms.append(torch.linalg.vector_norm(parameter.grad))
+        self._norms[id(parameter)] = torch.linalg.vector_norm(parameter.grad)
 
     def _on_step(self, *_: Any) -> None:
         self._steps += 1
-        norm = torch.linalg.vector_norm(torch.stack(self._norms))
+        norm = torch.linalg.vector_norm(torch.stack([*self._norms.values()]))
         self._norm_sum += float(norm)
         self._norms.clear()
 

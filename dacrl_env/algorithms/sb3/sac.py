@@ -1,0 +1,391 @@
+"""Stable-Baselines3's SAC as a learner.
+
+Haarnoja et al. 2018, "Soft actor-critic algorithms and applications" (arXiv
+1812.05905), in the implementation of Raffin et al. 2021 (JMLR 22).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import stable_baselines3
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from dacrl_env.algorithms.interval import Interval, begin
+from dacrl_env.algorithms.sac import SET
+from dacrl_env.algorithms.sb3 import arguments, off_policy
+from dacrl_env.algorithms.sb3.envs import MemberEnvs
+from dacrl_env.algorithms.sb3.members import (
+    Members,
+    hyperparameters_of,
+    is_not_finite,
+    one_observation,
+    signals,
+)
+from dacrl_env.algorithms.sb3.off_policy import OffPolicy, State
+from dacrl_env.core import streams
+from dacrl_env.core.isolation import globals_kept, inner_context
+from dacrl_env.inner_envs import InnerEnv
+from dacrl_env.learners import events, sac
+from dacrl_env.learners.protocol import Values, close_envs, reseed_envs, steady
+from dacrl_env.tasks import Option
+
+_SUMS = sac.SAC.sums
+_PROBED = ("td_error", "value_mean", "value_std")
+_OURS = {
+    **off_policy.OURS,
+    "ent_coef": "hyperparameters ent_rule and alpha",
+    "target_entropy": "hyperparameter target_entropy",
+    # it has a state, which would be no part of a run
+    "action_noise": "nobody: the actor explores",
+}
+
+
+# -- configuration ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SB3SACConfig(sac.SACConfig):
+    """What sets shapes; fixed for the life of a population.
+
+    As :class:`~dacrl_env.learners.sac.SACConfig`. Of hyperparameters, Stable-Baselines3
+    has n-step returns (from version 2.7) whose length stays the same in a run, but no
+    prioritised replay.
+
+    Args:
+        sb3_kwargs: further arguments of ``stable_baselines3.SAC``: JSON values, and
+            classes or functions, also by name as ``"module:name"``. ``policy_kwargs``
+            go before ``hidden_sizes`` and ``activation``. The temperature's optimiser
+            is Adam whatever they say.
+
+    Raises:
+        ValueError: an argument that does not exist, that is set elsewhere, or that has
+            no name.
+    """
+
+    sb3_kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        arguments.check(self, stable_baselines3.SAC, _OURS)
+
+
+# -- the learner --------------------------------------------------------------------
+
+
+class SB3SAC:
+    """``stable_baselines3.SAC`` over a population.
+
+    ``train_freq`` counts environment steps, as everywhere in this package:
+    Stable-Baselines3's own counts steps of all N environments together. Parameters
+    are those of critics and actor, and the logarithm of the temperature. A temperature
+    that is set takes its place, so that a learned one goes on from there.
+
+    Args:
+        env: inner environment.
+        eval_env: another of the same, for evaluations.
+        config: static choices, see :class:`SB3SACConfig`.
+        budget: inner environment steps of a run.
+        given: values of the hyperparameters that no action sets; None: all are at
+            their default.
+
+    Raises:
+        ValueError: an inner environment whose actions have no finite bounds; an
+            optimiser whose state cannot be kept; ``n_step`` above 1 where the installed
+            version lacks it.
+    """
+
+    hyperparameters = sac.HYPERPARAMETERS
+    controlled = sac.CONTROLLED
+    only: ClassVar[Mapping[str, Option]] = {"priority_alpha": 0.0, **events.NONE}
+    unchanging = ("n_step",)
+    signal_names = sac.SIGNALS
+    signal_units = sac.SIGNAL_UNITS
+    config_class = SB3SACConfig
+    continuous_actions = True
+    exact_snapshots = False  # a user's policy may hold more than parameters
+    granularity = staticmethod(sac.SAC.granularity)
+    replay_capacity = staticmethod(sac.SAC.replay_capacity)
+    constrain = staticmethod(sac.SAC.constrain)
+    member_bytes = staticmethod(sac.SAC.member_bytes)
+
+    def __init__(
+        self,
+        env: InnerEnv,
+        eval_env: InnerEnv,
+        config: SB3SACConfig,
+        budget: int,
+        given: Mapping[str, float] | None = None,
+    ) -> None:
+        self.config = config
+        self.num_threads = 1
+        self.components = len(env.action_low)
+        sac.check_actions(env)
+        n_step = int(steady(self.hyperparameters, given)["n_step"])
+        off_policy.check_n_step(stable_baselines3.SAC, n_step)
+        self.members = Members(
+            env,
+            eval_env,
+            config.num_inner_envs,
+            budget,
+            build=functools.partial(_build, config, n_step),
+            trained=_trained,
+            optimizers=_optimizers,
+        )
+        self.off_policy = OffPolicy(
+            self.members,
+            target=lambda model: [*model.critic_target.parameters()],
+            rows=self.replay_capacity(config, budget) // config.num_inner_envs,
+            n_step=n_step,
+        )
+        self.venv, self.model = self.members.venv, self.members.model
+        with globals_kept(), torch.enable_grad():
+            self._flops = _count_flops(self.model)
+
+    def flops(self, values: Values) -> tuple[int, NDArray[np.float64]]:
+        """Floating-point operations per action, and ``(P,)`` per sample of updates.
+
+        Those that Stable-Baselines3 does: the actor's loss is passed back through all
+        of both critics, though only its gradient by the actions is used.
+        """
+        act, sample = self._flops
+        return act, np.full(len(values["gamma"]), float(sample))
+
+    def happen(self, state: State, values: Values) -> dict[str, NDArray[np.bool_]]:
+        """There are no events."""
+        return {}
+
+    # -- state ------------------------------------------------------------------
+
+    @inner_context()
+    def init(self, keys: streams.UInts, physics: NDArray[np.float64]) -> State:
+        """Runs before their first step.
+
+        Args:
+            keys: ``(P, purposes)``.
+            physics: ``(P, K)`` constants of the inner environments.
+        """
+        return self.off_policy.init(keys, physics)
+
+    @inner_context()
+    def begin_episodes(self, state: State) -> None:
+        """Leave the inner episodes that are under way and begin the next ones.
+
+        The newest transitions become time-outs: they bootstrap, and returns end there.
+        """
+        self.off_policy.begin_episodes(state)
+
+    @inner_context()
+    def restart(
+        self,
+        state: State,
+        members: NDArray[np.int64],
+        keys: streams.UInts,
+        physics: NDArray[np.float64],
+    ) -> None:
+        """Put some members back before their first step, with new streams."""
+        self.off_policy.restart(state, members, keys, physics)
+
+    def reseed(self, state: Any, members: Any, marks: Any) -> None:
+        """Give members' inner environments streams that no other draws from."""
+        reseed_envs(self.members.env, state, members, marks)
+
+    def close(self, state: Any) -> None:
+        """Close inner environments that are objects."""
+        close_envs(self.members.env, self.members.eval_env, state)
+
+    # -- act --------------------------------------------------------------------
+
+    @inner_context()
+    def play(
+        self,
+        state: State,
+        members: NDArray[np.int64],
+        keys: streams.UInts,
+        physics: NDArray[np.float64],
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Returns ``(m, E)`` of evaluation episodes and steps ``(m,)`` they took.
+
+        Args:
+            state: of the population; not changed.
+            members: ``(m,)``.
+            keys: ``(m, E)`` of the episodes.
+            physics: ``(m, K)``.
+        """
+        return self.members.play(state, members, keys, physics)
+
+    # -- train ------------------------------------------------------------------
+
+    def begin_interval(self, state: State) -> Interval:
+        """Empty sums for the time until the next decision."""
+        return begin(state.parameters.numpy().copy(), _SUMS)
+
+    @inner_context()
+    def train(
+        self, state: State, values: Values, steps: int, interval: Interval
+    ) -> None:
+        """Train every member for ``steps`` environment steps, one after the other.
+
+        A member that has diverged takes its remaining steps without learning, so that
+        budgets stay exact.
+
+        Args:
+            state: changed in place.
+            values: applied hyperparameters.
+            steps: a multiple of what `granularity` says.
+            interval: sums, changed in place.
+        """
+        loop = self.off_policy
+        loop.train(state, values, steps, interval, self._apply, self._update)
+
+    def _apply(self, row: Mapping[str, float]) -> None:
+        """Set the hyperparameters of the loaded member."""
+        self.off_policy.apply(row)
+        self.model.target_entropy = row["target_entropy"] * self.components
+
+    def _update(
+        self, state: State, i: int, row: Mapping[str, float], interval: Interval
+    ) -> None:
+        """The gradient steps of one training event of the loaded member."""
+        model = self.model
+        model.log_probs.clear()
+        with self._temperature(row), self.off_policy.counted(state, i, interval):
+            model.train(model.gradient_steps, model.batch_size)
+        logged = model.logger.name_to_value
+        means = {
+            "loss": float(logged["train/critic_loss"]),
+            "actor_loss": float(logged["train/actor_loss"]),
+            "entropy": -float(np.mean(model.log_probs)),
+            "temperature": float(logged["train/ent_coef"]),
+        }
+        self.members.updates.record(i, interval, _SUMS, means)
+
+    @contextmanager
+    def _temperature(self, row: Mapping[str, float]) -> Iterator[None]:
+        """Train the loaded member with a temperature that is learned, or set."""
+        if row["ent_rule"] != SET:
+            yield
+            return
+        model = self.model
+        model.ent_coef_tensor = torch.tensor(row["alpha"], dtype=torch.float32)
+        with torch.no_grad():
+            model.log_ent_coef.fill_(math.log(row["alpha"]))
+        # its optimiser is there again afterwards, for the state and for others
+        optimizer, model.ent_coef_optimizer = model.ent_coef_optimizer, None
+        try:
+            yield
+        finally:
+            model.ent_coef_optimizer = optimizer
+
+    # -- signals ----------------------------------------------------------------
+
+    def diverged(self, state: State, interval: Interval) -> NDArray[np.bool_]:
+        """Members ``(P,)`` with a loss, gradient or parameter that is not finite."""
+        return interval.not_finite(state.parameters.numpy())
+
+    @inner_context()
+    def signals(
+        self, state: State, values: Values, interval: Interval
+    ) -> dict[str, NDArray[np.float64]]:
+        """What the interval tells of each member ``(P,)``, by ``signal_names``."""
+        rows = [hyperparameters_of(values, i) for i in range(len(state.env_steps))]
+        probes = [self._probe(state, i, row) for i, row in enumerate(rows)]
+        return signals(state, interval, _SUMS, probes)
+
+    def _probe(
+        self, state: State, i: int, row: Mapping[str, float]
+    ) -> dict[str, Tensor]:
+        """Temporal-difference error and values of a sample of a member's replay.
+
+        Those of the first critic; NaN of a member whose actor has no distribution.
+        """
+        with self.off_policy.loaded(state, i) as model, torch.no_grad():
+            model.policy.set_training_mode(False)
+            self._apply(row)
+            # the member's generators are loaded but not stored: nothing is used up
+            batch = model.replay_buffer.sample(off_policy.PROBE_BATCH)
+            if model.use_sde:
+                model.actor.reset_noise()
+            try:
+                next_observations = batch.next_observations
+                actions, log_probs = model.actor.action_log_prob(next_observations)
+            except (ValueError, RuntimeError) as error:
+                if not is_not_finite(error):
+                    raise
+                return dict.fromkeys(_PROBED, torch.tensor(math.nan))
+            following = model.critic_target(next_observations, actions)
+            least = torch.cat(following, 1).amin(1, keepdim=True)
+            least = least - model.log_ent_coef.exp() * log_probs.reshape(-1, 1)
+            goal = off_policy.bootstrapped(batch, row["gamma"], least)
+            taken = model.critic(batch.observations, batch.actions)[0]
+            probed = (taken - goal).abs().mean(), taken.mean(), taken.std()
+            return dict(zip(_PROBED, probed, strict=True))
+
+
+# -- functions of models --------------------------------------------------------
+
+
+def _build(config: SB3SACConfig, n_step: int, venv: MemberEnvs) -> Any:
+    """A model; hyperparameters are set before it trains.
+
+    Stable-Baselines3 does not tell of the entropy: the model keeps the log
+    probabilities that its gradient steps begin with.
+    """
+    given = {"env": venv, "ent_coef": "auto", **arguments.of(config, venv.env)}
+    model = off_policy.build(stable_baselines3.SAC, config, n_step, given)
+    model.log_probs = []
+    actor = model.actor
+    actor.action_log_prob = functools.partial(
+        _noted, actor.action_log_prob, model.log_probs
+    )
+    return model
+
+
+def _noted(
+    draw: Callable[[Tensor], tuple[Tensor, Tensor]],
+    means: list[float],
+    observations: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Actions and log probabilities; the mean of those that the actor learns from."""
+    actions, log_probs = draw(observations)
+    if log_probs.requires_grad:  # not of actions that targets are computed with
+        means.append(float(log_probs.detach().mean()))
+    return actions, log_probs
+
+
+def _trained(model: Any) -> list[Tensor]:
+    """What the optimisers change; critics and actor may share a features extractor."""
+    both = [*model.critic.parameters(), *model.actor.parameters()]
+    return [*dict.fromkeys(both), model.log_ent_coef]
+
+
+def _optimizers(model: Any) -> list[torch.optim.Optimizer]:
+    """Of critics, actor and temperature: a gradient step is a step of the first."""
+    own = model.critic.optimizer, model.actor.optimizer, model.ent_coef_optimizer
+    return [*own]
+
+
+def _count_flops(model: Any) -> tuple[int, int]:
+    """Floating-point operations per action, and per sample of an update."""
+    inputs = one_observation(model)
+    with FlopCounterMode(display=False) as act, torch.no_grad():
+        model.actor(inputs)
+    with FlopCounterMode(display=False) as learn:
+        actions, log_probs = model.actor.action_log_prob(inputs)
+        with torch.no_grad():
+            following, _ = model.actor.action_log_prob(inputs)
+            model.critic_target(inputs, following)
+        sum(model.critic(inputs, following)).sum().backward()
+        values = torch.cat(model.critic(inputs, actions), 1)
+        (log_probs.sum() - values.amin(1).sum()).backward()
+    model.policy.zero_grad()
+    return act.get_total_flops(), learn.get_total_flops()

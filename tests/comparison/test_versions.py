@@ -419,13 +419,13 @@ SOME = [slow(*a) if a[1].startswith(SHAPES[1:]) else a for a in ALONE]
 
 @pytest.mark.parametrize(("implementation", "name"), SOME)
 def test_registered_policies_treat_every_run_alone(implementation, name):
-    task = "dacrl/DQN-CartPole-v0"
+    # it goes by a signal that PPO has alone
+    learner = "PPO" if name == "adaptive-kl" else "DQN"
+    task, own = f"dacrl/{learner}-CartPole-v0", {"learning_starts": 100}
+    if learner == "PPO":
+        own = {"num_inner_envs": 2, "rollout_length": 10}
     options = {"budget": 400, "decision_interval": 100, "eval_episodes": 1}
-    options |= {
-        "learning_starts": 100,
-        "hidden_sizes": (8,),
-        "implementation": implementation,
-    }
+    options |= {"hidden_sizes": (8,), "implementation": implementation, **own}
     one, other = (
         _untimed(dacrl_env.evaluate(name, task, seeds, **options)).drop(
             columns=["member", "parent"]

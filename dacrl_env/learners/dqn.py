@@ -277,7 +277,7 @@ class DQN(Compiled):
         def work(thread: int, i: int) -> None:
             p, memory, left = int(members[i]), memories[thread], updates
             dqn_fork.best_of_batch(p, keys[p, 0], B, run, memory, before[i])
-            while left:
+            while left > 0:
                 left -= dqn_fork.learn_on(p, left, _PIECE, run, memory)
             dqn_fork.best_of_batch(p, keys[p, 0], B, run, memory, after[i])
 

@@ -218,7 +218,7 @@ def test_epsilon_goes_a_share_of_the_way(monkeypatch: pytest.MonkeyPatch) -> Non
 
     def changes(envs: Any, live: NDArray[np.bool_], *numbers: int) -> NDArray[Any]:
         asked.append((live.tolist(), numbers))
-        return np.where(live, [0.0, 0.2, 0.9], np.nan)
+        return np.where(live, [0.0, 0.1, 0.9], np.nan)
 
     monkeypatch.setattr(probe, "greedy_changes", changes)
     steps = [[0, 0, 0], [200, 300, 400], [400, 400, 600], [600, 0, 800]]
@@ -235,10 +235,10 @@ def test_epsilon_goes_a_share_of_the_way(monkeypatch: pytest.MonkeyPatch) -> Non
     def moved(start: float, towards: float, times: int) -> float:
         return towards + (start - towards) * 0.75**times
 
-    expected = [
+    expected = [  # the second begins a new run in the end
         [0.4, 0.4, 0.4],
         [0.4, 0.4, moved(0.4, 0.8, 1)],  # 1.8 is beyond the range
-        [moved(0.4, 0.05, 1), 0.4, moved(0.4, 0.8, 2)],
+        [moved(0.4, 0.05, 1), moved(0.4, 0.2, 1), moved(0.4, 0.8, 2)],
         [moved(0.4, 0.05, 2), 0.4, moved(0.4, 0.8, 3)],
     ]
     np.testing.assert_allclose(found, expected)

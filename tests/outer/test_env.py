@@ -377,12 +377,15 @@ OBJECTIVES = {
 def test_info(task: str) -> None:
     env = make(task)
     known = {}
+    by_name = {h.name: h for h in env.settings.hyperparameters}
     for h in env.settings.hyperparameters:
+        needs = h.condition
+        if needs and by_name[needs.choice].default not in needs.options:
+            continue  # inactive
         if isinstance(h, Number):
             known[h.name] = int if h.integer else float
         else:
             known[h.name] = type(h.default)
-    known.pop("hold_exponent", None)  # inactive
     results = run(env)
     ended = False
     for k, (_, *_, info) in enumerate(results):

@@ -35,23 +35,48 @@ QUIET = "DACRL_QUIET"  # environment variable
 _COMPILED = ("kernels", "inner_envs", "algorithms")  # folders with compiled functions
 
 
-class _Part(Compiler):
-    """Compiles a function that is optimised where it is called.
+class _NotOptimised(JITCodeLibrary):
+    """What is optimised where it is called.
 
     By itself Numba optimises what is called once more with each caller, and with its
     callers. That is a quarter of the time of compiling, and nobody runs it.
     """
 
+    def _optimize_final_module(self) -> None:
+        pass
+
+
+class _OnItsOwn(JITCodeLibrary):
+    """What calls its own, optimised copies of its parts.
+
+    Of several functions of one name a process takes the first. In one that has just
+    compiled them, that would be the parts which are not optimised, and training would
+    take twice the time.
+    """
+
+    def _optimize_final_module(self) -> None:
+        super()._optimize_final_module()
+        for function in self._final_module.functions:
+            if function.linkage == llvm.Linkage.linkonce_odr:
+                function.linkage = "internal"
+
+
+class _Part(Compiler):
+    """Compiles a function that compiled ones call."""
+
+    kind: type[JITCodeLibrary] = _NotOptimised
+
     def __init__(self, typing: Any, target: Any, library: Any, *about: Any) -> None:
         if library is None:
-            library = _NotOptimised(target.codegen(), "part")
+            library = self.kind(target.codegen(), type(self).__name__)
             library.enable_object_caching()
         super().__init__(typing, target, library, *about)
 
 
-class _NotOptimised(JITCodeLibrary):
-    def _optimize_final_module(self) -> None:
-        """See `_Part`."""
+class _Entry(_Part):
+    """Compiles a function that Python calls."""
+
+    kind = _OnItsOwn
 
 
 # options of functions that compiled ones call
@@ -75,7 +100,7 @@ def entry(function: Callable[..., Any]) -> Any:
 
     It lets go of Python's lock, so that threads train members side by side.
     """
-    return _jit(function, nogil=True)
+    return _jit(function, nogil=True, pipeline_class=_Entry)
 
 
 def external(name: str, signature: Any) -> Callable[[Callable[..., Any]], Any]:

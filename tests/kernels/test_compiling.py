@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from cases import slow
+from llvmlite.binding import Linkage
 
 from dacrl_env.kernels import compiling
 
@@ -147,3 +148,28 @@ def test_where_nothing_can_be_kept_one_warning_says_so(kept, env) -> None:
         assert found == kept[1]
         assert said.count("compiled code cannot be kept") == 1
         assert "NUMBA_CACHE_DIR" in said
+
+
+def test_what_has_just_been_compiled_runs_its_own_copies_of_parts(monkeypatch) -> None:
+    """A process takes the first of several functions of one name."""
+    monkeypatch.setattr(compiling, "cache_folder", lambda: None)
+
+    def steps(n):  # calls itself, so that no caller takes it in
+        return n if n < 2 else steps(n - 1) + steps(n - 2)
+
+    steps = part = compiling.compiled(steps)
+
+    def whole(n):
+        return part(n)
+
+    function = compiling.entry(whole)
+    assert function(12) == 144
+    (made,) = function.overloads.values()
+    linkages = {
+        f.name: f.linkage
+        for f in made.library._final_module.functions
+        if not f.is_declaration
+    }
+    assert Linkage.linkonce_odr not in linkages.values()
+    own = [name for name, linkage in linkages.items() if linkage == Linkage.internal]
+    assert any("steps" in name for name in own)

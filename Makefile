@@ -20,7 +20,7 @@ LOWEST := .venv-lowest
 LOWEST_TESTS := tests/test_import.py tests/outer/test_vector_env.py \
 	tests/inner_envs/test_gymnasium_adapter.py tests/comparison/test_report.py \
 	tests/core/test_store.py tests/core/test_snapshot.py \
-	tests/integrations/test_sb3.py tests/algorithms/test_sb3_learner.py \
+	tests/integrations/test_sb3.py tests/algorithms/test_sb3_*.py \
 	tests/learners/test_dqn.py tests/methods/test_search.py \
 	tests/policies/test_gate.py tests/agents/test_controllers.py \
 	tests/integrations/test_dacbench.py

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_sb3_learner import Runs, inner_of, make
+from sb3_runs import Runs, inner_of, make
 
 from dacrl_env.algorithms.sac import AUTO, SET
 from dacrl_env.algorithms.sb3.members import hyperparameters_of

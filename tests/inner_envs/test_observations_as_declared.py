@@ -151,8 +151,8 @@ def test_true_and_false_are_learned_from_as_1_and_0(algorithm, implementation):
     assert told == run(np.float32)[1]
     if (algorithm, implementation) == ("dqn", "compiled"):
         kept = learner.replay.observations
-        assert kept.dtype == np.uint8
-        assert set(np.unique(kept)) == {0, 1}
+        assert kept.dtype == np.bool_
+        assert set(np.unique(kept)) == {False, True}
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from dacrl_env.comparison.evaluation import suitable_options
 from dacrl_env.outer.decisions import intervals
 from dacrl_env.outer.settings import resolve
 from dacrl_env.policies import POLICIES, get_policy
+from dacrl_env.policies.schedules import SHAPES
 
 QUADRATIC = "dacrl/NoisyQuadratic-v0"
 CARTPOLE = "dacrl/DQN-CartPole-v0"
@@ -186,7 +187,7 @@ def test_what_was_taken_is_said_once(capsys, tmp_path) -> None:
         assert main([*line, "--num-threads", "1", "--out", str(tmp_path)]) == 0
 
 
-@pytest.mark.parametrize("name", [n for n in POLICIES if n.endswith("-epsilon")])
+@pytest.mark.parametrize("name", [n for n in POLICIES if n.split("-")[0] in SHAPES])
 def test_every_schedule_suits_every_budget(name: str) -> None:
     policy = get_policy(name)
     for budget in (60, 101, 777, 1_024, 4_999):

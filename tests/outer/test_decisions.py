@@ -18,6 +18,7 @@ from dacrl_env.policies import POLICIES, get_policy
 from dacrl_env.policies.schedules import SHAPES
 
 QUADRATIC = "dacrl/NoisyQuadratic-v0"
+SCHEDULES = [f"{shape}-epsilon" for shape in SHAPES]
 CARTPOLE = "dacrl/DQN-CartPole-v0"
 PPO = "dacrl/PPO-CartPole-v0"
 
@@ -187,7 +188,7 @@ def test_what_was_taken_is_said_once(capsys, tmp_path) -> None:
         assert main([*line, "--num-threads", "1", "--out", str(tmp_path)]) == 0
 
 
-@pytest.mark.parametrize("name", [n for n in POLICIES if n.split("-")[0] in SHAPES])
+@pytest.mark.parametrize("name", [n for n in POLICIES if n in SCHEDULES])
 def test_every_schedule_suits_every_budget(name: str) -> None:
     policy = get_policy(name)
     for budget in (60, 101, 777, 1_024, 4_999):

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from dacrl_env.kernels.compiling import compiled
 from dacrl_env.kernels.convolution import SIDE, convolution_gradient, convolve
 from dacrl_env.kernels.functions import tanh
-from dacrl_env.kernels.products import matmul, narrow_matmul, transpose
+from dacrl_env.kernels.products import matmul, narrow_matmul, turned_matmul
 from dacrl_env.kernels.random_numbers import draw, normal, uniform
 from dacrl_env.kernels.views import LINE, aligned, matrix, vector
 
@@ -286,10 +286,8 @@ def backward(net, row, x, memory, d_outputs, gradients, scratch):
         matmul(inputs.T, d, w, zeros)
         matmul(ones, d, matrix(gradients, net.biases[k], 1, net.sizes[k + 1]), zeros)
         if k > 0:
-            turned = matrix(scratch.turned, 0, net.sizes[k + 1], net.sizes[k])
-            transpose(weights(net, row, k), turned)
             onwards = matrix(other, 0, B, net.sizes[k])
-            matmul(d, turned, onwards, zeros)
+            turned_matmul(d, weights(net, row, k), onwards, zeros, scratch.turned)
             d, other, h = onwards, d, inputs
 
 
@@ -315,10 +313,8 @@ def input_gradient(net, row, first, memory, d_outputs, into, scratch):
         h = hidden_outputs(net, memory, k, B)
         _through_activation(net, vector(d, 0, d.size), vector(h, 0, h.size))
         if k > 0:
-            turned = matrix(scratch.turned, 0, net.sizes[k + 1], net.sizes[k])
-            transpose(weights(net, row, k), turned)
             onwards = matrix(other, 0, B, net.sizes[k])
-            matmul(d, turned, onwards, zeros)
+            turned_matmul(d, weights(net, row, k), onwards, zeros, scratch.turned)
             d, other = onwards, d
     at = net.weights[0] + first * net.sizes[1]
     narrow_matmul(d, matrix(row, at, into.shape[1], net.sizes[1]), into, zeros)

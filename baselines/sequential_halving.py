@@ -14,17 +14,27 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dacrl_env.core.store import Store
 from dacrl_env.methods.rungs import promote
-from dacrl_env.methods.search import around, default_candidate, go_on, search_space
-from dacrl_env.methods.search_space import ROWS
+from dacrl_env.methods.search import (
+    around,
+    default_candidate,
+    go_on,
+    search_space,
+    within,
+)
+from dacrl_env.methods.search_space import ROWS, SearchSpace
 from dacrl_env.methods.trials import Trials, check_objective, check_usable
 from dacrl_env.policies import Cost, Fitted, Policy
 from dacrl_env.tasks import Task
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -36,7 +46,7 @@ class SequentialHalving:
 
     Args:
         space: name to lowest and highest value; None: all that are controlled.
-        family: of `SearchSpace`: "static", "schedule", "freeze", "switch" or "gate".
+        family: of `SearchSpace`: one of `search_space.FAMILIES`.
         rows: observation rows of the family "gate".
         candidates: at the beginning, at least 2; None: as many as one run each in the
             first round pays for.
@@ -45,6 +55,8 @@ class SequentialHalving:
             the first candidate differs from what keeps the default.
         static_first: half of the budget finds a static configuration in the same way,
             and that instead of the default is what the first candidate keeps.
+        most_work: candidates take at most so many times the floating-point operations
+            of the default, in the mean over a run; others are drawn again. None: any.
 
     Raises:
         ValueError: numbers out of range, or static configurations first and again; see
@@ -58,6 +70,7 @@ class SequentialHalving:
     objective: str = "final"
     start: Mapping[str, float] | None = None
     static_first: bool = False
+    most_work: float | None = None
 
     def __post_init__(self) -> None:
         check_objective(self.objective)
@@ -66,6 +79,10 @@ class SequentialHalving:
             raise ValueError(
                 f"candidates must be a whole number of at least 2, or None; got {n!r}"
             )
+        if self.most_work is not None and not self.most_work > 0:
+            raise ValueError(f"most_work must be positive, got {self.most_work}")
+        if self.most_work is not None and self.family == "gate":
+            raise ValueError("most_work is not known of the family gate; leave it out")
         if self.static_first and self.family == "static":
             raise ValueError(
                 "static_first is for the families that begin at a static "
@@ -107,7 +124,14 @@ class SequentialHalving:
             start = space.constant(found)
             if family == self.family:
                 start |= self.start or {}
-            left = around(space, default_candidate(space, start), generator, n)
+            centre = default_candidate(space, start)
+            left = within(
+                trials,
+                space,
+                around(space, centre, generator, n),
+                self.most_work,
+                partial(_others, space, centre, generator),
+            )
             scores = np.empty((n, 0))
             for _ in range(rounds(n)):
                 each = runs // (len(left) * rounds(n))
@@ -124,6 +148,13 @@ class SequentialHalving:
             (found,) = space.decode(left[:1])
         judged = trials.judge().reshape(-1, each).mean(1)
         return trials.fitted(course[-1][1], course, float(judged[better[0]]))
+
+
+def _others(
+    space: SearchSpace, centre: Floats, generator: np.random.Generator, n: int
+) -> Floats:
+    """Candidates ``(n, k)`` as at the beginning, the centre left out."""
+    return around(space, centre, generator, n + 1)[1:]
 
 
 def rounds(candidates: int) -> int:

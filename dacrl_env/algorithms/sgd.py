@@ -122,6 +122,11 @@ class SGD:
         """None are counted."""
         return 0, np.zeros(len(values["learning_rate"]))
 
+    @staticmethod
+    def samples_per_step(values: Mapping[str, Floats]) -> Floats:
+        """None are used."""
+        return np.zeros(len(values["learning_rate"]))
+
     def happen(
         self, state: SGDState, values: Mapping[str, Floats]
     ) -> dict[str, NDArray[np.bool_]]:

@@ -388,6 +388,35 @@ def _parser() -> argparse.ArgumentParser:
     _run_arguments(dynamics)
     dynamics.set_defaults(command=_oracle)
 
+    room = commands.add_parser(
+        "headroom",
+        help="what schedules and state are worth above a strongly tuned static "
+        "configuration",
+    )
+    room.add_argument("task")
+    room.add_argument(
+        "--runs", type=_count, default=1_000, help="tuning of each rung, in runs"
+    )
+    room.add_argument(
+        "--fits", type=_count, default=3, help="independent tunings of each rung"
+    )
+    room.add_argument("--objective", default="final", help="final or auc")
+    room.add_argument(
+        "--most-work",
+        type=float,
+        default=4.0,
+        metavar="TIMES",
+        help="floating-point operations of a candidate, as a multiple of the default's",
+    )
+    room.add_argument(
+        "--rungs", nargs="+", metavar="RUNG", help="some of them, static-tuned first"
+    )
+    room.add_argument(
+        "--markdown", action="store_true", help="as the table in docs/headroom.md"
+    )
+    _evaluation_arguments(room)
+    room.set_defaults(command=_headroom, seeds="128")
+
     bench = commands.add_parser(
         "bench", help="measure throughput beside Stable-Baselines3"
     )
@@ -1023,6 +1052,31 @@ def _oracle(options: argparse.Namespace) -> None:
         )
         print(oracle.render(found))
     print(f"\ntable: {path}")
+
+
+def _headroom(options: argparse.Namespace) -> None:
+    from dacrl_env.studies import headroom as study
+
+    given = _task_options(options, options.task)
+    if options.rungs:
+        given["rungs"] = options.rungs
+    with _nothing_lost(options.out / "headroom.json", options.out / "runs.csv"):
+        result = study.headroom(
+            options.task,
+            store=options.out / "results",
+            objective=options.objective,
+            runs=options.runs,
+            fits=options.fits,
+            seeds=_seeds("--seeds", options.seeds),
+            most_work=options.most_work,
+            num_threads=options.num_threads,
+            executor=options.executor,
+            show_progress=True,
+            **given,
+        )
+        path = study.write(result, options.out)
+    print(study.markdown([result]) if options.markdown else study.render(result))
+    print(f"\n{path}")
 
 
 def _warm_up(options: argparse.Namespace) -> None:

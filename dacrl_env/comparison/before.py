@@ -43,9 +43,10 @@ def check_policy(
     """
     check_made_for(policy, task, name, options)
     suitable = {**suitable_options(policy, task, dict(options)), "split": split}
-    suitable.pop("num_threads", None)  # for a single member, tried here
+    suitable.pop("num_threads", None)  # nothing is trained
     resolve(task, report=True, **suitable)
-    envs = PopulationEnv(task, 1, **{**suitable, "eval_episodes": 1})
+    # two, since a shuffled policy goes by what others show
+    envs = PopulationEnv(task, 2, **{**suitable, "eval_episodes": 1})
     try:
         observations, infos = envs.reset(seed=0)
         with blame_if_users(policy, f"policy {name}"):

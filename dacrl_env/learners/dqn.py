@@ -132,6 +132,7 @@ class DQN(Compiled):
 
     replay_capacity = staticmethod(replaying.capacity_of)
     constrain = staticmethod(replaying.constrain)
+    samples_per_step = staticmethod(replaying.samples_per_step)
 
     @classmethod
     def member_bytes(

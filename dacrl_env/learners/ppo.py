@@ -149,6 +149,11 @@ class PPO(Compiled):
         most = cls.granularity(config)
         values["batch_size"] = np.minimum(values["batch_size"], most)
 
+    @staticmethod
+    def samples_per_step(values: Values) -> Floats:
+        """Transitions ``(n,)`` used in updates an environment step, by values."""
+        return values["n_epochs"]
+
     def flops(self, values: Values) -> tuple[int, Floats]:
         """Floating-point operations per action, and ``(P,)`` per sample of an update.
 

@@ -78,6 +78,11 @@ class Algorithm(Protocol):
         """Floating-point operations per action, and ``(P,)`` per sample of updates."""
         ...
 
+    @staticmethod
+    def samples_per_step(values: Values) -> Floats:
+        """Transitions ``(n,)`` used in updates an environment step, by values."""
+        ...
+
     def init(self, keys: streams.UInts, physics: Floats) -> Any:
         """Runs before their first step; keys ``(P, purposes)``, physics ``(P, K)``."""
         ...

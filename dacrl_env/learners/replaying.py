@@ -56,6 +56,11 @@ def constrain(values: dict[str, Floats], config: Any, budget: int) -> None:
     values["gradient_steps"] = np.minimum(values["gradient_steps"], most)
 
 
+def samples_per_step(values: Mapping[str, Floats]) -> Floats:
+    """Transitions ``(n,)`` used in updates, an environment step, by values ``(n,)``."""
+    return values["batch_size"] * values["gradient_steps"] / values["train_freq"]
+
+
 def bytes_of(
     config: Any, budget: int, env: InnerEnv, columns: int, known: Mapping[str, float]
 ) -> int:

@@ -122,6 +122,7 @@ class SAC(Compiled):
 
     replay_capacity = staticmethod(replaying.capacity_of)
     constrain = staticmethod(replaying.constrain)
+    samples_per_step = staticmethod(replaying.samples_per_step)
 
     @classmethod
     def member_bytes(

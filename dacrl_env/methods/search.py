@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -183,7 +183,9 @@ def with_default(space: SearchSpace, candidates: Floats) -> Floats:
     return result
 
 
+_REDRAWS = 1_000
 NEAR = 0.15  # standard deviation of what lies near, as a share of a range
+FEW = 5  # dimensions in which what lies near differs, on average, where there are more
 
 
 def around(
@@ -203,9 +205,51 @@ def around(
     # nothing is near a choice that has no order
     unordered = [name in space.choices for name in space.names]
     near[:, unordered] = anywhere[:, unordered]
+    # what lies near in all of many dimensions is far
+    if near.shape[1] > FEW:
+        few = generator.random(near.shape) * near.shape[1] < FEW
+        near = np.where(few, near, middle)
     result = np.where(np.arange(n)[:, None] % 2 == 1, near, anywhere)
     result[0] = middle
     return result
+
+
+def within(
+    trials: Trials,
+    space: SearchSpace,
+    candidates: Floats,
+    most_work: float | None,
+    draw: Callable[[int], Floats],
+) -> Floats:
+    """Candidates ``(n, k)``, those that take too much work drawn again.
+
+    Args:
+        trials: whose default takes a work of 1.
+        space: of the candidates.
+        candidates: the first of them stays whatever it takes.
+        most_work: mean over a run of floating-point operations, as a multiple of those
+            of the default; None: any.
+        draw: so many other candidates.
+
+    Raises:
+        ValueError: hardly any candidate takes as little.
+    """
+    if most_work is None:
+        return candidates
+    result = candidates.copy()
+    for _ in range(_REDRAWS):
+        values = space.every_value(result, trials.decisions)
+        flat = values.reshape(-1, values.shape[-1])
+        work = trials.work(flat).reshape(values.shape[:2]).mean(0)
+        heavy = np.flatnonzero(work > most_work)
+        heavy = heavy[heavy > 0]
+        if not len(heavy):
+            return result
+        result[heavy] = draw(len(heavy))
+    raise ValueError(
+        f"of {_REDRAWS} draws some candidates found none with a work of at most "
+        f"{most_work:g} times the default's; raise most_work, or narrow the space"
+    )
 
 
 # -- searchers of other packages ------------------------------------------------------

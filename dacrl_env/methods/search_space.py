@@ -21,6 +21,10 @@ from dacrl_env.kernels.elementary import log10
 from dacrl_env.methods.trials import Rule
 from dacrl_env.outer.actions import ActionMap, check_names
 from dacrl_env.outer.observations import signed_decades
+from dacrl_env.policies.checkpoint_when_best import (
+    CheckpointWhenBest,
+    kept_or_restored,
+)
 from dacrl_env.policies.network import About, Controller
 from dacrl_env.policies.open_loop import OpenLoop
 from dacrl_env.policies.schedules import SHAPES
@@ -28,8 +32,9 @@ from dacrl_env.policies.static import Static
 from dacrl_env.policies.switch import Switch
 from dacrl_env.tasks import Choice, Event, Knob, Number, Option
 
-FAMILIES = ("static", "schedule", "freeze", "switch", "gate")
+FAMILIES = ("static", "schedule", "freeze", "checkpoint", "switch", "gate")
 _RATE = "learning_rate"  # what the family "freeze" brings down
+_REGISTER = "checkpoint"  # the event of the family "checkpoint"
 ROWS = ("progress", "return/level")  # observation rows of the family "gate"
 _STEEPEST = 4.0  # slope and bias of a gate: nearly shut to nearly open over half a row
 _SIDES = ("below", "above")
@@ -49,7 +54,9 @@ class SearchSpace:
     them (linear, cosine or in four steps, on the hyperparameter's own scale) and the
     ``<name>/fraction`` of the run after which the end holds. The family "freeze" is
     `FreezeWhenGood`: a configuration, and the ``threshold`` of the score at and above
-    which the learning rate is the smallest that there is. The family "switch" has
+    which the learning rate is the smallest that there is. The family "checkpoint" is
+    `CheckpointWhenBest`: a configuration, and the ``fall`` below the best score at
+    which the best networks are restored. The family "switch" has
     ``<name>/below`` and ``<name>/above``, and the ``threshold`` of the score between
     them (`Switch`). The family "gate" has both sides too, and between them the least
     network there is: one hidden unit, whose hyperbolic tangent goes from one side (−1)
@@ -110,11 +117,14 @@ class SearchSpace:
         searched = {h.name: h for h in steady}
         self.searched = tuple(_narrowed(searched[n], b) for n, b in chosen.items())
         # what is set depends on how a run goes
-        self.reactive = family in ("freeze", "switch", "gate")
+        self.reactive = family in ("freeze", "checkpoint", "switch", "gate")
         first = []
         if family == "freeze":
             check_names([_RATE], list(known), "hyperparameter")
             first = [Number("threshold", 0.0, 1.0, 0.6)]
+        elif family == "checkpoint":
+            check_names([_REGISTER], list(known), "hyperparameter")
+            first = [Number("fall", 0.02, 1.0, 0.1, "log")]
         elif family == "switch":
             first = [Number("threshold", 0.0, 1.0, 0.5)]
         elif family == "gate":
@@ -148,7 +158,7 @@ class SearchSpace:
         self.choices = {name: len(codes) for name, codes in self.codes.items()}
 
     def _dimensions(self, h: Number | Choice) -> list[Number | Choice]:
-        if self.family in ("static", "freeze"):
+        if self.family in ("static", "freeze", "checkpoint"):
             return [h]
         if self.reactive:
             return [_renamed(h, f"{h.name}/{side}") for side in _SIDES]
@@ -248,6 +258,21 @@ class SearchSpace:
         each = [self._table(p, decisions) for p in self.decode(candidates)]
         return np.stack(each, 1)
 
+    def every_value(self, candidates: ArrayLike, decisions: int) -> Floats:
+        """All values ``(S, n, d)`` of the controlled hyperparameters that may be set.
+
+        Those of each decision, or of either side of a rule. Not for the family "gate",
+        which may set any value between its sides.
+        """
+        if not self.reactive:
+            return self.values(candidates, decisions)
+        if self.family == "checkpoint":
+            unknown = np.full(len(np.atleast_2d(candidates)), np.nan)
+            return self._kept(self.decode(candidates), unknown, unknown)[None]
+        given = self.decode(candidates)
+        sides = (np.full(len(given), score) for score in (-np.inf, np.inf))
+        return np.stack([self._switched(given, score) for score in sides])
+
     def rule(self, candidates: ArrayLike, decisions: int) -> Rule:
         """What candidates ``(P, k)`` of a reactive family set next, see `Trials.steer`.
 
@@ -256,11 +281,15 @@ class SearchSpace:
             decisions: of a run.
         """
         given = self.decode(candidates)
+        if self.family == "checkpoint":
+            return lambda scores, best, rows: self._kept(given, scores, best)
         if self.family != "gate":
-            return lambda scores, rows: self._switched(given, scores)
+            return lambda scores, best, rows: self._switched(given, scores)
         each = [self._network(parameters, decisions) for parameters in given]
 
-        def reaction(scores: Floats, rows: Mapping[str, NDArray[np.float32]]) -> Floats:
+        def reaction(
+            scores: Floats, best: Floats, rows: Mapping[str, NDArray[np.float32]]
+        ) -> Floats:
             check_names(self.rows, list(rows), "observation row")
             seen = np.stack([rows[name] for name in self.rows], -1)[:, None]
             actions = [c.decide(x) for c, x in zip(each, seen, strict=True)]
@@ -277,6 +306,20 @@ class SearchSpace:
             side = _SIDES[int(score >= parameters["threshold"])]
             for name, value in self._side(parameters, side).items():
                 row[names.index(name)] = value
+        return values
+
+    def _kept(
+        self, given: list[dict[str, float]], scores: Floats, best: Floats
+    ) -> Floats:
+        """Values ``(n, d)`` of the family "checkpoint"."""
+        values = np.tile([h.start for h in self.controlled], (len(scores), 1))
+        names = [h.name for h in self.controlled]
+        for h in self.searched:
+            values[:, names.index(h.name)] = [p[h.name] for p in given]
+        register = self.controlled[names.index(_REGISTER)]
+        fall = np.array([p["fall"] for p in given])
+        options = kept_or_restored(scores, best, fall)
+        values[:, names.index(_REGISTER)] = register.codes(options)
         return values
 
     def _network(self, parameters: Mapping[str, float], decisions: int) -> Controller:
@@ -327,12 +370,15 @@ class SearchSpace:
 
     def policy(
         self, candidate: ArrayLike, decisions: int
-    ) -> Static | OpenLoop | Switch | Controller:
+    ) -> Static | OpenLoop | Switch | CheckpointWhenBest | Controller:
         """The policy that one candidate ``(k,)`` stands for."""
         (parameters,) = self.decode(candidate)
         if self.family == "static":
             shown = self._shown(parameters)
             return Static(**{name: shown[name] for name in self.names})
+        if self.family == "checkpoint":
+            shown = self._shown({h.name: parameters[h.name] for h in self.searched})
+            return CheckpointWhenBest(parameters["fall"], False, **shown)
         if self.family in ("freeze", "switch"):
             below, above = (
                 self._shown(self._side(parameters, side)) for side in _SIDES

@@ -53,8 +53,8 @@ OBJECTIVES = ("final", "best", "auc")
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-# values (P, d) by scores (P,) and observation rows (P,)
-Rule = Callable[[Floats, Mapping[str, NDArray[np.float32]]], Floats]
+# values (P, d) by scores (P,), the best of them so far (P,) and observation rows (P,)
+Rule = Callable[[Floats, Floats, Mapping[str, NDArray[np.float32]]], Floats]
 
 
 @dataclass(frozen=True)
@@ -261,8 +261,8 @@ class Trials:
 
         Args:
             rule: values ``(P, d)`` of the controlled hyperparameters, by the scores
-                observed last ``(P,)``, NaN before the first decision, and the
-                observation rows by name ``(P,)``.
+                observed last ``(P,)`` and the best so far ``(P,)``, both NaN before the
+                first decision, and the observation rows by name ``(P,)``.
             key: what the rule depends on beside them, for the journal.
 
         Raises:
@@ -319,6 +319,17 @@ class Trials:
         finally:
             if runs is not self._runs:
                 runs.close()
+
+    def work(self, values: Floats) -> Floats:
+        """What a run's training takes under values, as shares ``(n,)`` of the default.
+
+        Args:
+            values: ``(n, d)`` of the controlled hyperparameters.
+        """
+        probe = Population(self.settings, 1)
+        probe.close()
+        default = np.array([[h.start for h in self.controlled]])
+        return probe.work(values) / probe.work(default)
 
     def observation_names(self) -> tuple[str, ...]:
         """Names of the rows of an observation."""
@@ -408,9 +419,11 @@ class Trials:
             running = ~runs.ended()
             before = runs.info()
             known = state.learner.env_steps > 0
-            observed = np.where(known, state.score, np.nan)
+            observed, best = (
+                np.where(known, x, np.nan) for x in (state.score, state.best_score)
+            )
             rows = dict(zip(runs.observation_names, runs.observation().T, strict=True))
-            values = rule(observed, rows)
+            values = rule(observed, best, rows)
             runs.advance(runs.actions.to_values(values, state.requested))
             self.cost += _spent(before, runs.info(), running)
             scores[k], applied[k] = state.score, state.applied[:, every]
@@ -671,7 +684,7 @@ def forget_journal(directory: Path, key: Mapping[str, Any]) -> None:
 
 def _fixed(values: Floats) -> Rule:
     """The rule that does not look."""
-    return lambda scores, rows: values
+    return lambda scores, best, rows: values
 
 
 def _spent(

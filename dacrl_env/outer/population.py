@@ -681,6 +681,16 @@ class Population:
         since = (self.state.learner.env_steps[:, None] - at) / self.settings.budget
         return np.where(at < 0, 1.0, since)
 
+    def work(self, requested: Floats) -> Floats:
+        """Floating-point operations ``(n,)`` of an environment step of training.
+
+        Args:
+            requested: ``(n, d)`` values of the controlled hyperparameters.
+        """
+        values = self._applied.by_name(self._applied.of(requested))
+        act, learn = self.learner.flops(values)
+        return act + self.learner.samples_per_step(values) * learn
+
     def observation(self) -> NDArray[np.float32]:
         """Observations ``(P, D)``."""
         return self.state.observation.reshape(self.size, -1).copy()

@@ -244,7 +244,7 @@ POLICIES: dict[str, tuple[str, dict[str, Any]]] = {
     "random": ("dacrl_env.baselines.dynamic_random:DynamicRandom", {}),
     "freeze-when-good": ("dacrl_env.baselines.freeze_when_good:FreezeWhenGood", {}),
     "checkpoint-when-best": (
-        "dacrl_env.baselines.checkpoint_when_best:CheckpointWhenBest",
+        "dacrl_env.policies.checkpoint_when_best:CheckpointWhenBest",
         {},
     ),
     "reset-every": ("dacrl_env.baselines.reset_every:ResetEvery", {}),
@@ -293,6 +293,7 @@ WRITTEN = {
     "combined": "dacrl_env.baselines.combined:Combined",
     "open-loop": "dacrl_env.policies.open_loop:OpenLoop",
     "switch": "dacrl_env.policies.switch:Switch",
+    "checkpoint": "dacrl_env.policies.checkpoint_when_best:CheckpointWhenBest",
     NETWORK: "dacrl_env.policies.network:Controller",
 }
 

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 from dacrl_env.baselines.adaptive_kl import AdaptiveKL
-from dacrl_env.baselines.checkpoint_when_best import CheckpointWhenBest
 from dacrl_env.baselines.reset_every import EVENTS, ResetEvery
 
 import dacrl_env
 from dacrl_env.outer.observations import squash
 from dacrl_env.policies import get_policy
+from dacrl_env.policies.checkpoint_when_best import CheckpointWhenBest
 
 DQN, PPO = "dacrl/DQN-CartPole-v0", "dacrl/PPO-CartPole-v0"
 SHORT: dict[str, Any] = {
@@ -31,14 +31,23 @@ def begun(policy: Any, task: str = DQN, P: int = 3, **options: Any) -> Any:
 
 
 def asked(
-    policy: Any, envs: Any, steps: int, scores: list[float], kl: float = 0.0
+    policy: Any,
+    envs: Any,
+    steps: int,
+    scores: list[float],
+    kl: float = 0.0,
+    best: list[float] | None = None,
 ) -> list[Any]:
     """What the first hyperparameter is set to, by options or values."""
     observations = np.zeros((len(scores), len(envs.observation_names)), np.float32)
     if "signal/kl" in envs.observation_names:
         at = list(envs.observation_names).index("signal/kl")
         observations[:, at] = squash(np.array([kl]))
-    infos = {"env_steps": np.full(len(scores), steps), "score": np.array(scores)}
+    infos = {
+        "env_steps": np.full(len(scores), steps),
+        "score": np.array(scores),
+        "objectives": {"best": np.array(scores if best is None else best)},
+    }
     actions = policy.act(observations, infos)
     knob = envs.settings.controlled[0]
     return [knob.native(a) for a in actions[:, 0]]
@@ -47,13 +56,16 @@ def asked(
 def test_a_new_best_is_saved_and_a_fall_undone() -> None:
     policy = CheckpointWhenBest(fall=0.2)
     envs = begun(policy)
-    assert asked(policy, envs, 0, [0.0, 0.0, 0.5]) == ["save"] * 3
-    assert asked(policy, envs, 200, [0.1, 0.0, 0.31]) == ["save", "none", "none"]
-    fallen = asked(policy, envs, 400, [-0.15, 0.0, 0.29])
+    # what untrained networks score says nothing
+    assert asked(policy, envs, 0, [0.0, 0.0, 0.5]) == ["none"] * 3
+    assert asked(policy, envs, 200, [0.1, 0.0, 0.31], best=[0.1, 0.05, 0.5]) == [
+        "save", "none", "none",
+    ]  # fmt: skip
+    fallen = asked(policy, envs, 400, [-0.15, 0.0, 0.29], best=[0.1, 0.05, 0.5])
     assert fallen == ["restore", "none", "restore"]
-    # as long as it stays below
-    assert asked(policy, envs, 600, [-0.15, 0.3, 0.6]) == ["restore", "save", "save"]
-    assert asked(policy, envs, 0, [0.0, 0.0, 0.0]) == ["save"] * 3  # another run
+    # as long as it stays below; of equal scores the newest is kept
+    later = asked(policy, envs, 600, [-0.15, 0.05, 0.6], best=[0.1, 0.05, 0.6])
+    assert later == ["restore", "save", "save"]
 
 
 def test_its_configuration_holds_beside_the_event() -> None:
@@ -64,16 +76,16 @@ def test_its_configuration_holds_beside_the_event() -> None:
     assert set(told["hp/double_q"]) == {True}
     assert {"save", "none"} < set(told["hp/checkpoint"])
     first = told[told["step"] == 1]
-    assert set(first["hp/checkpoint"]) == {"save"}
+    assert set(first["hp/checkpoint"]) == {"none"}
     # restored where the score seen before the decision was far below the best before
     for _, run in told.groupby("seed"):
         start = frame[(frame["seed"] == run["seed"].iloc[0]) & (frame["step"] == 0)]
         seen = [start["score"].iloc[0], *run["score"].iloc[:-1]]
-        best = -np.inf
-        for score, option in zip(seen, run["hp/checkpoint"], strict=True):
-            assert (option == "restore") == (score < best - 0.05)
-            assert (option == "save") == (score > best)
+        best = seen[0]
+        for score, option in list(zip(seen, run["hp/checkpoint"], strict=True))[1:]:
             best = max(best, score)
+            assert (option == "restore") == (score < best - 0.05)
+            assert (option == "save") == (score == best)
 
 
 @pytest.mark.parametrize("event", EVENTS)

@@ -92,7 +92,8 @@ DQN_NAMES = (
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_encode_inverts_decode(family):
-    space = SearchSpace(controlled(CARTPOLE, *DQN_NAMES), family=family)
+    event = ("checkpoint",) if family == "checkpoint" else ()
+    space = SearchSpace(controlled(CARTPOLE, *DQN_NAMES, *event), family=family)
     candidates = space.sample(np.random.default_rng(0), 200)
     parameters = space.decode(candidates)
     again = space.encode(parameters)
@@ -721,7 +722,7 @@ def test_another_course_is_refused(monkeypatch, tmp_path, operation):
         runs = Trials(QUADRATIC, 500, 0, method, Store(tmp_path))
         runs.begin(seeds)
         runs.advance(values)
-        runs.steer(lambda scores, rows: values[0], key)
+        runs.steer(lambda scores, best, rows: values[0], key)
         runs.select(members)
 
     first = {
@@ -888,7 +889,8 @@ def test_a_configuration_can_hold_throughout(family):
     if space.reactive:
         rule = space.rule([candidate, candidate], 10)
         rows = {name: np.float32([-1, 1]) for name in space.rows}
-        values = rule(np.array([0.0, 1.0]), rows)
+        scores = np.array([0.0, 1.0])
+        values = rule(scores, scores, rows)
     else:
         values = space.values(candidate, 10)[:, 0]
     np.testing.assert_allclose(values, np.tile([0.05, 0.25], (len(values), 1)), 1e-6)
@@ -1118,3 +1120,50 @@ def test_other_packages_ask_for_the_same_in_every_process():
     assert [child.returncode for child in children] == [0, 0]
     assert outputs[0] == outputs[1]
     assert outputs[0].count("open-loop") > 2
+
+
+def test_candidates_that_take_too_much_work_are_drawn_again() -> None:
+    names = ("train_freq", "gradient_steps", "batch_size")
+    runs = Trials(CARTPOLE, 50_000, 0, SequentialHalving(), hyperparameters=names)
+    space = SearchSpace(runs.controlled)
+    # a gradient step of 64 each 4 steps is the default
+    heavy = runs.work(np.array([[4.0, 1.0, 64.0], [4.0, 4.0, 64.0], [4.0, 1.0, 32.0]]))
+    assert heavy[0] == 1.0
+    assert heavy[1] == pytest.approx(4.0, rel=0.1)
+    assert heavy[2] == pytest.approx(0.5, rel=0.2)
+    generator = np.random.default_rng(0)
+    drawn = space.sample(generator, 64)
+
+    def work(candidates: Any) -> Any:
+        return runs.work(space.values(candidates, 1)[0])
+
+    assert (work(drawn)[1:] > 2.0).any()
+    kept = search.within(runs, space, drawn, 2.0, lambda n: space.sample(generator, n))
+    assert (work(kept)[1:] <= 2.0).all()
+    np.testing.assert_array_equal(kept[0], drawn[0])  # whatever it takes
+    light = work(drawn) <= 2.0
+    np.testing.assert_array_equal(kept[light], drawn[light])
+    assert search.within(runs, space, drawn, None, space.sample) is drawn  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="raise most_work, or narrow the space"):
+        search.within(runs, space, drawn[:2], 1e-9, lambda n: drawn[1:][:n])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"most_work": 0.0}, "most_work must be positive"),
+        ({"most_work": 2.0, "family": "gate"}, "not known of the family gate"),
+    ],
+)
+def test_a_limit_of_work_that_makes_no_sense(wrong: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SequentialHalving(**wrong)
+
+
+def test_few_of_many_dimensions_differ_near_the_centre() -> None:
+    space = SearchSpace(controlled(CARTPOLE, *DQN_NAMES), family="schedule")
+    centre = default_candidate(space)
+    near = search.around(space, centre, np.random.default_rng(0), 401)[1::2]
+    changed = (near != centre).sum(1)
+    assert len(space.names) == 36
+    assert 4.0 < changed.mean() < 6.0

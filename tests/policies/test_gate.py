@@ -67,7 +67,7 @@ def test_a_candidate_by_hand(trials):
         "return/level": np.array([low, (low + high) / 2, high], np.float32),
         "progress": np.array([-1.0, 0.5, 1.0], np.float32),
     }
-    values = rule(np.full(3, np.nan), rows)
+    values = rule(*[np.full(3, np.nan)] * 2, rows)
     share = (1 + np.tanh([-6.0, 0.0, 4.0])) / 2  # of the way from below to above
     np.testing.assert_allclose(values[:, 0], 10 ** (-1 - 2 * share), rtol=1e-4)
     # actions 1 and -1, of which 0 is the default, 0.1
@@ -75,7 +75,7 @@ def test_a_candidate_by_hand(trials):
     expected = np.where(positions > 0, 0.1 + 0.9 * positions, 0.1 + 0.1 * positions)
     np.testing.assert_allclose(values[:, 1], expected, atol=1e-5)
     with pytest.raises(ValueError, match="unknown observation row 'return/level'"):
-        rule(np.zeros(3), {"progress": np.zeros(3, np.float32)})
+        rule(*[np.zeros(3)] * 2, {"progress": np.zeros(3, np.float32)})
 
 
 def test_searching_runs_what_the_policy_does(trials):
@@ -104,7 +104,7 @@ def test_the_default_is_the_first_candidate(trials):
     centre = default_candidate(space)
     rule = space.rule(centre[None], 8)
     seen = np.array([0.7], np.float32)
-    values = rule(np.zeros(1), {"progress": seen, "return/now": -seen})
+    values = rule(*[np.zeros(1)] * 2, {"progress": seen, "return/now": -seen})
     np.testing.assert_allclose(values, [[1e-3, 0.1]], rtol=1e-6)
 
 
@@ -158,7 +158,8 @@ def test_bounds_hold_and_others_keep_their_default(trials):
     )
     candidates = space.sample(np.random.default_rng(0), 100)
     rule = space.rule(candidates, 8)
-    values = rule(np.zeros(100), {"progress": np.linspace(-1, 1, 100, dtype="f4")})
+    rows = {"progress": np.linspace(-1, 1, 100, dtype="f4")}
+    values = rule(*[np.zeros(100)] * 2, rows)
     np.testing.assert_allclose(values[:, 0], 1e-3)
     assert 0.2 - 1e-6 <= values[:, 1].min() < 0.25
     assert 0.55 < values[:, 1].max() <= 0.6 + 1e-6

@@ -87,7 +87,7 @@ def test_freezing_can_be_searched():
     assert space.names == ("threshold", "epsilon")
     # what keeps the default is freeze-when-good
     scores = np.array([np.nan, 0.59, 0.6])
-    values = space.rule([default_candidate(space)] * 3, 8)(scores, {})
+    values = space.rule([default_candidate(space)] * 3, 8)(scores, scores, {})
     np.testing.assert_allclose(values, [[1e-3, 0.1], [1e-3, 0.1], [1e-6, 0.1]])
     policy = space.policy(default_candidate(space), 8)
     assert isinstance(policy, Switch)
@@ -139,7 +139,7 @@ def test_the_default_is_a_candidate():
     assert len(space.names) == 5
     centre = default_candidate(space)
     for score in (np.nan, 0.0, 1.0):
-        values = space.rule(centre[None], 8)(np.array([score]), {})
+        values = space.rule(centre[None], 8)(np.array([score]), np.array([score]), {})
         np.testing.assert_allclose(values, [[1e-3, 0.1]])
 
 
@@ -153,7 +153,8 @@ def test_unknown_scores_are_below():
         "epsilon/above": 0.0,
     }
     candidates = space.encode([given] * 3)
-    values = space.rule(candidates, 8)(np.array([np.nan, 0.5, 0.49]), {})
+    scores = np.array([np.nan, 0.5, 0.49])
+    values = space.rule(candidates, 8)(scores, scores, {})
     np.testing.assert_allclose(values, [[1e-2, 0.5], [1e-5, 0.0], [1e-2, 0.5]])
     policy = space.policy(candidates[0], 8)
     assert isinstance(policy, Switch)

@@ -127,6 +127,7 @@ class SB3DQN:
     granularity = staticmethod(dqn.DQN.granularity)
     replay_capacity = staticmethod(dqn.DQN.replay_capacity)
     constrain = staticmethod(dqn.DQN.constrain)
+    samples_per_step = staticmethod(dqn.DQN.samples_per_step)
     member_bytes = staticmethod(dqn.DQN.member_bytes)
 
     def __init__(

@@ -135,6 +135,7 @@ class SB3PPO:
     exact_snapshots = False  # a user's policy may hold more than parameters
     granularity = staticmethod(ppo.PPO.granularity)
     constrain = staticmethod(ppo.PPO.constrain)
+    samples_per_step = staticmethod(ppo.PPO.samples_per_step)
     member_bytes = staticmethod(ppo.PPO.member_bytes)
 
     def __init__(

@@ -116,6 +116,7 @@ class SB3SAC:
     granularity = staticmethod(sac.SAC.granularity)
     replay_capacity = staticmethod(sac.SAC.replay_capacity)
     constrain = staticmethod(sac.SAC.constrain)
+    samples_per_step = staticmethod(sac.SAC.samples_per_step)
     member_bytes = staticmethod(sac.SAC.member_bytes)
 
     def __init__(

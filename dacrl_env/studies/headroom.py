@@ -1,0 +1,424 @@
+"""What dynamics are worth on a task, against strong static configurations.
+
+Four rungs are tuned by one searcher, `SequentialHalving`, at one budget each, over the
+wide space: all numbers and choices of the algorithm.
+
+- *static*: a configuration that holds throughout.
+- *open-loop*: a schedule of every hyperparameter, which begins its search at the static
+  configuration.
+- *freeze* and *checkpoint*: closed loops, the rules `FreezeWhenGood` and
+  `CheckpointWhenBest`, whose configuration is tuned together with the rule, from the
+  static one on.
+
+All of that several times over, independently, and what comes out is judged by the
+report stream on test seeds. The *value of a schedule* is what the open-loop rung scores
+above the static one. The *value of state* is what the better closed loop scores above
+the better open loop (which may be the static configuration). Which open loop is better
+is told by its test score, which favours the open loop; which rule is, by its score on
+the tuning split, before any test. 95 % intervals resample fits and, within them, seeds,
+which are paired.
+
+The control is the rule whose members go by the scores of others: what it loses is what
+looking is worth. A second control compares two equal configurations, see `null`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dacrl_env.comparison import stats
+from dacrl_env.comparison.comparison import compare, fit
+from dacrl_env.comparison.executors import Executor
+from dacrl_env.comparison.given import checked_seeds
+from dacrl_env.comparison.report import summarize
+from dacrl_env.core import checks
+from dacrl_env.core.checks import unknown
+from dacrl_env.core.files import write_text
+from dacrl_env.core.installed import version
+from dacrl_env.core.store import Store
+from dacrl_env.outer.settings import own_hyperparameters
+from dacrl_env.policies import Fitted
+from dacrl_env.policies.protocol import METHODS, fitted_bytes
+from dacrl_env.tasks import Event, Knob, Number, Option, Task
+from dacrl_env.tasks.registration import ALGORITHMS, get_task, load
+
+RUNS = 1_000  # tuning budget of a rung, in complete runs
+FITS = 3
+SEEDS = 128
+MOST_WORK = 4.0  # of a candidate, as a multiple of the default's
+OBJECTIVES = ("final", "auc")
+STATIC, SCHEDULE = "static-tuned", "open-loop-tuned"
+RULES = {"freeze-tuned": "freeze", "checkpoint-tuned": "checkpoint"}
+RUNGS = (STATIC, SCHEDULE, *RULES)
+LEAST_GAIN = 0.05
+_FAMILIES = {STATIC: "static", SCHEDULE: "schedule", **RULES}
+_REGISTER = "checkpoint"
+
+
+@dataclass(frozen=True)
+class Headroom:
+    """What was measured on a task.
+
+    Args:
+        task: id.
+        objective: what was tuned for and is compared, "final" or "auc".
+        values: by name an estimate with its interval: mean scores of each rung and of
+            ``default``, ``schedule`` and ``state``, and what rules score above their
+            shuffled selves.
+        best: the names of the better open loop and the better rule.
+        policies: by rung a fit each, in the order of their seeds.
+        frame: test runs, a row each.
+        settings: what was done, as JSON values.
+    """
+
+    task: str
+    objective: str
+    values: dict[str, stats.Estimate]
+    best: tuple[str, str]
+    policies: dict[str, list[Fitted]]
+    frame: pd.DataFrame
+    settings: dict[str, Any]
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """See `tags_of`."""
+        return tags_of({k: tuple(v) for k, v in self.values.items()})
+
+
+def tags_of(values: Mapping[str, Sequence[float]]) -> tuple[str, ...]:
+    """What a task is good for, by rule.
+
+    ``state`` and ``schedule`` where that value is at least 0.05 and its interval above
+    zero; ``smoke`` where neither is.
+
+    Args:
+        values: ``state`` and ``schedule``, each the value and its interval.
+    """
+    found = tuple(
+        name
+        for name in ("state", "schedule")
+        if name in values and values[name][0] >= LEAST_GAIN and values[name][1] > 0
+    )
+    return found or ("smoke",)
+
+
+def headroom(
+    task: str | Task,
+    *,
+    store: Store | str | os.PathLike[str],
+    objective: str = "final",
+    runs: int = RUNS,
+    fits: int = FITS,
+    seeds: int | Sequence[int] = SEEDS,
+    rungs: Sequence[str] = RUNGS,
+    hyperparameters: Sequence[str] | None = None,
+    most_work: float | None = MOST_WORK,
+    num_threads: int | None = None,
+    executor: str | Executor | None = None,
+    show_progress: bool = False,
+    **task_kwargs: Any,
+) -> Headroom:
+    """Tune all rungs and test them; finished units of work are found in the store.
+
+    Args:
+        task: id or task.
+        store: a store or its directory.
+        objective: of runs, "final" or "auc".
+        runs: complete runs that tuning a rung may take, each time.
+        fits: independent tunings of each rung, at least 2.
+        seeds: of the test runs, at least 2. A number n is range(n).
+        rungs: those to be tuned, static and one rule among them.
+        hyperparameters: of the wide space; None: all numbers and choices.
+        most_work: see `SequentialHalving`.
+        num_threads: as in :func:`dacrl_env.compare`.
+        executor: as in :func:`dacrl_env.compare`.
+        show_progress: progress bars on standard error.
+        **task_kwargs: options of the environment.
+
+    Raises:
+        ValueError: unknown names or options, or numbers that are too small.
+        StoreError: a damaged file in the store.
+    """
+    task = get_task(task)
+    store = store if isinstance(store, Store) else Store(store)
+    test_seeds = checked_seeds(seeds)
+    _check(objective, runs, fits, test_seeds, rungs)
+    knobs = wide(task, hyperparameters)
+    names = [h.name for h in knobs]
+    steps = int(task_kwargs.get("budget") or task.budget)
+    common = {"store": store, "num_threads": num_threads, **task_kwargs}
+    found: dict[str, list[Any]] = {rung: [] for rung in rungs}  # Fitted
+    searcher, _ = METHODS["sequential-halving"]
+    for rung in rungs:
+        for seed in range(fits):
+            start = {}
+            if rung != STATIC:
+                static: Any = found[STATIC][seed].policy
+                start = _start(_FAMILIES[rung], static.config)
+            method = load(searcher)(
+                family=_FAMILIES[rung],
+                space=_space(knobs),
+                objective=objective,
+                start=start or None,
+                most_work=most_work,
+            )
+            controlled = [*names, _REGISTER] if rung == "checkpoint-tuned" else names
+            found[rung].append(
+                fit(
+                    method,
+                    task,
+                    runs * steps,
+                    seed,
+                    hyperparameters=controlled,
+                    show_progress=show_progress,
+                    **common,
+                )
+            )
+    frames = [
+        _tested(task, rung, k, fitted.policy, test_seeds, common, executor)
+        for rung, every in found.items()
+        for k, fitted in enumerate(every)
+    ]
+    frames += [
+        _tested(task, f"{rung} shuffled", k, fitted.policy.shuffled(), test_seeds,
+                common, executor)
+        for rung, every in found.items() if rung in RULES
+        for k, fitted in enumerate(every)
+    ]  # fmt: skip
+    frames.append(_tested(task, "default", 0, "default", test_seeds, common, executor))
+    frame = pd.concat(frames, ignore_index=True)
+    values, best = valued(frame, f"report_{objective}", _online(found))
+    settings = {
+        "runs": runs,
+        "fits": fits,
+        "seeds": [test_seeds[0], test_seeds[-1]],
+        "rungs": list(rungs),
+        "hyperparameters": names,
+        "most_work": most_work,
+        "version": version(),
+    }
+    return Headroom(task.id, objective, values, best, found, frame, settings)
+
+
+def wide(task: Task, names: Sequence[str] | None = None) -> list[Knob]:
+    """Hyperparameters of the wide space: all numbers and choices of the algorithm.
+
+    Args:
+        task: whose ranges they have.
+        names: some of them; None: all.
+
+    Raises:
+        ValueError: an unknown name, or an event.
+    """
+    own = own_hyperparameters(task, load(ALGORITHMS[task.algorithm]).hyperparameters)
+    steady = {name: h for name, h in own.items() if not isinstance(h, Event)}
+    for name in names or ():
+        if name not in steady:
+            raise ValueError(unknown("number or choice", name, steady))
+    return [steady[name] for name in names or steady]
+
+
+def valued(
+    frame: pd.DataFrame, metric: str, online: Mapping[str, float]
+) -> tuple[dict[str, stats.Estimate], tuple[str, str]]:
+    """Estimates from test runs, and the names of the better open loop and rule.
+
+    Args:
+        frame: ``policy``, ``run`` (the fit), ``seed`` and the metric, a row a run.
+        metric: name of its column.
+        online: mean scores of rules on the tuning split, by name.
+    """
+    scores = {
+        str(name): runs.pivot(index="run", columns="seed", values=metric).to_numpy()
+        for name, runs in frame.groupby("policy", sort=False)
+    }  # (fits, seeds) each
+    values = {name: _mean(x) for name, x in scores.items()}
+    open_loops = [name for name in (SCHEDULE, STATIC) if name in scores]
+    best_open = max(open_loops, key=lambda name: values[name].value)
+    best_rule = max((n for n in RULES if n in scores), key=lambda name: online[name])
+    if SCHEDULE in scores:
+        values["schedule"] = _mean(scores[SCHEDULE] - scores[STATIC])
+    values["state"] = _mean(scores[best_rule] - scores[best_open])
+    values["static over default"] = _mean(scores[STATIC] - scores["default"])
+    for rule in RULES:
+        if f"{rule} shuffled" in scores:
+            gain = scores[rule] - scores[f"{rule} shuffled"]
+            values[f"{rule}, what looking is worth"] = _mean(gain)
+    return values, (best_open, best_rule)
+
+
+def null(
+    fits: int, seeds: int, scores: Sequence[float], times: int = 1_000, seed: int = 0
+) -> float:
+    """How often the protocol finds a value of state where there is none.
+
+    Scores of all rungs are drawn from the same ones, those of real runs of one
+    configuration; everything else is as in `headroom`: the better rule by its score on
+    other runs, the better open loop by its test score, and the rule of `tags_of`.
+
+    Args:
+        fits: of each rung.
+        seeds: test runs of each fit.
+        scores: of runs of one configuration.
+        times: comparisons that are made up.
+        seed: of the drawing.
+
+    Returns:
+        The share of comparisons that were tagged ``state``.
+    """
+    rng = np.random.default_rng(seed)
+    given = np.asarray(scores, np.float64)
+    hits = 0
+    for _ in range(times):
+        drawn = {name: rng.choice(given, (fits, seeds)) for name in (*RUNGS, "default")}
+        frame = pd.concat(
+            pd.DataFrame(
+                {
+                    "policy": name,
+                    "run": np.repeat(np.arange(fits), seeds),
+                    "seed": np.tile(np.arange(seeds), fits),
+                    "score": x.ravel(),
+                }
+            )
+            for name, x in drawn.items()
+        )
+        online = {name: float(rng.choice(given, fits).mean()) for name in RULES}
+        values, _ = valued(frame, "score", online)
+        hits += "state" in tags_of({k: tuple(v) for k, v in values.items()})
+    return hits / times
+
+
+def render(result: Headroom) -> str:
+    """All values as plain text for a terminal."""
+    lines = [f"{result.task}, {result.objective}: {', '.join(result.tags)}"]
+    for name, value in result.values.items():
+        lines.append(f"  {name:42}{_number(*value):>26}")
+    lines.append(f"  better open loop: {result.best[0]}; better rule: {result.best[1]}")
+    return "\n".join(lines)
+
+
+def markdown(results: Sequence[Headroom]) -> str:
+    """A table of tasks, for docs/headroom.md."""
+    columns = ("default", *RUNGS, "schedule", "state")
+    lines = [
+        "| task | objective | " + " | ".join(columns) + " | tags |",
+        "| --- | --- | " + "---: | " * len(columns) + "--- |",
+    ]
+    for result in results:
+        cells = [
+            _number(*result.values[name]) if name in result.values else "–"
+            for name in columns
+        ]
+        tags = ", ".join(result.tags)
+        lines.append(
+            f"| {result.task} | {result.objective} | {' | '.join(cells)} | {tags} |"
+        )
+    return "\n".join(lines)
+
+
+def write(result: Headroom, directory: str | os.PathLike[str]) -> Path:
+    """Write ``headroom.json``, ``runs.csv`` and the policies of every fit.
+
+    Returns:
+        Path of ``headroom.json``.
+    """
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    result.frame.to_csv(folder / "runs.csv", index=False)
+    for rung, every in result.policies.items():
+        for k, fitted in enumerate(every):
+            about = {"study": "headroom", "rung": rung, "fit": k}
+            path = folder / f"{rung}-{k}.json"
+            path.write_bytes(fitted_bytes(fitted, about | result.settings))
+    content = {
+        "task": result.task,
+        "objective": result.objective,
+        "values": {name: list(value) for name, value in result.values.items()},
+        "best": list(result.best),
+        "tags": list(result.tags),
+        "settings": result.settings,
+    }
+    path = folder / "headroom.json"
+    write_text(path, json.dumps(content, indent=2) + "\n")
+    return path
+
+
+def _check(
+    objective: str, runs: int, fits: int, seeds: Sequence[int], rungs: Sequence[str]
+) -> None:
+    if objective not in OBJECTIVES:
+        raise ValueError(unknown("objective", objective, OBJECTIVES))
+    checks.whole("runs", runs)
+    for rung in rungs:
+        if rung not in RUNGS:
+            raise ValueError(unknown("rung", rung, RUNGS))
+    if STATIC not in rungs or not set(rungs) & set(RULES) or rungs[0] != STATIC:
+        raise ValueError(
+            f"rungs begin with {STATIC}, and have one of {', '.join(RULES)} among "
+            f"them; got {', '.join(rungs) or 'none'}"
+        )
+    if fits < 2 or len(seeds) < 2:
+        raise ValueError(
+            f"intervals need at least 2 fits and 2 seeds, got {fits} and {len(seeds)}"
+        )
+
+
+def _space(knobs: Sequence[Knob]) -> dict[str, Any]:
+    """What is searched: the whole range of each, all options of a choice."""
+    return {
+        h.name: (h.low, h.high) if isinstance(h, Number) else list(h.options)
+        for h in knobs
+    }
+
+
+def _start(family: str, config: Mapping[str, Option]) -> dict[str, Option]:
+    """Parameters of a family by which a configuration holds throughout."""
+    if family == "schedule":
+        return {f"{k}/{end}": v for k, v in config.items() for end in ("start", "end")}
+    return dict(config)
+
+
+def _tested(
+    task: Task,
+    name: str,
+    run: int,
+    policy: Any,
+    seeds: list[int],
+    common: Mapping[str, Any],
+    executor: str | Executor | None,
+) -> pd.DataFrame:
+    """Test runs of a policy, a row each."""
+    given = policy if isinstance(policy, str) else {name: policy}
+    frame = compare(task, given, seeds, executor=executor, **common)
+    return summarize(frame).assign(policy=name, run=run)
+
+
+def _online(found: Mapping[str, Sequence[Fitted]]) -> dict[str, float]:
+    """Mean scores on the tuning split, by rung."""
+    return {
+        rung: float(np.mean([f.online for f in every if f.online is not None]))
+        for rung, every in found.items()
+    }
+
+
+def _mean(scores: NDArray[np.float64]) -> stats.Estimate:
+    """Mean of ``(fits, seeds)`` and its interval; what is not fitted has one row."""
+    fits, seeds = scores.shape
+    group = np.repeat(np.arange(fits), seeds)
+    label = np.tile(np.arange(seeds), fits)
+    flat = scores.ravel()
+    low, high = stats.bootstrap_interval(flat, np.mean, group, label)
+    return stats.Estimate(float(flat.mean()), low, high)
+
+
+def _number(value: float, low: float, high: float) -> str:
+    return "–" if np.isnan(value) else f"{value:.3f} [{low:.3f}, {high:.3f}]"

@@ -1,0 +1,166 @@
+"""What dynamics are worth above strong static configurations."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dacrl_env.policies import get_policy
+from dacrl_env.policies.checkpoint_when_best import CheckpointWhenBest
+from dacrl_env.policies.open_loop import OpenLoop
+from dacrl_env.policies.static import Static
+from dacrl_env.policies.switch import Switch
+from dacrl_env.studies import headroom as study
+from dacrl_env.tasks import Event
+from dacrl_env.tasks.registration import get_task
+
+CARTPOLE = "dacrl/DQN-CartPole-v0"
+SHORT: dict[str, Any] = {
+    "budget": 2_000, "decision_interval": 200, "eval_episodes": 1,
+    "learning_starts": 100,
+}  # fmt: skip
+
+
+def runs_of(**scores: Any) -> pd.DataFrame:
+    """Test runs with given scores (fits, seeds), by policy."""
+    parts = []
+    for name, rows in scores.items():
+        values = np.atleast_2d(np.array(rows, float))
+        fits, seeds = values.shape
+        parts.append(
+            pd.DataFrame(
+                {
+                    "policy": name.replace("_", "-"),
+                    "run": np.repeat(np.arange(fits), seeds),
+                    "seed": np.tile(np.arange(seeds), fits),
+                    "score": values.ravel(),
+                }
+            )
+        )
+    return pd.concat(parts)
+
+
+def test_values_are_differences_of_means() -> None:
+    frame = runs_of(
+        default=[[0.1, 0.3]],
+        static_tuned=[[0.2, 0.4], [0.4, 0.6]],
+        open_loop_tuned=[[0.3, 0.5], [0.5, 0.7]],
+        freeze_tuned=[[0.5, 0.7], [0.7, 0.9]],
+        checkpoint_tuned=[[0.9, 0.9], [0.9, 0.9]],
+    )
+    online = {"freeze-tuned": 0.6, "checkpoint-tuned": 0.5}
+    values, best = study.valued(frame, "score", online)
+    # the rule is chosen by its score on the tuning split, not by that of the test
+    assert best == ("open-loop-tuned", "freeze-tuned")
+    assert values["schedule"].value == pytest.approx(0.1)
+    assert values["state"].value == pytest.approx(0.2)
+    assert values["static over default"].value == pytest.approx(0.2)
+    # paired by seed and fit: every pair has the same difference
+    assert values["state"][1:] == pytest.approx((0.2, 0.2))
+
+
+def test_a_static_configuration_may_be_the_better_open_loop() -> None:
+    frame = runs_of(
+        default=[[0.1, 0.3]],
+        static_tuned=[[0.5, 0.5], [0.5, 0.5]],
+        open_loop_tuned=[[0.3, 0.3], [0.3, 0.3]],
+        freeze_tuned=[[0.6, 0.6], [0.6, 0.6]],
+    )
+    values, best = study.valued(frame, "score", {"freeze-tuned": 0.6})
+    assert best == ("static-tuned", "freeze-tuned")
+    assert values["schedule"].value == pytest.approx(-0.2)
+    assert values["state"].value == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("state", "schedule", "tags"),
+    [
+        ((0.05, 0.01, 0.09), (0.0, -0.1, 0.1), ("state",)),
+        ((0.2, 0.0, 0.4), (0.2, 0.1, 0.3), ("schedule",)),  # an interval with zero
+        ((0.04, 0.03, 0.05), (0.04, 0.03, 0.05), ("smoke",)),  # too little
+        ((0.3, 0.2, 0.4), (0.1, 0.05, 0.2), ("state", "schedule")),
+    ],
+)
+def test_tags_follow_from_the_values(
+    state: Any, schedule: Any, tags: tuple[str, ...]
+) -> None:
+    assert study.tags_of({"state": state, "schedule": schedule}) == tags
+
+
+def test_it_finds_hardly_any_value_where_there_is_none() -> None:
+    scores = np.random.default_rng(1).beta(0.7, 0.7, 96)
+    share = study.null(fits=3, seeds=64, scores=scores, times=40)
+    assert share <= 0.15
+
+
+def test_everything_is_tuned_tested_and_kept(tmp_path: Any) -> None:
+    result = study.headroom(
+        CARTPOLE,
+        store=tmp_path / "store",
+        runs=8,
+        fits=2,
+        seeds=4,
+        objective="auc",
+        most_work=2.0,
+        num_threads=1,
+        **SHORT,
+    )
+    kinds = {
+        "static-tuned": Static,
+        "open-loop-tuned": OpenLoop,
+        "freeze-tuned": Switch,
+        "checkpoint-tuned": CheckpointWhenBest,
+    }
+    assert result.policies.keys() == kinds.keys()
+    for rung, kind in kinds.items():
+        assert [type(f.policy) for f in result.policies[rung]] == [kind] * 2
+    wide = {h.name for h in study.wide(get_task(CARTPOLE))}
+    static: Any = result.policies["static-tuned"][0].policy
+    assert set(static.config) == wide
+    assert set(result.frame["policy"]) == {
+        *kinds, "default", "freeze-tuned shuffled", "checkpoint-tuned shuffled",
+    }  # fmt: skip
+    assert (result.frame.groupby("policy").size().drop("default") == 8).all()
+    path = study.write(result, tmp_path / "out")
+    content = json.loads(path.read_text())
+    assert content["values"]["state"] == list(result.values["state"])
+    again = get_policy(str(tmp_path / "out" / "checkpoint-tuned-1.json"))
+    assert (
+        again.policy.arguments()
+        == result.policies["checkpoint-tuned"][1].policy.arguments()
+    )
+    assert "state" in study.render(result)
+    assert CARTPOLE in study.markdown([result])
+
+
+def test_the_wide_space_has_no_events() -> None:
+    knobs = study.wide(get_task(CARTPOLE))
+    assert not [h for h in knobs if isinstance(h, Event)]
+    assert {"learning_rate", "double_q", "train_freq"} <= {h.name for h in knobs}
+    with pytest.raises(
+        ValueError, match=r"unknown number or choice .epsilonn.*epsilon"
+    ):
+        study.wide(get_task(CARTPOLE), ["epsilonn"])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"objective": "best"}, "unknown objective 'best'.*final, auc"),
+        ({"fits": 1}, "at least 2 fits"),
+        ({"seeds": 1}, "at least 2 fits and 2 seeds"),
+        ({"rungs": ["freeze-tuned"]}, "rungs begin with static-tuned"),
+        ({"rungs": ["static-tuned"]}, "have one of freeze-tuned"),
+        ({"rungs": ["static-tuned", "other"]}, "unknown rung 'other'"),
+        ({"runs": 0}, "runs must be"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(
+    tmp_path: Any, wrong: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        study.headroom(CARTPOLE, store=tmp_path, **wrong)

@@ -199,8 +199,8 @@ def _text(
             "![Aggregates with 95 % intervals](aggregates.png)",
             "![Performance profile](profile.png)",
             "The profile shows the share of runs above a score, mean over tasks, with "
-            "its 95 % band: the area below it is the mean, and a curve that lies above "
-            "another one everywhere is better by any score.",
+            "its 95 % band. A curve that lies above another one everywhere is that of "
+            "a policy that is better at any level.",
         ]
     parts += [
         "## How to read this",
@@ -242,23 +242,28 @@ def _overall_cells(found: Aggregates) -> pd.DataFrame:
                 [name, f"{name}_low", f"{name}_high"]
             ].itertuples(index=False)
         ]
+    # pairs with the reference may be there on more tasks than all policies are
+    for place, (whole, own) in enumerate(
+        zip(rows["tasks"], rows["probability_tasks"], strict=True)
+    ):
+        if own and own != whole:
+            cells["P(better)"][place] += f" on {own} tasks"
     cells["failures"] = [_cell(v, np.nan, np.nan, ".1%") for v in rows["failure"]]
     return pd.DataFrame(cells)
 
 
 def _task_cells(found: Aggregates, brief: bool = False) -> pd.DataFrame:
     """Mean scores with a row per task and a column per policy, as text."""
-    columns = ["task", "policy", "mean", "mean_low", "mean_high"]
-    rows = found.tasks[columns].itertuples(index=False, name=None)
-    means = {(task, policy): bounds for task, policy, *bounds in rows}
-    cells: dict[str, list[str]] = {"task": list(dict.fromkeys(found.tasks["task"]))}
+    rows = found.tasks
+    names = zip(rows["task"], rows["policy"], strict=True)
+    bounds = zip(rows["mean"], rows["mean_low"], rows["mean_high"], strict=True)
+    shown = {
+        name: _cell(value, low, high, ".3f", brief)
+        for name, (value, low, high) in zip(names, bounds, strict=True)
+    }
+    cells: dict[str, list[str]] = {"task": list(dict.fromkeys(rows["task"]))}
     for policy in found.overall["policy"]:
-        cells[str(policy)] = [
-            _cell(*means[task, policy], ".3f", brief)
-            if (task, policy) in means
-            else "–"
-            for task in cells["task"]
-        ]
+        cells[str(policy)] = [shown.get((task, policy), "–") for task in cells["task"]]
     return pd.DataFrame(cells)
 
 

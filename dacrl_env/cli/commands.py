@@ -4,34 +4,35 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import inspect
 import io
-import json
 import os
 import re
 import signal
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from gymnasium.error import Error
 
-from dacrl_env.cli import terminal
+from dacrl_env.cli import suites, terminal
+from dacrl_env.cli.arguments import count, seeds_of, task_options
 from dacrl_env.cli.interrupts import Interrupts, answered
+from dacrl_env.cli.kept import (
+    check_labels,
+    keep_labels,
+    kept_labels,
+    nothing_lost,
+    take_labels,
+    with_labels,
+)
 from dacrl_env.core import memory
-from dacrl_env.core.checks import meant, unknown, whole_numbers
+from dacrl_env.core.checks import meant, unknown
 from dacrl_env.core.places import check_file, check_folder
 from dacrl_env.core.processes import EXECUTORS, WorkerDiedError, usable_cores
 from dacrl_env.core.version import __version__
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-LABELS = "labels.json"  # in the directory of a comparison
 
 
 def main(arguments: Sequence[str] | None = None, after: Any = None) -> int:
@@ -254,11 +255,14 @@ def _parser() -> argparse.ArgumentParser:
     tasks.set_defaults(command=_tasks)
 
     compare = commands.add_parser(
-        "compare", help="run policies on a task and report how they differ"
+        "compare", help="run policies on one or more tasks, report how they differ"
     )
     compare.add_argument(
-        "task", help="id, as `dacrl tasks` lists them, or module:id of your own"
+        "task",
+        nargs="?",
+        help="id, as `dacrl tasks` lists them, or module:id of your own",
     )
+    suites.add_arguments(compare)
     compare.add_argument(
         "--policies",
         nargs="+",
@@ -278,12 +282,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare.add_argument(
         "--budget",
-        type=_count,
+        type=count,
         metavar="STEPS",
         help="training steps that each run of a method may spend on tuning: 5e6",
     )
     compare.add_argument(
-        "--runs", type=_count, default=5, help="independent runs of each method"
+        "--runs", type=count, default=5, help="independent runs of each method"
     )
     compare.add_argument(
         "--total",
@@ -298,7 +302,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare.add_argument(
         "--anytime",
-        type=_count,
+        type=count,
         default=0,
         metavar="SEEDS",
         help="also test what the methods would have returned earlier",
@@ -332,8 +336,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     fit.add_argument("--task", help="instead of the first place")
     fit.add_argument("--method", help="instead of the second place")
-    fit.add_argument("--budget", type=_count, required=True, metavar="STEPS")
-    fit.add_argument("--seed", type=_count, default=0, help="of the method run")
+    fit.add_argument("--budget", type=count, required=True, metavar="STEPS")
+    fit.add_argument("--seed", type=count, default=0, help="of the method run")
     _threads_argument(fit)
     _run_arguments(fit)
     fit.set_defaults(command=_fit)
@@ -341,12 +345,13 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="write tables and figures of a store")
     report.add_argument("directory", type=Path, help="--out of an earlier comparison")
     report.add_argument("--reference", metavar="POLICY")
+    suites.add_objective(report)
     report.set_defaults(command=_report)
 
     defaults = commands.add_parser(
         "defaults", help="learning curves of the default configuration on every task"
     )
-    defaults.add_argument("--seeds", type=_count, default=16)
+    defaults.add_argument("--seeds", type=count, default=16)
     defaults.add_argument("--out", type=Path, required=True, metavar="DIR")
     _executor_arguments(defaults)
     defaults.add_argument("--tasks", nargs="+", metavar="TASK")
@@ -361,22 +366,20 @@ def _parser() -> argparse.ArgumentParser:
     dynamics.add_argument("--tasks", nargs="+", metavar="TASK")
     dynamics.add_argument(
         "--budget",
-        type=_count,
+        type=count,
         metavar="STEPS",
         help="training steps of the search, for each of the two; default: 24 runs",
     )
+    dynamics.add_argument("--seeds", type=count, default=32, help="number of test runs")
     dynamics.add_argument(
-        "--seeds", type=_count, default=32, help="number of test runs"
+        "--runs", type=count, default=8, help="runs of the incumbent that are branched"
     )
     dynamics.add_argument(
-        "--runs", type=_count, default=8, help="runs of the incumbent that are branched"
-    )
-    dynamics.add_argument(
-        "--configurations", type=_count, default=6, metavar="K", help="branches of each"
+        "--configurations", type=count, default=6, metavar="K", help="branches of each"
     )
     dynamics.add_argument(
         "--streams",
-        type=_count,
+        type=count,
         default=2,
         metavar="S",
         help="forks of each run and branch that choose, and as many that are valued",
@@ -447,20 +450,18 @@ def _parser() -> argparse.ArgumentParser:
         help="for --phases and --all; one task for --scaling and --fork",
     )
     bench.add_argument(
-        "--threads", nargs="+", type=_count, metavar="W", help="for --all, default 1 2"
+        "--threads", nargs="+", type=count, metavar="W", help="for --all, default 1 2"
     )
     bench.add_argument(
         "--populations",
         "--population",
         nargs="+",
-        type=_count,
+        type=count,
         metavar="P",
         help="default 1 8 32 64; --phases 64, --all 1 8 64 256, --fork 64, "
         "--scaling 64 … 1024",
     )
-    bench.add_argument(
-        "--repeats", type=_count, help="default 5, others 3, no --phases"
-    )
+    bench.add_argument("--repeats", type=count, help="default 5, others 3, no --phases")
     bench.add_argument(
         "--seconds", type=float, help="of each measurement, at least, default 1 or 0.5"
     )
@@ -488,13 +489,13 @@ def _parser() -> argparse.ArgumentParser:
         help="processor time of one run; into the file",
     )
     references.add_argument(
-        "--episodes", type=_count, help="default 200,000; of each instance 10,000"
+        "--episodes", type=count, help="default 200,000; of each instance 10,000"
     )
     references.add_argument(
-        "--runs", type=_count, help="of the default; default 64, of each instance 4"
+        "--runs", type=count, help="of the default; default 64, of each instance 4"
     )
     references.add_argument(
-        "--population", type=_count, help="for --seconds, default 64"
+        "--population", type=count, help="for --seconds, default 64"
     )
     references.add_argument(
         "--out", type=Path, metavar="FILE", help="default: the package's own"
@@ -525,7 +526,7 @@ def _evaluation_arguments(parser: argparse.ArgumentParser) -> None:
 def _threads_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--num-threads",
-        type=_count,
+        type=count,
         default=usable_cores(),
         metavar="CORES",
         help="to use; default: as many as this process may, which its affinity and its "
@@ -548,12 +549,12 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument(
         "--run-budget",
-        type=_count,
+        type=count,
         metavar="STEPS",
         help="inner environment steps of a run",
     )
-    parser.add_argument("--decision-interval", type=_count, metavar="STEPS")
-    parser.add_argument("--eval-interval", type=_count, metavar="STEPS")
+    parser.add_argument("--decision-interval", type=count, metavar="STEPS")
+    parser.add_argument("--eval-interval", type=count, metavar="STEPS")
     parser.add_argument("--feedback", choices=("eval", "train"))
     parser.add_argument("--hyperparameters", nargs="+", metavar="NAME")
     parser.add_argument(
@@ -566,34 +567,9 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _count(text: str) -> int:
-    """A whole number, also written as 5e6."""
-    try:
-        value = float(text)
-        if value == int(value):
-            return int(value)
-    except (ValueError, OverflowError):
-        pass
-    raise argparse.ArgumentTypeError(f"{text} is not a whole number")
-
-
-def _seeds(option: str, text: str) -> range:
-    """Seeds from 0, by their number, or from one up to another, which is left out."""
-    first, colon, end = text.rpartition(":")
-    try:
-        seeds = range(_count(first) if colon else 0, _count(end))
-    except argparse.ArgumentTypeError:
-        raise ValueError(
-            f"{option} takes a number, or first:end such as 128:256; got {text!r}"
-        ) from None
-    if not seeds or seeds.start < 0:
-        least = "seeds from 0 up, the end above the first" if colon else "at least 1"
-        raise ValueError(f"{option} must be {least}, got {text}")
-    return seeds
-
-
 def _tasks(options: argparse.Namespace) -> None:
     from dacrl_env.policies import METHODS, POLICIES, pretrained
+    from dacrl_env.tasks import headroom
     from dacrl_env.tasks.registration import ALGORITHMS, TASKS, load, markdown
 
     if options.markdown:
@@ -613,8 +589,10 @@ def _tasks(options: argparse.Namespace) -> None:
         print(f"  controlled         {', '.join(controlled)}")
         others = [h.name for h in learner.hyperparameters if h.name not in controlled]
         print(f"  can be controlled  {', '.join(others)}")
-        if task.tags:
-            print(f"  tags               {', '.join(task.tags)}")
+        print(f"  headroom           {headroom.shown(task.id)}")
+        tags = headroom.tags_of(task)
+        if tags:
+            print(f"  tags               {', '.join(tags)}")
     print(f"policies: {', '.join(POLICIES)}, module:Class, or a policy file")
     print(f"policies that come with the package: {', '.join(pretrained())}")
     print(f"methods: {', '.join(METHODS)}, or module:Class")
@@ -623,7 +601,8 @@ def _tasks(options: argparse.Namespace) -> None:
 def _compare(options: argparse.Namespace) -> None:
     from dacrl_env.comparison.comparison import anytime
 
-    if options.methods and options.budget is None:
+    suites.check_arguments(options)
+    if options.methods and options.budget is None and options.budget_runs is None:
         raise ValueError("--methods need a tuning --budget, such as 5e6")
     tuning: dict[str, Any] = {
         "tuning_budget": options.budget,
@@ -634,8 +613,11 @@ def _compare(options: argparse.Namespace) -> None:
     if options.anytime < 0:
         raise ValueError(f"--anytime must be at least 0, got {options.anytime}")
     if options.policy_seeds is not None:
-        shown["policy_seeds"] = _seeds("--policy-seeds", options.policy_seeds)
-    labels = _take_labels(options.policies) | _take_labels(options.methods)
+        shown["policy_seeds"] = seeds_of("--policy-seeds", options.policy_seeds)
+    labels = take_labels(options.policies) | take_labels(options.methods)
+    if suites.wanted(options):
+        suites.compare(options, shown, labels)
+        return
     folder = _run(
         options, options.policies, options.reference, options.methods, shown, labels
     )
@@ -652,117 +634,14 @@ def _compare(options: argparse.Namespace) -> None:
             executor=options.executor,
             show_progress=True,
             **tuning,
-            **_task_options(options, options.task),
+            **task_options(options, options.task),
         )
         course = course.replace({"policy": labels})
         files = (folder / "anytime.csv", folder / "anytime.png")
-        with _nothing_lost(*files):
+        with nothing_lost(*files):
             write_text(files[0], course.to_csv(index=False))
             report.anytime(course, files[1])
         print(f"anytime: {files[1]}")
-
-
-def _take_labels(specs: list[str]) -> dict[str, str]:
-    """Cut the labels off policies or methods; they come back by what is left."""
-    from dacrl_env.core.specs import take_label
-
-    labels = {}
-    for k, spec in enumerate(specs):
-        label, rest = take_label(spec)
-        if label is not None:
-            # bytes that are no text here may be text elsewhere
-            label = os.fsencode(label).decode("utf-8", "replace")
-            specs[k], labels[rest] = rest, label
-    return labels
-
-
-def _labelled(frame: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
-    """Results whose policies have their labels for names."""
-    shuffled = {
-        f"{name} shuffled": f"{label} shuffled" for name, label in labels.items()
-    }
-    return frame.replace({"policy": {**labels, **shuffled}})
-
-
-def _kept_labels(directory: Path) -> dict[str, str]:
-    """Labels of the comparisons in a directory, the latest ones; damaged ones: none."""
-    from dacrl_env.core.files import read_json
-
-    path = directory / LABELS
-    try:
-        labels = read_json(path.read_bytes())
-        if not all(isinstance(label, str) for label in labels.values()):
-            raise ValueError("a label is no text")
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        print(f"dacrl: {path}: {error}; names are shown, not labels", file=sys.stderr)
-        return {}
-    return labels
-
-
-def _check_labels(
-    directory: Path, names: Sequence[str], labels: Mapping[str, str]
-) -> None:
-    """Whether every name and label of a directory stands for one policy.
-
-    Args:
-        directory: of comparisons.
-        names: of policies and methods that are to be run.
-        labels: of some of them.
-
-    Raises:
-        ValueError: a label is the name of another policy, or the other way round.
-    """
-    from dacrl_env.comparison.report import check_names
-    from dacrl_env.core.store import Store
-
-    shown = [labels.get(name, name) for name in names]
-    check_names(shown)
-    if len(set(shown)) < len(shown):
-        raise ValueError(f"labels and names must differ, got {', '.join(shown)}")
-    kept = {**_kept_labels(directory), **labels}
-    if not kept:
-        return
-    for name in names:
-        other = next((n for n, label in kept.items() if label == name != n), None)
-        if other is not None and name not in labels:
-            raise ValueError(
-                f"{name!r} is the label of {other!r} in {directory}; give this one a "
-                f"label, too: own-{name}={name}"
-            )
-    keys = Store(directory / "results").keys() if labels else []
-    there = {key["policy"] for key in keys if key["kind"] == "evaluate"}
-    for name, label in labels.items():
-        if label != name and label in there and label not in kept:
-            raise ValueError(
-                f"{label!r} cannot be a label, since results of the policy of that "
-                f"name are in {directory}; choose another one for {name!r}"
-            )
-
-
-@contextmanager
-def _nothing_lost(*paths: Path) -> Iterator[None]:
-    """Keep files that are replaced by others within, and say so."""
-    from dacrl_env.core.files import write_whole
-
-    kept = {}
-    for path in paths:
-        if path.is_file():
-            old = path.read_bytes()
-            digest = hashlib.sha256(old).hexdigest()[:8]
-            kept[path] = path.with_name(f"{path.stem}-{digest}{path.suffix}"), old
-            if not kept[path][0].exists():
-                write_whole(*kept[path])
-    yield
-    for path, (beside, old) in kept.items():
-        if path.read_bytes() == old:
-            beside.unlink(missing_ok=True)
-        else:
-            print(
-                f"{path} was another one before, which is kept as {beside.name}",
-                file=sys.stderr,
-            )
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -781,7 +660,7 @@ def _fit(options: argparse.Namespace) -> None:
         store=options.out / "results",
         num_threads=options.num_threads,
         show_progress=True,
-        **_task_options(options, task),
+        **task_options(options, task),
     )
     about = {"method": method, "budget": options.budget, "seed": options.seed}
     path = _keep_policy(options.out, fitted, about)
@@ -847,46 +726,6 @@ def _fit_what(options: argparse.Namespace) -> tuple[str, str]:
     return found[0], found[1]
 
 
-def _task_options(options: argparse.Namespace, task: str) -> dict[str, Any]:
-    """Options of the environment that were given."""
-    from dacrl_env.comparison.comparison import compare
-    from dacrl_env.core.specs import literal
-
-    names = ("decision_interval", "eval_interval", "feedback", "hyperparameters")
-    # what `compare` calls otherwise than the command line
-    otherwise = {"budget": "run_budget", "store": "out", "tuning_budget": "budget"}
-    given = {name: getattr(options, name) for name in names}
-    given["budget"] = options.run_budget
-    given = {name: value for name, value in given.items() if value is not None}
-    taken = inspect.signature(compare).parameters
-    for text in options.set:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise ValueError(f"--set takes NAME=VALUE, got {text!r}")
-        if name in taken or name == "budget":
-            own = otherwise.get(name, name)
-            hint = f"; --{own.replace('_', '-')} is for that"
-            raise ValueError(
-                f"{name} cannot be given by --set{hint if own in vars(options) else ''}"
-            )
-        if name in given:
-            raise ValueError(f"{name} is given twice")
-        given[name] = literal(value)
-    return _whole(given, task)
-
-
-def _whole(given: dict[str, Any], task: str) -> dict[str, Any]:
-    """Options in which 2e3 is 2000 where a whole number is taken."""
-    from dacrl_env.outer.settings import resolve
-    from dacrl_env.tasks.registration import IMPLEMENTATIONS, get_task, load_learner
-
-    given = whole_numbers(resolve, given)
-    name, by = get_task(task).algorithm, given.get("implementation", "compiled")
-    if by in IMPLEMENTATIONS and name in IMPLEMENTATIONS[by]:
-        given = whole_numbers(load_learner(name, by).config_class, given)
-    return given
-
-
 def _run(
     options: argparse.Namespace,
     policies: list[str],
@@ -899,15 +738,14 @@ def _run(
     from dacrl_env.comparison import report
     from dacrl_env.comparison.comparison import compare
     from dacrl_env.comparison.results import folder_of
-    from dacrl_env.core.files import write_text
     from dacrl_env.tasks.registration import get_task
 
-    seeds = _seeds("--seeds", options.seeds)
+    seeds = seeds_of("--seeds", options.seeds)
     labels = labels or {}
-    given = _task_options(options, options.task)
+    given = task_options(options, options.task)
     task = get_task(options.task)
     names = [labels.get(name, name) for name in (*policies, *methods)]
-    _check_labels(options.out, [*policies, *methods], labels)
+    check_labels(options.out, [*policies, *methods], labels)
     valid = list(names)
     if tuning and tuning.get("shuffled"):
         valid += [f"{labels.get(name, name)} shuffled" for name in methods]
@@ -926,10 +764,8 @@ def _run(
         **given,
     )
     if labels:
-        taken = set(labels.values())
-        kept = {n: x for n, x in _kept_labels(options.out).items() if x not in taken}
-        write_text(options.out / LABELS, json.dumps({**kept, **labels}, indent=1))
-    frame = _labelled(frame, labels)
+        keep_labels(options.out, labels)
+    frame = with_labels(frame, labels)
     if (tuning or {}).get("total"):
         given.setdefault("feedback", "train")
     folder: Path = options.out / folder_of(task, given)
@@ -964,7 +800,7 @@ def _report(options: argparse.Namespace) -> None:
     from dacrl_env.comparison import report
     from dacrl_env.comparison.results import stored
 
-    found = stored(options.directory / "results", _kept_labels(options.directory))
+    found = stored(options.directory / "results", kept_labels(options.directory))
     reference = options.reference
     names = {name: list(kept.frame["policy"].unique()) for name, kept in found.items()}
     every = dict.fromkeys(policy for policies in names.values() for policy in policies)
@@ -984,6 +820,7 @@ def _report(options: argparse.Namespace) -> None:
         for note in notes:
             print(note)
         print(f"\nreport: {written.path}")
+    suites.report_all(options.directory, found, reference, options.objective)
 
 
 def _defaults(options: argparse.Namespace) -> None:
@@ -1010,7 +847,7 @@ def _defaults(options: argparse.Namespace) -> None:
     for task, frame in frames.items():
         print(f"\n{task}")
         print(report.render(report.table(report.summarize(frame))))
-    with _nothing_lost(options.out / "defaults.png"):
+    with nothing_lost(options.out / "defaults.png"):
         report.gallery(frames, options.out / "defaults.png")
     print(f"\nfigure: {options.out / 'defaults.png'}")
 
@@ -1033,12 +870,12 @@ def _oracle(options: argparse.Namespace) -> None:
         "num_threads": options.num_threads,
         "executor": options.executor,
     }
-    each = {name: {**given, **_task_options(options, name)} for name in names}
+    each = {name: {**given, **task_options(options, name)} for name in names}
     for name in names:  # what is wrong must not come to light after hours
         oracle.check(name, **each[name])
     results = []
     files = ("dynamics.csv", "points.csv", "dynamics.md")
-    with _nothing_lost(*(options.out / name for name in files)):
+    with nothing_lost(*(options.out / name for name in files)):
         for name in names:
             found = oracle.oracle(name, **each[name], show_progress=True)
             results.append(found)

@@ -191,9 +191,14 @@ def check(
     methods: Several[MethodLike] = (),
     tuning_budget: int | None = None,
     runs: int = 5,
+    total: bool = False,
+    shuffled: bool = False,
+    policy_seeds: int | Sequence[int] | None = None,
     store: Store | str | os.PathLike[str] | None = None,
     num_threads: int | None = None,
     executor: str | Executor | None = None,
+    split: str = "test",
+    batch: int = BATCH,
     **task_kwargs: Any,
 ) -> None:
     """What `compare` checks before anything is run; for comparisons still to come.
@@ -208,11 +213,15 @@ def check(
         seeds,
         tuning_budget,
         runs,
-        False,
+        total,
         store,
         task_kwargs,
+        split=split,
         num_threads=num_threads,
         executor=executor,
+        batch=batch,
+        shuffled=shuffled,
+        policy_seeds=policy_seeds,
         tell=False,
     )
 
@@ -552,7 +561,7 @@ def _plan(
         store = Store(store)
     spend = 0
     if methods.names:
-        spend = _spend(task, tuning_budget, total, options)
+        spend = tuning_steps(task, tuning_budget, total, options)
     plan = _Plan(
         task,
         policies.names,
@@ -582,7 +591,7 @@ def _plan(
     return plan
 
 
-def _spend(
+def tuning_steps(
     task: Task, tuning_budget: Any, total: bool, options: Mapping[str, Any]
 ) -> int:
     """Training steps that a method may spend on tuning.

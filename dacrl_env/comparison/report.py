@@ -7,27 +7,32 @@ intervals are 95 % bootstrap intervals over independent runs; where a method was
 more than once, over its fits and over the test seeds that all of them share.
 """
 
-import io
 import os
-import re
 import textwrap
-import unicodedata
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
-from PIL import Image
 
 from dacrl_env.comparison import option_panels, stats
-from dacrl_env.core.files import write_text, write_whole
+from dacrl_env.comparison.drawing import (
+    COLOURS,
+    DPI,
+    STYLES,
+    add_legend,
+    any_letters,
+    escaped,
+    is_control,
+    printable,
+    save,
+    wrapped,
+)
+from dacrl_env.core.files import write_text
 from dacrl_env.core.version import __version__
 
 METRICS = ("report_final", "report_auc", "report_best")
@@ -49,13 +54,6 @@ FAILURE_BELOW = 0.1
 _RUN = ["policy", "run", "seed"]
 _CHARGED = [*COSTS, *TUNING, "report_online"]
 _NEEDED = [*_RUN, "task", "step", *_CHARGED, "report_score", "diverged"]
-# Okabe and Ito's colour-blind safe palette without its yellow, which is faint on white.
-# Seven colours and four line styles have no common factor, so 28 policies look
-# different, and where lines coincide the dashes let the one below show through.
-_COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_STYLES = ("-", (0, (6, 1.2)), (0, (3, 1)), (0, (6, 1, 1.5, 1)))
-_DPI = 150
-_LETTERS = 76  # of ordinary text, across a figure
 _UNITS = {
     "batch_size": "samples",
     "target_update_interval": "steps",
@@ -263,7 +261,7 @@ def curves(frame: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
     names = [c for c in frame.columns if c.startswith("hp/") and frame[c].notna().any()]
     policies = list(frame["policy"].unique())
     # No pyplot: a Figure of its own leaves no global state and needs no display.
-    figure = Figure((6.5, 2.9 + 1.25 * len(names)), _DPI, layout="constrained")
+    figure = Figure((6.5, 2.9 + 1.25 * len(names)), DPI, layout="constrained")
     heights = [2.2, *[1.0] * len(names)]
     grid = figure.subplots(
         len(heights), 1, sharex=True, squeeze=False, height_ratios=heights
@@ -279,8 +277,8 @@ def curves(frame: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
     handles: list[Any] = []
     for i, policy in enumerate(policies):
         rows = frame[frame["policy"] == policy]
-        colour = _COLOURS[i % len(_COLOURS)]
-        style = _STYLES[i % len(_STYLES)]
+        colour = COLOURS[i % len(COLOURS)]
+        style = STYLES[i % len(STYLES)]
         look: dict[str, Any] = {
             "color": colour, "linestyle": style, "linewidth": 1.5
         }  # fmt: skip
@@ -322,49 +320,8 @@ def curves(frame: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
         axis.tick_params(labelsize=8)
         axis.yaxis.label.set_fontsize(9)
     figure.align_ylabels(list(axes))
-    _legend(figure, handles, policies)
-    return _save(figure, path)
-
-
-def _legend(figure: Figure, handles: list[Any], names: Sequence[Any]) -> None:
-    """Names as they are, in as many columns as fit, above a figure that grows by them.
-
-    No mathematics, and none that is hidden.
-    """
-    places = [str(number) for number in range(len(names))]
-    ways = [(columns, _LETTERS) for columns in range(min(4, len(names)), 0, -1)]
-    for across, letters in (*ways, (1, _LETTERS // 2), (1, _LETTERS // 4)):
-        for wider in figure.legends:
-            wider.remove()
-        legend = figure.legend(
-            handles, places, loc="outside upper center", ncols=across,
-            frameon=False, fontsize=9,
-        )  # fmt: skip
-        shown = _wrapped(names, letters)
-        for text, name in zip(legend.get_texts(), shown, strict=True):
-            text.set_parse_math(False)
-            text.set_text(name)
-        with _any_letters():
-            box = legend.get_window_extent()
-        if box.width <= figure.bbox.width:
-            break
-    figure.set_figheight(figure.get_figheight() + box.height / figure.dpi)
-
-
-def _wrapped(names: Sequence[Any], letters: int) -> list[str]:
-    """Names on at most four lines, after commas and spaces where there are some.
-
-    The middle of those that are longer is left out, with their place if that is all
-    that tells them apart.
-    """
-    line = rf".{{1,{letters}}}$|.{{{letters // 2},{letters - 1}}}[, ]|.{{1,{letters}}}"
-    every = [re.findall(line, printable(name)) for name in names]
-    cut = [[*k[:2], "…", *k[-1:]] if len(k) > 4 else k for k in every]
-    for place, lines in enumerate(cut):
-        if cut.count(lines) > 1 and len(every[place]) > 4:
-            lines = [*lines[:2], f"… ({place + 1}) …", lines[-1]]
-        every[place] = lines
-    return ["\n".join(lines) for lines in every]
+    add_legend(figure, handles, policies)
+    return save(figure, path)
 
 
 def gallery(frames: Mapping[str, pd.DataFrame], path: str | os.PathLike[str]) -> Path:
@@ -387,7 +344,7 @@ def gallery(frames: Mapping[str, pd.DataFrame], path: str | os.PathLike[str]) ->
     across = min(3, len(frames))
     down = -(-len(frames) // across)
     size = 2.6 * across + 0.6, max(2.0, 1.7 * down)
-    figure = Figure(size, _DPI, layout="constrained")
+    figure = Figure(size, DPI, layout="constrained")
     grid = figure.subplots(down, across, squeeze=False, sharey=True)
     for axis in grid.ravel()[len(frames) :]:
         axis.set_visible(False)
@@ -398,14 +355,14 @@ def gallery(frames: Mapping[str, pd.DataFrame], path: str | os.PathLike[str]) ->
         x, mean, low, high = _learning_curve(frame, reports)
         for level in (0, 1):
             axis.axhline(level, color="0.6", linewidth=0.8, linestyle=":", zorder=0)
-        axis.plot(x, mean, color=_COLOURS[1], linewidth=1.5)
-        axis.fill_between(x, low, high, color=_COLOURS[1], alpha=0.2, linewidth=0)
+        axis.plot(x, mean, color=COLOURS[1], linewidth=1.5)
+        axis.fill_between(x, low, high, color=COLOURS[1], alpha=0.2, linewidth=0)
         for letters in (28, 20, 14):
-            title = _wrapped(titles, letters)[k]
+            title = wrapped(titles, letters)[k]
             text = axis.set_title(title, fontsize=8, parse_math=False)
-            with _any_letters():
+            with any_letters():
                 width = text.get_window_extent().width
-            if width <= 2.4 * _DPI:
+            if width <= 2.4 * DPI:
                 break
         axis.set_xlim(0, float(frame["env_steps"].max()))
         axis.xaxis.set_major_locator(MaxNLocator(3))
@@ -416,7 +373,7 @@ def gallery(frames: Mapping[str, pd.DataFrame], path: str | os.PathLike[str]) ->
     grid[0, 0].set_ylim(max(low, -1.05), high)
     figure.supylabel("score\n(0 random, 1 reference)", fontsize=9, ma="center")
     figure.supxlabel("inner training environment steps", fontsize=9)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def anytime(course: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
@@ -434,7 +391,7 @@ def anytime(course: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
     """
     if course.empty:
         raise ValueError("the frame has no rows")
-    figure = Figure((6.5, 3.4), _DPI, layout="constrained")
+    figure = Figure((6.5, 3.4), DPI, layout="constrained")
     axis = figure.subplots()
     handles: list[Any] = []
     names: list[Any] = []
@@ -450,7 +407,7 @@ def anytime(course: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
         bounds = [stats.bootstrap_interval(v, resamples=500) for v in values.T]
         low, high = np.asarray(bounds).reshape(-1, 2).T
         look: dict[str, Any] = {
-            "color": _COLOURS[i % len(_COLOURS)], "linestyle": _STYLES[i % len(_STYLES)]
+            "color": COLOURS[i % len(COLOURS)], "linestyle": STYLES[i % len(STYLES)]
         }  # fmt: skip
         mean = values.mean(0)
         if len(steps) == 1:  # a method that ends in one policy
@@ -474,35 +431,8 @@ def anytime(course: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
     axis.set_ylabel("test score at the end of a run")
     axis.spines[["top", "right"]].set_visible(False)
     axis.tick_params(labelsize=8)
-    _legend(figure, handles, names)
-    return _save(figure, path)
-
-
-@contextmanager
-def _any_letters() -> Iterator[None]:
-    """A box stands for what the font does not have."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        yield
-
-
-def _save(figure: Figure, path: str | os.PathLike[str]) -> Path:
-    canvas = FigureCanvasAgg(figure)
-    with _any_letters():
-        canvas.draw()
-    # A palette of 256 colours loses nothing one can see and is a third of the size.
-    image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    data = io.BytesIO()
-    image.quantize(256, dither=Image.Dither.NONE).save(data, "PNG", dpi=(_DPI, _DPI))
-    write_whole(path, data.getvalue())
-    return Path(path)
-
-
-def printable(name: Any) -> str:
-    """A name on one line: control characters and line ends as their escapes."""
-    return "".join(
-        repr(letter)[1:-1] if _is_control(letter) else letter for letter in str(name)
-    )
+    add_legend(figure, handles, names)
+    return save(figure, path)
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -512,16 +442,11 @@ def check_names(names: Sequence[str]) -> None:
         ValueError: one has line ends or other control characters.
     """
     for name in names:
-        if any(map(_is_control, name)):
+        if any(map(is_control, name)):
             raise ValueError(
                 f"{name!r} has control characters or line ends, which tables cannot "
                 "show; give it a label without them: label=policy"
             )
-
-
-def _is_control(letter: str) -> bool:
-    # controls, line ends, and bytes that are no text
-    return unicodedata.category(letter) in ("Cc", "Zl", "Zp", "Cs")
 
 
 def render(result: pd.DataFrame) -> str:
@@ -590,7 +515,7 @@ def write_report(
 
     task = frame["task"].iloc[0]
     facts = {
-        "Policies": ", ".join(map(_escaped, policies)),
+        "Policies": ", ".join(map(escaped, policies)),
         "Test runs": f"{len(summary)} ({summary['seed'].nunique()} seeds)",
         "Budget": f"{summary['env_steps'].max():,.0f} environment steps a run",
     }
@@ -603,13 +528,13 @@ def write_report(
         f"# Comparison on {task}",
         "\n".join(f"- {name}: {value}" for name, value in facts.items())
         + f"\n- Made with: dacrl-env {__version__}",
-        *map(_escaped, [*notes, *alone]),
+        *map(escaped, [*notes, *alone]),
         "## Scores and cost",
         _markdown(results),
     ]
     if len(differences):
         parts += [
-            f"## Paired differences from {_escaped(reference)}",
+            f"## Paired differences from {escaped(reference)}",
             _markdown(differences),
             "Positive differences are better than the reference, over runs paired by "
             "seed. P(better) is the probability that a run of the policy beats one of "
@@ -780,12 +705,6 @@ def _markdown(result: pd.DataFrame) -> str:
     for cells in _cells(result):
         lines = [list(cells.columns), [":--"] + ["--:"] * (cells.shape[1] - 1)]
         # all but names are numbers
-        lines += [[_escaped(line[0]), *line[1:]] for line in cells.values]
+        lines += [[escaped(line[0]), *line[1:]] for line in cells.values]
         blocks.append("\n".join("| " + " | ".join(line) + " |" for line in lines))
     return "\n\n".join(blocks)
-
-
-def _escaped(text: Any) -> str:
-    """A text that means itself in Markdown."""
-    shown = re.sub(r"([\\`*\[\]<>|$~])", r"\\\1", printable(text))
-    return re.sub(r"(?<!\w)_|_(?!\w)", r"\_", shown)

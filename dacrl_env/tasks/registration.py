@@ -20,7 +20,7 @@ from gymnasium.envs.registration import EnvSpec, get_env_id, parse_env_id
 
 from dacrl_env.core.blame import blame
 from dacrl_env.core.checks import check_types, plain, unknown
-from dacrl_env.tasks import measured
+from dacrl_env.tasks import headroom, measured
 from dacrl_env.tasks.backends import COMPILED_ENVS, backend_of
 from dacrl_env.tasks.instances import Ranges, vary
 from dacrl_env.tasks.knobs import Event, Number
@@ -707,10 +707,17 @@ def markdown() -> str:
         "Tags: smoke – the tuned static configuration scores outside 0.2–0.9, or no",
         "change of configuration was found to gain 0.05 ([dynamics.md](dynamics.md)).",
         "",
+        "Headroom: what the best schedule gains over the best static configuration",
+        "(schedule), and the best closed loop over the best schedule (state), with",
+        "95 % intervals (`dacrl_env/tasks/headroom.json`, measured by `dacrl",
+        "headroom`). Where it is measured, tags follow from it: a gain of at least",
+        "0.05 whose interval lies above zero is a tag; smoke is neither.",
+        "",
         "| id | inner environment | algorithm | budget | decisions | random "
-        "| reference | floor | instances | seconds a run | own settings | tags |",
+        "| reference | floor | instances | seconds a run | own settings | tags "
+        "| headroom |",
         "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- "
-        "| --- |",
+        "| --- | --- |",
     ]
     seconds = measured.seconds()
     for task in TASKS.values():
@@ -723,7 +730,8 @@ def markdown() -> str:
             f"| {task.budget:,} | {task.decisions} | {task.random_return:g} "
             f"| {task.reference_return:g} | {task.floor_return:g} | {counts} | {spent} "
             f"| {', '.join(f'{k} {v}' for k, v in own.items()) or '–'} "
-            f"| {', '.join(task.tags) or '–'} |"
+            f"| {', '.join(headroom.tags_of(task)) or '–'} "
+            f"| {headroom.shown(task.id, '; ')} |"
         )
     for name, entry in ALGORITHMS.items():
         learner = load(entry)

@@ -136,7 +136,8 @@ class Task:
             take the inner environment as it is.
         description: one line for lists.
         tags: words for lists; "smoke": its tuned static configuration scores outside
-            0.2–0.9, or no change was found to gain 0.05, see docs/dynamics.md.
+            0.2–0.9, or no change was found to gain 0.05, see docs/dynamics.md. Where
+            headroom is measured, they follow from it (`dacrl_env.tasks.headroom`).
 
     Raises:
         ValueError: a value of another type or out of range.

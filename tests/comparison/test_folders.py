@@ -244,13 +244,13 @@ def test_labels_survive_a_full_disk(out, monkeypatch, capsys):
 )  # fmt: skip
 def test_labels_mean_themselves(frame, tmp_path, label, monkeypatch):
     legends = []
-    original = report._legend
+    original = report.add_legend
 
     def watched(figure, *arguments):
         original(figure, *arguments)
         legends.extend(text.get_text() for text in figure.legends[0].get_texts())
 
-    monkeypatch.setattr(report, "_legend", watched)
+    monkeypatch.setattr(report, "add_legend", watched)
     names = [label, "random"]
     frame = frame.replace({"policy": {"default": label}})
     path = report.write_report(frame, tmp_path).path
@@ -283,7 +283,7 @@ def test_labels_of_several_lines_are_refused_before_the_work(out, label, capsys)
 
 def test_tables_of_any_frame_have_one_line_a_row():
     assert report.printable("a\nb\x1b") == "a\\nb\\x1b"
-    assert report._escaped("a_b _c_ d|e") == r"a_b \_c\_ d\|e"
+    assert report.escaped("a_b _c_ d|e") == r"a_b \_c\_ d\|e"
 
 
 @pytest.mark.parametrize(

@@ -328,13 +328,13 @@ def test_anytime_holds_an_incumbent_until_the_next(tmp_path):
 @pytest.fixture
 def drawn(monkeypatch):
     """Figures as they are saved, in order."""
-    figures, save = [], report._save
+    figures, save = [], report.save
 
     def keep(figure, path):
         figures.append(figure)
         return save(figure, path)
 
-    monkeypatch.setattr(report, "_save", keep)
+    monkeypatch.setattr(report, "save", keep)
     return figures
 
 

@@ -1,0 +1,136 @@
+"""What `dacrl headroom` has measured: what tuning beyond a static configuration gains.
+
+It is read from ``headroom.json``, which that command writes::
+
+    {"tasks": {id: {"schedule": [value, low, high], "state": [value, low, high],
+                    "objective": "auc", "version": "...", "command": "..."}}}
+
+``schedule`` is the gain of the best open-loop schedule over the best static
+configuration, ``state`` that of the best closed-loop policy over the best schedule,
+both as differences of scores with their 95 % interval. Tags of a task that is measured
+follow from its figures, see `tags_of`; suites are named by tags, see `suite`.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dacrl_env.core.checks import unknown
+from dacrl_env.tasks.task import Task
+
+PATH = Path(__file__).with_name("headroom.json")
+LEAST = 0.05
+"""A gain below this score is too small for a tag, however certain it is."""
+
+KINDS = ("state", "schedule")
+"""What gains are measured of; also the tags of tasks that have them."""
+
+_RULED = (*KINDS, "smoke")  # tags that follow from figures
+
+
+@functools.cache
+def measured() -> Mapping[str, Mapping[str, Any]]:
+    """Entries of the file by id of task; none if there is no file, or an empty one.
+
+    Raises:
+        ValueError: the file is there and is not as this module's text says.
+    """
+    try:
+        text = PATH.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    if not text.strip():
+        return {}
+    try:
+        tasks = json.loads(text).get("tasks", {})
+        for name, entry in tasks.items():
+            for kind in KINDS:
+                _check_gain(name, kind, entry.get(kind))
+    except (json.JSONDecodeError, AttributeError, TypeError) as error:
+        raise ValueError(f"{PATH}: {error}") from error
+    found: Mapping[str, Mapping[str, Any]] = tasks
+    return found
+
+
+def _check_gain(name: str, kind: str, gain: Any) -> None:
+    if gain is None:
+        return
+    # an interval need not hold its value: percentiles of a bootstrap are none of it
+    finite = len(gain) == 3 and all(math.isfinite(number) for number in gain)
+    if not finite or gain[1] > gain[2]:
+        raise ValueError(
+            f"{PATH}: {kind} of {name} must be [value, low, high], got {gain}"
+        )
+
+
+def tags_of(task: Task) -> tuple[str, ...]:
+    """Tags of a task: by its figures where they are measured, else those of the table.
+
+    ``state`` and ``schedule``: the interval of that gain lies above zero, and the gain
+    is at least `LEAST`. ``smoke``: neither. Other tags stay.
+
+    Args:
+        task: the task.
+    """
+    entry = measured().get(task.id)
+    if entry is None:
+        return task.tags
+    gains = {kind: entry[kind] for kind in KINDS if entry.get(kind) is not None}
+    if not gains:
+        return task.tags
+    passed = [k for k, (value, low, _) in gains.items() if low > 0 and value >= LEAST]
+    others = (tag for tag in task.tags if tag not in _RULED)
+    return (*(passed or ["smoke"]), *others)
+
+
+def shown(task: str, separator: str = ", ") -> str:
+    """Figures of a task as a text such as ``state +0.12 [+0.05, +0.19]``.
+
+    Args:
+        task: id.
+        separator: between the two figures.
+
+    Returns:
+        The text; a dash where nothing is measured.
+    """
+    entry = measured().get(task, {})
+    parts = []
+    for kind in KINDS:
+        if entry.get(kind) is not None:
+            value, low, high = entry[kind]
+            parts.append(f"{kind} {value:+.3f} [{low:+.3f}, {high:+.3f}]")
+    objective = f" ({entry['objective']})" if parts and "objective" in entry else ""
+    return separator.join(parts) + objective if parts else "–"
+
+
+def suite(name: str, tasks: Iterable[Task]) -> list[str]:
+    """Ids of the tasks of a suite, in the order they are given.
+
+    Args:
+        name: a tag; ``all``; or ``default``, which is all but those tagged smoke.
+        tasks: to choose from, such as ``TASKS.values()``.
+
+    Raises:
+        ValueError: no such suite, or no task is in it.
+    """
+    tags = {task.id: tags_of(task) for task in tasks}
+    if name == "all":
+        return list(tags)
+    if name == "default":
+        found = [task for task, own in tags.items() if "smoke" not in own]
+    else:
+        known = dict.fromkeys([*_RULED, *(tag for own in tags.values() for tag in own)])
+        if name not in known:
+            raise ValueError(unknown("suite", name, [*known, "default", "all"]))
+        found = [task for task, own in tags.items() if name in own]
+    if not found:
+        raise ValueError(
+            f"no task is in the suite {name!r}: tags state and schedule follow from "
+            "what dacrl headroom has measured, see dacrl tasks"
+        )
+    return found

@@ -27,6 +27,7 @@ from dacrl_env.inner_envs import (
     mountain_car_continuous,
     pendulum,
     shift,
+    two_colours,
 )
 from dacrl_env.inner_envs.images import is_image_array
 from dacrl_env.inner_envs.minatar import (
@@ -271,6 +272,7 @@ ENVS: dict[str, Callable[[], CompiledEnv]] = {
     "CartPoleSwingup-v0": lambda: _classic(
         cartpole_swingup, cartpole_swingup.CartPoleSwingup()
     ),
+    "TwoColours-v0": lambda: _classic(two_colours, two_colours.TwoColours()),
     "CartPoleShift": lambda: _shifted(cartpole, cartpole.CartPole()),
     "PendulumShift": lambda: _shifted(pendulum, pendulum.Pendulum()),
 }

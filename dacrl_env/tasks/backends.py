@@ -24,6 +24,7 @@ COMPILED_ENVS = (
     "MinAtar/Seaquest-v1",
     # no Gymnasium ids: these exist here alone
     "CartPoleSwingup-v0",
+    "TwoColours-v0",
     "CartPoleShift",
     "PendulumShift",
 )

@@ -27,6 +27,7 @@ from dacrl_env.inner_envs import (
     mountain_car_continuous,
     pendulum,
     shift,
+    switching,
     two_colours,
 )
 from dacrl_env.inner_envs.images import is_image_array
@@ -273,6 +274,7 @@ ENVS: dict[str, Callable[[], CompiledEnv]] = {
         cartpole_swingup, cartpole_swingup.CartPoleSwingup()
     ),
     "TwoColours-v0": lambda: _classic(two_colours, two_colours.TwoColours()),
+    "SwitchingMDP-v0": lambda: _classic(switching, switching.SwitchingMDP()),
     "CartPoleShift": lambda: _shifted(cartpole, cartpole.CartPole()),
     "PendulumShift": lambda: _shifted(pendulum, pendulum.Pendulum()),
 }

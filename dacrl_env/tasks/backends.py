@@ -25,6 +25,7 @@ COMPILED_ENVS = (
     # no Gymnasium ids: these exist here alone
     "CartPoleSwingup-v0",
     "TwoColours-v0",
+    "SwitchingMDP-v0",
     "CartPoleShift",
     "PendulumShift",
 )

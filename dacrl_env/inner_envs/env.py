@@ -21,6 +21,7 @@ from dacrl_env.inner_envs import (
     acrobot,
     cartpole,
     cartpole_swingup,
+    deep_sea,
     dynamics,
     minigrid,
     mountain_car,
@@ -275,6 +276,7 @@ ENVS: dict[str, Callable[[], CompiledEnv]] = {
     ),
     "TwoColours-v0": lambda: _classic(two_colours, two_colours.TwoColours()),
     "SwitchingMDP-v0": lambda: _classic(switching, switching.SwitchingMDP()),
+    "DeepSea-v0": lambda: _classic(deep_sea, deep_sea.DeepSea()),
     "CartPoleShift": lambda: _shifted(cartpole, cartpole.CartPole()),
     "PendulumShift": lambda: _shifted(pendulum, pendulum.Pendulum()),
 }

@@ -286,6 +286,7 @@ def _trained(learner: str, env: Any) -> tuple[dict[str, bytes], list[bytes]]:
         slow("dqn", "CartPoleShift"),
         slow("dqn", "TwoColours-v0"),
         slow("dqn", "SwitchingMDP-v0"),
+        slow("dqn", "DeepSea-v0"),
         slow("dqn", "MinAtar/Seaquest-v1"),
         slow("ppo", "MinAtar/Breakout-v1"),
         ("ppo", "Pendulum-v1"),

@@ -279,4 +279,7 @@ ENVS: dict[str, Callable[[], CompiledEnv]] = {
     "DeepSea-v0": lambda: _classic(deep_sea, deep_sea.DeepSea()),
     "CartPoleShift": lambda: _shifted(cartpole, cartpole.CartPole()),
     "PendulumShift": lambda: _shifted(pendulum, pendulum.Pendulum()),
+    "CartPoleSwingupShift": lambda: _shifted(
+        cartpole_swingup, cartpole_swingup.CartPoleSwingup()
+    ),
 }

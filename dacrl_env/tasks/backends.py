@@ -29,6 +29,7 @@ COMPILED_ENVS = (
     "DeepSea-v0",
     "CartPoleShift",
     "PendulumShift",
+    "CartPoleSwingupShift",
 )
 
 

@@ -6,6 +6,8 @@ bsuite itself is not installed. These are its rules for deterministic transition
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -100,7 +102,7 @@ def test_always_going_right_returns_99_hundredths(size: int) -> None:
 def test_actions_mean_each_as_often_and_mappings_differ() -> None:
     maps = np.stack([mapping_of(number, 20) for number in range(50)])
     assert maps.mean() == pytest.approx(0.5, abs=0.015)
-    same = [(a == b).mean() for a, b in zip(maps, maps[1:], strict=False)]
+    same = [(a == b).mean() for a, b in itertools.pairwise(maps)]
     assert np.mean(same) == pytest.approx(0.5, abs=0.02)
     assert len({m.tobytes() for m in maps}) == 50
 

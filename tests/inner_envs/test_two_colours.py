@@ -28,10 +28,8 @@ class World:
 
     def begin(self, episode: int) -> None:
         self.steps, free = 0, [*EVERYWHERE]
-        places = []
-        for word in drawn(self.key, episode, 3):
-            places.append(free.pop(below(word, len(free))))
-        self.agent, *self.objects = places
+        words = drawn(self.key, episode, 3)
+        self.agent, *self.objects = [free.pop(below(w, len(free))) for w in words]
 
     def step(self, action: int) -> tuple[float, bool]:
         """Reward, and whether the episode is cut."""

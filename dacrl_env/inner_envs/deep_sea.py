@@ -23,8 +23,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from dacrl_env.kernels.compiling import compiled
+from dacrl_env.kernels.compiling import compiled, entry
 from dacrl_env.kernels.random_numbers import draw, word
 
 LARGEST = 20  # cells on a side
@@ -89,3 +90,19 @@ def _right(physics, cell):
     """The action that leads to the right."""
     mapping = draw(_KEY, np.int64(physics[MAPPING]))
     return np.int64(word(mapping, cell) & _1)
+
+
+@entry
+def _describe(numbers, into):
+    for i in range(len(numbers)):
+        mapping = draw(_KEY, numbers[i])
+        for cell in range(into.shape[1]):
+            into[i, cell] = np.int64(word(mapping, cell) & _1)
+
+
+def mappings(numbers: ArrayLike) -> NDArray[np.int64]:
+    """Which action leads to the right in each cell ``(n, 400)``, of mappings (n,)."""
+    given = np.array(numbers, np.int64)
+    into = np.empty((len(given), LARGEST * LARGEST), np.int64)
+    _describe(given, into)
+    return into

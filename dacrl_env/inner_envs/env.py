@@ -276,6 +276,9 @@ ENVS: dict[str, Callable[[], CompiledEnv]] = {
     ),
     "TwoColours-v0": lambda: _classic(two_colours, two_colours.TwoColours()),
     "SwitchingMDP-v0": lambda: _classic(switching, switching.SwitchingMDP()),
+    "FourMDPs-v0": lambda: CompiledEnv(
+        switching.SwitchingMDP(), {**switching.PHYSICS, "worlds": float(switching.FEW)}
+    ),
     "DeepSea-v0": lambda: _classic(deep_sea, deep_sea.DeepSea()),
     "CartPoleShift": lambda: _shifted(cartpole, cartpole.CartPole()),
     "PendulumShift": lambda: _shifted(pendulum, pendulum.Pendulum()),

@@ -1,21 +1,21 @@
-"""SwitchingMDP-v0: a small maze that is another one from time to time.
+"""SwitchingMDP-v0 and FourMDPs-v0: a small maze that is another one at times.
 
 A world is a grid of 5 × 5 cells with walls between some of them. One cell is the goal:
 coming to it is worth 1, and puts the agent on another cell, all as likely. Each other
 cell has a worth of its own between −0.1 and 0.1, which counts whenever a step ends
 there; a wall or the edge of the grid leaves the agent where it is.
 
-The agent sees its cell alone, and neither the world nor that it changes. World number
-``stage`` of ``worlds`` follows after ``offset`` steps that the environment has taken in
-all its episodes, and the next one every ``period`` steps from then on; after the last
-of them comes the first again. With few worlds they come back before long, with 1,000
-they do not in any run. What was learned in one of them is of no use in the next: where
-random moves score 0 and the best policy of a world 1, that of another world scores 0 or
-less in most (``tests/inner_envs/test_switching.py``).
+The agent sees its cell alone, and neither the world nor that it changes. The next of
+``worlds`` worlds follows after ``offset`` steps that the environment has taken in all
+its episodes, and another one every ``period`` steps from then on; after the last of
+them comes the first again. With few worlds, as in FourMDPs-v0, they come back before
+long, with 1,000 they do not in any run. What was learned in one of them is of no use in
+the next: where random moves score 0 and the best policy of a world 1, that of another
+world scores 0 or less in most (``tests/inner_envs/test_switching.py``).
 
-**Worlds follow from their numbers**: walls, goal and worths of world ``first + stage``
-are draws of random numbers at that address, so that nothing is stored, and instances
-with other ``first`` have other worlds.
+**Worlds follow from their numbers**: walls, goal and worths of world
+``first + stage − 1`` are draws of random numbers at that address, so that nothing is
+stored, and instances with other ``first`` have other worlds.
 
 **Nobody is walled in.** Between a cell and those above and to the left of it are two
 places for a wall. One of them, drawn, is open (at the upper and the left edge the only
@@ -33,6 +33,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from dacrl_env.inner_envs.grid import (
     ACTIONS,
@@ -51,12 +52,13 @@ from dacrl_env.kernels.views import vector
 
 PERIOD, OFFSET, WORLDS, FIRST_WORLD, STAGE = range(5)  # of constants
 
+FEW = 4  # worlds of FourMDPs-v0
 PHYSICS = {
     "period": 50_000.0,  # steps from a world to the next
     "offset": 50_000.0,  # steps in the first one
     "worlds": 1_000.0,  # how many there are
-    "first": 0.0,  # number of the first one
-    "stage": 0.0,  # which of them is there at first
+    "first": 1.0,  # number of the first one
+    "stage": 1.0,  # which of them is there at first, from 1 to how many there are
 }
 
 _KEY = np.uint64(0x5357495443484D44)  # of all worlds
@@ -83,7 +85,7 @@ def in_force(env, physics, lifetime, room):
     worlds = max(np.int64(physics[WORLDS]), 1)
     room[PERIOD] = room[OFFSET] = NEVER
     room[WORLDS], room[FIRST_WORLD] = physics[WORLDS], physics[FIRST_WORLD]
-    room[STAGE] = (np.int64(physics[STAGE]) + switches) % worlds
+    room[STAGE] = 1 + (np.int64(physics[STAGE]) - 1 + switches) % worlds
     return vector(room, 0, len(physics))
 
 
@@ -121,7 +123,8 @@ def observe(env, variables, observation):
 @compiled
 def _world(physics):
     """The draw that all of a world follows from."""
-    return draw(_KEY, np.int64(physics[FIRST_WORLD]) + np.int64(physics[STAGE]))
+    number = np.int64(physics[FIRST_WORLD]) + np.int64(physics[STAGE]) - 1
+    return draw(_KEY, number)
 
 
 @compiled
@@ -169,19 +172,19 @@ def _describe(numbers, following, worths, goals):
 class Worlds(NamedTuple):
     """What some worlds are like."""
 
-    following: np.ndarray  # (n, 25, 4) cell that a move leads to, from each cell
-    worths: np.ndarray  # (n, 25) reward of coming to each cell
-    goals: np.ndarray  # (n,) cells
+    following: NDArray[np.int64]  # (n, 25, 4) cell that a move leads to, from each
+    worths: NDArray[np.float64]  # (n, 25) reward of coming to each cell
+    goals: NDArray[np.int64]  # (n,) cells
 
 
-def describe(numbers: np.ndarray) -> Worlds:
+def describe(numbers: ArrayLike) -> Worlds:
     """What worlds ``(n,)`` are like, by their numbers."""
-    numbers = np.ascontiguousarray(numbers, np.int64)
-    n = len(numbers)
+    given = np.array(numbers, np.int64)
+    n = len(given)
     found = Worlds(
         np.empty((n, CELLS, ACTIONS), np.int64),
         np.empty((n, CELLS)),
         np.empty(n, np.int64),
     )
-    _describe(numbers, *found)
+    _describe(given, *found)
     return found

@@ -14,7 +14,7 @@ those of each. Observations do not tell: what was learned becomes wrong.
 
 The original is one stream without an end. Here a stretch of 100 steps is an episode,
 which is truncated and does not terminate, and begins with agent and objects placed
-anew. That is some 28 objects for an agent that knows what to do, so that the return
+anew. That is some 30 objects for an agent that knows what to do, so that the return
 depends little on the start, and evaluations of ten episodes remain cheap. An evaluation
 sees the worth of objects as it is at that time of training, until its end.
 """
@@ -45,7 +45,7 @@ PERIOD, OFFSET, GOOD = range(3)  # of constants
 PHYSICS = {
     "period": 100_000.0,  # steps from a swap to the next
     "offset": 100_000.0,  # steps before the first
-    "good": 0.0,  # the object that is worth 1 before the first: 0 or 1
+    "good": 1.0,  # the object that is worth 1 before the first: 1 or 2
 }
 
 _TAKEN, _NOTHING = 1.0, -0.04  # rewards
@@ -65,7 +65,7 @@ def in_force(env, physics, lifetime, room):
     """The object that is good after some steps, and remains so."""
     swaps = changes(lifetime, physics[OFFSET], physics[PERIOD])
     room[PERIOD] = room[OFFSET] = NEVER
-    room[GOOD] = (np.int64(physics[GOOD]) + swaps) % 2
+    room[GOOD] = 1 + (np.int64(physics[GOOD]) - 1 + swaps) % 2
     return vector(room, 0, len(physics))
 
 
@@ -88,7 +88,7 @@ def step(env, variables, action, physics, drawn):
         if variables[OBJECTS + which] == place:
             other = np.int64(variables[OBJECTS + 1 - which])
             variables[OBJECTS + which] = anywhere_but_two(drawn, 0, place, other)
-            return _TAKEN if physics[GOOD] == which else -_TAKEN, False
+            return _TAKEN if physics[GOOD] == 1 + which else -_TAKEN, False
     return _NOTHING, False
 
 

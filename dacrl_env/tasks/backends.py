@@ -26,6 +26,7 @@ COMPILED_ENVS = (
     "CartPoleSwingup-v0",
     "TwoColours-v0",
     "SwitchingMDP-v0",
+    "FourMDPs-v0",
     "DeepSea-v0",
     "CartPoleShift",
     "PendulumShift",

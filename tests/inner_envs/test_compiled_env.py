@@ -31,6 +31,12 @@ def test_the_registry_names_those_that_there_are() -> None:
     assert tuple(ENVS) == COMPILED_ENVS
 
 
+@pytest.mark.parametrize("env_id", ENVS)
+def test_constants_can_be_compared_by_ratios(env_id: str) -> None:
+    """What is observed of an instance are ratios to the default."""
+    assert all(0 < value < np.inf for value in ENVS[env_id]().physics.values())
+
+
 @pytest.mark.parametrize("env_id", IDS)
 def test_an_ended_episode_gives_its_last_observation_and_starts_anew(
     env_id: str,

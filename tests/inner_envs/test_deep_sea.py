@@ -105,6 +105,7 @@ def test_actions_mean_each_as_often_and_mappings_differ() -> None:
     same = [(a == b).mean() for a, b in itertools.pairwise(maps)]
     assert np.mean(same) == pytest.approx(0.5, abs=0.02)
     assert len({m.tobytes() for m in maps}) == 50
+    np.testing.assert_array_equal(deep_sea.mappings(range(50)), maps.reshape(50, -1))
 
 
 def test_sizes_beyond_the_grid_are_the_nearest_that_there_are() -> None:

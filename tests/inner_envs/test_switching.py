@@ -56,7 +56,7 @@ def some(n: int) -> Worlds:
 def test_every_step_follows_the_rules() -> None:
     W, FIRST, PERIOD, OFFSET, STAGE = 3, 70, 130, 45, 2
     options = {"period": PERIOD, "offset": OFFSET, "worlds": W, "first": FIRST}
-    env, state = start(ID, P=1, N=2, stage=STAGE, **options)
+    env, state = start(ID, P=1, N=2, stage=1 + STAGE, **options)
     worlds = [World(FIRST + w) for w in range(W)]
     rng, goals, visited = np.random.default_rng(0), 0, set()
 
@@ -113,8 +113,8 @@ def test_evaluations_see_the_world_of_their_time_only() -> None:
     n = len(lifetimes)
     physics = constants(env, n, period=130, offset=45, worlds=3, first=70)
     state = env.init(keys(n, 1), physics, lifetimes)
-    stages = np.array([0, 0, 1, 1, 2, 1])
-    fixed = env.init(keys(n, 1), constants(env, n, first=70 + stages))
+    stages = np.array([1, 1, 2, 2, 3, 2])
+    fixed = env.init(keys(n, 1), constants(env, n, first=69 + stages))
     np.testing.assert_array_equal(state.physics[:, switching.STAGE], stages)
     np.testing.assert_array_equal(state.variables, fixed.variables)
     rng = np.random.default_rng(0)
@@ -126,6 +126,19 @@ def test_evaluations_see_the_world_of_their_time_only() -> None:
 
 
 # -- what worlds are like --------------------------------------------------------------
+
+
+def test_four_worlds_are_the_same_ones_that_come_back() -> None:
+    many, few = ENVS[ID](), ENVS["FourMDPs-v0"]()
+    lifetimes = np.arange(0, 1_000, 50)
+    stages = []
+    for env in (many, few):
+        n = len(lifetimes)
+        physics = constants(env, n, period=100, offset=100)
+        state = env.init(keys(n, 1), physics, lifetimes)
+        stages.append(state.physics[:, switching.STAGE].astype(int))
+    assert stages[0].tolist() == [1 + t // 100 for t in lifetimes]
+    assert stages[1].tolist() == [1 + t // 100 % 4 for t in lifetimes]
 
 
 def test_every_cell_is_reached_from_every_other() -> None:

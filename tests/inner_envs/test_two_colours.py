@@ -43,7 +43,7 @@ class World:
         self.agent, reward = (x, y), -0.04
         for i, place in enumerate(self.objects):
             if place == self.agent:
-                good = (self.good + swaps) % 2
+                good = (self.good - 1 + swaps) % 2
                 reward = 1.0 if i == good else -1.0
                 taken = (self.agent, self.objects[1 - i])
                 free = [p for p in EVERYWHERE if p not in taken]
@@ -67,7 +67,7 @@ def towards(world: World, rng: np.random.Generator) -> int:
 
 
 def test_every_step_follows_the_rules() -> None:
-    period, offset, good = np.array([13, 200, 450]), np.array([40, 0, 333]), [0, 1, 0]
+    period, offset, good = np.array([13, 200, 450]), np.array([40, 0, 333]), [1, 2, 1]
     physics = {"period": period, "offset": offset, "good": np.array(good)}
     env, state = start(ID, P=3, N=1, **physics)
     worlds = [
@@ -101,7 +101,7 @@ def test_cells_at_the_start_and_after_taking_are_all_as_likely() -> None:
         counts = np.bincount(column, minlength=25)
         assert ((counts - n / 25) ** 2).sum() / (n / 25) < 51  # 24 degrees, 0.001
     beside = np.tile([0.0, 1.0, 24.0], (n, 1))  # the agent takes the first object
-    physics = np.tile([1e9, 1e9, 0.0], (n, 1))
+    physics = np.tile([1e9, 1e9, 1.0], (n, 1))
     after, _, rewards, _ = moved(env, beside, np.ones(n), physics, state.keys[:, 0])
     assert (rewards == 1).all()
     assert (after[:, [0, 2]] == [1, 24]).all()
@@ -114,7 +114,7 @@ def test_cells_at_the_start_and_after_taking_are_all_as_likely() -> None:
 
 PERIOD, OFFSET = 10, 25
 LIFETIMES = np.array([0, 24, 25, 34, 35, 44, 45])
-GOOD = [0, 0, 1, 1, 0, 0, 1]  # of each lifetime
+GOOD = [1, 1, 2, 2, 1, 1, 2]  # of each lifetime
 
 
 @entry
@@ -135,10 +135,10 @@ def test_colours_swap_at_their_time_and_constants_in_force_stay() -> None:
     rooms = in_force(LIFETIMES, period=PERIOD, offset=OFFSET)
     assert rooms[:, two_colours.GOOD].tolist() == GOOD
     assert (rooms[:, :2] == grid.NEVER).all()
-    turned = in_force(LIFETIMES, period=PERIOD, offset=OFFSET, good=1)
-    assert (turned[:, two_colours.GOOD] == 1 - rooms[:, two_colours.GOOD]).all()
-    again = in_force(LIFETIMES, period=grid.NEVER, offset=grid.NEVER, good=1)
-    assert (again == [grid.NEVER, grid.NEVER, 1]).all()
+    turned = in_force(LIFETIMES, period=PERIOD, offset=OFFSET, good=2)
+    assert (turned[:, two_colours.GOOD] == 3 - rooms[:, two_colours.GOOD]).all()
+    again = in_force(LIFETIMES, period=grid.NEVER, offset=grid.NEVER, good=2)
+    assert (again == [grid.NEVER, grid.NEVER, 2]).all()
 
 
 def test_evaluations_see_the_colours_of_their_time_only() -> None:

@@ -17,7 +17,6 @@ SIDE = 5
 CELLS = SIDE * SIDE
 UP, RIGHT, DOWN, LEFT = range(4)
 ACTIONS = 4
-NEVER = 1e12  # a step no run comes to; finite, since instances are compared by ratios
 
 
 @compiled

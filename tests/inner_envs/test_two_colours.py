@@ -9,8 +9,9 @@ import pytest
 from numpy.typing import NDArray
 from stepping import STEPS, below, constants, drawn, keys, moved, start
 
-from dacrl_env.inner_envs import dynamics, grid, two_colours
+from dacrl_env.inner_envs import dynamics, two_colours
 from dacrl_env.inner_envs.env import ENVS
+from dacrl_env.inner_envs.shift import NEVER
 from dacrl_env.kernels.compiling import entry
 
 ID = "TwoColours-v0"
@@ -134,11 +135,11 @@ def in_force(lifetimes: NDArray[np.int64], **changed: float) -> NDArray[np.float
 def test_colours_swap_at_their_time_and_constants_in_force_stay() -> None:
     rooms = in_force(LIFETIMES, period=PERIOD, offset=OFFSET)
     assert rooms[:, two_colours.GOOD].tolist() == GOOD
-    assert (rooms[:, :2] == grid.NEVER).all()
+    assert (rooms[:, :2] == NEVER).all()
     turned = in_force(LIFETIMES, period=PERIOD, offset=OFFSET, good=2)
     assert (turned[:, two_colours.GOOD] == 3 - rooms[:, two_colours.GOOD]).all()
-    again = in_force(LIFETIMES, period=grid.NEVER, offset=grid.NEVER, good=2)
-    assert (again == [grid.NEVER, grid.NEVER, 2]).all()
+    again = in_force(LIFETIMES, period=NEVER, offset=NEVER, good=2)
+    assert (again == [NEVER, NEVER, 2]).all()
 
 
 def test_evaluations_see_the_colours_of_their_time_only() -> None:

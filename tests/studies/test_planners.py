@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +11,11 @@ import pytest
 from numpy.typing import NDArray
 from stepping import constants, keys
 
+from dacrl_env.cli.commands import main
 from dacrl_env.inner_envs import switching
 from dacrl_env.inner_envs.env import ENVS
 from dacrl_env.studies import planners, references
+from dacrl_env.tasks import measured
 from dacrl_env.tasks.registration import get_task
 
 N = 200
@@ -84,6 +88,28 @@ def test_dive_finds_the_treasure() -> None:
     sizes, mappings = np.array([10, 20, 15]), np.array([42, 1, 99_999])
     found = played("DeepSea-v0", planners.dive, size=sizes, mapping=mappings)
     assert found["returns"] == pytest.approx(0.99)
+
+
+def test_returns_of_an_instance_are_means_over_the_worlds_of_a_run(
+    tmp_path: Path,
+) -> None:
+    path, task = tmp_path / "references.json", "dacrl/DQN-FourMDPs-v0"
+    arguments = ["references", task, "--instances", "--episodes", "50"]
+    assert main([*arguments, "--out", str(path)]) == 0
+    section = json.loads(path.read_text())["instances"]["FourMDPs-v0"]
+    assert "each of the worlds of a run, of planners.plan" in section["reference"]
+    assert len(section["returns"]) == 41
+    instance = get_task(task).test_instances[3]
+    worlds = {"first": instance.physics["first"] + np.arange(4)}
+    best = played("FourMDPs-v0", planners.plan, **worlds)["returns"].mean()
+    entry = section["returns"][instance.name]
+    assert entry["reference"] == pytest.approx(best, abs=1.2)
+    assert entry["reached"] == entry["reference"]
+    registered = measured.returns("FourMDPs-v0")[instance.name]
+    assert registered["random"] == pytest.approx(entry["random"], abs=0.6)
+    # by more than chance they differ from those of the first world alone
+    first = played("FourMDPs-v0", planners.plan, first=worlds["first"][:1])
+    assert abs(first["returns"].mean() - best) > 2
 
 
 def test_the_worlds_of_a_run_are_those_that_it_meets() -> None:

@@ -466,7 +466,7 @@ _TABLE = (
         id="dacrl/PPO-TwoColours-v0",
         inner_env="TwoColours-v0",
         algorithm="ppo",
-        ranges=_PPO_RANGES,
+        ranges=_PPO_RANGES | {"ent_coef": (0.0, 0.5)},
         budget=307_200,
         decisions=100,
         random_return=-3.85,
@@ -476,7 +476,7 @@ _TABLE = (
         defaults={
             "learning_rate": 1e-3,
             "gamma": 0.9,
-            "ent_coef": 0.01,
+            "ent_coef": 0.2,
             "n_epochs": 4,
         },
         configuration={"num_inner_envs": 2, "rollout_length": 256},

@@ -85,7 +85,8 @@ _WORLDS = {
     "offset": (6_000, 16_000),
     "first": (1e4, 1e8),  # number of the first world
 }
-# of sizes beyond 14, none of the explorations here finds the treasure in 100,000 steps
+# sizes up to 20 are possible; no configuration of DQN is known that finds the treasure
+# of the larger ones within the budget
 _DEEP_SEA = {"size": (8, 14), "mapping": (1, 1e6)}
 _WHOLE = frozenset({"shift_at", "period", "offset", "first", "size", "mapping"})
 # LunarLander has no ceiling, and distance and tumbling cost without limit: scripts that

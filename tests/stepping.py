@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dacrl_env.core import streams
 from dacrl_env.inner_envs import dynamics
 from dacrl_env.inner_envs.env import ENVS, CompiledEnv, CompiledState
 from dacrl_env.kernels.compiling import entry
@@ -19,7 +20,12 @@ GRIDS = [env_id for env_id in IDS if env_id.startswith("MiniGrid")]
 GAMES = [env_id for env_id in IDS if env_id.startswith("MinAtar")]
 # of dm_control; it is compared with MuJoCo in a file of its own
 SWINGUP = "CartPoleSwingup-v0"
-CLASSIC = [env_id for env_id in IDS if env_id not in (*GRIDS, *GAMES, SWINGUP)]
+# described in papers alone, or by packages that are not installed; each is compared
+# with plain Python in a file of its own
+BY_RULES = ["TwoColours-v0", "SwitchingMDP-v0", "FourMDPs-v0", "DeepSea-v0"]
+CLASSIC = [
+    env_id for env_id in IDS if env_id not in (*GRIDS, *GAMES, SWINGUP, *BY_RULES)
+]
 
 STEPS = 2**62  # where the draws of steps begin
 
@@ -40,6 +46,17 @@ def start(
 ) -> tuple[CompiledEnv, CompiledState]:
     env = ENVS[env_id]()
     return env, env.init(keys(P, N), constants(env, P, **changed))
+
+
+def drawn(key: np.uint64, counter: int, lanes: int) -> list[int]:
+    """Words of 64 random bits at an address, as plain numbers."""
+    at = np.array([counter], np.int64)
+    return [int(w) for w in streams.bits(np.array([key]), at, lanes)[0]]
+
+
+def below(word: int, high: int) -> int:
+    """The integer in [0, high) that a word stands for."""
+    return ((word >> 32) * high) >> 32
 
 
 def random_actions(env: Any, rng: np.random.Generator, *shape: int) -> NDArray[Any]:

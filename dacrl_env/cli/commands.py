@@ -398,10 +398,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     room.add_argument("task")
     room.add_argument(
-        "--runs", type=_count, default=1_000, help="tuning of each rung, in runs"
+        "--runs", type=count, default=1_000, help="tuning of each rung, in runs"
     )
     room.add_argument(
-        "--fits", type=_count, default=3, help="independent tunings of each rung"
+        "--fits", type=count, default=3, help="independent tunings of each rung"
     )
     room.add_argument("--objective", default="final", help="final or auc")
     room.add_argument(
@@ -894,17 +894,17 @@ def _oracle(options: argparse.Namespace) -> None:
 def _headroom(options: argparse.Namespace) -> None:
     from dacrl_env.studies import headroom as study
 
-    given = _task_options(options, options.task)
+    given = task_options(options, options.task)
     if options.rungs:
         given["rungs"] = options.rungs
-    with _nothing_lost(options.out / "headroom.json", options.out / "runs.csv"):
+    with nothing_lost(options.out / "headroom.json", options.out / "runs.csv"):
         result = study.headroom(
             options.task,
             store=options.out / "results",
             objective=options.objective,
             runs=options.runs,
             fits=options.fits,
-            seeds=_seeds("--seeds", options.seeds),
+            seeds=seeds_of("--seeds", options.seeds),
             most_work=options.most_work,
             num_threads=options.num_threads,
             executor=options.executor,

@@ -21,12 +21,15 @@ from dacrl_env.inner_envs import (
     acrobot,
     cartpole,
     cartpole_swingup,
+    deep_sea,
     dynamics,
     minigrid,
     mountain_car,
     mountain_car_continuous,
     pendulum,
     shift,
+    switching,
+    two_colours,
 )
 from dacrl_env.inner_envs.images import is_image_array
 from dacrl_env.inner_envs.minatar import (
@@ -271,6 +274,15 @@ ENVS: dict[str, Callable[[], CompiledEnv]] = {
     "CartPoleSwingup-v0": lambda: _classic(
         cartpole_swingup, cartpole_swingup.CartPoleSwingup()
     ),
+    "TwoColours-v0": lambda: _classic(two_colours, two_colours.TwoColours()),
+    "SwitchingMDP-v0": lambda: _classic(switching, switching.SwitchingMDP()),
+    "FourMDPs-v0": lambda: CompiledEnv(
+        switching.SwitchingMDP(), {**switching.PHYSICS, "worlds": float(switching.FEW)}
+    ),
+    "DeepSea-v0": lambda: _classic(deep_sea, deep_sea.DeepSea()),
     "CartPoleShift": lambda: _shifted(cartpole, cartpole.CartPole()),
     "PendulumShift": lambda: _shifted(pendulum, pendulum.Pendulum()),
+    "CartPoleSwingupShift": lambda: _shifted(
+        cartpole_swingup, cartpole_swingup.CartPoleSwingup()
+    ),
 }

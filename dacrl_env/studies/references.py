@@ -36,6 +36,7 @@ from dacrl_env.learners.rollout import Act, play
 from dacrl_env.outer.population import Population
 from dacrl_env.outer.settings import resolve
 from dacrl_env.outer.vector_env import PopulationEnv
+from dacrl_env.studies import planners
 from dacrl_env.tasks import DEFAULT_INSTANCE, Instance, Task
 from dacrl_env.tasks.registration import TASKS, get_task, make_inner_env
 
@@ -136,16 +137,34 @@ class Recipe:
         scripted: instead of training, an agent that knows what to do. Its returns are
             moved by what the task's reference lies above its return on the inner
             environment as it is, so that there the reference is the task's.
+        planned: instead of training, makes an agent of constants ``(n, K)``. What it
+            returns is the reference.
+        stages: what an instance comes to be in a run of the task, of all its constants
+            and the task: each in turn is measured, and the means count. None: what it
+            is at the end.
+        decimals: that returns are rounded to.
+        bounded: the task's floor is that of all instances.
     """
 
     trained: str | None = None
     ceiling: float = math.inf
     scripted: Agent | None = None
+    planned: Callable[[Floats], Agent] | None = None
+    stages: Callable[[dict[str, float], Task], list[dict[str, float]]] | None = None
+    decimals: int = 2
+    bounded: bool = False
 
 
 def pump(observations: NDArray[Any], *_: Any) -> NDArray[np.int64]:
     """MountainCar: push in the direction of the velocity, which adds energy."""
     return np.where(observations[..., 1] >= 0, 2, 0)
+
+
+def worlds_of_a_run(physics: dict[str, float], task: Task) -> list[dict[str, float]]:
+    """The worlds that switch in a run of one environment, as constants."""
+    after = max(task.budget - physics["offset"], 0)
+    count = min(1 + math.ceil(after / physics["period"]), int(physics["worlds"]))
+    return [{**physics, "stage": 1.0 + stage} for stage in range(count)]
 
 
 RECIPES = {
@@ -156,6 +175,11 @@ RECIPES = {
     "CartPoleSwingup-v0": Recipe(trained="dacrl/PPO-CartPoleSwingup-v0"),
     "CartPoleShift": Recipe(trained="dacrl/PPO-CartPole-v0", ceiling=500.0),
     "PendulumShift": Recipe(trained="dacrl/PPO-PendulumShift-v0"),
+    "CartPoleSwingupShift": Recipe(trained="dacrl/PPO-CartPoleSwingup-v0"),
+    "TwoColours-v0": Recipe(planned=planners.seek),
+    "SwitchingMDP-v0": Recipe(planned=planners.plan, stages=worlds_of_a_run),
+    "FourMDPs-v0": Recipe(planned=planners.plan, stages=worlds_of_a_run),
+    "DeepSea-v0": Recipe(planned=planners.dive, decimals=4, bounded=True),
 }
 
 
@@ -223,17 +247,29 @@ def measure_instances(
     task = next(t for t in TASKS.values() if t.inner_env == inner_env)
     env = make_inner_env(task, reuse=True)
     judged = [_at_the_end(i, env) for i in instances]
-    physics = np.array([[*{**env.physics, **i.physics}.values()] for i in judged])
+    every = [{**env.physics, **i.physics} for i in judged]
+    stages = [recipe.stages(p, task) if recipe.stages else [p] for p in every]
+    physics = np.array([[*stage.values()] for found in stages for stage in found])
     say(f"{inner_env}: {episodes:,} random episodes on {len(instances)} instances")
-    random = _random_returns(env, physics, episodes)
+    counts = np.array([len(found) for found in stages])
+    firsts = np.cumsum(counts) - counts
+    played = _random_returns(env, physics, episodes)
+    random = np.add.reduceat(played.mean(1), firsts) / counts
     constant = _constant_returns(env, physics, -(-episodes // 10))
-    lowest = np.min([returns.min(1) for returns in (random, *constant)], 0)
+    lowest = np.min([returns.min(1) for returns in (played, *constant)], 0)
+    lowest = np.minimum.reduceat(lowest, firsts)
     about = {
         "command": f"dacrl references {task.id} --instances --episodes {episodes}",
         "version": __version__,
         "random": f"mean of {episodes} episodes",
     }
-    if recipe.scripted is not None:
+    if recipe.stages is not None:
+        about["random"] += ", on each of the worlds of a run"
+    if recipe.planned is not None:
+        played = _returns(env, physics, episodes, recipe.planned(physics))
+        reference = best = np.add.reduceat(played.mean(1), firsts) / counts
+        about["reference"] = f"{about['random']}, of planners.{recipe.planned.__name__}"
+    elif recipe.scripted is not None:
         best = _returns(env, physics, episodes, recipe.scripted).mean(1)
         reference = best + (task.reference_return - best[0])
         about["reference"] = (
@@ -262,14 +298,16 @@ def measure_instances(
             )
     # possible returns are bounded, and the tasks' floors lie below the bound
     floor = np.minimum(task.floor_return, np.floor(lowest) - 1)
+    if recipe.bounded:
+        floor[:] = task.floor_return
     returns = {
         instance.name: {
             "physics": dict(instance.physics),
-            "random": _rounded(random[i].mean()),
-            "reference": _rounded(reference[i]),
-            "floor": _rounded(floor[i]),
-            "reached": _rounded(best[i]),
-            "lowest": _rounded(lowest[i]),
+            "random": round(float(random[i]), recipe.decimals),
+            "reference": round(float(reference[i]), recipe.decimals),
+            "floor": round(float(floor[i]), recipe.decimals),
+            "reached": round(float(best[i]), recipe.decimals),
+            "lowest": round(float(lowest[i]), recipe.decimals),
         }
         for i, instance in enumerate(instances)
     }
@@ -528,10 +566,6 @@ def _constant_returns(env: InnerEnv, physics: Floats, count: int) -> list[Floats
 def _keys(count: int) -> streams.UInts:
     """Fixed streams ``(count, purposes)`` of the tuning split."""
     return np.stack([streams.member_keys("tuning", 0, i, 0) for i in range(count)])
-
-
-def _rounded(value: float) -> float:
-    return round(float(value), 2)
 
 
 def _check_counts(**counts: int) -> None:

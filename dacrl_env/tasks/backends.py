@@ -24,8 +24,13 @@ COMPILED_ENVS = (
     "MinAtar/Seaquest-v1",
     # no Gymnasium ids: these exist here alone
     "CartPoleSwingup-v0",
+    "TwoColours-v0",
+    "SwitchingMDP-v0",
+    "FourMDPs-v0",
+    "DeepSea-v0",
     "CartPoleShift",
     "PendulumShift",
+    "CartPoleSwingupShift",
 )
 
 

@@ -73,7 +73,22 @@ _PENDULUM_SHIFT = {
     "shift_mass": (1.2, 1.8),
     "shift_length": (1.0, 1.4),
 }
-_WHOLE = frozenset({"shift_at"})
+_SWINGUP_SHIFT = {
+    "shift_at": (20_000, 35_000),
+    "shift_force": (-1.3, -0.8),
+    "shift_length": (0.8, 1.25),
+}
+# times are steps of each environment, where there are several
+_TWO_COLOURS = {"period": (20_000, 40_000), "offset": (12_000, 40_000)}
+_WORLDS = {
+    "period": (8_000, 16_000),
+    "offset": (6_000, 16_000),
+    "first": (1e4, 1e8),  # number of the first world
+}
+# sizes up to 20 are possible; no configuration of DQN is known that finds the treasure
+# of the larger ones within the budget
+_DEEP_SEA = {"size": (8, 14), "mapping": (1, 1e6)}
+_WHOLE = frozenset({"shift_at", "period", "offset", "first", "size", "mapping"})
 # LunarLander has no ceiling, and distance and tumbling cost without limit: scripts that
 # climb under full thrust for most of the 1,000 steps and then spin return −25,000, one
 # that fires the main engine alone −9,700
@@ -104,6 +119,22 @@ _DQN_MINATAR = {
     "double_q": True,
 }
 _MINATAR = {"hidden_sizes": (128,), "conv_channels": 16, "learning_starts": 5_000}
+
+# what is learned becomes wrong: what to do about it is among the knobs
+_RELEARNING = ("epsilon", "learning_rate", "replay_window", "clear_replay", "reset_all")
+# many updates a step, of which the first ones are learned too well (Nikishin et al.
+# 2022, arXiv:2205.07802); what helps are resets
+_HIGH_REPLAY = {"train_freq": 1, "gradient_steps": 4}
+_RESETS = ("learning_rate", "reset_head", "reset_all", "shrink_perturb")
+
+
+_DQN_WORLDS = {
+    "epsilon": 0.5,
+    "gamma": 0.95,
+    "target_update_interval": 200,
+    "train_freq": 2,
+    "replay_window": 1_000,
+}
 
 
 def _sets(inner_env: str, ranges: Ranges) -> dict[str, Any]:
@@ -239,6 +270,106 @@ _TABLE = (
         description="DQN on CartPole whose motor is reversed at an unknown time",
     ),
     Task(
+        id="dacrl/DQN-TwoColours-v0",
+        inner_env="TwoColours-v0",
+        algorithm="dqn",
+        ranges=_DQN_RANGES,
+        budget=200_000,
+        decisions=100,
+        random_return=-3.85,
+        reference_return=26.7,
+        floor_return=-50.0,
+        controlled=_RELEARNING,
+        # networks of two layers of 64 hardly learn anew after a swap
+        defaults=_DQN_WORLDS | {"gamma": 0.9, "replay_window": 10_000},
+        configuration={"hidden_sizes": (128,)},
+        backend="batched",
+        always_varied=True,
+        **_sets("TwoColours-v0", _TWO_COLOURS),
+        description="DQN takes one of two objects; which one is good swaps untold",
+    ),
+    Task(
+        id="dacrl/DQN-SwitchingMDPs-v0",
+        inner_env="SwitchingMDP-v0",
+        algorithm="dqn",
+        ranges=_DQN_RANGES,
+        budget=100_000,
+        decisions=100,
+        random_return=-0.8,
+        reference_return=18.95,
+        floor_return=-11.0,
+        controlled=_RELEARNING,
+        defaults=_DQN_WORLDS,
+        configuration={"hidden_sizes": (64,)},
+        backend="batched",
+        always_varied=True,
+        **_sets("SwitchingMDP-v0", _WORLDS),
+        description="DQN in a small maze that is a new one from time to time, untold",
+    ),
+    Task(
+        id="dacrl/DQN-FourMDPs-v0",
+        inner_env="FourMDPs-v0",
+        algorithm="dqn",
+        ranges=_DQN_RANGES,
+        budget=100_000,
+        decisions=100,
+        random_return=-0.8,
+        reference_return=18.95,
+        floor_return=-11.0,
+        controlled=_RELEARNING,
+        defaults=_DQN_WORLDS,
+        configuration={"hidden_sizes": (64,)},
+        backend="batched",
+        always_varied=True,
+        **_sets("FourMDPs-v0", _WORLDS),
+        description="DQN in four small mazes that take turns, untold",
+    ),
+    Task(
+        id="dacrl/DQN-DeepSea-v0",
+        inner_env="DeepSea-v0",
+        algorithm="dqn",
+        ranges=_DQN_RANGES,
+        budget=100_000,
+        decisions=100,
+        random_return=-0.005,
+        reference_return=0.99,
+        floor_return=-0.01,
+        controlled=("epsilon", "exploration", "hold_exponent", "learning_rate"),
+        defaults={"batch_size": 32, "target_update_interval": 200},
+        backend="batched",
+        always_varied=True,
+        **_sets("DeepSea-v0", _DEEP_SEA),
+        description="DQN dives for a treasure that one sequence of actions finds",
+    ),
+    Task(
+        id="dacrl/DQN-CartPole-HighReplay-v0",
+        inner_env="CartPole-v1",
+        algorithm="dqn",
+        ranges=_DQN_RANGES,
+        budget=20_000,
+        random_return=22.2,
+        reference_return=500.0,
+        floor_return=0.0,
+        controlled=_RESETS,
+        defaults=_HIGH_REPLAY,
+        **_sets("CartPole-v1", _CARTPOLE),
+        description="DQN on CartPole with four updates a step, and resets",
+    ),
+    Task(
+        id="dacrl/DQN-Acrobot-HighReplay-v0",
+        inner_env="Acrobot-v1",
+        algorithm="dqn",
+        ranges=_DQN_RANGES,
+        budget=30_000,
+        random_return=-499.0,
+        reference_return=-75.0,
+        floor_return=-501.0,
+        controlled=_RESETS,
+        defaults=_HIGH_REPLAY,
+        **_sets("Acrobot-v1", _ACROBOT),
+        description="DQN on Acrobot with four updates a step, and resets",
+    ),
+    Task(
         id="dacrl/DQN-LunarLander-v0",
         inner_env="LunarLander-v3",
         algorithm="dqn",
@@ -334,6 +465,29 @@ _TABLE = (
         tags=("smoke",),
     ),
     Task(
+        id="dacrl/PPO-TwoColours-v0",
+        inner_env="TwoColours-v0",
+        algorithm="ppo",
+        ranges=_PPO_RANGES | {"ent_coef": (0.0, 0.5)},
+        budget=307_200,
+        decisions=100,
+        random_return=-3.85,
+        reference_return=26.7,
+        floor_return=-50.0,
+        controlled=("ent_coef", "learning_rate", "reset_all"),
+        defaults={
+            "learning_rate": 1e-3,
+            "gamma": 0.9,
+            "ent_coef": 0.2,
+            "n_epochs": 4,
+        },
+        configuration={"num_inner_envs": 2, "rollout_length": 256},
+        backend="batched",
+        always_varied=True,
+        **_sets("TwoColours-v0", _TWO_COLOURS),
+        description="PPO takes one of two objects; which one is good swaps untold",
+    ),
+    Task(
         id="dacrl/PPO-LunarLander-v0",
         inner_env="LunarLander-v3",
         algorithm="ppo",
@@ -371,6 +525,25 @@ _TABLE = (
         backend="batched",
         **_sets("CartPoleSwingup-v0", _SWINGUP),
         description="SAC on a cart that swings its pole up",
+    ),
+    Task(
+        id="dacrl/SAC-CartPoleSwingupShift-v0",
+        inner_env="CartPoleSwingupShift",
+        algorithm="sac",
+        budget=60_000,
+        random_return=27.6,
+        reference_return=820.0,
+        floor_return=-1.0,
+        controlled=("learning_rate", "replay_window", "clear_replay", "reset_all"),
+        defaults={
+            "learning_rate": 1e-3,
+            "batch_size": 64,
+            "replay_window": 5_000,
+        },
+        backend="batched",
+        always_varied=True,
+        **_sets("CartPoleSwingupShift", _SWINGUP_SHIFT),
+        description="SAC on a cart whose motor is reversed at an unknown time",
     ),
     Task(
         id="dacrl/NoisyQuadratic-v0",

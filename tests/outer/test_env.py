@@ -20,7 +20,7 @@ from dacrl_env.core.streams import PURPOSES, SPLITS, member_keys
 from dacrl_env.outer.actions import ACTION_MODES
 from dacrl_env.outer.rewards import RewardContext
 from dacrl_env.outer.settings import FEEDBACK
-from dacrl_env.tasks import REPORT_EPISODES, Number
+from dacrl_env.tasks import REPORT_EPISODES, Event, Number
 
 # the conformance task has no inner environment; baselines/test_quadratic.py tests it
 TASKS = sorted(t.id for t in dacrl_env.TASKS.values() if t.inner_env)
@@ -71,6 +71,17 @@ def sampled(env: Any, seed: int = 0) -> list[Any]:
     return [env.action_space.sample() for _ in range(DECISIONS)]
 
 
+def samples_of(task: str, mode: str) -> dict[str, Any]:
+    """Options with which what an action space samples is an action.
+
+    In mode "values" options have numbers, and most of what lies between is refused.
+    """
+    if mode != "values":
+        return {}
+    controlled = make(task).settings.controlled
+    return {"hyperparameters": [h.name for h in controlled if isinstance(h, Number)]}
+
+
 def poison(env: Any) -> None:
     """Make the run diverge at its next update."""
     env.population.state.learner.parameters[...] = math.nan
@@ -95,7 +106,8 @@ def same(a: Any, b: Any) -> bool:
     ("task", "mode", "feedback"), varied(TASKS, MODES_AND_FEEDBACK)
 )
 def test_gymnasium_checker(task: str, mode: str, feedback: str) -> None:
-    env = make(task, action_mode=mode, feedback=feedback)
+    more = samples_of(task, mode)
+    env = make(task, action_mode=mode, feedback=feedback, **more)
     with warnings.catch_warnings():
         if mode == "values":  # which are neither symmetric nor normalised
             warnings.filterwarnings("ignore", ".*symmetric and normalized", UserWarning)
@@ -123,24 +135,30 @@ def test_no_warnings(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("task", TASKS)
 def test_spaces(task: str, mode: str) -> None:
     env = make(task, action_mode=mode)
-    d = len(env.settings.controlled)
+    controlled = env.settings.controlled
+    steps = [3 if isinstance(h, Number) else len(h.options) for h in controlled]
+    d = len(controlled)
     expected: gym.Space[Any] = gym.spaces.Box(-1, 1, (d,), np.float32)
     if mode == "discrete":
-        expected = gym.spaces.Discrete(3**d)
+        expected = gym.spaces.Discrete(math.prod(steps))
     elif mode == "multidiscrete":
-        expected = gym.spaces.MultiDiscrete([3] * d)
+        expected = gym.spaces.MultiDiscrete(steps)
     elif mode == "values":
-        low, high = (
-            np.array([getattr(h, end) for h in env.settings.controlled], float)
-            for end in ("low", "high")
-        )
+        ends = [
+            (h.low, h.high) if isinstance(h, Number) else (0, len(h.options) - 1)
+            for h in controlled
+        ]
+        low, high = np.array(ends, float).T
         expected = gym.spaces.Box(low, high, dtype=np.float64)
     assert env.action_space == expected
     D = len(env.observation_names)
     assert env.observation_space == gym.spaces.Box(-1, 1, (D,), np.float32)
     assert len(set(env.observation_names)) == D
-    for h in env.settings.controlled:
-        assert f"hp/{h.name}" in env.observation_names
+    for h in controlled:
+        if isinstance(h, Number):
+            assert f"hp/{h.name}" in env.observation_names
+        else:
+            assert f"hp/{h.name}={h.options[-1]}" in env.observation_names
 
 
 def test_default_task_has_the_documented_defaults() -> None:
@@ -159,7 +177,8 @@ def test_default_task_has_the_documented_defaults() -> None:
     ("task", "mode", "feedback"), varied(TASKS, MODES_AND_FEEDBACK)
 )
 def test_observations_stay_within_bounds(task: str, mode: str, feedback: str) -> None:
-    env = make(task, action_mode=mode, feedback=feedback, history=2)
+    more = samples_of(task, mode)
+    env = make(task, action_mode=mode, feedback=feedback, history=2, **more)
     for diverges in (False, True):
         observation, _ = env.reset(seed=4)
         assert env.observation_space.contains(observation)
@@ -388,11 +407,13 @@ def test_info(task: str) -> None:
             known[h.name] = type(h.default)
     results = run(env)
     ended = False
+    events = any(isinstance(h, Event) for h in env.settings.controlled)
+    keys = KEYS | {"ignored": str} if events else KEYS
     for k, (_, *_, info) in enumerate(results):
         kinds = {key: type(value) for key, value in info.items()}
         assert "train_return" in info or not ended
         ended = "train_return" in info  # once a training episode has ended
-        assert {"train_return": float, **kinds} == KEYS
+        assert {"train_return": float, **kinds} == keys
         assert not (ended and k == 0)
         hyperparameters = info["hyperparameters"]
         assert {n: type(v) for n, v in hyperparameters.items()} == known

@@ -15,6 +15,7 @@ from gymnasium.vector import AutoresetMode
 import dacrl_env
 from dacrl_env.core.snapshot import leaves
 from dacrl_env.outer.actions import ACTION_MODES
+from dacrl_env.tasks import Number
 
 # the conformance task has no inner environment; baselines/test_quadratic.py tests it
 TASKS = sorted(t.id for t in dacrl_env.TASKS.values() if t.inner_env)
@@ -96,7 +97,12 @@ def assert_same_infos(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("task", "mode"), varied(TASKS, ACTION_MODES))
 def test_spaces_shapes_and_dtypes(task: str, mode: str) -> None:
-    envs, one = make(task, action_mode=mode), single(task, action_mode=mode)
+    options: dict[str, Any] = {"action_mode": mode}
+    if mode == "values":  # where options are numbered, most samples are refused
+        controlled = single(task).settings.controlled
+        numbers = [h.name for h in controlled if isinstance(h, Number)]
+        options["hyperparameters"] = numbers
+    envs, one = make(task, **options), single(task, **options)
     assert isinstance(envs.unwrapped, dacrl_env.PopulationEnv)
     assert envs.num_envs == 3
     assert envs.single_observation_space == one.observation_space

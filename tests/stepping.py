@@ -15,11 +15,12 @@ from dacrl_env.kernels.views import vector
 
 # those that change their physics have no original; they are tested by themselves
 IDS = [name for name in ENVS if not name.endswith("Shift")]
-GRIDS = [env_id for env_id in IDS if env_id.startswith("MiniGrid")]
+GRIDS = ["MiniGrid-Empty-5x5-v0", "MiniGrid-DoorKey-5x5-v0"]  # that are tables
+ROOMS = [name for name in IDS if name.startswith("MiniGrid") and name not in GRIDS]
 GAMES = [env_id for env_id in IDS if env_id.startswith("MinAtar")]
 # of dm_control; it is compared with MuJoCo in a file of its own
 SWINGUP = "CartPoleSwingup-v0"
-CLASSIC = [env_id for env_id in IDS if env_id not in (*GRIDS, *GAMES, SWINGUP)]
+CLASSIC = [env_id for env_id in IDS if env_id not in (*GRIDS, *ROOMS, *GAMES, SWINGUP)]
 
 STEPS = 2**62  # where the draws of steps begin
 

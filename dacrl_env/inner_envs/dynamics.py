@@ -70,6 +70,14 @@ def in_force(env, physics, lifetime, room):  # type: ignore[no-untyped-def]
     raise NotImplementedError
 
 
+def limit(env, variables):  # type: ignore[no-untyped-def]
+    """Steps after which the running episode is truncated.
+
+    Environments whose episodes all have the same limit need not offer it.
+    """
+    raise NotImplementedError
+
+
 def _beside(env: Any, name: str) -> Any:
     return getattr(sys.modules[env.instance_class.__module__], name, None)
 
@@ -102,6 +110,14 @@ def _in_force(env, physics, lifetime, room):  # type: ignore[no-untyped-def]
     if function is None:
         return lambda env, physics, lifetime, room: physics
     return lambda env, physics, lifetime, room: function(env, physics, lifetime, room)
+
+
+@overload(limit)
+def _limit(env, variables):  # type: ignore[no-untyped-def]
+    function = _beside(env, "limit")
+    if function is None:
+        return lambda env, variables: env.max_episode_steps
+    return lambda env, variables: function(env, variables)
 
 
 # -- one of the P × N environments -----------------------------------------------------
@@ -139,11 +155,12 @@ def advance(p, n, action, env, envs, room):
     lifetime = envs.lifetime[p, n]
     physics = in_force(env, physics_of(p, envs), lifetime, room)
     drawn = draw(envs.keys[p, n], _STEPS + np.uint64(lifetime))
-    reward, terminated = step(env, variables_of(p, n, envs), action, physics, drawn)
+    variables = variables_of(p, n, envs)
+    reward, terminated = step(env, variables, action, physics, drawn)
     envs.lifetime[p, n] = lifetime + 1
     envs.lengths[p, n] += 1
     envs.returns[p, n] += reward
-    truncated = not terminated and envs.lengths[p, n] >= env.max_episode_steps
+    truncated = not terminated and envs.lengths[p, n] >= limit(env, variables)
     return reward, terminated, truncated
 
 

@@ -23,6 +23,7 @@ from dacrl_env.inner_envs import (
     cartpole_swingup,
     dynamics,
     minigrid,
+    minigrid_rooms,
     mountain_car,
     mountain_car_continuous,
     pendulum,
@@ -240,9 +241,13 @@ def _shifted(module: Any, env: Any) -> CompiledEnv:
     return CompiledEnv(shift.shifted(env), physics, bounds=bounds)
 
 
-def _grid(env: minigrid.MiniGrid) -> CompiledEnv:
+def _grid(env: Any) -> CompiledEnv:
     side = math.isqrt(env.features // 3)
     return CompiledEnv(env, minigrid.PHYSICS, (side, side, 3), np.uint8)
+
+
+def _room(kind: int, size: int) -> CompiledEnv:
+    return _grid(minigrid_rooms.room(kind, size))
 
 
 def _minatar(module: Any, env: Any) -> CompiledEnv:
@@ -260,6 +265,15 @@ ENVS: dict[str, Callable[[], CompiledEnv]] = {
     ),
     "MiniGrid-Empty-5x5-v0": lambda: _grid(minigrid.empty_5x5()),
     "MiniGrid-DoorKey-5x5-v0": lambda: _grid(minigrid.door_key_5x5()),
+    "MiniGrid-Empty-6x6-v0": lambda: _room(minigrid_rooms.EMPTY_ROOM, 6),
+    "MiniGrid-Empty-8x8-v0": lambda: _room(minigrid_rooms.EMPTY_ROOM, 8),
+    "MiniGrid-Empty-Random-5x5-v0": lambda: _room(minigrid_rooms.EMPTY_RANDOM, 5),
+    "MiniGrid-Empty-Random-6x6-v0": lambda: _room(minigrid_rooms.EMPTY_RANDOM, 6),
+    "MiniGrid-DoorKey-6x6-v0": lambda: _room(minigrid_rooms.DOOR_KEY, 6),
+    "MiniGrid-DoorKey-8x8-v0": lambda: _room(minigrid_rooms.DOOR_KEY, 8),
+    "MiniGrid-LavaGapS5-v0": lambda: _room(minigrid_rooms.LAVA_GAP, 5),
+    "MiniGrid-LavaGapS6-v0": lambda: _room(minigrid_rooms.LAVA_GAP, 6),
+    "MiniGrid-LavaGapS7-v0": lambda: _room(minigrid_rooms.LAVA_GAP, 7),
     "MinAtar/Breakout-v1": lambda: _minatar(breakout, breakout.Breakout()),
     "MinAtar/SpaceInvaders-v1": lambda: _minatar(
         space_invaders, space_invaders.SpaceInvaders()

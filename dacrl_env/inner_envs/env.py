@@ -23,6 +23,7 @@ from dacrl_env.inner_envs import (
     cartpole_swingup,
     dynamics,
     minigrid,
+    minigrid_levels,
     minigrid_rooms,
     mountain_car,
     mountain_car_continuous,
@@ -88,6 +89,7 @@ class CompiledEnv:
         self.observation_dtype: np.dtype[Any] = np.dtype(dtype)
         self.has_images = is_image_array(self.observation_shape, self.observation_dtype)
         self.num_actions: int = env.actions
+        self.num_levels: int = getattr(env, "levels", 0)  # to train on; 0: no levels
         self.action_low, self.action_high = (np.array(b, np.float64) for b in bounds)
 
     def init(
@@ -102,8 +104,9 @@ class CompiledEnv:
             keys: ``(P, N)``.
             physics: ``(P, K)`` constants of each member, ordered as ``self.physics``.
             lifetime: ``(P,)``, for evaluations: the constants are, and remain, those
-                in force after so many steps of one training environment. None: a life
-                begins, in whose course they may change.
+                in force after so many steps of one training environment, and episodes
+                begin in levels that are held out. None: a life begins, in whose course
+                they may change.
         """
         P, N = keys.shape
         state = CompiledState(
@@ -121,6 +124,8 @@ class CompiledEnv:
         if lifetime is not None:
             _fix_physics(lifetime, self.env, self.tuple_of(state), self.room())
         _begin_all(self.env, self.tuple_of(state), self.room())
+        if lifetime is not None and self.num_levels:
+            _hold_out_all(self.env, self.tuple_of(state))
         self.observe(state)
         return state
 
@@ -189,6 +194,16 @@ def _begin_all(env, envs, room):
     for p in range(P):
         for n in range(N):
             dynamics.begin_episode(p, n, env, envs, room)
+
+
+@entry
+def _hold_out_all(env, envs):
+    """Put all environments at the start of levels that are held out."""
+    P, N = envs.keys.shape
+    for p in range(P):
+        for n in range(N):
+            variables = dynamics.variables_of(p, n, envs)
+            dynamics.hold_out(env, envs.keys[p, n], variables)
 
 
 @entry
@@ -285,6 +300,7 @@ ENVS: dict[str, Callable[[], CompiledEnv]] = {
     "CartPoleSwingup-v0": lambda: _classic(
         cartpole_swingup, cartpole_swingup.CartPoleSwingup()
     ),
+    "MiniGridLevels-v0": lambda: _grid(minigrid_levels.minigrid_levels()),
     "CartPoleShift": lambda: _shifted(cartpole, cartpole.CartPole()),
     "PendulumShift": lambda: _shifted(pendulum, pendulum.Pendulum()),
 }

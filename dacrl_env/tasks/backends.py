@@ -33,9 +33,12 @@ COMPILED_ENVS = (
     "MinAtar/Seaquest-v1",
     # no Gymnasium ids: these exist here alone
     "CartPoleSwingup-v0",
+    "MiniGridLevels-v0",
     "CartPoleShift",
     "PendulumShift",
 )
+# whose episodes take place in numbered levels
+LEVELLED = ("MiniGridLevels-v0",)
 
 
 def backend_of(task: Task) -> str:

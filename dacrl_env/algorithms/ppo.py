@@ -29,7 +29,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dacrl_env.algorithms import level_replay
 from dacrl_env.algorithms.interval import SAMPLES, UPDATES, Interval
+from dacrl_env.algorithms.level_replay import CHOICES, Levels
 from dacrl_env.algorithms.ppo_gain import Options, gains, objective
 from dacrl_env.algorithms.register import Register
 from dacrl_env.algorithms.rollout import Rollout
@@ -83,6 +85,9 @@ class Values(NamedTuple):
     desired_kl: NDArray[np.float64]
     stop_early: NDArray[np.float64]
     target_kl: NDArray[np.float64]
+    level_replay: NDArray[np.float64]
+    level_temperature: NDArray[np.float64]
+    level_staleness: NDArray[np.float64]
 
 
 class Fixed(NamedTuple):
@@ -130,6 +135,7 @@ class State:
     keys: NDArray[np.uint64]  # (P, purposes)
     env_steps: NDArray[np.int64]  # (P,) taken so far
     gradient_steps: NDArray[np.int64]  # (P,)
+    levels: Levels  # that environments are trained on
     envs: Any = None  # state of the inner environments, P × N
 
 
@@ -158,6 +164,7 @@ class Memory(NamedTuple):
     low: NDArray[np.float64]  # (A,) bounds of continuous actions
     high: NDArray[np.float64]
     order: NDArray[np.int64]  # (S,) shuffled
+    levels: NDArray[np.int64]  # (N, T) in which steps were taken
     inputs: NDArray[np.float32]  # (B, D) of a minibatch
     taken: NDArray[np.float32]  # (B, A) its actions
     columns: NDArray[np.float32]  # (4, B)
@@ -189,6 +196,7 @@ def make_memory(
         low=np.array(low, np.float64),
         high=np.array(high, np.float64),
         order=np.zeros(S, np.int64),
+        levels=np.zeros((N, fixed.T), np.int64),
         inputs=aligned(B, D),
         taken=aligned(B, kept),
         columns=aligned(4, B),
@@ -199,7 +207,9 @@ def make_memory(
     )
 
 
-def make_state(P: int, fixed: Fixed, purposes: int, saved: bool = False) -> State:
+def make_state(
+    P: int, fixed: Fixed, purposes: int, saved: bool = False, levels: int = 0
+) -> State:
     """Memory for P runs; `restart` gives it meaning."""
     return State(
         parameters=aligned(P, fixed.row),
@@ -215,6 +225,7 @@ def make_state(P: int, fixed: Fixed, purposes: int, saved: bool = False) -> Stat
         keys=np.zeros((P, purposes), np.uint64),
         env_steps=np.zeros(P, np.int64),
         gradient_steps=np.zeros(P, np.int64),
+        levels=Levels.of(P, fixed.N, levels),
     )
 
 
@@ -235,6 +246,7 @@ def restart(p, run):
     state.discounted[p] = state.rate[p] = 0.0
     state.rate_from[p] = np.nan
     state.env_steps[p] = state.gradient_steps[p] = 0
+    level_replay.forget(p, state.levels)
 
 
 @compiled
@@ -398,6 +410,24 @@ def finish(p, r, run, memory):
             rollout.columns[r, RETURN, n, t] = advantages[t] + own[t]
 
 
+@compiled
+def on_level(p, n, t, level, is_first, run, memory):
+    """Take note of the level in which environment n takes a step."""
+    memory.levels[n, t] = level
+    if is_first:
+        level_replay.begin(p, level, run.state.levels)
+
+
+@compiled
+def next_level(p, key, episode, run):
+    """The level of an episode of the environment with a key, or `NO_CHOICE`."""
+    values, drawn = run.values, draw(key, CHOICES + np.uint64(episode))
+    return level_replay.choose(
+        p, drawn, values.level_replay[p], values.level_temperature[p],
+        values.level_staleness[p], run.state.levels,
+    )  # fmt: skip
+
+
 # -- learning --------------------------------------------------------------------------
 
 
@@ -410,6 +440,8 @@ def learn(p, r, t, run, memory):
         return
     S, size = fixed.N * fixed.T, int(values.batch_size[p])
     finish(p, r, run, memory)
+    if state.levels.scores.shape[1]:
+        level_replay.score(p, r, memory.rollout, memory.levels, state.levels)
     moved = False
     for epoch in range(int(values.n_epochs[p])):
         number = state.env_steps[p] * EPOCHS + epoch

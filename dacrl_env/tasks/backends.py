@@ -39,6 +39,8 @@ COMPILED_ENVS = (
 )
 # whose episodes take place in numbered levels
 LEVELLED = ("MiniGridLevels-v0",)
+# hyperparameters by which algorithms choose among levels
+OF_LEVELS = ("level_replay", "level_temperature", "level_staleness")
 
 
 def backend_of(task: Task) -> str:
@@ -49,3 +51,8 @@ def backend_of(task: Task) -> str:
         return task.backend
     batched = task.inner_env in COMPILED_ENVS and not task.inner_env_kwargs
     return "batched" if batched else "gymnasium"
+
+
+def has_levels(task: Task) -> bool:
+    """Whether episodes of a task's inner environment take place in levels."""
+    return backend_of(task) == "batched" and task.inner_env in LEVELLED

@@ -90,22 +90,22 @@ def begin(p, level, table):
 
 
 @compiled
-def score(p, r, rollout, levels, table):
+def score(p, advantages, going_on, levels, table):
     """Score the levels of a rollout by its advantages.
 
     Args:
         p: number of the member.
-        r: its place in the rollout.
-        rollout: with ``advantages`` (R, N, T) and ``going_on``.
+        advantages: (N, T).
+        going_on: (N, T) 0 where an episode ended.
         levels: (N, T) in which the steps were taken.
         table: of all members.
     """
     N, T = levels.shape
     for n in range(N):
         for t in range(T):
-            table.sums[p, n] += abs(np.float64(rollout.columns[r, 2, n, t]))
+            table.sums[p, n] += abs(np.float64(advantages[n, t]))
             table.counts[p, n] += 1
-            ended = rollout.going_on[r, n, t] == np.float32(0.0)
+            ended = going_on[n, t] == np.float32(0.0)
             if ended or t == T - 1:
                 mean = table.sums[p, n] / table.counts[p, n]
                 # what is no number has no rank

@@ -428,6 +428,15 @@ def next_level(p, key, episode, run):
     )  # fmt: skip
 
 
+@compiled
+def note_scores(p, r, run, memory):
+    """Score the levels of the rollout by its advantages."""
+    N, T, rollout = run.fixed.N, run.fixed.T, memory.rollout
+    advantages = matrix(rollout.columns, (r * 4 + ADVANTAGE) * N * T, N, T)
+    going_on = matrix(rollout.going_on, r * N * T, N, T)
+    level_replay.score(p, advantages, going_on, memory.levels, run.state.levels)
+
+
 # -- learning --------------------------------------------------------------------------
 
 
@@ -441,7 +450,7 @@ def learn(p, r, t, run, memory):
     S, size = fixed.N * fixed.T, int(values.batch_size[p])
     finish(p, r, run, memory)
     if state.levels.scores.shape[1]:
-        level_replay.score(p, r, memory.rollout, memory.levels, state.levels)
+        note_scores(p, r, run, memory)
     moved = False
     for epoch in range(int(values.n_epochs[p])):
         number = state.env_steps[p] * EPOCHS + epoch

@@ -318,6 +318,21 @@ _TABLE = (
         tags=("smoke",),
     ),
     Task(
+        id="dacrl/PPO-MiniGridLevels-v0",
+        inner_env="MiniGridLevels-v0",
+        scale_images=False,  # codes of objects, colours and states
+        algorithm="ppo",
+        ranges=_PPO_RANGES,
+        budget=409_600,
+        random_return=0.1,
+        reference_return=0.9,
+        floor_return=-0.01,
+        controlled=("learning_rate", "ent_coef", "level_replay", "level_temperature"),
+        defaults={"ent_coef": 0.01},
+        backend="batched",
+        description="PPO on levels of rooms, judged on others; which to train on",
+    ),
+    Task(
         id="dacrl/PPO-PendulumShift-v0",
         inner_env="PendulumShift",
         algorithm="ppo",

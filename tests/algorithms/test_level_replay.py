@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from dacrl_env.algorithms import level_replay
 from dacrl_env.algorithms.level_replay import NO_CHOICE, Levels, chances
-from dacrl_env.algorithms.rollout import Rollout
 from dacrl_env.kernels.compiling import entry
 from dacrl_env.kernels.random_numbers import draw
 
@@ -25,8 +24,8 @@ def _choose(p: int, keys: Any, about: Any, table: Any, into: Any) -> None:
 
 
 @entry
-def _score(p: int, r: int, rollout: Any, levels: Any, table: Any) -> None:
-    level_replay.score(p, r, rollout, levels, table)
+def _score(p: int, advantages: Any, going_on: Any, levels: Any, table: Any) -> None:
+    level_replay.score(p, advantages, going_on, levels, table)
 
 
 @entry
@@ -154,34 +153,29 @@ def test_a_choice_is_a_level_whatever_the_scores_are() -> None:
 # -- scores --------------------------------------------------------------------------
 
 
-def rollout_of(advantages: Any, going_on: Any, places: int = 2) -> Rollout:
-    """A rollout with these advantages and ends ``(N, T)`` in its last place."""
-    advantages = np.array(advantages, np.float32)
-    N, T = advantages.shape
-    columns = np.full((places, 4, N, T), 7.0, np.float32)
-    columns[-1, 2] = advantages
-    ends = np.zeros((places, N, T), np.float32)
-    ends[-1] = going_on
-    empty = np.zeros((places, N, T, 1), np.float32)
-    one = np.zeros((places, N, T), np.float32)
-    return Rollout(empty, empty, columns, one, one, ends)
+def note(table: Levels, p: int, advantages: Any, going_on: Any, levels: Any) -> None:
+    """Score levels by advantages, all ``(N, T)``."""
+    given = np.array(advantages, np.float32), np.array(going_on, np.float32)
+    _score(p, *given, np.array(levels), table)
 
 
 def test_the_score_is_the_mean_absolute_advantage_of_an_episode() -> None:
     table = Levels.of(2, 2, 5)
-    first = rollout_of(
+    note(
+        table, 1,
         [[1.0, -3.0, 4.0, -6.0], [0.5, 0.5, -0.5, 2.5]],
         [[1, 0, 1, 1], [1, 1, 1, 1]],
-    )
-    _score(1, 1, first, np.array([[2, 2, 0, 0], [4, 4, 4, 4]]), table)
+        [[2, 2, 0, 0], [4, 4, 4, 4]],
+    )  # fmt: skip
     assert table.seen[1].tolist() == [True, False, True, False, True]
     assert table.scores[1].tolist() == [5.0, 0.0, 2.0, 0.0, 1.0]
     # the episodes go on in the next rollout, one of them to its end at its end
-    second = rollout_of(
+    note(
+        table, 1,
         [[-20.0, 3.0, 5.0, 4.0], [1.0, 1.0, 1.0, 3.0]],
         [[0, 1, 0, 1], [1, 1, 1, 0]],
-    )
-    _score(1, 1, second, np.array([[0, 3, 3, 2], [4, 4, 4, 4]]), table)
+        [[0, 3, 3, 2], [4, 4, 4, 4]],
+    )  # fmt: skip
     assert table.scores[1].tolist() == [10.0, 0.0, 4.0, 4.0, 1.25]
     assert table.sums[1].tolist() == [4.0, 0.0]
     assert table.counts[1].tolist() == [1, 0]
@@ -192,7 +186,7 @@ def test_the_score_is_the_mean_absolute_advantage_of_an_episode() -> None:
 
 def test_a_score_that_is_no_number_is_none() -> None:
     table = Levels.of(1, 1, 2)
-    _score(0, 1, rollout_of([[np.nan, 1.0]], [[1, 0]]), np.array([[1, 1]]), table)
+    note(table, 0, [[np.nan, 1.0]], [[1, 0]], [[1, 1]])
     assert table.seen[0].tolist() == [False, True]
     assert table.scores[0].tolist() == [0.0, 0.0]
     assert (chosen(table, 1.0, 0.1, 0.0, n=50) >= 0).all()

@@ -200,6 +200,36 @@ def test_evaluations_play_levels_that_are_held_out() -> None:
         assert leaf.tobytes() == before[name].tobytes(), name
 
 
+# -- the same bits --------------------------------------------------------------------
+
+
+def bits(state: Any, p: int) -> dict[str, bytes]:
+    return {name: leaf[p].tobytes() for name, leaf in snapshot.leaves(state)}
+
+
+def test_neither_cuts_nor_company_nor_threads_change_a_choice() -> None:
+    about = {"level_replay": 1.0, "level_temperature": 0.5, "level_staleness": 0.3}
+    whole, cut, among = Runs(1, **about), Runs(1, **about), Runs(3, **about)
+    among.learner.num_threads = 3
+    among.values["level_temperature"][1:] = 20.0
+    # most levels are seen, or few would be replayed
+    for runs in (whole, cut, among):
+        runs.state.levels.seen[:, :150] = True
+        runs.state.levels.scores[:, :150] = np.arange(150) / 1000
+    whole.train(9_600)
+    for _ in range(20):
+        cut.train(480)
+    among.train(9_600)
+    expected = bits(whole.state, 0)
+    assert bits(cut.state, 0) == expected
+    assert bits(among.state, 0) == expected
+    assert bits(among.state, 1) != expected
+    table = whole.state.levels
+    replayed = (table.latest[0, :150] > 0).sum()
+    assert replayed > 20
+    assert (table.latest[0, 150:] > 0).sum() > 5
+
+
 # -- the knobs ----------------------------------------------------------------------
 
 

@@ -2,9 +2,9 @@
 
 M. Jiang, E. Grefenstette and T. Rocktäschel 2021, "Prioritized Level Replay" (arXiv
 2010.03934). Levels from which much is to be learned are played more often. The score of
-a level is the mean absolute advantage of the steps of its latest episode, as they stood
-in the rollouts that contained them; while the episode runs, of those so far. A level
-that has a score is *seen*.
+a level is the mean absolute advantage of the steps of an episode in a rollout, the
+latest there was; of an episode that lasts longer each rollout has a part, which is
+scored by itself. A level that has a score is *seen*.
 
 With probability ``level_replay`` × the share of levels seen an episode takes a level
 that is seen: one drawn by P = (1 − ρ) P_score + ρ P_stale, where
@@ -46,20 +46,15 @@ class Levels(NamedTuple):
     seen: NDArray[np.bool_]  # (P, L) whether there is a score
     latest: NDArray[np.int64]  # (P, L) number of the latest episode; 0: there was none
     begun: NDArray[np.int64]  # (P,) episodes
-    sums: NDArray[np.float64]  # (P, N) of absolute advantages in running episodes
-    counts: NDArray[np.int64]  # (P, N) of steps that these are of
 
     @classmethod
-    def of(cls, P: int, N: int, L: int) -> Levels:
+    def of(cls, P: int, L: int) -> Levels:
         """Memory for P members, who have seen nothing."""
-        n = N if L else 0
         return cls(
             scores=np.zeros((P, L)),
             seen=np.zeros((P, L), bool),
             latest=np.zeros((P, L), np.int64),
             begun=np.zeros(P, np.int64),
-            sums=np.zeros((P, n)),
-            counts=np.zeros((P, n), np.int64),
         )
 
 
@@ -71,15 +66,6 @@ def forget(p, table):
         table.seen[p, level] = False
         table.latest[p, level] = 0
     table.begun[p] = 0
-    leave(p, table)
-
-
-@compiled
-def leave(p, table):
-    """Forget of running episodes what belongs to their scores."""
-    for n in range(table.sums.shape[1]):
-        table.sums[p, n] = 0.0
-        table.counts[p, n] = 0
 
 
 @compiled
@@ -102,18 +88,15 @@ def score(p, advantages, going_on, levels, table):
     """
     N, T = levels.shape
     for n in range(N):
+        total, first = 0.0, 0
         for t in range(T):
-            table.sums[p, n] += abs(np.float64(advantages[n, t]))
-            table.counts[p, n] += 1
-            ended = going_on[n, t] == np.float32(0.0)
-            if ended or t == T - 1:
-                mean = table.sums[p, n] / table.counts[p, n]
+            total += abs(np.float64(advantages[n, t]))
+            if going_on[n, t] == np.float32(0.0) or t == T - 1:
+                mean = total / (t + 1 - first)
                 # what is no number has no rank
                 table.scores[p, levels[n, t]] = mean if mean == mean else 0.0
                 table.seen[p, levels[n, t]] = True
-            if ended:
-                table.sums[p, n] = 0.0
-                table.counts[p, n] = 0
+                total, first = 0.0, t + 1
 
 
 # -- the choice ------------------------------------------------------------------------

@@ -225,7 +225,7 @@ def make_state(
         keys=np.zeros((P, purposes), np.uint64),
         env_steps=np.zeros(P, np.int64),
         gradient_steps=np.zeros(P, np.int64),
-        levels=Levels.of(P, fixed.N, levels),
+        levels=Levels.of(P, levels),
     )
 
 

@@ -213,8 +213,6 @@ class PPO(Compiled):
 
     def _leave_episodes(self, state: ppo.State) -> None:
         state.discounted[...] = 0.0
-        for array in (state.levels.sums, state.levels.counts):
-            array[...] = 0
 
     # -- rollouts for others ----------------------------------------------------
 

@@ -341,10 +341,12 @@ def _check_implementation(
             continue
         if name not in controlled and known[name].default == value:
             continue
+        way = f"where the task has set it, pass fixed={{{name!r}: {value!r}}}"
+        if name in controlled:
+            way = f"pass hyperparameters=[...] without {name}"
         raise ValueError(
             f"{name} must be {value!r} with implementation={implementation!r}, which "
-            "has no other; where the task has set it, pass "
-            f"fixed={{{name!r}: {value!r}}}"
+            f"has no other; {way}"
         )
     wrong = [name for name in learner_class.unchanging if name in controlled]
     if wrong:

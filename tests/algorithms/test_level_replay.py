@@ -50,7 +50,7 @@ def chosen(
 def filled(L: int, seen: int, P: int = 2, seed: int = 1) -> Levels:
     """A table some of whose levels have scores, two of them equal ones."""
     rng = np.random.default_rng(seed)
-    table = Levels.of(P, 3, L)
+    table = Levels.of(P, L)
     table.begun[...] = 3 * L
     for p in range(P):
         known = rng.permutation(L)[:seen]
@@ -114,7 +114,7 @@ def test_a_temperature_without_limit_is_uniform() -> None:
 
 def test_the_definition_is_that_of_the_paper() -> None:
     """P ∝ (1 − ρ) rank^(−1/β) + ρ staleness, by hand."""
-    table = Levels.of(1, 1, 3)
+    table = Levels.of(1, 3)
     table.scores[0] = [0.2, 0.9, 0.5]
     table.seen[0] = True
     table.begun[0], table.latest[0] = 10, [10, 4, 8]
@@ -160,7 +160,7 @@ def note(table: Levels, p: int, advantages: Any, going_on: Any, levels: Any) -> 
 
 
 def test_the_score_is_the_mean_absolute_advantage_of_an_episode() -> None:
-    table = Levels.of(2, 2, 5)
+    table = Levels.of(2, 5)
     note(
         table, 1,
         [[1.0, -3.0, 4.0, -6.0], [0.5, 0.5, -0.5, 2.5]],
@@ -176,16 +176,15 @@ def test_the_score_is_the_mean_absolute_advantage_of_an_episode() -> None:
         [[0, 1, 0, 1], [1, 1, 1, 0]],
         [[0, 3, 3, 2], [4, 4, 4, 4]],
     )  # fmt: skip
-    assert table.scores[1].tolist() == [10.0, 0.0, 4.0, 4.0, 1.25]
-    assert table.sums[1].tolist() == [4.0, 0.0]
-    assert table.counts[1].tolist() == [1, 0]
+    assert table.scores[1].tolist() == [20.0, 0.0, 4.0, 4.0, 1.5]
+    assert table.seen[1].tolist() == [True, False, True, True, True]
     # of others nothing is known
     assert not table.seen[0].any()
-    assert not table.sums[0].any()
+    assert not table.scores[0].any()
 
 
 def test_a_score_that_is_no_number_is_none() -> None:
-    table = Levels.of(1, 1, 2)
+    table = Levels.of(1, 2)
     note(table, 0, [[np.nan, 1.0]], [[1, 0]], [[1, 1]])
     assert table.seen[0].tolist() == [False, True]
     assert table.scores[0].tolist() == [0.0, 0.0]
@@ -193,7 +192,7 @@ def test_a_score_that_is_no_number_is_none() -> None:
 
 
 def test_episodes_are_counted_when_they_begin() -> None:
-    table = Levels.of(2, 1, 3)
+    table = Levels.of(2, 3)
     for level in (2, 0, 2):
         _begin(1, level, table)
     assert table.begun.tolist() == [0, 3]

@@ -60,7 +60,6 @@ def test_scores_are_those_of_what_was_collected(replay: float) -> None:
     """Rollouts are so short that seldom more than one episode ends in one."""
     runs, T = Runs(2, N=1, level_replay=replay), 16
     table, ends = runs.state.levels, 0
-    sums, counts = np.zeros(2), np.zeros(2, int)
     for _ in range(300):
         before, scores = runs.levels()[:, 0], table.scores.copy()
         rollout = runs.learner.probe(runs.copied(), runs.values)
@@ -69,21 +68,13 @@ def test_scores_are_those_of_what_was_collected(replay: float) -> None:
         for p in range(2):
             sizes = np.abs(rollout.columns[p, ADVANTAGE, 0].astype(float))
             stops = np.flatnonzero(rollout.going_on[p, 0] == 0)
-            expected = {}
-            first = stops[0] + 1 if len(stops) else T
-            sums[p] += sizes[:first].sum()
-            counts[p] += first
-            expected[before[p]] = sums[p] / counts[p]
-            if len(stops):
-                rest = sizes[stops[-1] + 1 :]
-                sums[p], counts[p] = rest.sum(), len(rest)
-                if len(rest):
-                    expected[after[p]] = sums[p] / counts[p]
-                ends += 1
-            assert table.sums[p, 0] == pytest.approx(sums[p])
-            assert table.counts[p, 0] == counts[p]
+            ends += len(stops)
             if len(stops) > 1:  # of the levels between nothing is told
                 continue
+            first = stops[0] + 1 if len(stops) else T
+            expected = {before[p]: sizes[:first].mean()}
+            if first < T:
+                expected[after[p]] = sizes[first:].mean()
             for level, score in expected.items():
                 assert table.scores[p, level] == pytest.approx(score)
                 assert table.seen[p, level]
@@ -226,7 +217,7 @@ def test_neither_cuts_nor_company_nor_threads_change_a_choice() -> None:
     assert bits(among.state, 1) != expected
     table = whole.state.levels
     replayed = (table.latest[0, :150] > 0).sum()
-    assert replayed > 20
+    assert replayed > 10
     assert (table.latest[0, 150:] > 0).sum() > 5
 
 

@@ -564,6 +564,7 @@ def _seeds(option: str, text: str) -> range:
 
 
 def _tasks(options: argparse.Namespace) -> None:
+    from dacrl_env.outer.settings import own_hyperparameters
     from dacrl_env.policies import METHODS, POLICIES, pretrained
     from dacrl_env.tasks.registration import ALGORITHMS, TASKS, load, markdown
 
@@ -582,7 +583,8 @@ def _tasks(options: argparse.Namespace) -> None:
             f"{task.reference_return:g}, floor {task.floor_return:g}"
         )
         print(f"  controlled         {', '.join(controlled)}")
-        others = [h.name for h in learner.hyperparameters if h.name not in controlled]
+        known = own_hyperparameters(task, learner.hyperparameters)
+        others = [name for name in known if name not in controlled]
         print(f"  can be controlled  {', '.join(others)}")
         if task.tags:
             print(f"  tags               {', '.join(task.tags)}")

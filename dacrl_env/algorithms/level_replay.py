@@ -16,7 +16,9 @@ Otherwise it takes one that is not seen, each equally likely; once all are seen,
 ``level_replay`` of 1 is the paper's schedule in proportion to the levels seen. With 0
 the choice is the environment's own. β is ``level_temperature``, ρ ``level_staleness``.
 
-`chances` is the definition, in numpy; `choose` draws, for one member.
+`chances` is the definition, in numpy; `choose` draws, for one member. An algorithm
+takes `on_level` and `next_level` for its own, has a table ``levels`` in its state and
+room ``levels`` (N, T) in its memory, and calls `score` with a rollout's advantages.
 
 Letters: P members, N inner environments a member, T steps of a rollout, L levels.
 """
@@ -30,7 +32,7 @@ from numpy.typing import NDArray
 
 from dacrl_env.kernels.compiling import compiled
 from dacrl_env.kernels.functions import exp_double, log_double
-from dacrl_env.kernels.random_numbers import below, uniform
+from dacrl_env.kernels.random_numbers import below, draw, uniform
 
 NO_CHOICE = -1  # the level stays what the environment has drawn
 # choices of levels are draws of the environments' keys that neither starts of episodes
@@ -97,6 +99,27 @@ def score(p, advantages, going_on, levels, table):
                 table.scores[p, levels[n, t]] = mean if mean == mean else 0.0
                 table.seen[p, levels[n, t]] = True
                 total, first = 0.0, t + 1
+
+
+# -- for drivers -----------------------------------------------------------------------
+
+
+@compiled
+def on_level(p, n, t, level, is_first, run, memory):
+    """Take note of the level in which environment n takes a step."""
+    memory.levels[n, t] = level
+    if is_first:
+        begin(p, level, run.state.levels)
+
+
+@compiled
+def next_level(p, key, episode, run):
+    """The level of an episode of the environment with a key, or `NO_CHOICE`."""
+    values, drawn = run.values, draw(key, CHOICES + np.uint64(episode))
+    return choose(
+        p, drawn, values.level_replay[p], values.level_temperature[p],
+        values.level_staleness[p], run.state.levels,
+    )  # fmt: skip
 
 
 # -- the choice ------------------------------------------------------------------------

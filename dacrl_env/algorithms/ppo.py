@@ -31,7 +31,9 @@ from numpy.typing import NDArray
 
 from dacrl_env.algorithms import level_replay
 from dacrl_env.algorithms.interval import SAMPLES, UPDATES, Interval
-from dacrl_env.algorithms.level_replay import CHOICES, Levels
+from dacrl_env.algorithms.level_replay import Levels
+from dacrl_env.algorithms.level_replay import next_level as next_level  # for drivers
+from dacrl_env.algorithms.level_replay import on_level as on_level
 from dacrl_env.algorithms.ppo_gain import Options, gains, objective
 from dacrl_env.algorithms.register import Register
 from dacrl_env.algorithms.rollout import Rollout
@@ -408,24 +410,6 @@ def finish(p, r, run, memory):
         for t in range(T):
             rollout.columns[r, VALUE, n, t] = own[t]
             rollout.columns[r, RETURN, n, t] = advantages[t] + own[t]
-
-
-@compiled
-def on_level(p, n, t, level, is_first, run, memory):
-    """Take note of the level in which environment n takes a step."""
-    memory.levels[n, t] = level
-    if is_first:
-        level_replay.begin(p, level, run.state.levels)
-
-
-@compiled
-def next_level(p, key, episode, run):
-    """The level of an episode of the environment with a key, or `NO_CHOICE`."""
-    values, drawn = run.values, draw(key, CHOICES + np.uint64(episode))
-    return level_replay.choose(
-        p, drawn, values.level_replay[p], values.level_temperature[p],
-        values.level_staleness[p], run.state.levels,
-    )  # fmt: skip
 
 
 @compiled

@@ -14,9 +14,11 @@ from dacrl_env.kernels.compiling import entry
 from dacrl_env.kernels.random_numbers import draw
 from dacrl_env.kernels.views import vector
 
-# those that change their physics have no original; they are tested by themselves
-IDS = [name for name in ENVS if not name.endswith("Shift")]
-GRIDS = [env_id for env_id in IDS if env_id.startswith("MiniGrid")]
+# those that change their physics have no original; they are tested by themselves, and
+# so are levels, whose episodes have different limits
+IDS = [n for n in ENVS if not n.endswith("Shift") and n != "MiniGridLevels-v0"]
+GRIDS = ["MiniGrid-Empty-5x5-v0", "MiniGrid-DoorKey-5x5-v0"]  # that are tables
+ROOMS = [name for name in IDS if name.startswith("MiniGrid") and name not in GRIDS]
 GAMES = [env_id for env_id in IDS if env_id.startswith("MinAtar")]
 # of dm_control; it is compared with MuJoCo in a file of its own
 SWINGUP = "CartPoleSwingup-v0"
@@ -24,7 +26,9 @@ SWINGUP = "CartPoleSwingup-v0"
 # with plain Python in a file of its own
 BY_RULES = ["TwoColours-v0", "SwitchingMDP-v0", "FourMDPs-v0", "DeepSea-v0"]
 CLASSIC = [
-    env_id for env_id in IDS if env_id not in (*GRIDS, *GAMES, SWINGUP, *BY_RULES)
+    env_id
+    for env_id in IDS
+    if env_id not in (*GRIDS, *ROOMS, *GAMES, SWINGUP, *BY_RULES)
 ]
 
 STEPS = 2**62  # where the draws of steps begin

@@ -27,6 +27,7 @@ from dacrl_env.inner_envs.gymnasium_adapter import needs_box2d
 from dacrl_env.outer import population
 from dacrl_env.outer.settings import own_hyperparameters
 from dacrl_env.tasks import Number
+from dacrl_env.tasks.backends import OF_LEVELS
 from dacrl_env.tasks.registration import ALGORITHMS, load
 
 # the conformance task has no inner environment; baselines/test_quadratic.py tests it
@@ -119,6 +120,8 @@ NEEDS: dict[str, dict[str, Any]] = {
     "desired_kl": {"lr_rule": "kl-adaptive"},
     "stop_early": {"learning_rate": 1e-2},
     "target_kl": {"stop_early": True, "learning_rate": 1e-2},
+    "level_temperature": {"level_replay": 1, "level_temperature": 100},
+    "level_staleness": {"level_replay": 1, "level_staleness": 1},
     "checkpoint": {},  # saved at the decision before
 }
 
@@ -133,6 +136,8 @@ def long_enough(name: str) -> dict[str, Any]:
     """Options of runs in which a hyperparameter binds from the third decision on."""
     if name == "replay_window":  # its smallest value is 1,000 transitions
         return {"budget": 2_400, "decision_interval": 600}
+    if name in OF_LEVELS:  # levels are replayed once many are seen
+        return {"budget": 24_000, "decision_interval": 6_000}
     return {}
 
 

@@ -17,6 +17,14 @@ rollout is r, at step t of the rollout:
 - ``signals(p, run, memory, into)`` writes what the interval tells of it, (k,), where
   the inner environments show ``memory.seen`` (N, D).
 
+An algorithm that chooses the levels of environments which have them
+(:mod:`~dacrl_env.inner_envs.dynamics`) has two functions more:
+
+- ``on_level(p, n, t, level, is_first, run, memory)`` takes note of the level in which
+  environment n takes a step, and whether it is the first of an episode;
+- ``next_level(p, key, episode, run)`` is the level of an episode, numbered as it is, of
+  the environment with this key; where it is negative, the environment's own stays.
+
 Compiled environments are stepped by `train` and `play`. Those that Python steps are
 served by `act_all`, `learn_all` and `best_all`, with the same functions.
 """
@@ -32,7 +40,10 @@ from dacrl_env.algorithms.interval import EPISODES, LENGTHS, RETURNS
 from dacrl_env.inner_envs.dynamics import (
     advance,
     begin_evaluation,
+    begin_level,
     begin_next,
+    has_levels,
+    level_of,
     observe,
     variables_of,
 )
@@ -123,6 +134,54 @@ def _signals(p, run, memory, into):  # type: ignore[no-untyped-def]
     return _of(run, "signals")
 
 
+# -- levels, where environments have them and the algorithm chooses --------------------
+
+
+def see_level(p, n, t, run, memory, env, envs):  # type: ignore[no-untyped-def]
+    """Tell the algorithm in which level environment n takes its next step."""
+    raise NotImplementedError
+
+
+def choose_level(p, n, run, env, envs):  # type: ignore[no-untyped-def]
+    """Put environment n, at the start of an episode, into the algorithm's level."""
+    raise NotImplementedError
+
+
+def _choice(run: Any, env: Any, name: str) -> Any:
+    module = sys.modules[run.instance_class.__module__]
+    return getattr(module, name, None) if has_levels(env) else None
+
+
+@overload(see_level, jit_options=PART)
+def _see_level(p, n, t, run, memory, env, envs):  # type: ignore[no-untyped-def]
+    on_level = _choice(run, env, "on_level")
+    if on_level is None:
+        return lambda p, n, t, run, memory, env, envs: None
+
+    def see(p, n, t, run, memory, env, envs):  # type: ignore[no-untyped-def]
+        level, is_first = (
+            level_of(env, variables_of(p, n, envs)),
+            envs.lengths[p, n] == 0,
+        )
+        on_level(p, n, t, level, is_first, run, memory)
+
+    return see
+
+
+@overload(choose_level, jit_options=PART)
+def _choose_level(p, n, run, env, envs):  # type: ignore[no-untyped-def]
+    next_level = _choice(run, env, "next_level")
+    if next_level is None:
+        return lambda p, n, run, env, envs: None
+
+    def choose(p, n, run, env, envs):  # type: ignore[no-untyped-def]
+        level = next_level(p, envs.keys[p, n], envs.episodes[p, n], run)
+        if level >= 0:
+            begin_level(env, level, variables_of(p, n, envs))
+
+    return choose
+
+
 # -- compiled environments -------------------------------------------------------------
 
 
@@ -147,6 +206,7 @@ def train(p, steps, run, memory, env, envs):
         for n in range(N):
             A = memory.actions.shape[1]
             action = vector(memory.actions, n * A, A)
+            see_level(p, n, t, run, memory, env, envs)
             reward, terminated, cut = advance(p, n, action, env, envs, memory.room)
             observe(env, variables_of(p, n, envs), vector(memory.following, n * D, D))
             done = terminated or cut
@@ -156,6 +216,7 @@ def train(p, steps, run, memory, env, envs):
                 run.interval.finished[p, RETURNS] += envs.returns[p, n]
                 run.interval.finished[p, LENGTHS] += envs.lengths[p, n]
                 begin_next(p, n, env, envs, memory.room)
+                choose_level(p, n, run, env, envs)
         see(p, run, memory, env, envs)
         learn(p, FIRST, t, run, memory)
 

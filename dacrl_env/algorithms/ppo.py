@@ -29,7 +29,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dacrl_env.algorithms import level_replay
 from dacrl_env.algorithms.interval import SAMPLES, UPDATES, Interval
+from dacrl_env.algorithms.level_replay import Levels
+from dacrl_env.algorithms.level_replay import next_level as next_level  # for drivers
+from dacrl_env.algorithms.level_replay import on_level as on_level
 from dacrl_env.algorithms.ppo_gain import Options, gains, objective
 from dacrl_env.algorithms.register import Register
 from dacrl_env.algorithms.rollout import Rollout
@@ -83,6 +87,9 @@ class Values(NamedTuple):
     desired_kl: NDArray[np.float64]
     stop_early: NDArray[np.float64]
     target_kl: NDArray[np.float64]
+    level_replay: NDArray[np.float64]
+    level_temperature: NDArray[np.float64]
+    level_staleness: NDArray[np.float64]
 
 
 class Fixed(NamedTuple):
@@ -130,6 +137,7 @@ class State:
     keys: NDArray[np.uint64]  # (P, purposes)
     env_steps: NDArray[np.int64]  # (P,) taken so far
     gradient_steps: NDArray[np.int64]  # (P,)
+    levels: Levels  # that environments are trained on
     envs: Any = None  # state of the inner environments, P × N
 
 
@@ -158,6 +166,7 @@ class Memory(NamedTuple):
     low: NDArray[np.float64]  # (A,) bounds of continuous actions
     high: NDArray[np.float64]
     order: NDArray[np.int64]  # (S,) shuffled
+    levels: NDArray[np.int64]  # (N, T) in which steps were taken
     inputs: NDArray[np.float32]  # (B, D) of a minibatch
     taken: NDArray[np.float32]  # (B, A) its actions
     columns: NDArray[np.float32]  # (4, B)
@@ -189,6 +198,7 @@ def make_memory(
         low=np.array(low, np.float64),
         high=np.array(high, np.float64),
         order=np.zeros(S, np.int64),
+        levels=np.zeros((N, fixed.T), np.int64),
         inputs=aligned(B, D),
         taken=aligned(B, kept),
         columns=aligned(4, B),
@@ -199,7 +209,9 @@ def make_memory(
     )
 
 
-def make_state(P: int, fixed: Fixed, purposes: int, saved: bool = False) -> State:
+def make_state(
+    P: int, fixed: Fixed, purposes: int, saved: bool = False, levels: int = 0
+) -> State:
     """Memory for P runs; `restart` gives it meaning."""
     return State(
         parameters=aligned(P, fixed.row),
@@ -215,6 +227,7 @@ def make_state(P: int, fixed: Fixed, purposes: int, saved: bool = False) -> Stat
         keys=np.zeros((P, purposes), np.uint64),
         env_steps=np.zeros(P, np.int64),
         gradient_steps=np.zeros(P, np.int64),
+        levels=Levels.of(P, levels),
     )
 
 
@@ -235,6 +248,7 @@ def restart(p, run):
     state.discounted[p] = state.rate[p] = 0.0
     state.rate_from[p] = np.nan
     state.env_steps[p] = state.gradient_steps[p] = 0
+    level_replay.forget(p, state.levels)
 
 
 @compiled
@@ -398,6 +412,15 @@ def finish(p, r, run, memory):
             rollout.columns[r, RETURN, n, t] = advantages[t] + own[t]
 
 
+@compiled
+def note_scores(p, r, run, memory):
+    """Score the levels of the rollout by its advantages."""
+    N, T, rollout = run.fixed.N, run.fixed.T, memory.rollout
+    advantages = matrix(rollout.columns, (r * 4 + ADVANTAGE) * N * T, N, T)
+    going_on = matrix(rollout.going_on, r * N * T, N, T)
+    level_replay.score(p, advantages, going_on, memory.levels, run.state.levels)
+
+
 # -- learning --------------------------------------------------------------------------
 
 
@@ -410,6 +433,8 @@ def learn(p, r, t, run, memory):
         return
     S, size = fixed.N * fixed.T, int(values.batch_size[p])
     finish(p, r, run, memory)
+    if state.levels.scores.shape[1]:
+        note_scores(p, r, run, memory)
     moved = False
     for epoch in range(int(values.n_epochs[p])):
         number = state.env_steps[p] * EPOCHS + epoch

@@ -568,6 +568,7 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _tasks(options: argparse.Namespace) -> None:
+    from dacrl_env.outer.settings import own_hyperparameters
     from dacrl_env.policies import METHODS, POLICIES, pretrained
     from dacrl_env.tasks import headroom
     from dacrl_env.tasks.registration import ALGORITHMS, TASKS, load, markdown
@@ -587,7 +588,8 @@ def _tasks(options: argparse.Namespace) -> None:
             f"{task.reference_return:g}, floor {task.floor_return:g}"
         )
         print(f"  controlled         {', '.join(controlled)}")
-        others = [h.name for h in learner.hyperparameters if h.name not in controlled]
+        known = own_hyperparameters(task, learner.hyperparameters)
+        others = [name for name in known if name not in controlled]
         print(f"  can be controlled  {', '.join(others)}")
         print(f"  headroom           {headroom.shown(task.id)}")
         tags = headroom.tags_of(task)

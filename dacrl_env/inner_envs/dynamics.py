@@ -12,6 +12,14 @@ the tuple when a caller is compiled:
 - ``observe(env, variables, observation)`` writes what an agent sees, (D,).
 
 ``physics`` (K,) are constants that instances may change.
+
+Where episodes take place in numbered *levels*, the tuple says how many are trained on,
+``levels``, and there are three functions more:
+
+- ``level_of(env, variables)`` is the level of the running episode;
+- ``begin_level(env, level, variables)`` puts variables at the start of a level;
+- ``hold_out(env, key, variables)`` puts them at the start of a level that is held out
+  for evaluations, which the key decides.
 """
 
 from __future__ import annotations
@@ -70,6 +78,34 @@ def in_force(env, physics, lifetime, room):  # type: ignore[no-untyped-def]
     raise NotImplementedError
 
 
+def limit(env, variables):  # type: ignore[no-untyped-def]
+    """Steps after which the running episode is truncated.
+
+    Environments whose episodes all have the same limit need not offer it.
+    """
+    raise NotImplementedError
+
+
+def hold_out(env, key, variables):  # type: ignore[no-untyped-def]
+    """See the module's docstring; without levels, evaluations begin as training."""
+    raise NotImplementedError
+
+
+def begin_level(env, level, variables):  # type: ignore[no-untyped-def]
+    """See the module's docstring."""
+    raise NotImplementedError
+
+
+def level_of(env, variables):  # type: ignore[no-untyped-def]
+    """See the module's docstring."""
+    raise NotImplementedError
+
+
+def has_levels(env: Any) -> bool:
+    """Whether episodes of an environment, by its type, take place in levels."""
+    return _beside(env, "begin_level") is not None
+
+
 def _beside(env: Any, name: str) -> Any:
     return getattr(sys.modules[env.instance_class.__module__], name, None)
 
@@ -102,6 +138,34 @@ def _in_force(env, physics, lifetime, room):  # type: ignore[no-untyped-def]
     if function is None:
         return lambda env, physics, lifetime, room: physics
     return lambda env, physics, lifetime, room: function(env, physics, lifetime, room)
+
+
+@overload(limit)
+def _limit(env, variables):  # type: ignore[no-untyped-def]
+    function = _beside(env, "limit")
+    if function is None:
+        return lambda env, variables: env.max_episode_steps
+    return lambda env, variables: function(env, variables)
+
+
+@overload(hold_out)
+def _hold_out(env, key, variables):  # type: ignore[no-untyped-def]
+    function = _beside(env, "hold_out")
+    if function is None:
+        return lambda env, key, variables: None
+    return lambda env, key, variables: function(env, key, variables)
+
+
+@overload(begin_level)
+def _begin_level(env, level, variables):  # type: ignore[no-untyped-def]
+    function = _beside(env, "begin_level")
+    return lambda env, level, variables: function(env, level, variables)
+
+
+@overload(level_of)
+def _level_of(env, variables):  # type: ignore[no-untyped-def]
+    function = _beside(env, "level_of")
+    return lambda env, variables: function(env, variables)
 
 
 # -- one of the P × N environments -----------------------------------------------------
@@ -139,11 +203,12 @@ def advance(p, n, action, env, envs, room):
     lifetime = envs.lifetime[p, n]
     physics = in_force(env, physics_of(p, envs), lifetime, room)
     drawn = draw(envs.keys[p, n], _STEPS + np.uint64(lifetime))
-    reward, terminated = step(env, variables_of(p, n, envs), action, physics, drawn)
+    variables = variables_of(p, n, envs)
+    reward, terminated = step(env, variables, action, physics, drawn)
     envs.lifetime[p, n] = lifetime + 1
     envs.lengths[p, n] += 1
     envs.returns[p, n] += reward
-    truncated = not terminated and envs.lengths[p, n] >= env.max_episode_steps
+    truncated = not terminated and envs.lengths[p, n] >= limit(env, variables)
     return reward, terminated, truncated
 
 
@@ -173,6 +238,7 @@ def begin_evaluation(key, physics, lifetime, env, envs, room):
     envs.keys[0, 0] = key
     envs.episodes[0, 0] = envs.lifetime[0, 0] = 0
     begin_episode(FIRST, FIRST, env, envs, room)
+    hold_out(env, key, variables_of(FIRST, FIRST, envs))
 
 
 def make_env_state(P: int, N: int, K: int, S: int) -> EnvState:

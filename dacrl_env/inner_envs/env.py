@@ -24,6 +24,8 @@ from dacrl_env.inner_envs import (
     deep_sea,
     dynamics,
     minigrid,
+    minigrid_levels,
+    minigrid_rooms,
     mountain_car,
     mountain_car_continuous,
     pendulum,
@@ -90,6 +92,7 @@ class CompiledEnv:
         self.observation_dtype: np.dtype[Any] = np.dtype(dtype)
         self.has_images = is_image_array(self.observation_shape, self.observation_dtype)
         self.num_actions: int = env.actions
+        self.num_levels: int = getattr(env, "levels", 0)  # to train on; 0: no levels
         self.action_low, self.action_high = (np.array(b, np.float64) for b in bounds)
 
     def init(
@@ -104,8 +107,9 @@ class CompiledEnv:
             keys: ``(P, N)``.
             physics: ``(P, K)`` constants of each member, ordered as ``self.physics``.
             lifetime: ``(P,)``, for evaluations: the constants are, and remain, those
-                in force after so many steps of one training environment. None: a life
-                begins, in whose course they may change.
+                in force after so many steps of one training environment, and episodes
+                begin in levels that are held out. None: a life begins, in whose course
+                they may change.
         """
         P, N = keys.shape
         state = CompiledState(
@@ -123,6 +127,8 @@ class CompiledEnv:
         if lifetime is not None:
             _fix_physics(lifetime, self.env, self.tuple_of(state), self.room())
         _begin_all(self.env, self.tuple_of(state), self.room())
+        if lifetime is not None and self.num_levels:
+            _hold_out_all(self.env, self.tuple_of(state))
         self.observe(state)
         return state
 
@@ -194,6 +200,16 @@ def _begin_all(env, envs, room):
 
 
 @entry
+def _hold_out_all(env, envs):
+    """Put all environments at the start of levels that are held out."""
+    P, N = envs.keys.shape
+    for p in range(P):
+        for n in range(N):
+            variables = dynamics.variables_of(p, n, envs)
+            dynamics.hold_out(env, envs.keys[p, n], variables)
+
+
+@entry
 def _fix_physics(lifetime, env, envs, room):
     """Let constants be, and remain, what they are after ``lifetime`` (P,) steps."""
     for p in range(len(lifetime)):
@@ -243,9 +259,13 @@ def _shifted(module: Any, env: Any) -> CompiledEnv:
     return CompiledEnv(shift.shifted(env), physics, bounds=bounds)
 
 
-def _grid(env: minigrid.MiniGrid) -> CompiledEnv:
+def _grid(env: Any) -> CompiledEnv:
     side = math.isqrt(env.features // 3)
     return CompiledEnv(env, minigrid.PHYSICS, (side, side, 3), np.uint8)
+
+
+def _room(kind: int, size: int) -> CompiledEnv:
+    return _grid(minigrid_rooms.room(kind, size))
 
 
 def _minatar(module: Any, env: Any) -> CompiledEnv:
@@ -263,6 +283,15 @@ ENVS: dict[str, Callable[[], CompiledEnv]] = {
     ),
     "MiniGrid-Empty-5x5-v0": lambda: _grid(minigrid.empty_5x5()),
     "MiniGrid-DoorKey-5x5-v0": lambda: _grid(minigrid.door_key_5x5()),
+    "MiniGrid-Empty-6x6-v0": lambda: _room(minigrid_rooms.EMPTY_ROOM, 6),
+    "MiniGrid-Empty-8x8-v0": lambda: _room(minigrid_rooms.EMPTY_ROOM, 8),
+    "MiniGrid-Empty-Random-5x5-v0": lambda: _room(minigrid_rooms.EMPTY_RANDOM, 5),
+    "MiniGrid-Empty-Random-6x6-v0": lambda: _room(minigrid_rooms.EMPTY_RANDOM, 6),
+    "MiniGrid-DoorKey-6x6-v0": lambda: _room(minigrid_rooms.DOOR_KEY, 6),
+    "MiniGrid-DoorKey-8x8-v0": lambda: _room(minigrid_rooms.DOOR_KEY, 8),
+    "MiniGrid-LavaGapS5-v0": lambda: _room(minigrid_rooms.LAVA_GAP, 5),
+    "MiniGrid-LavaGapS6-v0": lambda: _room(minigrid_rooms.LAVA_GAP, 6),
+    "MiniGrid-LavaGapS7-v0": lambda: _room(minigrid_rooms.LAVA_GAP, 7),
     "MinAtar/Breakout-v1": lambda: _minatar(breakout, breakout.Breakout()),
     "MinAtar/SpaceInvaders-v1": lambda: _minatar(
         space_invaders, space_invaders.SpaceInvaders()
@@ -280,6 +309,7 @@ ENVS: dict[str, Callable[[], CompiledEnv]] = {
         switching.SwitchingMDP(), {**switching.PHYSICS, "worlds": float(switching.FEW)}
     ),
     "DeepSea-v0": lambda: _classic(deep_sea, deep_sea.DeepSea()),
+    "MiniGridLevels-v0": lambda: _grid(minigrid_levels.minigrid_levels()),
     "CartPoleShift": lambda: _shifted(cartpole, cartpole.CartPole()),
     "PendulumShift": lambda: _shifted(pendulum, pendulum.Pendulum()),
     "CartPoleSwingupShift": lambda: _shifted(

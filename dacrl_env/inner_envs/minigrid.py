@@ -30,7 +30,7 @@ VIEW = 7  # cells on a side of the agent's view
 
 # what a cell can hold, and how minigrid encodes it: object, colour, state
 UNSEEN, EMPTY, WALL, GOAL, KEY, DOOR_OPEN, DOOR_CLOSED, DOOR_LOCKED = range(8)
-_ENCODING: Bytes = np.array(
+ENCODING: Bytes = np.array(
     [
         (0, 0, 0),
         (1, 0, 0),
@@ -49,7 +49,7 @@ _AHEAD = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])  # right, down, left, up
 
 COLUMN, ROW, DIRECTION, LOAD, CELLS = range(5)  # of a world; cells from CELLS on
 LEFT, RIGHT, FORWARD, PICKUP, DROP, TOGGLE, DONE = range(7)
-_ACTIONS = 7
+ACTIONS = 7
 
 PHYSICS: dict[str, float] = {}
 
@@ -64,7 +64,7 @@ class MiniGrid(NamedTuple):
     images: Bytes  # (S, 147) what is seen
     max_episode_steps: int
     features: int = VIEW**2 * 3
-    actions: int = _ACTIONS
+    actions: int = ACTIONS
     variables: int = 2
 
 
@@ -149,7 +149,7 @@ def _room() -> Bytes:
 def _tables(starts: Bytes, max_episode_steps: int, see_through_walls: bool) -> MiniGrid:
     """What follows from the worlds (n, 29) in which an episode begins."""
     worlds = _reachable(starts)
-    outcomes = [_act(worlds, action) for action in range(_ACTIONS)]
+    outcomes = [_act(worlds, action) for action in range(ACTIONS)]
     following = np.stack([_numbers(worlds, after) for after, _ in outcomes], -1)
     arrives = np.stack([arrives for _, arrives in outcomes], -1)
     return MiniGrid(
@@ -197,7 +197,7 @@ def _reachable(starts: Bytes) -> Bytes:
     """All worlds that actions can lead to from the starts, in lexicographic order."""
     known = fresh = np.unique(starts, axis=0)
     while len(fresh):
-        after = [_act(fresh, action)[0] for action in range(_ACTIONS)]
+        after = [_act(fresh, action)[0] for action in range(ACTIONS)]
         fresh = np.unique(np.concatenate(after), axis=0)
         fresh = fresh[~np.isin(_whole(fresh), _whole(known))]
         known = np.concatenate([known, fresh])
@@ -234,7 +234,7 @@ def _images(worlds: Bytes, see_through_walls: bool) -> Bytes:
     seen = np.ones(view.shape, bool) if see_through_walls else _visible(view)
     # in its own cell the agent sees what it carries
     view[:, VIEW // 2, VIEW - 1] = worlds[:, LOAD]
-    return _ENCODING[np.where(seen, view, UNSEEN)]
+    return ENCODING[np.where(seen, view, UNSEEN)]
 
 
 def _visible(view: Bytes) -> NDArray[np.bool_]:

@@ -196,11 +196,15 @@ class Compiled(ABC):
     ) -> Any:
         """All that compiled functions take, beside environments and memory."""
         P, kinds = len(state.env_steps), self.algorithm
+        names = kinds.Values._fields
         if values is None:
-            values = dict.fromkeys(kinds.Values._fields, np.zeros(P))
+            values = dict.fromkeys(names, np.zeros(P))
         if interval is None:  # that nobody looks at
             interval = begin(state.parameters, self.sums)
-        rows = (np.ascontiguousarray(values[n], float) for n in kinds.Values._fields)
+        # a task without levels has no values that choose among them
+        absent = {h.name: h.start for h in self.hyperparameters if h.name not in values}
+        values = {**values, **{n: np.full(P, x) for n, x in absent.items()}}
+        rows = (np.ascontiguousarray(values[n], float) for n in names)
         arrays = drivers.arrays_of(kinds.Arrays, state)
         return kinds.Run(self.fixed, kinds.Values._make(rows), arrays, interval)
 

@@ -46,6 +46,11 @@ HYPERPARAMETERS = (
     Number("desired_kl", 1e-3, 0.1, 0.01, "log", condition=_ADAPTIVE),
     Choice("stop_early", (False, True), False),
     Number("target_kl", 1e-3, 0.5, 0.01, "log", condition=_STOPS),
+    # in environments of levels alone, see `algorithms.level_replay`; temperature and
+    # staleness as Jiang et al. 2021 have them for Procgen
+    Number("level_replay", 0.0, 1.0, 0.0),
+    Number("level_temperature", 0.05, 100, 0.1, "log"),
+    Number("level_staleness", 0.0, 1.0, 0.1),
     *events.EVENTS,
 )
 CONTROLLED = ("learning_rate", "clip_range", "batch_size")
@@ -202,7 +207,8 @@ class PPO(Compiled):
 
     def _make_state(self, P: int) -> ppo.State:
         purposes = len(streams.PURPOSES)
-        return ppo.make_state(P, self.fixed, purposes, self.has_register)
+        levels = self.env.num_levels if isinstance(self.env, CompiledEnv) else 0
+        return ppo.make_state(P, self.fixed, purposes, self.has_register, levels)
 
     def _make_memory(self, places: int, largest: int) -> ppo.Memory:
         low, high = self.env.action_low, self.env.action_high

@@ -27,6 +27,7 @@ from dacrl_env.tasks import (
     Option,
     Task,
 )
+from dacrl_env.tasks.backends import LEVELLED, OF_LEVELS, has_levels
 from dacrl_env.tasks.registration import (
     IMPLEMENTATIONS,
     configured,
@@ -258,6 +259,7 @@ def resolve(
     if not isinstance(fixed, Mapping | None):
         raise ValueError(f"fixed must be a dict of name to value, got {fixed!r}")
     if fixed:
+        _refuse_levels(fixed, known, widest)
         check_names(fixed, list(known), "hyperparameter")
         twice = [name for name in fixed if name in names]
         if twice:
@@ -335,12 +337,16 @@ def _check_implementation(
 ) -> None:
     """Refuse values that an implementation of the algorithm does not have."""
     for name, value in learner_class.only.items():
+        if name not in known:
+            continue
         if name not in controlled and known[name].default == value:
             continue
+        way = f"where the task has set it, pass fixed={{{name!r}: {value!r}}}"
+        if name in controlled:
+            way = f"pass hyperparameters=[...] without {name}"
         raise ValueError(
             f"{name} must be {value!r} with implementation={implementation!r}, which "
-            "has no other; where the task has set it, pass "
-            f"fixed={{{name!r}: {value!r}}}"
+            f"has no other; {way}"
         )
     wrong = [name for name in learner_class.unchanging if name in controlled]
     if wrong:
@@ -435,10 +441,12 @@ def _with_defaults(
 def own_hyperparameters(task: Task, hyperparameters: Sequence[Knob]) -> dict[str, Knob]:
     """A learner's hyperparameters with the ranges and defaults of a task, by name.
 
+    Those that choose among levels are there where the inner environment has levels.
+
     Raises:
         ValueError: unknown names, or ranges or defaults that are none or lie outside.
     """
-    known = {h.name: h for h in hyperparameters}
+    known = {h.name: h for h in hyperparameters if not _lacks_levels(task, h.name)}
     check_names(task.ranges, list(known), "hyperparameter")
     for name, (low, high) in task.ranges.items():
         h = known[name]
@@ -448,6 +456,23 @@ def own_hyperparameters(task: Task, hyperparameters: Sequence[Knob]) -> dict[str
         default = min(max(h.default, low), high)
         known[name] = replace(h, low=low, high=high, default=default)
     return _with_defaults(known.values(), task.defaults)
+
+
+def _lacks_levels(task: Task, name: str) -> bool:
+    """Whether a hyperparameter chooses among levels that a task does not have."""
+    return name in OF_LEVELS and not has_levels(task)
+
+
+def _refuse_levels(
+    names: Iterable[str], known: Mapping[str, Knob], widest: Mapping[str, Knob]
+) -> None:
+    """Raise a ValueError for hyperparameters of levels, where there are none."""
+    wrong = [name for name in names if name in widest and name not in known]
+    if wrong:
+        raise ValueError(
+            f"{', '.join(wrong)}: the inner environment has no levels to choose from; "
+            f"there are some in {', '.join(LEVELLED)}"
+        )
 
 
 def _controlled(
@@ -471,6 +496,7 @@ def _controlled(
             f"{wrong[0]!r}; valid names: {', '.join(known)}"
         )
     names = [h.name if isinstance(h, Knob) else h for h in chosen]
+    _refuse_levels(names, known, widest)
     check_names(names, list(known), "hyperparameter")
     if not names:
         raise ValueError(f"no hyperparameter to control; valid: {', '.join(known)}")

@@ -17,6 +17,15 @@ COMPILED_ENVS = (
     "MountainCarContinuous-v0",
     "MiniGrid-Empty-5x5-v0",
     "MiniGrid-DoorKey-5x5-v0",
+    "MiniGrid-Empty-6x6-v0",
+    "MiniGrid-Empty-8x8-v0",
+    "MiniGrid-Empty-Random-5x5-v0",
+    "MiniGrid-Empty-Random-6x6-v0",
+    "MiniGrid-DoorKey-6x6-v0",
+    "MiniGrid-DoorKey-8x8-v0",
+    "MiniGrid-LavaGapS5-v0",
+    "MiniGrid-LavaGapS6-v0",
+    "MiniGrid-LavaGapS7-v0",
     "MinAtar/Breakout-v1",
     "MinAtar/SpaceInvaders-v1",
     "MinAtar/Asterix-v1",
@@ -28,10 +37,15 @@ COMPILED_ENVS = (
     "SwitchingMDP-v0",
     "FourMDPs-v0",
     "DeepSea-v0",
+    "MiniGridLevels-v0",
     "CartPoleShift",
     "PendulumShift",
     "CartPoleSwingupShift",
 )
+# whose episodes take place in numbered levels
+LEVELLED = ("MiniGridLevels-v0",)
+# hyperparameters by which algorithms choose among levels
+OF_LEVELS = ("level_replay", "level_temperature", "level_staleness")
 
 
 def backend_of(task: Task) -> str:
@@ -42,3 +56,8 @@ def backend_of(task: Task) -> str:
         return task.backend
     batched = task.inner_env in COMPILED_ENVS and not task.inner_env_kwargs
     return "batched" if batched else "gymnasium"
+
+
+def has_levels(task: Task) -> bool:
+    """Whether episodes of a task's inner environment take place in levels."""
+    return backend_of(task) == "batched" and task.inner_env in LEVELLED

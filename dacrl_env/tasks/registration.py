@@ -21,7 +21,7 @@ from gymnasium.envs.registration import EnvSpec, get_env_id, parse_env_id
 from dacrl_env.core.blame import blame
 from dacrl_env.core.checks import check_types, plain, unknown
 from dacrl_env.tasks import headroom, measured
-from dacrl_env.tasks.backends import COMPILED_ENVS, backend_of
+from dacrl_env.tasks.backends import COMPILED_ENVS, OF_LEVELS, backend_of
 from dacrl_env.tasks.instances import Ranges, vary
 from dacrl_env.tasks.knobs import Event, Number
 from dacrl_env.tasks.task import Task, is_worker
@@ -447,6 +447,27 @@ _TABLE = (
         floor_return=-0.01,
         description="PPO on a room with key and door; exploration matters",
         tags=("smoke",),
+    ),
+    Task(
+        id="dacrl/PPO-MiniGridLevels-v0",
+        inner_env="MiniGridLevels-v0",
+        scale_images=False,  # codes of objects, colours and states
+        algorithm="ppo",
+        ranges=_PPO_RANGES,
+        budget=409_600,
+        random_return=0.116,
+        reference_return=0.95,
+        floor_return=-0.01,
+        controlled=("learning_rate", "ent_coef", "level_replay", "level_temperature"),
+        defaults={
+            "learning_rate": 1e-3,
+            "batch_size": 128,
+            "gae_lambda": 0.9,
+            "n_epochs": 4,
+            "ent_coef": 0.01,
+        },
+        backend="batched",
+        description="PPO on levels of rooms, judged on others; which to train on",
     ),
     Task(
         id="dacrl/PPO-PendulumShift-v0",
@@ -926,6 +947,8 @@ def markdown() -> str:
             if h.condition:
                 options = " or ".join(map(str, h.condition.options))
                 shown += f" (with {h.condition.choice} {options})"
+            if h.name in OF_LEVELS:
+                shown += " (with levels)"
             scale = h.scale.replace("log_complement", "log in 1 − value")
             whole = ", integer" if h.integer else ""
             own_ranges = {

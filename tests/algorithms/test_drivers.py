@@ -17,6 +17,7 @@ from populations import Runs, Stepped, make_runs
 from dacrl_env.algorithms import dqn, ppo, sac
 from dacrl_env.core import snapshot, streams
 from dacrl_env.inner_envs.env import ENVS
+from dacrl_env.tasks.backends import OF_LEVELS
 
 SEVERAL = {"num_inner_envs": 3, "replay_capacity": 600}
 NORMALISED = {
@@ -77,6 +78,10 @@ VALUES = {
     "ent_rule": [0, 0, 1, 0, 1, 0],
     "alpha": [0.2, 0.2, 0.05, 0.2, 1.0, 0.2],
     "target_entropy": [-1, -2, -1, 0, -1, -1],
+    # without levels they choose nothing
+    "level_replay": [0, 1, 0.5, 0, 1, 0],
+    "level_temperature": [0.1, 0.1, 1, 0.1, 10, 0.1],
+    "level_staleness": [0.1, 0.1, 0, 0.1, 1, 0.1],
 }
 # a value of every hyperparameter that binds at the step it is set
 CHANGED = {
@@ -125,7 +130,12 @@ NEEDS = {
     "alpha": "ent_rule",
 }
 # those that compiled functions take; events happen before
-NAMES = [(case, name) for case, kind in KINDS.items() for name in kind.Values._fields]
+NAMES = [
+    (case, name)
+    for case, kind in KINDS.items()
+    for name in kind.Values._fields
+    if name not in OF_LEVELS  # `learners/test_levels.py` has environments of levels
+]
 
 
 def _make(case: str, which: int | list[int] = 6, stepped: bool = False) -> Runs:

@@ -20,6 +20,7 @@ from dacrl_env.integrations.configspace import (
     to_configspace,
     values,
 )
+from dacrl_env.outer.settings import own_hyperparameters
 from dacrl_env.policies.static import Static
 from dacrl_env.tasks import Condition
 from dacrl_env.tasks.registration import ALGORITHMS, load
@@ -29,13 +30,15 @@ TASKS = (
     DQN,
     "dacrl/DQN-Acrobot-v0",
     "dacrl/PPO-Pendulum-v0",
+    "dacrl/PPO-MiniGridLevels-v0",
     "dacrl/NoisyQuadratic-v0",
 )
 
 
 def all_of(task: str) -> list[str]:
-    kind = load(ALGORITHMS[dacrl_env.TASKS[task].algorithm])
-    return [h.name for h in kind.hyperparameters if h.held]
+    known = dacrl_env.TASKS[task]
+    every = load(ALGORITHMS[known.algorithm]).hyperparameters
+    return [h.name for h in own_hyperparameters(known, every).values() if h.held]
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -37,6 +37,7 @@ from dacrl_env.learners import events, ppo
 from dacrl_env.learners.ppo import Values
 from dacrl_env.learners.protocol import close_envs, reseed_envs
 from dacrl_env.tasks import Option
+from dacrl_env.tasks.backends import OF_LEVELS
 
 _SUMS = ("loss", "grad_norm", "kl", "entropy")
 _OURS = {
@@ -122,9 +123,9 @@ class SB3PPO:
         "drift": "clip",
         "lr_rule": "as-set",
         **{
-            h.name: events.NONE[h.name]
+            h.name: events.NONE.get(h.name, h.default)
             for h in ppo.HYPERPARAMETERS
-            if h.name in events.NONE
+            if h.name in events.NONE or h.name in OF_LEVELS
         },
     }
     unchanging: ClassVar[tuple[str, ...]] = ()

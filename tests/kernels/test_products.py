@@ -1,5 +1,6 @@
 """Products against numpy in double precision, and the order of their sums."""
 
+import numba
 import numpy as np
 import pytest
 
@@ -16,6 +17,11 @@ def _matmul(a, w, c, start):
 @entry
 def _narrow_matmul(x, y, c, bias):
     products.narrow_matmul(x, y, c, bias)
+
+
+@entry
+def _turned_matmul(a, w, c, start, turned):
+    products.turned_matmul(a, w, c, start, turned)
 
 
 @entry
@@ -94,3 +100,26 @@ def test_norm_and_transpose() -> None:
     source, into = _random(32, 64), aligned(64, 32)
     _transpose(source, into)
     np.testing.assert_array_equal(into, source.T)
+
+
+def test_tiles_stay_one_round_long_and_start_on_a_cache_line():
+    # anew, since what is kept is machine code alone
+    made = numba.cfunc(products._SIGNATURE)(products._matmul._pyfunc)
+    code = made.inspect_llvm()
+    assert "llvm.loop.unroll.disable" in code
+    assembly = made._library.get_asm_str()
+    assert ".p2align\t6" in assembly
+
+
+@pytest.mark.parametrize(("K", "N"), [(16, 32), (64, 64), (128, 48), (256, 256)])
+def test_products_with_what_is_turned(K, N):
+    rng = np.random.default_rng(0)
+    a, w = aligned(13, K), aligned(N, K)
+    c, start, turned = aligned(13, N), aligned(N), aligned(N * K)
+    for array in (a, w, start):
+        array[...] = rng.standard_normal(array.shape)
+    plain, other = c.copy(), np.ascontiguousarray(w.T)
+    _turned_matmul(a, w, c, start, turned)
+    np.testing.assert_allclose(c, start + a @ w.T, rtol=1e-4, atol=1e-4)
+    _matmul(a, other, plain, start)
+    np.testing.assert_array_equal(c, plain)  # bit for bit

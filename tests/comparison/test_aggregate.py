@@ -104,6 +104,19 @@ def test_a_task_counts_alike_whatever_its_runs():
     assert row(found, "a")["iqm"] == pytest.approx(0.5)
 
 
+def test_a_task_counts_alike_in_resamples_too():
+    """The many runs of one task must not pull the bounds to its level."""
+    few, many = [0.0, 0.0, 0.0, 0.1], [1.0] * 40
+    line = row(aggregate(summary(runs("A", "a", few), runs("B", "a", many))), "a")
+    assert 0.5 <= line["mean_low"] < line["mean"] < line["mean_high"] <= 0.55
+
+
+def test_runs_above_one_make_up_for_none_below():
+    line = row(aggregate(summary(runs("A", "a", [0.5, 1.0, 1.5, 3.0]))), "a")
+    assert line["optimality_gap"] == pytest.approx(0.5 / 4)
+    assert line["optimality_gap_low"] >= 0
+
+
 def test_better_on_all_tasks_is_certain():
     parts = []
     for task in "ABC":

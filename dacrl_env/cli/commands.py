@@ -417,6 +417,11 @@ def _parser() -> argparse.ArgumentParser:
     room.add_argument(
         "--markdown", action="store_true", help="as the table in docs/headroom.md"
     )
+    room.add_argument(
+        "--keep",
+        action="store_true",
+        help="also keep the gains in this package, from which the task's tags follow",
+    )
     _evaluation_arguments(room)
     room.set_defaults(command=_headroom, seeds="128")
 
@@ -895,6 +900,7 @@ def _oracle(options: argparse.Namespace) -> None:
 
 def _headroom(options: argparse.Namespace) -> None:
     from dacrl_env.studies import headroom as study
+    from dacrl_env.tasks import headroom
 
     given = task_options(options, options.task)
     if options.rungs:
@@ -914,6 +920,8 @@ def _headroom(options: argparse.Namespace) -> None:
             **given,
         )
         path = study.write(result, options.out)
+    if options.keep:
+        headroom.keep(result.task, result.entry)
     print(study.markdown([result]) if options.markdown else study.render(result))
     print(f"\n{path}")
 

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -326,16 +327,21 @@ class Trials:
         Args:
             values: ``(n, d)`` of the controlled hyperparameters.
         """
-        probe = Population(self.settings, 1)
-        probe.close()
-        default = np.array([[h.start for h in self.controlled]])
-        return probe.work(values) / probe.work(default)
+        (default,) = self._probe.work(np.array([[h.start for h in self.controlled]]))
+        if not default:  # none is counted
+            return np.ones(len(values))
+        return self._probe.work(values) / default
 
     def observation_names(self) -> tuple[str, ...]:
         """Names of the rows of an observation."""
+        return self._probe.observation_names
+
+    @cached_property
+    def _probe(self) -> Population:
+        """A run that is asked about, and never begins."""
         probe = Population(self.settings, 1)
         probe.close()
-        return probe.observation_names
+        return probe
 
     def select(self, members: Ints) -> None:
         """Go on with some of the runs, in the given order."""

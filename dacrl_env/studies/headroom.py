@@ -45,10 +45,12 @@ from dacrl_env.core.checks import unknown
 from dacrl_env.core.files import write_text
 from dacrl_env.core.installed import version
 from dacrl_env.core.store import Store
+from dacrl_env.methods.trials import rehearse
 from dacrl_env.outer.settings import own_hyperparameters
 from dacrl_env.policies import Fitted
 from dacrl_env.policies.protocol import METHODS, fitted_bytes
 from dacrl_env.tasks import Event, Knob, Number, Option, Task
+from dacrl_env.tasks.headroom import KINDS, ruled
 from dacrl_env.tasks.registration import ALGORITHMS, get_task, load
 
 RUNS = 1_000  # tuning budget of a rung, in complete runs
@@ -59,7 +61,6 @@ OBJECTIVES = ("final", "auc")
 STATIC, SCHEDULE = "static-tuned", "open-loop-tuned"
 RULES = {"freeze-tuned": "freeze", "checkpoint-tuned": "checkpoint"}
 RUNGS = (STATIC, SCHEDULE, *RULES)
-LEAST_GAIN = 0.05
 _FAMILIES = {STATIC: "static", SCHEDULE: "schedule", **RULES}
 _REGISTER = "checkpoint"
 
@@ -90,25 +91,15 @@ class Headroom:
 
     @property
     def tags(self) -> tuple[str, ...]:
-        """See `tags_of`."""
-        return tags_of({k: tuple(v) for k, v in self.values.items()})
+        """See `ruled`."""
+        return ruled(self.values)
 
-
-def tags_of(values: Mapping[str, Sequence[float]]) -> tuple[str, ...]:
-    """What a task is good for, by rule.
-
-    ``state`` and ``schedule`` where that value is at least 0.05 and its interval above
-    zero; ``smoke`` where neither is.
-
-    Args:
-        values: ``state`` and ``schedule``, each the value and its interval.
-    """
-    found = tuple(
-        name
-        for name in ("state", "schedule")
-        if name in values and values[name][0] >= LEAST_GAIN and values[name][1] > 0
-    )
-    return found or ("smoke",)
+    @property
+    def entry(self) -> dict[str, Any]:
+        """Its line in ``headroom.json``, as JSON values."""
+        gains = {kind: list(self.values[kind]) for kind in KINDS if kind in self.values}
+        about = {"objective": self.objective, "version": self.settings["version"]}
+        return gains | about
 
 
 def headroom(
@@ -156,33 +147,35 @@ def headroom(
     names = [h.name for h in knobs]
     steps = int(task_kwargs.get("budget") or task.budget)
     common = {"store": store, "num_threads": num_threads, **task_kwargs}
+    searcher = load(METHODS["sequential-halving"][0])
+    how = {"space": _space(knobs), "objective": objective, "most_work": most_work}
+    controlled = {
+        rung: [*names, _REGISTER] if _FAMILIES[rung] == "checkpoint" else names
+        for rung in rungs
+    }
+    for rung in rungs:  # what is wrong must not come to light after hours
+        method = searcher(family=_FAMILIES[rung], **how)
+        given = {**task_kwargs, "hyperparameters": controlled[rung]}
+        try:
+            rehearse(method, task, runs * steps, **given)
+        except ValueError as error:
+            raise ValueError(f"{rung} on {task.id}: {error}") from error
     found: dict[str, list[Any]] = {rung: [] for rung in rungs}  # Fitted
-    searcher, _ = METHODS["sequential-halving"]
     for rung in rungs:
         for seed in range(fits):
-            start = {}
+            start = None
             if rung != STATIC:
-                static: Any = found[STATIC][seed].policy
-                start = _start(_FAMILIES[rung], static.config)
-            method = load(searcher)(
-                family=_FAMILIES[rung],
-                space=_space(knobs),
-                objective=objective,
-                start=start or None,
-                most_work=most_work,
+                start = _start(_FAMILIES[rung], found[STATIC][seed].policy.config)
+            fitted = fit(
+                searcher(family=_FAMILIES[rung], start=start, **how),
+                task,
+                runs * steps,
+                seed,
+                hyperparameters=controlled[rung],
+                show_progress=show_progress,
+                **common,
             )
-            controlled = [*names, _REGISTER] if rung == "checkpoint-tuned" else names
-            found[rung].append(
-                fit(
-                    method,
-                    task,
-                    runs * steps,
-                    seed,
-                    hyperparameters=controlled,
-                    show_progress=show_progress,
-                    **common,
-                )
-            )
+            found[rung].append(fitted)
     frames = [
         _tested(task, rung, k, fitted.policy, test_seeds, common, executor)
         for rung, every in found.items()
@@ -263,7 +256,7 @@ def null(
 
     Scores of all rungs are drawn from the same ones, those of real runs of one
     configuration; everything else is as in `headroom`: the better rule by its score on
-    other runs, the better open loop by its test score, and the rule of `tags_of`.
+    other runs, the better open loop by its test score, and the rule of `ruled`.
 
     Args:
         fits: of each rung.
@@ -293,7 +286,7 @@ def null(
         )
         online = {name: float(rng.choice(given, fits).mean()) for name in RULES}
         values, _ = valued(frame, "score", online)
-        hits += "state" in tags_of({k: tuple(v) for k, v in values.items()})
+        hits += "state" in ruled(values)
     return hits / times
 
 
@@ -341,7 +334,7 @@ def write(result: Headroom, directory: str | os.PathLike[str]) -> Path:
             path.write_bytes(fitted_bytes(fitted, about | result.settings))
     content = {
         "task": result.task,
-        "objective": result.objective,
+        **result.entry,
         "values": {name: list(value) for name, value in result.values.items()},
         "best": list(result.best),
         "tags": list(result.tags),

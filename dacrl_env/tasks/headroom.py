@@ -1,9 +1,9 @@
 """What `dacrl headroom` has measured: what tuning beyond a static configuration gains.
 
-It is read from ``headroom.json``, which that command writes::
+It is read from ``headroom.json``, which that command writes to with ``--keep``::
 
     {"tasks": {id: {"schedule": [value, low, high], "state": [value, low, high],
-                    "objective": "auc", "version": "...", "command": "..."}}}
+                    "objective": "auc", "version": "..."}}}
 
 ``schedule`` is the gain of the best open-loop schedule over the best static
 configuration, ``state`` that of the best closed-loop policy over the best schedule,
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from dacrl_env.core.checks import unknown
+from dacrl_env.core.files import write_text
 from dacrl_env.tasks.task import Task
 
 PATH = Path(__file__).with_name("headroom.json")
@@ -71,21 +72,46 @@ def _check_gain(name: str, kind: str, gain: Any) -> None:
 def tags_of(task: Task) -> tuple[str, ...]:
     """Tags of a task: by its figures where they are measured, else those of the table.
 
-    ``state`` and ``schedule``: the interval of that gain lies above zero, and the gain
-    is at least `LEAST`. ``smoke``: neither. Other tags stay.
+    See `ruled`; tags of other kinds stay.
 
     Args:
         task: the task.
     """
-    entry = measured().get(task.id)
-    if entry is None:
+    entry = measured().get(task.id, {})
+    if all(entry.get(kind) is None for kind in KINDS):
         return task.tags
-    gains = {kind: entry[kind] for kind in KINDS if entry.get(kind) is not None}
-    if not gains:
-        return task.tags
-    passed = [k for k, (value, low, _) in gains.items() if low > 0 and value >= LEAST]
-    others = (tag for tag in task.tags if tag not in _RULED)
-    return (*(passed or ["smoke"]), *others)
+    return (*ruled(entry), *(tag for tag in task.tags if tag not in _RULED))
+
+
+def ruled(gains: Mapping[str, Any]) -> tuple[str, ...]:
+    """Tags by figures.
+
+    ``state`` and ``schedule``: the interval of that gain lies above zero, and the gain
+    is at least `LEAST`. ``smoke``: neither.
+
+    Args:
+        gains: of each kind that is measured ``(value, low, high)``.
+    """
+    known = {kind: gains[kind] for kind in KINDS if gains.get(kind) is not None}
+    passed = [k for k, (value, low, _) in known.items() if low > 0 and value >= LEAST]
+    return tuple(passed) or ("smoke",)
+
+
+def keep(task: str, entry: Mapping[str, Any]) -> None:
+    """Put the figures of a task into the file, in place of earlier ones.
+
+    Args:
+        task: id.
+        entry: as the text of this module shows it.
+
+    Raises:
+        ValueError: the file is damaged.
+        OSError: it cannot be written.
+    """
+    tasks = {**measured(), task: dict(entry)}
+    content = {"tasks": dict(sorted(tasks.items()))}
+    write_text(PATH, json.dumps(content, indent=2) + "\n")
+    measured.cache_clear()
 
 
 def shown(task: str, separator: str = ", ") -> str:

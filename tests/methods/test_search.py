@@ -1148,6 +1148,11 @@ def test_candidates_that_take_too_much_work_are_drawn_again() -> None:
         search.within(runs, space, drawn[:2], 1e-9, lambda n: drawn[1:][:n])
 
 
+def test_where_no_work_is_counted_all_take_the_same() -> None:
+    runs = Trials(QUADRATIC, 500, 0, SequentialHalving())
+    assert runs.work(np.array([[0.1], [0.2]])).tolist() == [1.0, 1.0]
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

@@ -76,21 +76,6 @@ def test_a_static_configuration_may_be_the_better_open_loop() -> None:
     assert values["state"].value == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize(
-    ("state", "schedule", "tags"),
-    [
-        ((0.05, 0.01, 0.09), (0.0, -0.1, 0.1), ("state",)),
-        ((0.2, 0.0, 0.4), (0.2, 0.1, 0.3), ("schedule",)),  # an interval with zero
-        ((0.04, 0.03, 0.05), (0.04, 0.03, 0.05), ("smoke",)),  # too little
-        ((0.3, 0.2, 0.4), (0.1, 0.05, 0.2), ("state", "schedule")),
-    ],
-)
-def test_tags_follow_from_the_values(
-    state: Any, schedule: Any, tags: tuple[str, ...]
-) -> None:
-    assert study.tags_of({"state": state, "schedule": schedule}) == tags
-
-
 def test_it_finds_hardly_any_value_where_there_is_none() -> None:
     scores = np.random.default_rng(1).beta(0.7, 0.7, 96)
     share = study.null(fits=3, seeds=64, scores=scores, times=40)
@@ -128,6 +113,10 @@ def test_everything_is_tuned_tested_and_kept(tmp_path: Any) -> None:
     path = study.write(result, tmp_path / "out")
     content = json.loads(path.read_text())
     assert content["values"]["state"] == list(result.values["state"])
+    # what the table of measured tasks keeps
+    assert content["state"] == content["values"]["state"]
+    assert content["schedule"] == content["values"]["schedule"]
+    assert content["tags"] == list(result.tags)
     again = get_policy(str(tmp_path / "out" / "checkpoint-tuned-1.json"))
     assert (
         again.policy.arguments()
@@ -164,3 +153,20 @@ def test_what_cannot_be_measured_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         study.headroom(CARTPOLE, store=tmp_path, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("task", "wrong", "message"),
+    [
+        (CARTPOLE, {"hyperparameters": ["epsilon"]}, "freeze-tuned on .*learning_rate"),
+        ("dacrl/NoisyQuadratic-v0", {}, "checkpoint-tuned on .*checkpoint"),
+        (CARTPOLE, {"most_work": -1.0}, "most_work must be positive"),
+        (CARTPOLE, {"eval_episodes": 0}, "static-tuned on .*eval_episodes"),
+    ],
+)
+def test_what_a_rung_lacks_is_said_before_anything_trains(
+    tmp_path: Any, task: str, wrong: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        study.headroom(task, store=tmp_path / "store", **wrong)
+    assert not list(tmp_path.rglob("*.parquet"))

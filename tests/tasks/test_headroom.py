@@ -115,3 +115,16 @@ def test_damaged_files_are_named(measure, content):
     measure(content)
     with pytest.raises(ValueError, match=r"headroom\.json"):
         headroom.measured()
+
+
+def test_figures_are_kept_beside_those_of_other_tasks(measure):
+    measure({})
+    first = {"state": [0.2, 0.1, 0.3], "objective": "auc", "version": "1"}
+    headroom.keep(QUADRATIC.id, first)
+    headroom.keep(CARTPOLE.id, {"schedule": [0.01, -0.1, 0.1]})
+    assert list(headroom.measured()) == [CARTPOLE.id, QUADRATIC.id]
+    assert headroom.measured()[QUADRATIC.id] == first
+    assert headroom.tags_of(QUADRATIC) == ("state",)
+    assert headroom.tags_of(CARTPOLE) == ("smoke",)
+    headroom.keep(CARTPOLE.id, {"schedule": [0.1, 0.05, 0.2]})
+    assert headroom.tags_of(CARTPOLE) == ("schedule",)

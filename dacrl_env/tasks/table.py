@@ -1,0 +1,545 @@
+"""The tasks that come with the package: one table, and what its rows share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dacrl_env.tasks import measured
+from dacrl_env.tasks.instances import Ranges, vary
+from dacrl_env.tasks.task import Task
+
+_CARTPOLE = {
+    "half_length": (0.25, 1.0),
+    "gravity": (4.9, 19.6),
+    "force": (7.0, 14.0),
+    "mass_pole": (0.05, 0.4),
+}
+_ACROBOT = {
+    "link_length_1": (0.7, 1.4),
+    "link_mass_1": (0.7, 1.4),
+    "link_mass_2": (0.7, 1.4),
+}
+_MOUNTAIN_CAR = {"force": (0.0009, 0.0013), "gravity": (0.0022, 0.0028)}
+_SWINGUP = {
+    "gravity": (7.0, 12.0),
+    "mass_cart": (0.7, 1.4),
+    "mass_pole": (0.07, 0.2),
+    "length": (0.7, 1.3),
+    "force": (8.0, 12.0),
+}
+_PENDULUM = {"gravity": (7.0, 12.0), "mass": (0.7, 1.3), "length": (0.7, 1.3)}
+# the cart's motor turns round, the pole changes: what was learned is wrong
+_CARTPOLE_SHIFT = {
+    "shift_at": (15_000, 35_000),
+    "shift_force": (-1.4, -0.7),
+    "shift_half_length": (0.5, 2.0),
+}
+_PENDULUM_SHIFT = {
+    "shift_at": (8_000, 18_000),  # steps of each of 8 environments
+    "shift_gravity": (0.4, 0.8),
+    "shift_mass": (1.2, 1.8),
+    "shift_length": (1.0, 1.4),
+}
+_SWINGUP_SHIFT = {
+    "shift_at": (20_000, 35_000),
+    "shift_force": (-1.3, -0.8),
+    "shift_length": (0.8, 1.25),
+}
+# times are steps of each environment, where there are several
+_TWO_COLOURS = {"period": (20_000, 40_000), "offset": (12_000, 40_000)}
+_WORLDS = {
+    "period": (8_000, 16_000),
+    "offset": (6_000, 16_000),
+    "first": (1e4, 1e8),  # number of the first world
+}
+# sizes up to 20 are possible; no configuration of DQN is known that finds the treasure
+# of the larger ones within the budget
+_DEEP_SEA = {"size": (8, 14), "mapping": (1, 1e6)}
+_WHOLE = frozenset({"shift_at", "period", "offset", "first", "size", "mapping"})
+# LunarLander has no ceiling, and distance and tumbling cost without limit: scripts that
+# climb under full thrust for most of the 1,000 steps and then spin return −25,000, one
+# that fires the main engine alone −9,700
+_LANDER_FLOOR = -30_000.0
+
+# what actions have meant on these tasks since their results were measured
+_DQN_RANGES = {
+    "batch_size": (4, 256),
+    "gamma": (0.8, 0.9999),
+    "train_freq": (1, 256),
+    "gradient_steps": (1, 256),
+}
+_PPO_RANGES = {
+    "clip_range": (0.01, 0.5),
+    "batch_size": (16, 512),
+    "gamma": (0.8, 0.9999),
+    "gae_lambda": (0.8, 0.9999),
+    "n_epochs": (1, 20),
+    "ent_coef": (0.0, 0.1),
+}
+
+# batch, target updates and first steps as in Young and Tian 2019 (arXiv:1903.03176)
+_DQN_MINATAR = {
+    "learning_rate": 3e-4,
+    "epsilon": 0.05,
+    "batch_size": 32,
+    "target_update_interval": 1_000,
+    "double_q": True,
+}
+_MINATAR = {"hidden_sizes": (128,), "conv_channels": 16, "learning_starts": 5_000}
+
+# what is learned becomes wrong: what to do about it is among the knobs
+_RELEARNING = ("epsilon", "learning_rate", "replay_window", "clear_replay", "reset_all")
+# many updates a step, of which the first ones are learned too well (Nikishin et al.
+# 2022, arXiv:2205.07802); what helps are resets
+_HIGH_REPLAY = {"train_freq": 1, "gradient_steps": 4}
+_RESETS = ("learning_rate", "reset_head", "reset_all", "shrink_perturb")
+_DQN_WORLDS = {
+    "epsilon": 0.5,
+    "gamma": 0.95,
+    "target_update_interval": 200,
+    "train_freq": 2,
+    "replay_window": 1_000,
+}
+
+
+def _sets(inner_env: str, ranges: Ranges) -> dict[str, Any]:
+    """Both instance sets of a task on an inner environment, as its fields."""
+    returns = measured.returns(inner_env)
+    return {
+        "train_instances": vary(ranges, "train", _WHOLE, returns),
+        "test_instances": vary(ranges, "test", _WHOLE, returns),
+    }
+
+
+TABLE = (
+    Task(
+        id="dacrl/DQN-CartPole-v0",
+        inner_env="CartPole-v1",
+        algorithm="dqn",
+        ranges=_DQN_RANGES,
+        budget=50_000,
+        random_return=22.2,
+        reference_return=500.0,
+        floor_return=0.0,
+        **_sets("CartPole-v1", _CARTPOLE),
+        description="DQN on CartPole; good runs forget again",
+    ),
+    Task(
+        id="dacrl/DQN-Acrobot-v0",
+        inner_env="Acrobot-v1",
+        algorithm="dqn",
+        ranges=_DQN_RANGES,
+        budget=100_000,
+        random_return=-499.0,
+        reference_return=-75.0,
+        floor_return=-501.0,
+        defaults={"target_update_interval": 1_000, "double_q": True, "n_step": 3},
+        **_sets("Acrobot-v1", _ACROBOT),
+        description="DQN on Acrobot; nearly solved by default",
+        tags=("smoke",),
+    ),
+    Task(
+        id="dacrl/DQN-MountainCar-v0",
+        inner_env="MountainCar-v0",
+        algorithm="dqn",
+        ranges=_DQN_RANGES,
+        budget=120_000,
+        random_return=-200.0,
+        reference_return=-100.0,
+        floor_return=-201.0,
+        **_sets("MountainCar-v0", _MOUNTAIN_CAR),
+        description="DQN on MountainCar; the first success is hard to find",
+    ),
+    Task(
+        id="dacrl/DQN-MiniGrid-Empty-5x5-v0",
+        inner_env="MiniGrid-Empty-5x5-v0",
+        scale_images=False,  # codes of objects, colours and states
+        algorithm="dqn",
+        ranges=_DQN_RANGES,
+        budget=50_000,
+        random_return=0.2,
+        reference_return=0.95,
+        floor_return=-0.01,
+        defaults={
+            "learning_rate": 3e-4,
+            "epsilon": 0.3,
+            "target_update_interval": 1_000,
+            "double_q": True,
+            "n_step": 3,
+        },
+        description="DQN on an empty room, seen in part",
+        tags=("smoke",),
+    ),
+    Task(
+        id="dacrl/DQN-MiniGrid-DoorKey-5x5-v0",
+        inner_env="MiniGrid-DoorKey-5x5-v0",
+        scale_images=False,  # codes of objects, colours and states
+        algorithm="dqn",
+        ranges=_DQN_RANGES,
+        budget=100_000,
+        random_return=0.035,
+        reference_return=0.95,
+        floor_return=-0.01,
+        defaults={
+            "learning_rate": 3e-4,
+            "epsilon": 0.3,
+            "target_update_interval": 1_000,
+            "double_q": True,
+            "n_step": 3,
+        },
+        description="DQN on a room with key and door; exploration matters",
+        tags=("smoke",),
+    ),
+    Task(
+        id="dacrl/DQN-MinAtar-Breakout-v0",
+        inner_env="MinAtar/Breakout-v1",
+        algorithm="dqn",
+        ranges=_DQN_RANGES,
+        budget=300_000,
+        random_return=0.39,
+        reference_return=10.0,
+        floor_return=-0.1,
+        defaults=_DQN_MINATAR,
+        configuration=_MINATAR,
+        description="DQN on MinAtar's Breakout; still learning when it ends",
+    ),
+    Task(
+        id="dacrl/DQN-MinAtar-Freeway-v0",
+        inner_env="MinAtar/Freeway-v1",
+        algorithm="dqn",
+        ranges=_DQN_RANGES,
+        budget=300_000,
+        random_return=0.41,
+        reference_return=50.0,
+        floor_return=-0.1,
+        defaults=_DQN_MINATAR,
+        configuration=_MINATAR,
+        description="DQN on MinAtar's Freeway; the first crossings come late",
+    ),
+    Task(
+        id="dacrl/DQN-CartPoleShift-v0",
+        inner_env="CartPoleShift",
+        algorithm="dqn",
+        ranges=_DQN_RANGES,
+        budget=50_000,
+        random_return=22.2,
+        reference_return=500.0,
+        floor_return=0.0,
+        controlled=("learning_rate", "epsilon", "replay_window"),
+        # with all that came before the shift in the replay, no learning rate and no
+        # epsilon makes up for it
+        defaults={"replay_window": 5_000},
+        backend="batched",
+        always_varied=True,
+        **_sets("CartPoleShift", _CARTPOLE_SHIFT),
+        description="DQN on CartPole whose motor is reversed at an unknown time",
+    ),
+    Task(
+        id="dacrl/DQN-TwoColours-v0",
+        inner_env="TwoColours-v0",
+        algorithm="dqn",
+        ranges=_DQN_RANGES,
+        budget=200_000,
+        decisions=100,
+        random_return=-3.85,
+        reference_return=26.7,
+        floor_return=-50.0,
+        controlled=_RELEARNING,
+        # networks of two layers of 64 hardly learn anew after a swap
+        defaults=_DQN_WORLDS | {"gamma": 0.9, "replay_window": 10_000},
+        configuration={"hidden_sizes": (128,)},
+        backend="batched",
+        always_varied=True,
+        **_sets("TwoColours-v0", _TWO_COLOURS),
+        description="DQN takes one of two objects; which one is good swaps untold",
+    ),
+    Task(
+        id="dacrl/DQN-SwitchingMDPs-v0",
+        inner_env="SwitchingMDP-v0",
+        algorithm="dqn",
+        ranges=_DQN_RANGES,
+        budget=100_000,
+        decisions=100,
+        random_return=-0.8,
+        reference_return=18.95,
+        floor_return=-11.0,
+        controlled=_RELEARNING,
+        defaults=_DQN_WORLDS,
+        configuration={"hidden_sizes": (64,)},
+        backend="batched",
+        always_varied=True,
+        **_sets("SwitchingMDP-v0", _WORLDS),
+        description="DQN in a small maze that is a new one from time to time, untold",
+    ),
+    Task(
+        id="dacrl/DQN-FourMDPs-v0",
+        inner_env="FourMDPs-v0",
+        algorithm="dqn",
+        ranges=_DQN_RANGES,
+        budget=100_000,
+        decisions=100,
+        random_return=-0.8,
+        reference_return=18.95,
+        floor_return=-11.0,
+        controlled=_RELEARNING,
+        defaults=_DQN_WORLDS,
+        configuration={"hidden_sizes": (64,)},
+        backend="batched",
+        always_varied=True,
+        **_sets("FourMDPs-v0", _WORLDS),
+        description="DQN in four small mazes that take turns, untold",
+    ),
+    Task(
+        id="dacrl/DQN-DeepSea-v0",
+        inner_env="DeepSea-v0",
+        algorithm="dqn",
+        ranges=_DQN_RANGES,
+        budget=100_000,
+        decisions=100,
+        random_return=-0.005,
+        reference_return=0.99,
+        floor_return=-0.01,
+        controlled=("epsilon", "exploration", "hold_exponent", "learning_rate"),
+        defaults={"batch_size": 32, "target_update_interval": 200},
+        backend="batched",
+        always_varied=True,
+        **_sets("DeepSea-v0", _DEEP_SEA),
+        description="DQN dives for a treasure that one sequence of actions finds",
+    ),
+    Task(
+        id="dacrl/DQN-CartPole-HighReplay-v0",
+        inner_env="CartPole-v1",
+        algorithm="dqn",
+        ranges=_DQN_RANGES,
+        budget=20_000,
+        random_return=22.2,
+        reference_return=500.0,
+        floor_return=0.0,
+        controlled=_RESETS,
+        defaults=_HIGH_REPLAY,
+        **_sets("CartPole-v1", _CARTPOLE),
+        description="DQN on CartPole with four updates a step, and resets",
+    ),
+    Task(
+        id="dacrl/DQN-Acrobot-HighReplay-v0",
+        inner_env="Acrobot-v1",
+        algorithm="dqn",
+        ranges=_DQN_RANGES,
+        budget=30_000,
+        random_return=-499.0,
+        reference_return=-75.0,
+        floor_return=-501.0,
+        controlled=_RESETS,
+        defaults=_HIGH_REPLAY,
+        **_sets("Acrobot-v1", _ACROBOT),
+        description="DQN on Acrobot with four updates a step, and resets",
+    ),
+    Task(
+        id="dacrl/DQN-LunarLander-v0",
+        inner_env="LunarLander-v3",
+        algorithm="dqn",
+        ranges=_DQN_RANGES,
+        budget=100_000,
+        random_return=-183.5,
+        reference_return=200.0,
+        floor_return=_LANDER_FLOOR,
+        defaults={"learning_rate": 6.3e-4},
+        description="DQN on LunarLander, one environment at a time; needs Box2D",
+        tags=("smoke",),
+    ),
+    Task(
+        id="dacrl/PPO-CartPole-v0",
+        inner_env="CartPole-v1",
+        algorithm="ppo",
+        ranges=_PPO_RANGES,
+        budget=102_400,
+        random_return=22.2,
+        reference_return=500.0,
+        floor_return=0.0,
+        **_sets("CartPole-v1", _CARTPOLE),
+        description="PPO on CartPole; solved by default",
+        tags=("smoke",),
+    ),
+    Task(
+        id="dacrl/PPO-Acrobot-v0",
+        inner_env="Acrobot-v1",
+        algorithm="ppo",
+        ranges=_PPO_RANGES,
+        budget=204_800,
+        random_return=-499.0,
+        reference_return=-75.0,
+        floor_return=-501.0,
+        **_sets("Acrobot-v1", _ACROBOT),
+        description="PPO on Acrobot",
+        tags=("smoke",),
+    ),
+    Task(
+        id="dacrl/PPO-Pendulum-v0",
+        inner_env="Pendulum-v1",
+        algorithm="ppo",
+        ranges=_PPO_RANGES,
+        budget=204_800,
+        random_return=-1230.0,
+        reference_return=-150.0,
+        floor_return=-3300.0,
+        defaults={"learning_rate": 1e-3, "gamma": 0.9},
+        **_sets("Pendulum-v1", _PENDULUM),
+        description="PPO on Pendulum, continuous actions",
+        tags=("smoke",),
+    ),
+    Task(
+        id="dacrl/PPO-CartPoleSwingup-v0",
+        inner_env="CartPoleSwingup-v0",
+        algorithm="ppo",
+        ranges=_PPO_RANGES,
+        budget=204_800,
+        random_return=27.6,
+        reference_return=850.0,
+        floor_return=-1.0,
+        backend="batched",
+        **_sets("CartPoleSwingup-v0", _SWINGUP),
+        description="PPO on dm_control's cart-pole swing-up, continuous actions",
+    ),
+    Task(
+        id="dacrl/PPO-MiniGrid-DoorKey-5x5-v0",
+        inner_env="MiniGrid-DoorKey-5x5-v0",
+        scale_images=False,  # codes of objects, colours and states
+        algorithm="ppo",
+        ranges=_PPO_RANGES,
+        budget=204_800,
+        random_return=0.035,
+        reference_return=0.95,
+        floor_return=-0.01,
+        description="PPO on a room with key and door; exploration matters",
+        tags=("smoke",),
+    ),
+    Task(
+        id="dacrl/PPO-MiniGridLevels-v0",
+        inner_env="MiniGridLevels-v0",
+        scale_images=False,  # codes of objects, colours and states
+        algorithm="ppo",
+        ranges=_PPO_RANGES,
+        budget=409_600,
+        random_return=0.116,
+        reference_return=0.95,
+        floor_return=-0.01,
+        controlled=("learning_rate", "ent_coef", "level_replay", "level_temperature"),
+        defaults={
+            "learning_rate": 1e-3,
+            "batch_size": 128,
+            "gae_lambda": 0.9,
+            "n_epochs": 4,
+            "ent_coef": 0.01,
+        },
+        backend="batched",
+        description="PPO on levels of rooms, judged on others; which to train on",
+    ),
+    Task(
+        id="dacrl/PPO-PendulumShift-v0",
+        inner_env="PendulumShift",
+        algorithm="ppo",
+        ranges=_PPO_RANGES,
+        budget=204_800,
+        random_return=-1230.0,
+        reference_return=-150.0,
+        floor_return=-3300.0,
+        defaults={"learning_rate": 1e-3, "gamma": 0.9},
+        backend="batched",
+        always_varied=True,
+        **_sets("PendulumShift", _PENDULUM_SHIFT),
+        description="PPO on Pendulum whose physics change at an unknown time",
+        tags=("smoke",),
+    ),
+    Task(
+        id="dacrl/PPO-TwoColours-v0",
+        inner_env="TwoColours-v0",
+        algorithm="ppo",
+        ranges=_PPO_RANGES | {"ent_coef": (0.0, 0.5)},
+        budget=307_200,
+        decisions=100,
+        random_return=-3.85,
+        reference_return=26.7,
+        floor_return=-50.0,
+        controlled=("ent_coef", "learning_rate", "reset_all"),
+        defaults={
+            "learning_rate": 1e-3,
+            "gamma": 0.9,
+            "ent_coef": 0.2,
+            "n_epochs": 4,
+        },
+        configuration={"num_inner_envs": 2, "rollout_length": 256},
+        backend="batched",
+        always_varied=True,
+        **_sets("TwoColours-v0", _TWO_COLOURS),
+        description="PPO takes one of two objects; which one is good swaps untold",
+    ),
+    Task(
+        id="dacrl/PPO-LunarLander-v0",
+        inner_env="LunarLander-v3",
+        algorithm="ppo",
+        ranges=_PPO_RANGES,
+        budget=204_800,
+        random_return=-183.5,
+        reference_return=200.0,
+        floor_return=_LANDER_FLOOR,
+        defaults={"gamma": 0.999, "gae_lambda": 0.98, "ent_coef": 0.01},
+        description="PPO on LunarLander, one environment at a time; needs Box2D",
+        tags=("smoke",),
+    ),
+    Task(
+        id="dacrl/SAC-Pendulum-v0",
+        inner_env="Pendulum-v1",
+        algorithm="sac",
+        budget=20_000,
+        random_return=-1230.0,
+        reference_return=-150.0,
+        floor_return=-3300.0,
+        defaults={"learning_rate": 1e-3, "batch_size": 64},
+        **_sets("Pendulum-v1", _PENDULUM),
+        description="SAC on Pendulum; solved by default",
+        tags=("smoke",),
+    ),
+    Task(
+        id="dacrl/SAC-CartPoleSwingup-v0",
+        inner_env="CartPoleSwingup-v0",
+        algorithm="sac",
+        budget=60_000,
+        random_return=27.6,
+        reference_return=850.0,
+        floor_return=-1.0,
+        defaults={"learning_rate": 1e-3, "batch_size": 64},
+        backend="batched",
+        **_sets("CartPoleSwingup-v0", _SWINGUP),
+        description="SAC on a cart that swings its pole up",
+    ),
+    Task(
+        id="dacrl/SAC-CartPoleSwingupShift-v0",
+        inner_env="CartPoleSwingupShift",
+        algorithm="sac",
+        budget=60_000,
+        random_return=27.6,
+        reference_return=820.0,
+        floor_return=-1.0,
+        controlled=("learning_rate", "replay_window", "clear_replay", "reset_all"),
+        defaults={
+            "learning_rate": 1e-3,
+            "batch_size": 64,
+            "replay_window": 5_000,
+        },
+        backend="batched",
+        always_varied=True,
+        **_sets("CartPoleSwingupShift", _SWINGUP_SHIFT),
+        description="SAC on a cart whose motor is reversed at an unknown time",
+    ),
+    Task(
+        id="dacrl/NoisyQuadratic-v0",
+        inner_env="",
+        algorithm="sgd",
+        budget=50,
+        decisions=50,
+        random_return=0.4,  # of untrained parameters
+        reference_return=3.89,  # of the optimal policy
+        floor_return=-6.5,
+        description="SGD on a noisy quadratic: the optimal learning rate is known",
+    ),
+)

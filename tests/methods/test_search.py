@@ -1193,3 +1193,10 @@ def test_the_family_checkpoint_saves_the_best_and_restores_after_a_fall() -> Non
     }
     with pytest.raises(ValueError, match="unknown hyperparameter 'checkpoint'"):
         SearchSpace(controlled(CARTPOLE, "learning_rate"), family="checkpoint")
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_divergence_among_many_runs_counts_with_the_floor(seed: int) -> None:
+    method = SequentialHalving(space={"learning_rate": (1e-4, 1.0)})
+    found: Any = dacrl_env.fit(method, QUADRATIC, 200 * 50, seed).policy
+    assert 0.03 < found.config["learning_rate"] < 0.5

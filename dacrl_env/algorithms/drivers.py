@@ -159,11 +159,8 @@ def _see_level(p, n, t, run, memory, env, envs):  # type: ignore[no-untyped-def]
         return lambda p, n, t, run, memory, env, envs: None
 
     def see(p, n, t, run, memory, env, envs):  # type: ignore[no-untyped-def]
-        level, is_first = (
-            level_of(env, variables_of(p, n, envs)),
-            envs.lengths[p, n] == 0,
-        )
-        on_level(p, n, t, level, is_first, run, memory)
+        level = level_of(env, variables_of(p, n, envs))
+        on_level(p, n, t, level, envs.lengths[p, n] == 0, run, memory)
 
     return see
 

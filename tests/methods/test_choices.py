@@ -21,6 +21,7 @@ from dacrl_env.methods.search_space import FAMILIES, SearchSpace
 from dacrl_env.methods.trials import Observed
 from dacrl_env.outer.actions import ActionMap
 from dacrl_env.policies import get_method, get_policy, to_json
+from dacrl_env.policies.checkpoint_when_best import CheckpointWhenBest
 from dacrl_env.policies.open_loop import OpenLoop
 from dacrl_env.policies.schedules import Schedule
 from dacrl_env.policies.static import Static
@@ -32,6 +33,7 @@ KNOBS = (
     Choice("loss", ("huber", "mse", "log"), "mse"),
     Event("reset_head"),
 )
+REGISTER = Event("checkpoint", ("none", "save", "restore"))
 NAMES = ["learning_rate", "loss", "double_q", "reset_head"]
 SHORT: dict[str, Any] = {
     "hyperparameters": NAMES,
@@ -43,7 +45,8 @@ SHORT: dict[str, Any] = {
 
 
 def space(family: str = "static", bounds: Any = None) -> SearchSpace:
-    return SearchSpace(KNOBS, bounds, family)
+    more = (REGISTER,) if family == "checkpoint" else ()
+    return SearchSpace((*KNOBS, *more), bounds, family)
 
 
 def test_events_are_not_searched() -> None:
@@ -122,9 +125,12 @@ def test_every_family_gives_a_policy_that_says_what_its_candidate_does(
         if isinstance(policy, Static):
             assert policy.config["loss"] in KNOBS[1].options
         if isinstance(policy, Switch):
-            below = searched.rule([candidate], 4)(np.array([-1.0]), {})[0]
+            score = np.array([-1.0])
+            below = searched.rule([candidate], 4)(score, score, {})[0]
             loss = KNOBS[1].options[int(below[1])]
             assert loss == policy.below["loss"]
+        if isinstance(policy, CheckpointWhenBest):
+            assert policy.config["loss"] in KNOBS[1].options
 
 
 def test_a_start_names_options() -> None:

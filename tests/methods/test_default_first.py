@@ -91,10 +91,14 @@ def test_the_others_stay_what_they_are(name: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_of_every_family(family: str) -> None:
-    _, values = first(f"random-search,family='{family}',default_first=True", 2_000)
+    event = ["checkpoint"] if family == "checkpoint" else []
+    names = [*DEFAULTS, *event]
+    spec = f"random-search,family='{family}',default_first=True"
+    _, values = first(spec, 2_000, hyperparameters=names)
     if family != "gate":  # half way between two sides, both of which are the default
         assert values == pytest.approx(DEFAULTS)
-    space = SearchSpace(resolve(CARTPOLE).controlled, family=family)
+    knobs = resolve(CARTPOLE, hyperparameters=names).controlled
+    space = SearchSpace(knobs, family=family)
     row = default_candidate(space)
     again = from_suggestion(space, to_suggestion(space, row))
     assert space.decode(again) == space.decode(row)

@@ -85,9 +85,16 @@ def test_the_lock_of_a_dead_process_is_free_at_once(tmp_path, number):
 
 
 def test_a_fork_does_not_keep_its_parent_s_lock(tmp_path):
-    forks = HOLD.replace(
-        'print("held"', 'import os\nif not os.fork():\n    time.sleep(5)\nprint("held"'
-    )
+    # the child has begun before anybody is told
+    fork = """import os
+told, tell = os.pipe()
+if not os.fork():
+    os.write(tell, b"x")
+    time.sleep(5)
+    os._exit(0)
+os.read(told, 1)
+print("held\""""
+    forks = HOLD.replace('print("held"', fork)
     process = holder(tmp_path, forks)
     with pytest.raises(Busy):
         unit_lock(tmp_path, KEY)

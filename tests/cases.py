@@ -25,6 +25,8 @@ OFTEN = (
     "dacrl/PPO-Pendulum-v0",
     "dacrl/SAC-Pendulum-v0",
 )
+# these and what they leave out: convolutions, and levels of training and evaluation
+EVERY_KIND = (*OFTEN, "dacrl/DQN-MinAtar-Breakout-v0", "dacrl/PPO-MiniGridLevels-v0")
 
 
 def slow(*values: Any) -> Any:
@@ -43,21 +45,18 @@ def cases(pairs: Iterable[Sequence[Any]]) -> list[Any]:
 
 
 def varied(tasks: Iterable[str], variations: Iterable[Any]) -> list[Any]:
-    """Every variation with two tasks, and one in turn with each other task.
+    """Every variation with two tasks, and one in turn with others of every kind.
 
     Args:
         tasks: ids.
         variations: single parameters, or tuples of several.
     """
     tasks, variations = list(tasks), list(variations)
-    rows = [
-        (task, *(v if isinstance(v, tuple) else (v,)))
-        for task, v in itertools.product(tasks, variations)
-    ]
+    kinds = [task for task in tasks if task in EVERY_KIND]
     result = []
-    for i, row in enumerate(rows):
-        task, variation = divmod(i, len(variations))
-        in_turn = variation == task % len(variations)
-        often = row[0] in ("dacrl/DQN-CartPole-v0", "dacrl/PPO-CartPole-v0")
+    for task, (k, v) in itertools.product(tasks, enumerate(variations)):
+        row = (task, *(v if isinstance(v, tuple) else (v,)))
+        often = task in ("dacrl/DQN-CartPole-v0", "dacrl/PPO-CartPole-v0")
+        in_turn = task in kinds and k == kinds.index(task) % len(variations)
         result.append(pytest.param(*row) if often or in_turn else slow(*row))
     return result

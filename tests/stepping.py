@@ -31,6 +31,9 @@ CLASSIC = [
     if env_id not in (*GRIDS, *ROOMS, *GAMES, SWINGUP, *BY_RULES)
 ]
 
+# one of every kind; tests of the others are slow ones
+FEW = ("CartPole-v1", "Pendulum-v1", GRIDS[0], "MinAtar/Breakout-v1", "DeepSea-v0")
+
 STEPS = 2**62  # where the draws of steps begin
 
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from cases import OFTEN, slow
+from cases import EVERY_KIND, OFTEN, quick, slow
 from digests import KEPT, TASKS, digest, policies
 
 EXPECTED = json.loads(KEPT.read_text())
@@ -19,7 +19,7 @@ def some(*values: int) -> list:
     return [(task, *values) if task in OFTEN else slow(task, *values) for task in TASKS]
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", quick(TASKS, *EVERY_KIND))
 def test_alone(task: str) -> None:
     assert digest(task) == EXPECTED[task]
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import stable_baselines3
 import torch
-from cases import sb3_n_steps
+from cases import sb3_n_steps, slow
 from sb3_runs import (
     ALGORITHMS,
     OPTIONS,
@@ -105,7 +105,8 @@ def test_every_hyperparameter_is_tested() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "changed"), [(n, h) for n in ALGORITHMS for h in CHANGES[n]]
+    ("name", "changed"),
+    [slow(n, h) if n == "sac" else (n, h) for n in ALGORITHMS for h in CHANGES[n]],
 )
 def test_hyperparameters_bite(name: str, changed: str) -> None:
     options = WITH.get(changed, {})

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import stable_baselines3
 import torch
-from cases import sb3_n_steps
+from cases import quick, sb3_n_steps
 from gymnasium.utils.env_checker import check_env
 from sb3_runs import (
     ALGORITHMS,
@@ -62,7 +62,7 @@ def test_exact_snapshots_are_not_promised(name: str) -> None:
     assert learner_rows(env) == before
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", quick(ALGORITHMS, "dqn", "ppo"))
 def test_learner_snapshots(name: str, tmp_path: Path) -> None:
     a, b = single(name), single(name)
     a.reset(seed=0)
@@ -120,7 +120,7 @@ def test_snapshots_of_the_two_implementations_do_not_mix() -> None:
         ours.restore(theirs.snapshot(exact=False))
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", quick(ALGORITHMS, "dqn", "ppo"))
 @pytest.mark.parametrize("shared", [False, True])
 def test_fork(name: str, shared: bool) -> None:
     envs = vector(name)
@@ -155,7 +155,7 @@ def test_gymnasium_checker() -> None:
     check_env(env.unwrapped, skip_render_check=True)
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", quick(ALGORITHMS, "dqn", "ppo"))
 def test_silent(name: str, capfd: pytest.CaptureFixture[str]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -421,7 +421,7 @@ def test_unknown_implementation() -> None:
         single("dqn", implementation="tianshou")
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", quick(ALGORITHMS, "dqn", "ppo"))
 @pytest.mark.parametrize("named", [False, True])
 def test_any_configuration(name: str, named: bool, tmp_path: Path) -> None:
     policy = {

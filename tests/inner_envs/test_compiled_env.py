@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import slow
+from cases import quick, slow
 from stepping import (
     BY_RULES,
     CLASSIC,
+    FEW,
     GRIDS,
     IDS,
     constants,
@@ -37,7 +38,7 @@ def test_constants_can_be_compared_by_ratios(env_id: str) -> None:
     assert all(0 < value < np.inf for value in ENVS[env_id]().physics.values())
 
 
-@pytest.mark.parametrize("env_id", IDS)
+@pytest.mark.parametrize("env_id", quick(IDS, *FEW))
 def test_an_ended_episode_gives_its_last_observation_and_starts_anew(
     env_id: str,
 ) -> None:
@@ -133,7 +134,7 @@ def test_transitions_keep_what_they_have() -> None:
 # -- members --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("env_id", IDS)
+@pytest.mark.parametrize("env_id", quick(IDS, *FEW))
 def test_episodes_do_not_depend_on_the_company(env_id: str) -> None:
     env, state = start(env_id, P=4, N=3)
     alone = env.init(state.keys[2:3, 1:2], state.physics[2:3])
@@ -152,7 +153,7 @@ def test_episodes_do_not_depend_on_the_company(env_id: str) -> None:
 @pytest.mark.parametrize(
     ("env_id", "name"),
     [
-        (env_id, name)
+        (env_id, name) if env_id in FEW else slow(env_id, name)
         for env_id in IDS
         for name in ENVS[env_id]().physics
         if env_id not in BY_RULES  # whose constants tell of later times
@@ -225,7 +226,7 @@ def test_the_caller_s_keys_and_constants_are_copied() -> None:
     assert state.physics.all()
 
 
-@pytest.mark.parametrize("env_id", IDS)
+@pytest.mark.parametrize("env_id", quick(IDS, *FEW))
 def test_a_saved_state_goes_on_as_before(env_id: str, tmp_path: Any) -> None:
     env, state = start(env_id, P=2, N=2)
     rng = np.random.default_rng(0)

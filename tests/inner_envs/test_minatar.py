@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import quick
 from games import NAMES, PLAY, Original, check_variables
 from numpy.typing import NDArray
-from stepping import GAMES, constants, keys, moved, random_actions, start
+from stepping import FEW, GAMES, constants, keys, moved, random_actions, start
 
 from dacrl_env.inner_envs.env import ENVS
 from dacrl_env.inner_envs.minatar import (
@@ -32,7 +33,7 @@ BETTER = {
 # -- step by step ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("env_id", GAMES)
+@pytest.mark.parametrize("env_id", quick(GAMES, *FEW))
 def test_says_of_itself_what_the_original_does(env_id: str) -> None:
     minatar_gym = pytest.importorskip("minatar.gym")
     env = ENVS[env_id]()
@@ -45,7 +46,7 @@ def test_says_of_itself_what_the_original_does(env_id: str) -> None:
 
 
 @pytest.mark.parametrize("skill", [0.0, 0.95])
-@pytest.mark.parametrize("env_id", GAMES)
+@pytest.mark.parametrize("env_id", quick(GAMES, *FEW))
 def test_whole_episodes_are_those_of_the_original(env_id: str, skill: float) -> None:
     """Of random actions, and of a player that sees many a bonus and most ramps."""
     env, state = start(env_id, P=1, N=1)
@@ -99,6 +100,7 @@ def lasting(env_id: str, steps: int, skill: float) -> dict[str, NDArray[Any]]:
     return {"variables": np.stack(seen), "rewards": rewards, "lost": lost}
 
 
+@pytest.mark.slow
 def test_the_hardest_asterix_is_that_of_the_original() -> None:
     found = lasting("MinAtar/Asterix-v1", 6_000, 0.3)
     variables = found["variables"]
@@ -110,6 +112,7 @@ def test_the_hardest_asterix_is_that_of_the_original() -> None:
     assert found["lost"].any()
 
 
+@pytest.mark.slow
 def test_the_hardest_space_invaders_are_those_of_the_original() -> None:
     found = lasting("MinAtar/SpaceInvaders-v1", 12_000, 0.3)
     variables = found["variables"]
@@ -119,6 +122,7 @@ def test_the_hardest_space_invaders_are_those_of_the_original() -> None:
     assert found["lost"].any()
 
 
+@pytest.mark.slow
 def test_the_hardest_seaquest_is_that_of_the_original() -> None:
     found = lasting("MinAtar/Seaquest-v1", 12_000, 0.7)
     variables = found["variables"]
@@ -143,7 +147,7 @@ ROOM = {
 # -- where episodes end ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("env_id", GAMES)
+@pytest.mark.parametrize("env_id", quick(GAMES, *FEW))
 def test_where_episodes_are_cut(env_id: str) -> None:
     """Freeway ends by itself, a step after its 2,500; the others go on for ever."""
     limit = ENVS[env_id]().env.max_episode_steps
@@ -156,7 +160,7 @@ def test_where_episodes_are_cut(env_id: str) -> None:
         assert step.terminated.all() == step.done.all() == (k == limit == 2_501)
 
 
-@pytest.mark.parametrize("env_id", GAMES)
+@pytest.mark.parametrize("env_id", quick(GAMES, *FEW))
 def test_nothing_of_an_episode_is_left_in_the_next_one(env_id: str) -> None:
     env, state = start(env_id, P=1, N=2)
     rng = np.random.default_rng(0)
@@ -173,7 +177,7 @@ def test_nothing_of_an_episode_is_left_in_the_next_one(env_id: str) -> None:
 
 
 @pytest.mark.parametrize("sticky", [0.0, 1.0, 0.25])
-@pytest.mark.parametrize("env_id", GAMES)
+@pytest.mark.parametrize("env_id", quick(GAMES, *FEW))
 def test_how_sticky_actions_are(env_id: str, sticky: float) -> None:
     env, n = ENVS[env_id](), 4_000
     state = env.init(keys(n, 1), constants(env, n))

@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from cases import varied
+from cases import EVERY_KIND, quick, varied
 from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -114,7 +114,7 @@ def test_gymnasium_checker(task: str, mode: str, feedback: str) -> None:
         check_env(env, skip_render_check=True)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", quick(TASKS, *EVERY_KIND))
 def test_no_warnings(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gym.logger, "min_level", 0)  # let every message through
     options = {"budget": 400, "decision_interval": 100, "eval_episodes": EPISODES}
@@ -132,7 +132,7 @@ def test_no_warnings(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("mode", ACTION_MODES)
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", quick(TASKS, *EVERY_KIND))
 def test_spaces(task: str, mode: str) -> None:
     env = make(task, action_mode=mode)
     controlled = env.settings.controlled
@@ -195,7 +195,7 @@ def test_observations_stay_within_bounds(task: str, mode: str, feedback: str) ->
 
 
 @pytest.mark.parametrize("corner", [-1.0, 1.0])
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", quick(TASKS, *EVERY_KIND))
 def test_extreme_hyperparameters(task: str, corner: float) -> None:
     names = [h.name for h in make(task).settings.hyperparameters]
     env = make(task, hyperparameters=names, budget=200)
@@ -347,7 +347,7 @@ def test_reward_of_one_s_own() -> None:
     assert [c.ended[0] for c in contexts] == [False, False, False, True]
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", quick(TASKS, *EVERY_KIND))
 def test_stepping_outside_of_a_run(task: str) -> None:
     env = make(task)
     with pytest.raises(gym.error.ResetNeeded):
@@ -392,7 +392,7 @@ OBJECTIVES = {
 }
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", quick(TASKS, *EVERY_KIND))
 def test_info(task: str) -> None:
     env = make(task)
     known = {}
@@ -430,7 +430,7 @@ def test_info(task: str) -> None:
     assert objectives["wall_seconds"] > 0
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", quick(TASKS, *EVERY_KIND))
 def test_training_feedback_costs_nothing(task: str) -> None:
     env = make(task, feedback="train")
     results = run(env)
@@ -677,7 +677,7 @@ def test_unseeded_resets_continue() -> None:
     assert not same(first, second)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", quick(TASKS, *EVERY_KIND))
 def test_a_diverged_run_leaves_nothing_behind(task: str) -> None:
     env = make(task)
     undisturbed = run(env, seed=2)

@@ -412,6 +412,13 @@ def _parser() -> argparse.ArgumentParser:
         help="floating-point operations of a candidate, as a multiple of the default's",
     )
     room.add_argument(
+        "--generations",
+        type=count,
+        default=3,
+        metavar="G",
+        help="of each tuning, which begin around the winner of the one before",
+    )
+    room.add_argument(
         "--rungs", nargs="+", metavar="RUNG", help="some of them, static-tuned first"
     )
     room.add_argument(
@@ -914,6 +921,7 @@ def _headroom(options: argparse.Namespace) -> None:
             fits=options.fits,
             seeds=seeds_of("--seeds", options.seeds),
             most_work=options.most_work,
+            generations=options.generations,
             num_threads=options.num_threads,
             executor=options.executor,
             show_progress=True,

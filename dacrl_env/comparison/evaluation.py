@@ -205,6 +205,8 @@ def suitable_options(
             f"action_mode {options['action_mode']!r} is not that of the policy, which "
             f"acts in mode {policy.action_mode!r}; leave it out"
         )
+    for name, value in (getattr(policy, "configuration", None) or {}).items():
+        options.setdefault(name, value)
     options |= intervals(policy, task, options).options
     history = getattr(policy, "history", None)
     if history is not None:

@@ -45,7 +45,9 @@ class Policy(Protocol):
     Beside ``action_mode`` a policy may have these attributes, which `evaluate` heeds:
     ``decisions`` (outer steps a run), ``decisions_near`` (that number, or the nearest
     one that runs can have) or ``decision_interval`` (inner environment steps),
-    ``history`` (decisions stacked in the observation), ``hyperparameters``
+    ``history`` (decisions stacked in the observation), ``configuration`` (static
+    configuration of its runs, by name, where they are not given another one),
+    ``hyperparameters``
     (names it needs to control beside the task's, or these by algorithm, see `needs`) or
     ``controls`` (names of all it sets, in order, instead of the task's), ``extremes``
     (name to smallest and largest value it will set, which may lie outside the task's
@@ -188,6 +190,7 @@ class Fitted:
         self.decisions_near = getattr(policy, "decisions_near", None)
         self.decision_interval = getattr(policy, "decision_interval", None)
         self.history = getattr(policy, "history", None)
+        self.configuration = getattr(policy, "configuration", {})
         self.controls = getattr(policy, "controls", None)
         self.extremes = getattr(policy, "extremes", {})
 

@@ -57,6 +57,7 @@ RUNS = 1_000  # tuning budget of a rung, in complete runs
 FITS = 3
 SEEDS = 128
 MOST_WORK = 4.0  # of a candidate, as a multiple of the default's
+GENERATIONS = 3
 OBJECTIVES = ("final", "auc")
 STATIC, SCHEDULE = "static-tuned", "open-loop-tuned"
 RULES = {"freeze-tuned": "freeze", "checkpoint-tuned": "checkpoint"}
@@ -113,6 +114,7 @@ def headroom(
     rungs: Sequence[str] = RUNGS,
     hyperparameters: Sequence[str] | None = None,
     most_work: float | None = MOST_WORK,
+    generations: int = GENERATIONS,
     num_threads: int | None = None,
     executor: str | Executor | None = None,
     show_progress: bool = False,
@@ -130,6 +132,7 @@ def headroom(
         rungs: those to be tuned, static and one rule among them.
         hyperparameters: of the wide space; None: all numbers and choices.
         most_work: see `SequentialHalving`.
+        generations: see `SequentialHalving`.
         num_threads: as in :func:`dacrl_env.compare`.
         executor: as in :func:`dacrl_env.compare`.
         show_progress: progress bars on standard error.
@@ -148,7 +151,12 @@ def headroom(
     steps = int(task_kwargs.get("budget") or task.budget)
     common = {"store": store, "num_threads": num_threads, **task_kwargs}
     searcher = load(METHODS["sequential-halving"][0])
-    how = {"space": _space(knobs), "objective": objective, "most_work": most_work}
+    how = {
+        "space": searched(knobs),
+        "objective": objective,
+        "most_work": most_work,
+        "generations": generations,
+    }
     controlled = {
         rung: [*names, _REGISTER] if _FAMILIES[rung] == "checkpoint" else names
         for rung in rungs
@@ -197,6 +205,7 @@ def headroom(
         "rungs": list(rungs),
         "hyperparameters": names,
         "most_work": most_work,
+        "generations": generations,
         "version": version(),
     }
     return Headroom(task.id, objective, values, best, found, frame, settings)
@@ -365,7 +374,7 @@ def _check(
         )
 
 
-def _space(knobs: Sequence[Knob]) -> dict[str, Any]:
+def searched(knobs: Sequence[Knob]) -> dict[str, Any]:
     """What is searched: the whole range of each, all options of a choice."""
     return {
         h.name: (h.low, h.high) if isinstance(h, Number) else list(h.options)

@@ -109,6 +109,13 @@ class SequentialHalving:
                 "configuration: schedule, freeze, switch, gate; the family is static"
             )
 
+    def first_round(self, runs: int) -> int:
+        """How many of the runs that are paid for make up the first round."""
+        families = 2 if self.static_first else 1
+        each = runs // (families * self.generations)
+        n = self.candidates or most_candidates(each)
+        return n * (each // (n * rounds(n)))
+
     def fit(
         self,
         task: str | Task,

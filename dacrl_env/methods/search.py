@@ -189,24 +189,35 @@ def _menu(
         menu[name] = [getattr(config, name), *options]
     for name, options in menu.items():
         for option in options[1:]:
-            _check_option(trials, menu, name, option)
+            problem = problem_beside(trials, menu, name, option)
+            if problem is not None:
+                raise ValueError(f"configuration {name} {option!r}: {problem}")
     return menu
 
 
-def _check_option(
+def problem_beside(
     trials: Trials, menu: Mapping[str, Sequence[Any]], name: str, option: Any
-) -> None:
-    """Raise a ValueError for an option that neither alone nor beside one other works.
+) -> ValueError | None:
+    """Why an option works neither alone nor beside one other; None: it does.
 
     A rollout may divide a decision beside another number of environments alone.
+
+    Args:
+        trials: of the task.
+        menu: options of each field of the static configuration.
+        name: of the field.
+        option: of it.
     """
-    problem = _problem(trials, {name: option})
-    pairs = ({name: option, k: v} for k, every in menu.items() for v in every[1:])
-    if problem is not None and all(_problem(trials, pair) for pair in pairs):
-        raise ValueError(f"configuration {name} {option!r}: {problem}")
+    problem = problem_of(trials, {name: option})
+    pairs = (
+        {name: option, k: v} for k, every in menu.items() if k != name for v in every
+    )
+    if problem is None or any(problem_of(trials, p) is None for p in pairs):
+        return None
+    return problem
 
 
-def _problem(trials: Trials, configuration: Mapping[str, Any]) -> ValueError | None:
+def problem_of(trials: Trials, configuration: Mapping[str, Any]) -> ValueError | None:
     """Why no run can have a static configuration; None: one can."""
     start = np.array([[h.start for h in trials.controlled]])
     try:
@@ -324,7 +335,7 @@ def work_of(trials: Trials, space: SearchSpace, candidates: Floats) -> Floats:
     for configuration, members in alike(space, candidates):
         values = space.every_value(candidates[members], trials.decisions)
         flat = values.reshape(-1, values.shape[-1])
-        if configuration and _problem(trials, configuration) is not None:
+        if configuration and problem_of(trials, configuration) is not None:
             result[members] = np.inf
         else:
             work = trials.work(flat, configuration)

@@ -24,6 +24,7 @@ from dacrl_env.core.provenance import NoSource, described
 from dacrl_env.core.specs import NOT_IN_LABELS, POLICY_SUFFIXES, read_spec
 from dacrl_env.core.version import __version__
 from dacrl_env.tasks.registration import TASKS, import_module, load
+from dacrl_env.tasks.rungs import RUNGS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -259,6 +260,8 @@ POLICIES: dict[str, tuple[str, dict[str, Any]]] = {
     "ultho": ("dacrl_env.baselines.ultho:ULTHO", {}),
     "bmg-epsilon": ("dacrl_env.baselines.bmg_epsilon:BMGEpsilon", {}),
     "meta-gradients": ("dacrl_env.baselines.meta_gradients:MetaGradients", {}),
+    # of the task that they are run on
+    **{rung: ("dacrl_env.policies.tuned:Tuned", {"rung": rung}) for rung in RUNGS},
 }
 
 
@@ -559,7 +562,9 @@ def get_policy(spec: str) -> Policy:
     A file is one that `save_fitted` (and so ``dacrl fit``) wrote; ``any_task=True``
     lets it run on other tasks than the one it was made for, and with runs of another
     length. Policies that come with the package begin with ``pretrained/``; see
-    `pretrained`.
+    `pretrained`. ``static-tuned``, ``open-loop-tuned``, ``freeze-tuned`` and
+    ``checkpoint-tuned`` are those of the task that they are run on; see
+    `dacrl_env.policies.tuned`.
 
     Examples: ``"default"``, ``"static,learning_rate=3e-4"``,
     ``"linear-epsilon,fraction=0.5"``, ``"my_package.policies:Mine,depth=2"``,
@@ -580,9 +585,14 @@ def get_policy(spec: str) -> Policy:
 
 def pretrained() -> dict[str, Path]:
     """Policies that come with the package: files by name."""
-    folder = Path(str(files("dacrl_env.agents"))) / PRETRAINED
+    folder = folder_of_pretrained()
     found = [p for p in sorted(folder.glob("*")) if p.suffix in POLICY_SUFFIXES]
     return {f"{PRETRAINED}{p.stem}": p for p in found}
+
+
+def folder_of_pretrained() -> Path:
+    """Where policies are that come with the package."""
+    return Path(str(files("dacrl_env.agents"))) / PRETRAINED
 
 
 def _pretrained(name: str) -> Path:

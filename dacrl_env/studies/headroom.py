@@ -52,6 +52,7 @@ from dacrl_env.policies.protocol import METHODS, fitted_bytes
 from dacrl_env.tasks import Event, Knob, Number, Option, Task
 from dacrl_env.tasks.headroom import KINDS, ruled
 from dacrl_env.tasks.registration import ALGORITHMS, get_task, load
+from dacrl_env.tasks.rungs import RULES, RUNGS, SCHEDULE, STATIC
 
 RUNS = 1_000  # tuning budget of a rung, in complete runs
 FITS = 3
@@ -59,9 +60,6 @@ SEEDS = 128
 MOST_WORK = 4.0  # of a candidate, as a multiple of the default's
 GENERATIONS = 3
 OBJECTIVES = ("final", "auc")
-STATIC, SCHEDULE = "static-tuned", "open-loop-tuned"
-RULES = {"freeze-tuned": "freeze", "checkpoint-tuned": "checkpoint"}
-RUNGS = (STATIC, SCHEDULE, *RULES)
 _FAMILIES = {STATIC: "static", SCHEDULE: "schedule", **RULES}
 _REGISTER = "checkpoint"
 
@@ -94,6 +92,16 @@ class Headroom:
     def tags(self) -> tuple[str, ...]:
         """See `ruled`."""
         return ruled(self.values)
+
+    @property
+    def kept(self) -> dict[str, int]:
+        """By rung the fit that is kept: the best mean score on the tuning split."""
+        return {
+            rung: int(
+                np.argmax([-np.inf if f.online is None else f.online for f in every])
+            )
+            for rung, every in self.policies.items()
+        }
 
     @property
     def entry(self) -> dict[str, Any]:
@@ -206,6 +214,7 @@ def headroom(
         "hyperparameters": names,
         "most_work": most_work,
         "generations": generations,
+        "options": json.loads(json.dumps(task_kwargs, default=repr)),
         "version": version(),
     }
     return Headroom(task.id, objective, values, best, found, frame, settings)
@@ -346,6 +355,10 @@ def write(result: Headroom, directory: str | os.PathLike[str]) -> Path:
         **result.entry,
         "values": {name: list(value) for name, value in result.values.items()},
         "best": list(result.best),
+        "kept": {
+            rung: {"fit": k, "online": result.policies[rung][k].online}
+            for rung, k in result.kept.items()
+        },
         "tags": list(result.tags),
         "settings": result.settings,
     }

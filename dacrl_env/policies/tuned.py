@@ -17,12 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dacrl_env.core.checks import unknown
+from dacrl_env.policies import protocol
+from dacrl_env.policies.protocol import Fitted
 from dacrl_env.tasks import Task, bases
+from dacrl_env.tasks.registration import TASKS, listed
 from dacrl_env.tasks.rungs import COMMANDS, RUNGS
 
 if TYPE_CHECKING:
     from dacrl_env.outer.vector_env import PopulationEnv
-    from dacrl_env.policies.protocol import Fitted
 
 
 class Tuned:
@@ -51,15 +53,13 @@ class Tuned:
             ValueError: there is none, with what there is and what makes it; or its file
                 is damaged.
         """
-        from dacrl_env.policies.protocol import load_fitted
-
         path = place(task.id, self.rung)
         if not path.is_file():
             raise ValueError(_missing(task, self.rung))
-        fitted = load_fitted(path)
+        fitted = protocol.load_fitted(path)
         if fitted.task != task.id:
             raise ValueError(f"{path} is of {fitted.task}, not of {task.id}")
-        return load_fitted(path, any_task=True) if self.any_task else fitted
+        return protocol.load_fitted(path, any_task=True) if self.any_task else fitted
 
     def reset(self, envs: PopulationEnv, seed: int) -> None:
         """As the policy of the task of ``envs``, which has to control what it sets."""
@@ -89,11 +89,9 @@ def place(task: str, rung: str) -> Path:
         task: id.
         rung: one of `RUNGS`.
     """
-    from dacrl_env.policies.protocol import folder_of_pretrained
-
     words = task.removeprefix("dacrl/").lower()
     slug = re.sub(r"[^a-z0-9]+", "-", words).strip("-")
-    return folder_of_pretrained() / f"{slug}-{rung}.json"
+    return protocol.folder_of_pretrained() / f"{slug}-{rung}.json"
 
 
 def tuned(task: str) -> list[str]:
@@ -112,8 +110,6 @@ def check_kept(task: Task, options: Mapping[str, Any]) -> None:
         task: to be one of this package as it is registered.
         options: of the environment; what is kept is of runs as the task has them.
     """
-    from dacrl_env.tasks.registration import TASKS
-
     if not bases.of_table(task.id) or TASKS.get(task.id) != task:
         raise ValueError(
             f"{task.id} is no task of this package, which keeps results of its own; "
@@ -128,8 +124,6 @@ def check_kept(task: Task, options: Mapping[str, Any]) -> None:
 
 
 def _missing(task: Task, rung: str) -> str:
-    from dacrl_env.tasks.registration import listed
-
     own = ", ".join(tuned(task.id))
     others = [t.id for t in listed() if rung in tuned(t.id)]
     text = f"{task.id} has no {rung} policy; it has {own or 'no tuned one'}"

@@ -11,11 +11,12 @@ import numpy as np
 
 from dacrl_env.comparison import stats
 from dacrl_env.comparison.evaluation import suitable_options
+from dacrl_env.learners.events import OF_EVENTS
 from dacrl_env.outer.population import Population
 from dacrl_env.outer.settings import own_hyperparameters, resolve
 from dacrl_env.policies import to_json
 from dacrl_env.policies.static import Static
-from dacrl_env.tasks import Event, Number, Option, Task
+from dacrl_env.tasks import Event, Knob, Number, Option, Task
 from dacrl_env.tasks.public import public
 from dacrl_env.tasks.registration import ALGORITHMS, load
 
@@ -58,6 +59,8 @@ def reduced(
 ) -> Static:
     """A static policy that sets what differs from the default of a task alone.
 
+    What has no meaning under the choices that are made is left out, too.
+
     Args:
         task: the task.
         config: hyperparameters.
@@ -77,8 +80,17 @@ def reduced(
             name: int(value) if name in whole else value
             for name, value in config.items()
             if own[name].codes(own[name].default) != own[name].codes(value)
+            and _matters(own[name], own, config)
         },
     )
+
+
+def _matters(h: Knob, own: Mapping[str, Knob], config: Mapping[str, Option]) -> bool:
+    """Whether a hyperparameter has a meaning in a configuration."""
+    if h.condition is None:
+        return True
+    choice = own[h.condition.choice]
+    return config.get(choice.name, choice.default) in h.condition.options
 
 
 def published(
@@ -100,7 +112,7 @@ def published(
     config = {
         name: given.defaults.get(name, plain[name].default)
         for name, h in own.items()
-        if not isinstance(h, Event)
+        if not isinstance(h, Event) and name not in OF_EVENTS
     }
     several = {"public": given.configuration} if whole else {}
     if given.configuration or not whole:

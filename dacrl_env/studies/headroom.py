@@ -45,6 +45,7 @@ from dacrl_env.core.checks import unknown
 from dacrl_env.core.files import write_text
 from dacrl_env.core.installed import version
 from dacrl_env.core.store import Store
+from dacrl_env.learners.events import OF_EVENTS
 from dacrl_env.methods.trials import rehearse
 from dacrl_env.outer.settings import own_hyperparameters
 from dacrl_env.policies import Fitted
@@ -96,12 +97,11 @@ class Headroom:
     @property
     def kept(self) -> dict[str, int]:
         """By rung the fit that is kept: the best mean score on the tuning split."""
-        return {
-            rung: int(
-                np.argmax([-np.inf if f.online is None else f.online for f in every])
-            )
-            for rung, every in self.policies.items()
-        }
+        found = {}
+        for rung, every in self.policies.items():
+            scores = [-np.inf if f.online is None else f.online for f in every]
+            found[rung] = int(np.argmax(scores))
+        return found
 
     @property
     def entry(self) -> dict[str, Any]:
@@ -223,6 +223,8 @@ def headroom(
 def wide(task: Task, names: Sequence[str] | None = None) -> list[Knob]:
     """Hyperparameters of the wide space: all numbers and choices of the algorithm.
 
+    Numbers that mean something at an event alone are none of them.
+
     Args:
         task: whose ranges they have.
         names: some of them; None: all.
@@ -231,7 +233,11 @@ def wide(task: Task, names: Sequence[str] | None = None) -> list[Knob]:
         ValueError: an unknown name, or an event.
     """
     own = own_hyperparameters(task, load(ALGORITHMS[task.algorithm]).hyperparameters)
-    steady = {name: h for name, h in own.items() if not isinstance(h, Event)}
+    steady = {
+        name: h
+        for name, h in own.items()
+        if not isinstance(h, Event) and name not in OF_EVENTS
+    }
     for name in names or ():
         if name not in steady:
             raise ValueError(unknown("number or choice", name, steady))

@@ -297,19 +297,19 @@ def write(result: TunedStatic, directory: str | os.PathLike[str]) -> Path:
 def render(result: TunedStatic) -> str:
     """What was found as plain text for a terminal."""
     lines = [f"{result.task.id}, {result.objective}: {result.chosen.name}"]
-    lines.append(f"  {'score':24}{_number(result.score)}")
-    lines.append(f"  {'above the default':24}{_number(result.gain)}")
+    lines.append(f"  {'score':28}{_number(result.score)}")
+    lines.append(f"  {'above the default':28}{_number(result.gain)}")
     lines.append("final, by score; work as a multiple of the default's")
     ranked = sorted(result.finalists, key=lambda f: -(f.score or (0.0,))[0])
-    lines += [f"  {f.name:24}{_number(f.score)}  work {f.work:.3g}" for f in ranked]
+    lines += [f"  {f.name:28}{_number(f.score)}  work {f.work:.3g}" for f in ranked]
     lines += [f"  {name} is left out: {why}" for name, why in result.left_out.items()]
     policy = result.chosen.policy
     for name, value in {**policy.configuration, **policy.config}.items():
-        lines.append(f"  {name:24}{value}")
+        lines.append(f"  {name:28}{value}")
     if result.importance:
         lines.append(f"importance, of {result.rests_on} runs")
         for name, share in list(result.importance.items())[:8]:
-            lines.append(f"  {name:24}{share:.2f}")
+            lines.append(f"  {name:28}{share:.2f}")
     else:
         lines.append("importance: too few candidates, or no package optuna")
     lines.append(f"{result.runs:,} runs, {result.cost.env_steps:,} steps")

@@ -118,7 +118,7 @@ def register_task(task: Task | None = None, /, **fields: Any) -> Task:
         raise ValueError(f"the id {task.id!r} is taken; choose another name or version")
     if task.algorithm not in ALGORITHMS:
         raise ValueError(unknown("algorithm", task.algorithm, ALGORITHMS))
-    _check_algorithm_s(task)
+    check_task(task)
     backends = ("auto", "batched", "gymnasium", "envpool")
     if task.backend not in backends:
         raise ValueError(unknown("backend", task.backend, backends))
@@ -159,7 +159,7 @@ def _check_fields(fields: Mapping[str, Any]) -> None:
         raise ValueError(f"a task needs {', '.join(needed)}; got no {missing[0]}")
 
 
-def _check_algorithm_s(task: Task) -> None:
+def check_task(task: Task) -> None:
     """Raise a ValueError if a task names what its algorithm does not have."""
     learner = load(ALGORITHMS[task.algorithm])
     known = [h.name for h in learner.hyperparameters]
@@ -290,17 +290,6 @@ def enter_bases() -> None:
     for task in bases.made():
         _BUILT_IN.add(task.id)
         _enter(task)
-
-
-def check_task(task: Task) -> None:
-    """Raise a ValueError if a task names what its algorithm does not have.
-
-    Or a default that lies outside of its range.
-    """
-    _check_algorithm_s(task)
-    from dacrl_env.outer.settings import own_hyperparameters
-
-    own_hyperparameters(task, load(ALGORITHMS[task.algorithm]).hyperparameters)
 
 
 def get_task(task: str | Task) -> Task:

@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 import torch
+from cases import registered
 from dacrl_env.benchmarks import compare, peak, scaling, suite, throughput
 
 from dacrl_env.cli.commands import main
@@ -15,7 +16,6 @@ from dacrl_env.kernels import products
 from dacrl_env.kernels.compiling import entry
 from dacrl_env.learners import dqn, ppo
 from dacrl_env.outer.settings import resolve
-from dacrl_env.tasks.registration import TASKS
 
 TASK = "dacrl/DQN-CartPole-v0"
 
@@ -58,7 +58,7 @@ def test_megabytes_are_those_of_the_state():
         assert 2 * replay < suite.megabytes(env.population.state) < 2.2 * replay
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", registered())
 def test_timed_decisions_divide_the_budget_of_every_task(task):
     settings = resolve(task)
     steps = suite._decision_interval(settings)

@@ -3,6 +3,7 @@
 PED-ANOVA (Watanabe, Bansal and Hutter 2023, "PED-ANOVA: efficiently quantifying
 hyperparameter importance in arbitrary subspaces", IJCAI), as Optuna has it: how far the
 distribution of each knob among the best tenth of candidates lies from that among all.
+It says which knobs tell good configurations from others, not how much a score changes.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from dacrl_env.policies import Fitted
 from dacrl_env.tasks import Knob, Number
 
 LEAST = 20  # candidates, below which nothing is said
-BEST = 0.1  # share of the candidates that are told from all
+BEST = 0.1  # share of the candidates that are told from all,
+FEWEST = 5  # … but at least so many
 FIELD = "configuration/"  # how columns of static configuration begin
 
 
@@ -126,6 +128,8 @@ def _ped_anova(
                     params=given, distributions=spaces, value=float(score)
                 )
             )
-        evaluator = PedAnovaImportanceEvaluator(target_quantile=BEST)
+        evaluator = PedAnovaImportanceEvaluator(
+            target_quantile=max(BEST, FEWEST / len(scores))
+        )
         found = get_param_importances(study, evaluator=evaluator, normalize=False)
     return {name: float(found.get(name, 0.0)) for name in places}

@@ -270,13 +270,12 @@ def test_headroom_keeps_the_fit_with_the_best_score_on_the_tuning_split(
 def made_up(n: int, fields: bool = True) -> pd.DataFrame:
     """Candidates whose score follows from the learning rate and the activation."""
     generator = np.random.default_rng(0)
-    knobs = {h.name: h for h in wide(get_task(CARTPOLE), ["learning_rate", "epsilon"])}
     places = generator.random((n, 2))
     activation = generator.integers(2, size=n)
     table = pd.DataFrame(
         {
             "fit": 0,
-            "hp/learning_rate": knobs["learning_rate"].from_unit(places[:, 0]),
+            "hp/learning_rate": 10.0 ** (5 * places[:, 0] - 6),  # from 1e-6 to 1e-1
             "hp/epsilon": places[:, 1],
             "auc": -((places[:, 0] - 0.6) ** 2) + 0.0005 * activation,
         }

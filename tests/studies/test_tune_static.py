@@ -277,7 +277,7 @@ def made_up(n: int, fields: bool = True) -> pd.DataFrame:
             "fit": 0,
             "hp/learning_rate": 10.0 ** (5 * places[:, 0] - 6),  # from 1e-6 to 1e-1
             "hp/epsilon": places[:, 1],
-            "auc": -((places[:, 0] - 0.6) ** 2) + 0.0005 * activation,
+            "auc": -((places[:, 0] - 0.6) ** 2) + 0.002 * activation,
         }
     )
     if fields:

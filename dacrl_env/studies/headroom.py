@@ -3,7 +3,8 @@
 Four rungs are tuned by one searcher, `SequentialHalving`, at one budget each, over the
 wide space: all numbers and choices of the algorithm.
 
-- *static*: a configuration that holds throughout.
+- *static*: a configuration that holds throughout. Its search begins at the task's
+  default, which is the base of a task that starts at one (`tasks.bases`).
 - *open-loop*: a schedule of every hyperparameter, which begins its search at the static
   configuration.
 - *freeze* and *checkpoint*: closed loops, the rules `FreezeWhenGood` and

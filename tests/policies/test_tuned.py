@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from bases_files import own_policies
 
 import dacrl_env
+import dacrl_env.comparison.comparison
+from dacrl_env import TASKS
 from dacrl_env.cli.commands import main
 from dacrl_env.core import installed
 from dacrl_env.core.store import Store
@@ -148,10 +152,31 @@ def test_a_store_tells_files_of_different_content_apart(folder, tmp_path):
     assert len(list(Store(store))) == 2
 
 
-def test_keeping_one_does_not_make_other_results_old(monkeypatch):
-    names = [name for name, _ in installed._own_files()]
-    assert "agents/pretrained/dqn-cartpole-switch-0.json" in names
-    assert not any(name.endswith("-tuned.json") for name in names)
+def test_keeping_one_does_not_make_other_results_old(tmp_path, monkeypatch):
+    place = tmp_path / "pretrained"
+    place.mkdir()
+    find_spec = importlib.util.find_spec
+
+    def found(name: str) -> Any:
+        spec = SimpleNamespace(origin=str(tmp_path / "__init__.py"))
+        return spec if name == "dacrl_env.agents" else find_spec(name)
+
+    monkeypatch.setattr(importlib.util, "find_spec", found)
+    before = installed.version.__wrapped__()
+    (place / "dqn-cartpole-v0-static-tuned.json").write_text("{}")
+    assert installed.version.__wrapped__() == before
+    (place / "dqn-cartpole-switch-0.json").write_text("{}")
+    assert installed.version.__wrapped__() != before
+
+
+# -- those of the package ------------------------------------------------------------
+
+KEPT = [(task, rung) for task in TASKS for rung in tuned(task)]
+
+
+@pytest.mark.parametrize(("task", "rung"), KEPT or [(QUADRATIC, "default")])
+def test_policies_of_the_package_suit_their_tasks(task, rung):
+    dacrl_env.comparison.comparison.check(task, rung, 2)
 
 
 def test_unknown_rungs_and_results_that_cannot_be_kept():

@@ -14,6 +14,8 @@ if checkout in installed.parents:
     sys.exit(f"tested the checkout, not the wheel: {installed}")
 if not (installed.parent / "py.typed").is_file():
     sys.exit("py.typed is not in the wheel")
+if not (installed.parent / "tasks" / "bases.json").is_file():
+    sys.exit("the bases of tasks are not in the wheel")
 kinds = {path.suffix for path in pretrained().values()}
 if kinds != {".json", ".safetensors"}:
     sys.exit(

@@ -7,6 +7,10 @@ takes many, and they get them. Every round is on fresh tuning seeds, the same fo
 candidates; what counts is a candidate's mean over all its runs. Of many runs of a good
 candidate one may diverge: it counts with the task's floor, as it does in a test.
 
+In a space of many dimensions the best of some hundred candidates is not near the best
+there is. So the budget may be divided among generations: each is such a tournament, on
+seeds of its own, and begins around the winner of the one before.
+
 To be told from successive halving, where candidates that stay are trained for longer.
 """
 
@@ -24,6 +28,7 @@ from numpy.typing import NDArray
 from dacrl_env.core.store import Store
 from dacrl_env.methods.rungs import promote
 from dacrl_env.methods.search import (
+    alike,
     around,
     default_candidate,
     go_on,
@@ -43,7 +48,8 @@ class SequentialHalving:
     """Ever fewer candidates on ever more seeds.
 
     What keeps the default, or `start`, is one of the candidates; half of the others lie
-    near it, half anywhere in the space.
+    near it, half anywhere in the space. Runs of different static configurations are
+    trained in a population for each.
 
     Args:
         space: name to lowest and highest value; None: all that are controlled.
@@ -58,6 +64,12 @@ class SequentialHalving:
             and that instead of the default is what the first candidate keeps.
         most_work: candidates take at most so many times the floating-point operations
             of the default, in the mean over a run; others are drawn again. None: any.
+        generations: tournaments, one after the other, with equal shares of the budget.
+            The winner of each is the first candidate of the next, where what counts
+            are fresh runs alone.
+        configurations: of static configuration that is searched, too, with the family
+            "static": name of a field to options. What runs have otherwise is one, also
+            where it is not named.
 
     Raises:
         ValueError: numbers out of range, or static configurations first and again; see
@@ -72,6 +84,8 @@ class SequentialHalving:
     start: Mapping[str, float] | None = None
     static_first: bool = False
     most_work: float | None = None
+    generations: int = 1
+    configurations: Mapping[str, Sequence[Any]] | None = None
 
     def __post_init__(self) -> None:
         check_objective(self.objective)
@@ -84,11 +98,23 @@ class SequentialHalving:
             raise ValueError(f"most_work must be positive, got {self.most_work}")
         if self.most_work is not None and self.family == "gate":
             raise ValueError("most_work is not known of the family gate; leave it out")
+        G = self.generations
+        if not isinstance(G, int) or isinstance(G, bool) or G < 1:
+            raise ValueError(
+                f"generations must be a whole number of at least 1, got {G!r}"
+            )
         if self.static_first and self.family == "static":
             raise ValueError(
                 "static_first is for the families that begin at a static "
                 "configuration: schedule, freeze, switch, gate; the family is static"
             )
+
+    def first_round(self, runs: int) -> int:
+        """How many of the runs that are paid for make up the first round."""
+        families = 2 if self.static_first else 1
+        each = runs // (families * self.generations)
+        n = self.candidates or most_candidates(each)
+        return n * (each // (n * rounds(n)))
 
     def fit(
         self,
@@ -107,49 +133,107 @@ class SequentialHalving:
         """
         trials = Trials(task, budget, seed, self, store, progress, **task_kwargs)
         families = ("static", self.family) if self.static_first else (self.family,)
-        runs = trials.left // trials.steps // len(families)
+        times = len(families) * self.generations
+        runs = trials.left // trials.steps // times
         n = self.candidates or most_candidates(runs)
         if runs < n * rounds(n):
-            whole = n * rounds(n) * len(families)
+            often = {1: "", 2: ", twice"}.get(times, f", {times} times")
             raise ValueError(
                 f"a tuning budget of {trials.left:,} steps is below {rounds(n)} rounds "
-                f"of {n} runs{', twice' if self.static_first else ''}, which take "
-                f"{whole * trials.steps:,}"
+                f"of {n} runs{often}, which take "
+                f"{times * n * rounds(n) * trials.steps:,}"
             )
         generator = np.random.default_rng((seed, 0))
-        course: list[tuple[Cost, Policy]] = []
+        tournament = _Tournament(trials, self.objective, runs)
         found: dict[str, float] = {}
-        used = 0  # seeds
         for family in families:
-            space = search_space(trials, self.space, family, self.rows)
+            space = search_space(
+                trials, self.space, family, self.rows, self.configurations
+            )
             start = space.constant(found)
             if family == self.family:
                 start |= self.start or {}
             centre = default_candidate(space, start)
-            left = within(
-                trials,
-                space,
-                around(space, centre, generator, n),
-                self.most_work,
-                partial(_others, space, centre, generator),
-            )
-            scores = np.empty((n, 0))
-            for _ in range(rounds(n)):
-                each = runs // (len(left) * rounds(n))
-                seeds = trials.tuning_seeds(each, first=used)
-                used += each
-                trials.begin(seeds * len(left))
-                seen = go_on(trials, space, left, each, 0, trials.decisions)
-                fresh = seen.objective(self.objective).reshape(-1, each)
-                scores = np.hstack([scores, fresh])
-                counted = np.where(np.isfinite(scores), scores, trials.task.floor_score)
-                better = promote(counted.mean(1), math.ceil(len(left) / 2))
-                left, scores = left[better], scores[better]
-                course.append((trials.cost, space.policy(left[0], trials.decisions)))
-            check_usable(float(scores[0].max()), trials)  # some run of it went well
-            (found,) = space.decode(left[:1])
-        judged = trials.judge().reshape(-1, each).mean(1)
-        return trials.fitted(course[-1][1], course, float(judged[better[0]]))
+            for generation in range(self.generations):
+                candidates = within(
+                    trials,
+                    space,
+                    around(space, centre, generator, n),
+                    self.most_work,
+                    partial(_others, space, centre, generator),
+                )
+                last = family == families[-1] and generation == self.generations - 1
+                centre = tournament.winner(space, candidates, judge=last)
+            (found,) = space.decode(centre)
+        return trials.fitted(
+            tournament.course[-1][1], tournament.course, tournament.online
+        )
+
+
+class _Tournament:
+    """Rounds of ever fewer candidates on ever more seeds, of which none comes twice.
+
+    Args:
+        trials: the account.
+        objective: of a run.
+        runs: of all candidates until one is left.
+    """
+
+    def __init__(self, trials: Trials, objective: str, runs: int) -> None:
+        self.trials, self.objective, self.runs = trials, objective, runs
+        self.used = 0  # seeds
+        self.course: list[tuple[Cost, Policy]] = []
+        self.online: float | None = None  # of the winner, see `Fitted`
+
+    def winner(
+        self, space: SearchSpace, candidates: Floats, judge: bool = False
+    ) -> Floats:
+        """The candidate ``(k,)`` that is left of ``(n, k)``.
+
+        Args:
+            space: of the candidates.
+            candidates: at least 2.
+            judge: ask the report stream about the runs of the last round.
+
+        Raises:
+            ValueError: all runs of the winner failed.
+        """
+        trials, left, n = self.trials, candidates, len(candidates)
+        scores = np.empty((n, 0))
+        for k in range(rounds(n)):
+            each = self.runs // (len(left) * rounds(n))
+            last = k == rounds(n) - 1
+            fresh, judged = self._fresh(space, left, each, judge and last)
+            scores = np.hstack([scores, fresh])
+            counted = np.where(np.isfinite(scores), scores, trials.task.floor_score)
+            better = promote(counted.mean(1), math.ceil(len(left) / 2))
+            left, scores = left[better], scores[better]
+            self.course.append((trials.cost, space.policy(left[0], trials.decisions)))
+        check_usable(float(scores[0].max()), trials)  # some run of it went well
+        if judge:
+            self.online = float(judged[better[0]])
+        return left[0]
+
+    def _fresh(
+        self, space: SearchSpace, left: Floats, each: int, judge: bool
+    ) -> tuple[Floats, Floats]:
+        """Complete runs of the candidates ``(n, k)`` on the next seeds.
+
+        Returns:
+            Objectives ``(n, each)``, and ``(n,)`` what the report stream says of them,
+            NaN if it is not asked.
+        """
+        trials, n = self.trials, len(left)
+        seeds = trials.tuning_seeds(each, first=self.used)
+        self.used += each
+        result, judged = np.empty((n, each)), np.full(n, np.nan)
+        for configuration, members in alike(space, left):
+            trials.begin(seeds * len(members), configuration)
+            seen = go_on(trials, space, left[members], each, 0, trials.decisions)
+            result[members] = seen.objective(self.objective).reshape(-1, each)
+            if judge:
+                judged[members] = trials.judge().reshape(-1, each).mean(1)
+        return result, judged
 
 
 def _others(

@@ -22,7 +22,7 @@ import numpy as np
 from dacrl_env.inner_envs.gymnasium_adapter import needs_box2d
 from dacrl_env.outer.population import Population
 from dacrl_env.outer.vector_env import PopulationEnv
-from dacrl_env.tasks.registration import TASKS, get_task
+from dacrl_env.tasks.registration import get_task, listed
 
 from .throughput import one_core, versions
 
@@ -130,7 +130,7 @@ def _boundaries(population: Population) -> list[tuple[Any, str, str]]:
 def available() -> list[str]:
     """Ids of the tasks whose inner environments are installed."""
     found = importlib.util.find_spec("Box2D") is not None
-    return [t.id for t in TASKS.values() if found or not needs_box2d(t.inner_env)]
+    return [t.id for t in listed() if found or not needs_box2d(t.inner_env)]
 
 
 def measure(

@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from dacrl_env import TASKS
+from dacrl_env.tasks import bases
+
 _SB3 = [int(part) for part in re.findall(r"\d+", version("stable-baselines3"))[:2]]
 # the oldest one that is supported has none, which is said where they are asked for
 sb3_n_steps = pytest.mark.skipif(
@@ -27,6 +30,16 @@ OFTEN = (
 )
 # these and what they leave out: convolutions, and levels of training and evaluation
 EVERY_KIND = (*OFTEN, "dacrl/DQN-MinAtar-Breakout-v0", "dacrl/PPO-MiniGridLevels-v0")
+
+
+def registered() -> list[str]:
+    """Ids of the tasks of the table.
+
+    What is compiled is of an algorithm and an inner environment. A task that starts at
+    a base has those of the one in the table, and may take long: tests of all tasks
+    leave it to ``tests/tasks/test_bases.py``.
+    """
+    return [task for task in TASKS if bases.original(task) == task]
 
 
 def slow(*values: Any) -> Any:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cases import registered
 
 import dacrl_env
 from dacrl_env.comparison.executors import all_compiled
@@ -22,7 +23,7 @@ from dacrl_env.core.snapshot import Snapshot, leaves
 from dacrl_env.outer.vector_env import PopulationEnv
 from dacrl_env.policies.schedules import SHAPES
 
-TASKS = sorted(t.id for t in dacrl_env.TASKS.values() if all_compiled(t, {}))
+TASKS = sorted(t for t in registered() if all_compiled(dacrl_env.TASKS[t], {}))
 KEPT = Path(__file__).parent / "digests.json"
 SEED = 7  # of the run that is told of
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -16,7 +16,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from cases import OFTEN, cases, quick, varied
+from cases import OFTEN, cases, quick, registered, varied
 from threadpoolctl import threadpool_limits
 
 import dacrl_env
@@ -31,7 +31,7 @@ from dacrl_env.tasks.backends import OF_LEVELS
 from dacrl_env.tasks.registration import ALGORITHMS, load
 
 # the conformance task has no inner environment; baselines/test_quadratic.py tests it
-TASKS = sorted(t.id for t in dacrl_env.TASKS.values() if t.inner_env)
+TASKS = sorted(t for t in registered() if dacrl_env.TASKS[t].inner_env)
 # their inner environments cannot be saved
 UNSAVED = [t for t in TASKS if needs_box2d(dacrl_env.TASKS[t].inner_env)]
 SAVED = [t for t in TASKS if t not in UNSAVED]

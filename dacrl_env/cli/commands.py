@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from gymnasium.error import Error
 
-from dacrl_env.cli import suites, terminal
+from dacrl_env.cli import suites, terminal, tuning
 from dacrl_env.cli.arguments import count, seeds_of, task_options
 from dacrl_env.cli.interrupts import Interrupts, answered
 from dacrl_env.cli.kept import (
@@ -106,7 +106,8 @@ def _obey(arguments: Sequence[str] | None, interrupts: Interrupts) -> None:
 
 def _way_on(options: argparse.Namespace) -> str:
     """What is said when a command is interrupted."""
-    if options.command in (_compare, _evaluate, _fit, _defaults, _oracle):
+    going_on = (_compare, _evaluate, _fit, _defaults, _oracle, _headroom)
+    if options.command in (*going_on, tuning.tune_static):
         return (
             f"dacrl: interrupted; finished work is kept in {options.out}, the same "
             "command goes on"
@@ -404,13 +405,7 @@ def _parser() -> argparse.ArgumentParser:
         "--fits", type=count, default=3, help="independent tunings of each rung"
     )
     room.add_argument("--objective", default="final", help="final or auc")
-    room.add_argument(
-        "--most-work",
-        type=float,
-        default=4.0,
-        metavar="TIMES",
-        help="floating-point operations of a candidate, as a multiple of the default's",
-    )
+    tuning.add_search(room)
     room.add_argument(
         "--rungs", nargs="+", metavar="RUNG", help="some of them, static-tuned first"
     )
@@ -420,10 +415,21 @@ def _parser() -> argparse.ArgumentParser:
     room.add_argument(
         "--keep",
         action="store_true",
-        help="also keep the gains in this package, from which the task's tags follow",
+        help="also keep the gains in this package, from which the task's tags follow, "
+        "and of each rung a policy, such as freeze-tuned",
     )
     _evaluation_arguments(room)
     room.set_defaults(command=_headroom, seeds="128")
+
+    steady = commands.add_parser(
+        "tune-static",
+        help="the strongest static configuration of a task: search all numbers and "
+        "choices, then choose on fresh seeds",
+    )
+    tuning.add_arguments(steady)
+    _executor_arguments(steady)
+    _run_arguments(steady)
+    steady.set_defaults(command=tuning.tune_static)
 
     bench = commands.add_parser(
         "bench", help="measure throughput beside Stable-Baselines3"
@@ -575,13 +581,14 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
 def _tasks(options: argparse.Namespace) -> None:
     from dacrl_env.outer.settings import own_hyperparameters
     from dacrl_env.policies import METHODS, POLICIES, pretrained
-    from dacrl_env.tasks import headroom
-    from dacrl_env.tasks.registration import ALGORITHMS, TASKS, load, markdown
+    from dacrl_env.policies.tuned import tuned
+    from dacrl_env.tasks import bases, headroom
+    from dacrl_env.tasks.registration import ALGORITHMS, listed, load, markdown
 
     if options.markdown:
         print(markdown())
         return
-    for task in TASKS.values():
+    for task in listed():
         learner = load(ALGORITHMS[task.algorithm])
         controlled = task.controlled or learner.controlled
         print(f"{task.id}: {task.description}")
@@ -596,7 +603,9 @@ def _tasks(options: argparse.Namespace) -> None:
         known = own_hyperparameters(task, learner.hyperparameters)
         others = [name for name in known if name not in controlled]
         print(f"  can be controlled  {', '.join(others)}")
+        print(f"  base               {bases.shown(task.id)}")
         print(f"  headroom           {headroom.shown(task.id)}")
+        print(f"  tuned policies     {', '.join(tuned(task.id)) or '–'}")
         tags = headroom.tags_of(task)
         if tags:
             print(f"  tags               {', '.join(tags)}")
@@ -833,7 +842,7 @@ def _report(options: argparse.Namespace) -> None:
 def _defaults(options: argparse.Namespace) -> None:
     from dacrl_env.comparison import report
     from dacrl_env.comparison.comparison import check, compare
-    from dacrl_env.tasks.registration import TASKS
+    from dacrl_env.tasks.registration import listed
 
     if options.seeds < 1:
         raise ValueError("--seeds must be at least 1")
@@ -846,7 +855,7 @@ def _defaults(options: argparse.Namespace) -> None:
         "num_threads": options.num_threads,
         "executor": options.executor,
     }
-    tasks = list(dict.fromkeys(options.tasks or TASKS))
+    tasks = list(dict.fromkeys(options.tasks or [t.id for t in listed()]))
     for task in tasks:  # a wrong one must not come to light after hours
         check(task, **given)
     for task in tasks:
@@ -861,12 +870,13 @@ def _defaults(options: argparse.Namespace) -> None:
 
 def _oracle(options: argparse.Namespace) -> None:
     from dacrl_env.studies import oracle
-    from dacrl_env.tasks.registration import TASKS
+    from dacrl_env.tasks.registration import listed
 
     if options.seeds < 2:
         raise ValueError(f"--seeds must be at least 2, got {options.seeds}")
     single = [] if options.task is None else [options.task]
-    names = list(dict.fromkeys([*single, *(options.tasks or [])])) or list(TASKS)
+    names = list(dict.fromkeys([*single, *(options.tasks or [])]))
+    names = names or [task.id for task in listed()]
     given: dict[str, Any] = {
         "store": options.out / "results",
         "tuning_budget": options.budget,
@@ -899,10 +909,14 @@ def _oracle(options: argparse.Namespace) -> None:
 
 
 def _headroom(options: argparse.Namespace) -> None:
+    from dacrl_env.policies.tuned import check_kept
     from dacrl_env.studies import headroom as study
-    from dacrl_env.tasks import headroom
+    from dacrl_env.studies import keeping
+    from dacrl_env.tasks.registration import get_task
 
     given = task_options(options, options.task)
+    if options.keep:  # what is wrong must not come to light after hours
+        check_kept(get_task(options.task), given)
     if options.rungs:
         given["rungs"] = options.rungs
     with nothing_lost(options.out / "headroom.json", options.out / "runs.csv"):
@@ -914,16 +928,17 @@ def _headroom(options: argparse.Namespace) -> None:
             fits=options.fits,
             seeds=seeds_of("--seeds", options.seeds),
             most_work=options.most_work,
+            generations=options.generations,
             num_threads=options.num_threads,
             executor=options.executor,
             show_progress=True,
             **given,
         )
         path = study.write(result, options.out)
-    if options.keep:
-        headroom.keep(result.task, result.entry)
+    kept = keeping.keep_headroom(result) if options.keep else {}
     print(study.markdown([result]) if options.markdown else study.render(result))
     print(f"\n{path}")
+    tuning.say_kept(kept.values())
 
 
 def _warm_up(options: argparse.Namespace) -> None:
@@ -971,16 +986,17 @@ def _bench(options: argparse.Namespace) -> None:
 def _references(options: argparse.Namespace) -> None:
     from dacrl_env.studies import references
     from dacrl_env.tasks import measured
-    from dacrl_env.tasks.registration import TASKS, get_task
+    from dacrl_env.tasks.registration import get_task, listed
 
     def given(*names: str) -> dict[str, Any]:
         found = {name: getattr(options, name) for name in names}
         return {name: value for name, value in found.items() if value is not None}
 
     task = None if options.task is None else get_task(options.task)
+    every = [known.id for known in listed()]
     if not options.instances and not options.seconds:
         if task is None:
-            raise ValueError(f"which task? valid: {', '.join(TASKS)}")
+            raise ValueError(f"which task? valid: {', '.join(every)}")
         figures = references.measure(task.id, **given("episodes", "runs"))
         print(references.render(figures))
         return
@@ -991,7 +1007,7 @@ def _references(options: argparse.Namespace) -> None:
             section = references.measure_instances(env, **given("episodes", "runs"))
             references.save("instances", env, section, path)
     if options.seconds:
-        for name in TASKS if task is None else [task.id]:
+        for name in every if task is None else [task.id]:
             entry = references.measure_seconds(name, **given("population"))
             references.save("seconds", name, entry, path)
     print(f"written: {path}")

@@ -94,12 +94,12 @@ def compare(
     from dacrl_env.comparison.suite import Unfit, checked_tasks, plan_suite, run_suite
     from dacrl_env.comparison.suite_report import About, render, write_suite
     from dacrl_env.tasks.headroom import suite
-    from dacrl_env.tasks.registration import TASKS, get_task
+    from dacrl_env.tasks.registration import get_task, listed
 
     seeds = seeds_of("--seeds", options.seeds)
     asked = options.tasks
     if asked is None:
-        asked = suite(options.suite, TASKS.values())
+        asked = suite(options.suite, listed())
     tasks = [get_task(task) for task in checked_tasks(asked)]
     each = {task.id: task_options(options, task.id) for task in tasks}
     specs = [*options.policies, *options.methods]

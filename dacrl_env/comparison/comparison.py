@@ -65,6 +65,7 @@ from dacrl_env.policies import (
     get_method,
     get_policy,
 )
+from dacrl_env.policies.tuned import on
 from dacrl_env.tasks import Task
 from dacrl_env.tasks.registration import get_task
 
@@ -394,9 +395,9 @@ class _Plan:
 
     def policy(self, name: str) -> Policy:
         """A policy of its own for a unit of work."""
-        if name not in self.objects:
-            return get_policy(name)
-        policy: Policy = copy.deepcopy(self.objects[name])
+        thing = self.objects.get(name)
+        made = get_policy(name) if thing is None else copy.deepcopy(thing)
+        policy: Policy = on(made, self.task)
         return policy
 
     def method(self, name: str) -> Method:

@@ -19,6 +19,7 @@ from dacrl_env.outer.decisions import intervals, tell_intervals
 from dacrl_env.outer.settings import own_hyperparameters
 from dacrl_env.outer.vector_env import PopulationEnv, vector_info
 from dacrl_env.policies import Cost, Policy, needs
+from dacrl_env.policies.tuned import on
 from dacrl_env.tasks import Knob, Number, Task
 from dacrl_env.tasks.registration import ALGORITHMS, get_task, load
 
@@ -96,6 +97,7 @@ def evaluate(
     made = one(policy, "policy")
     if name is None:
         name = str(policy) if isinstance(policy, str | os.PathLike) else name_of(made)
+    made = on(made, task)
     tell_intervals(made, name, task, task_kwargs)
     number = default_threads() if num_threads is None else num_threads
     with granted(checks.whole("num_threads", number)):
@@ -205,6 +207,8 @@ def suitable_options(
             f"action_mode {options['action_mode']!r} is not that of the policy, which "
             f"acts in mode {policy.action_mode!r}; leave it out"
         )
+    for name, value in (getattr(policy, "configuration", None) or {}).items():
+        options.setdefault(name, value)
     options |= intervals(policy, task, options).options
     history = getattr(policy, "history", None)
     if history is not None:

@@ -15,6 +15,9 @@ from dacrl_env.core.version import __version__
 
 _PARTS = ("agents", "baselines")  # of the package, which lie elsewhere in a checkout
 _LEFT_OUT = "benchmarks"  # on which no result depends
+# tuned policies: results of these are named by what is in them, so that keeping one of
+# a task does not make those of all other tasks old
+_BY_CONTENT = "*-tuned.json"
 _LIBRARIES = (
     "numpy",
     "torch",
@@ -55,7 +58,7 @@ def _own_files() -> Iterator[tuple[str, bytes]]:
     }
     found["tasks/references.json"] = places[""] / "tasks" / "references.json"
     for path in (places["agents"] / "pretrained").iterdir():
-        if path.suffix in (".json", ".safetensors"):
+        if path.suffix in (".json", ".safetensors") and not path.match(_BY_CONTENT):
             found[f"agents/pretrained/{path.name}"] = path
     for name, path in sorted(found.items()):
         if name.partition("/")[0] != _LEFT_OUT:

@@ -27,6 +27,7 @@ EVENTS: tuple[Knob, ...] = (
     Event("shrink_perturb"),
     Number("perturb_strength", 0.0, 1.0, 0.5),
 )
+OF_EVENTS = ("perturb_strength",)  # numbers that mean something at an event alone
 CLEAR_REPLAY = Event("clear_replay")
 # of implementations that have none
 NONE: dict[str, Option] = {

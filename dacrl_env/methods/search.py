@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +17,7 @@ from dacrl_env.methods.trials import Observed, Trials, check_usable
 from dacrl_env.outer.actions import check_names
 from dacrl_env.policies import Cost, Fitted, Policy
 from dacrl_env.tasks import Option
+from dacrl_env.tasks.registration import configured
 
 Floats = NDArray[np.float64]
 
@@ -146,14 +149,82 @@ def search_space(
     bounds: Mapping[str, Sequence[float]] | None,
     family: str,
     rows: Sequence[str] = ROWS,
+    configurations: Mapping[str, Sequence[Any]] | None = None,
 ) -> SearchSpace:
-    """The space of a family for the task of `trials`; see `SearchSpace`."""
+    """The space of a family for the task of `trials`; see `SearchSpace`.
+
+    Args:
+        trials: of the task.
+        bounds: of the space.
+        family: of the space.
+        rows: of the space.
+        configurations: name of a field of the static configuration to what it may be
+            beside what it is.
+
+    Raises:
+        ValueError: see `SearchSpace`; an unknown field, or a value that none can have.
+    """
     task = trials.task
     returns = (task.random_return, task.reference_return)
-    space = SearchSpace(trials.controlled, bounds, family, rows, returns)
+    menu = _menu(trials, configurations or {})
+    space = SearchSpace(trials.controlled, bounds, family, rows, returns, menu)
     if family == "gate":
         check_names(rows, trials.observation_names(), "observation row")
     return space
+
+
+def _menu(
+    trials: Trials, configurations: Mapping[str, Sequence[Any]]
+) -> dict[str, list[Any]]:
+    """Options of each field, what runs have otherwise first."""
+    config, algorithm = trials.settings.config, trials.task.algorithm
+    menu = {}
+    for name, options in configurations.items():
+        if not isinstance(options, Sequence) or isinstance(options, str):
+            raise ValueError(
+                f"what is searched of {name} must be a list of options, got {options!r}"
+            )
+        for option in options:
+            configured(algorithm, type(config), {name: option})
+        menu[name] = [getattr(config, name), *options]
+    for name, options in menu.items():
+        for option in options[1:]:
+            problem = problem_beside(trials, menu, name, option)
+            if problem is not None:
+                raise ValueError(f"configuration {name} {option!r}: {problem}")
+    return menu
+
+
+def problem_beside(
+    trials: Trials, menu: Mapping[str, Sequence[Any]], name: str, option: Any
+) -> ValueError | None:
+    """Why an option works neither alone nor beside one other; None: it does.
+
+    A rollout may divide a decision beside another number of environments alone.
+
+    Args:
+        trials: of the task.
+        menu: options of each field of the static configuration.
+        name: of the field.
+        option: of it.
+    """
+    problem = problem_of(trials, {name: option})
+    pairs = (
+        {name: option, k: v} for k, every in menu.items() if k != name for v in every
+    )
+    if problem is None or any(problem_of(trials, p) is None for p in pairs):
+        return None
+    return problem
+
+
+def problem_of(trials: Trials, configuration: Mapping[str, Any]) -> ValueError | None:
+    """Why no run can have a static configuration; None: one can."""
+    start = np.array([[h.start for h in trials.controlled]])
+    try:
+        trials.work(start, configuration)
+    except ValueError as error:
+        return error
+    return None
 
 
 def default_candidate(
@@ -223,6 +294,8 @@ def within(
 ) -> Floats:
     """Candidates ``(n, k)``, those that take too much work drawn again.
 
+    So are those with a static configuration that runs of the task cannot have.
+
     Args:
         trials: whose default takes a work of 1.
         space: of the candidates.
@@ -234,22 +307,53 @@ def within(
     Raises:
         ValueError: hardly any candidate takes as little.
     """
-    if most_work is None:
+    if most_work is None and not space.fields:
         return candidates
+    most = sys.float_info.max if most_work is None else most_work
     result = candidates.copy()
     for _ in range(_REDRAWS):
-        values = space.every_value(result, trials.decisions)
-        flat = values.reshape(-1, values.shape[-1])
-        work = trials.work(flat).reshape(values.shape[:2]).mean(0)
-        heavy = np.flatnonzero(work > most_work)
+        heavy = np.flatnonzero(work_of(trials, space, result) > most)
         heavy = heavy[heavy > 0]
         if not len(heavy):
             return result
         result[heavy] = draw(len(heavy))
+    wanted = "a static configuration that runs can have"
+    if most_work is not None:
+        wanted = f"a work of at most {most_work:g} times the default's"
     raise ValueError(
-        f"of {_REDRAWS} draws some candidates found none with a work of at most "
-        f"{most_work:g} times the default's; raise most_work, or narrow the space"
+        f"of {_REDRAWS} draws some candidates found none with {wanted}; raise "
+        "most_work, or narrow the space"
     )
+
+
+def work_of(trials: Trials, space: SearchSpace, candidates: Floats) -> Floats:
+    """Floating-point operations ``(n,)`` of candidates, as multiples of the default's.
+
+    The mean over a run; ∞ where no run can have the static configuration.
+    """
+    result = np.empty(len(candidates))
+    for configuration, members in alike(space, candidates):
+        values = space.every_value(candidates[members], trials.decisions)
+        flat = values.reshape(-1, values.shape[-1])
+        if configuration and problem_of(trials, configuration) is not None:
+            result[members] = np.inf
+        else:
+            work = trials.work(flat, configuration)
+            result[members] = work.reshape(values.shape[:2]).mean(0)
+    return result
+
+
+def alike(
+    space: SearchSpace, candidates: Floats
+) -> list[tuple[dict[str, Any], NDArray[np.int64]]]:
+    """Static configurations, and which of the candidates ``(n, k)`` have each."""
+    if not space.fields:
+        return [({}, np.arange(len(candidates)))]
+    groups: dict[str, tuple[dict[str, Any], list[int]]] = {}
+    for k, candidate in enumerate(candidates):
+        found = space.configuration(candidate)
+        groups.setdefault(repr(sorted(found.items())), (found, []))[1].append(k)
+    return [(found, np.array(members)) for found, members in groups.values()]
 
 
 # -- searchers of other packages ------------------------------------------------------

@@ -8,6 +8,7 @@ decision, or at none, is no configuration.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -39,6 +40,7 @@ ROWS = ("progress", "return/level")  # observation rows of the family "gate"
 _STEEPEST = 4.0  # slope and bias of a gate: nearly shut to nearly open over half a row
 _SIDES = ("below", "above")
 _ENDS = ("start", "end")
+_CONFIGURATION = "configuration/"  # how dimensions of static configuration begin
 _SHAPES = ("linear", "cosine", "step")
 _STAIRS = 4
 
@@ -75,10 +77,15 @@ class SearchSpace:
         rows: observation rows of the family "gate"; with ``("progress",)`` alone it is
             a schedule.
         returns: of the scores 0 and 1, for the family "gate".
+        configurations: of static configuration that is searched, too, by the family
+            "static" alone: name of a field to options, of which the first is what runs
+            have otherwise. Dimensions are ``configuration/<field>``, whose options are
+            written as JSON.
 
     Raises:
         ValueError: an unknown name or family, an event, bounds that are inverted or
-            wider than the task's, or no or repeated rows.
+            wider than the task's, no or repeated rows, or configurations with another
+            family.
     """
 
     def __init__(
@@ -88,6 +95,7 @@ class SearchSpace:
         family: str = "static",
         rows: Sequence[str] = ROWS,
         returns: tuple[float, float] = (0.0, 1.0),
+        configurations: Mapping[str, Sequence[Any]] | None = None,
     ) -> None:
         if family not in FAMILIES:
             raise ValueError(unknown("family", family, FAMILIES))
@@ -110,6 +118,12 @@ class SearchSpace:
         if not chosen:
             raise ValueError(
                 f"nothing to search; valid: {', '.join(h.name for h in steady)}"
+            )
+        self.fields = dict(configurations or {})
+        if self.fields and family != "static":
+            raise ValueError(
+                "static configuration is searched by the family static alone, got "
+                f"{family}"
             )
         self.family = family
         self.rows = tuple(rows)
@@ -144,7 +158,9 @@ class SearchSpace:
             self._mean = np.where(level, (low + high) / 2, 0.0)
             self._scale = np.where(level, (high - low) / 2, 1.0)
         self.dimensions = tuple(
-            first + [d for h in self.searched for d in self._dimensions(h)]
+            first
+            + [d for h in self.searched for d in self._dimensions(h)]
+            + [d for d in map(self._field, self.fields) if d is not None]
         )
         self.names = tuple(d.name for d in self.dimensions)
         # of those without an order the codes, which have equal shares of the unit axis
@@ -167,6 +183,24 @@ class SearchSpace:
         if isinstance(h, Choice):
             return [*ends, fraction]
         return [*ends, Choice(f"{h.name}/shape", _SHAPES, _SHAPES[0]), fraction]
+
+    def _field(self, name: str) -> Choice | None:
+        """The dimension of a field of the configuration; None: it has one option."""
+        texts = tuple(dict.fromkeys(json.dumps(option) for option in self.fields[name]))
+        if len(texts) < 2:
+            return None
+        return Choice(f"{_CONFIGURATION}{name}", texts, texts[0])
+
+    def configuration(self, candidate: ArrayLike) -> dict[str, Any]:
+        """Static configuration of one candidate ``(k,)``: what differs, as JSON."""
+        (parameters,) = self.decode(candidate)
+        found = {}
+        for d in self.dimensions:
+            if isinstance(d, Choice) and d.name.startswith(_CONFIGURATION):
+                text = d.options[int(parameters[d.name])]
+                if text != d.default:
+                    found[d.name.removeprefix(_CONFIGURATION)] = json.loads(str(text))
+        return found
 
     def sample(self, generator: np.random.Generator, n: int) -> Floats:
         """Candidates ``(n, k)`` drawn uniformly from the unit cube."""
@@ -375,7 +409,8 @@ class SearchSpace:
         (parameters,) = self.decode(candidate)
         if self.family == "static":
             shown = self._shown(parameters)
-            return Static(**{name: shown[name] for name in self.names})
+            steady = {h.name: shown[h.name] for h in self.searched}
+            return Static(self.configuration(candidate), **steady)
         if self.family == "checkpoint":
             shown = self._shown({h.name: parameters[h.name] for h in self.searched})
             return CheckpointWhenBest(parameters["fall"], False, **shown)

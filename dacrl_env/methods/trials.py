@@ -19,7 +19,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, fields
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ from dacrl_env.core.snapshot import (
 )
 from dacrl_env.core.store import Store, StoreError, canonical
 from dacrl_env.outer.population import Population
-from dacrl_env.outer.settings import resolve
+from dacrl_env.outer.settings import Settings, resolve
 from dacrl_env.policies import Cost, Fitted, Method, Policy, cost_of
 from dacrl_env.tasks import Task
 from dacrl_env.tasks.registration import get_task
@@ -179,9 +178,8 @@ class Trials:
             if name in task_kwargs:
                 raise ValueError(f"a method cannot be given {name!r}: {why}")
         self.task = get_task(task)
-        self.settings = resolve(
-            self.task, split="tuning", action_mode="values", **task_kwargs
-        )
+        self._options = dict(task_kwargs)
+        self.settings = self._current = self._resolved({})
         self.budget = checks.whole("a tuning budget", budget)
         self.seed = checks.seed(seed)
         self.steps = self.settings.budget  # of one run
@@ -194,6 +192,9 @@ class Trials:
         self.controlled = self.settings.controlled
         self.cost = Cost()
         self._runs: Population | None = None
+        self._configuration: str | None = None  # of the present runs, as JSON
+        self._others: dict[str, Settings] = {}  # by static configuration
+        self._probes: dict[str, Population] = {}
         self._size = 0
         self._generation = -1  # fresh starts so far, the first is 0
         self._step = 0  # decisions of the present runs
@@ -225,18 +226,47 @@ class Trials:
 
     # -- operations -------------------------------------------------------------
 
-    def begin(self, seeds: Sequence[int]) -> None:
+    def begin(
+        self, seeds: Sequence[int], configuration: Mapping[str, Any] | None = None
+    ) -> None:
         """Start fresh runs, one a seed; those before are over.
 
         Args:
             seeds: ``(P,)``; runs of the same seed share all random streams.
+            configuration: static configuration of the runs, where it differs from that
+                of the task and the options.
+
+        Raises:
+            ValueError: see `configured`.
         """
         rehearsal_ends()
         seeds = [checks.seed(seed) for seed in seeds]
-        self._operation("begin", seeds, lambda: self._begin(seeds))
+        about: Any = seeds
+        if configuration:
+            about = [seeds, dict(configuration)]
+        self._configuration = _text(configuration) if configuration else None
+        self._current = self.configured(configuration or {})
+        self._operation("begin", about, lambda: self._begin(seeds))
         self._size, self._step = len(seeds), 0
         self._generation += 1
         self._parents = np.arange(self._size)
+
+    def configured(self, configuration: Mapping[str, Any]) -> Settings:
+        """Settings of runs with a static configuration, which may be empty.
+
+        Raises:
+            ValueError: unknown names, or values that the task cannot have.
+        """
+        if not configuration:
+            return self.settings
+        text = _text(configuration)
+        if text not in self._others:
+            self._others[text] = self._resolved(configuration)
+        return self._others[text]
+
+    def _resolved(self, configuration: Mapping[str, Any]) -> Settings:
+        options = {**self._options, **configuration}
+        return resolve(self.task, split="tuning", action_mode="values", **options)
 
     def advance(self, values: Floats) -> Observed:
         """Train for K decisions.
@@ -276,6 +306,9 @@ class Trials:
         """Train for as many decisions as there are rules, and take note of them."""
         result = self._operation(name, key, lambda: self._advance(rules))
         seen = Observed(**{name: np.array(value) for name, value in result.items()})
+        about = {}
+        if self._configuration is not None:
+            about = {"configuration": self._configuration}
         for scores, applied in zip(seen.scores, seen.applied, strict=True):
             self._step += 1
             self._trace.append(
@@ -285,6 +318,7 @@ class Trials:
                     "parent": self._parents,
                     "step": self._step,
                     "score": scores,
+                    **about,
                     **{
                         f"hp/{h.name}": [*map(h.native, column)]
                         for h, column in zip(self.controlled, applied.T, strict=True)
@@ -321,27 +355,33 @@ class Trials:
             if runs is not self._runs:
                 runs.close()
 
-    def work(self, values: Floats) -> Floats:
+    def work(
+        self, values: Floats, configuration: Mapping[str, Any] | None = None
+    ) -> Floats:
         """What a run's training takes under values, as shares ``(n,)`` of the default.
 
         Args:
             values: ``(n, d)`` of the controlled hyperparameters.
+            configuration: static configuration, as of `begin`.
         """
-        (default,) = self._probe.work(np.array([[h.start for h in self.controlled]]))
+        own, asked = self._probe({}), self._probe(configuration or {})
+        (default,) = own.work(np.array([[h.start for h in self.controlled]]))
         if not default:  # none is counted
             return np.ones(len(values))
-        return self._probe.work(values) / default
+        return asked.work(values) / default
 
     def observation_names(self) -> tuple[str, ...]:
         """Names of the rows of an observation."""
-        return self._probe.observation_names
+        return self._probe({}).observation_names
 
-    @cached_property
-    def _probe(self) -> Population:
+    def _probe(self, configuration: Mapping[str, Any]) -> Population:
         """A run that is asked about, and never begins."""
-        probe = Population(self.settings, 1)
-        probe.close()
-        return probe
+        text = _text(configuration)
+        if text not in self._probes:
+            probe = Population(self.configured(configuration), 1)
+            probe.close()
+            self._probes[text] = probe
+        return self._probes[text]
 
     def select(self, members: Ints) -> None:
         """Go on with some of the runs, in the given order."""
@@ -393,13 +433,13 @@ class Trials:
         return self._runs
 
     def _begin(self, seeds: list[int]) -> None:
-        P = len(seeds)
-        if self._runs is None or self._runs.size != P:
+        P, runs = len(seeds), self._runs
+        if runs is None or runs.size != P or runs.settings is not self._current:
             self._close_runs()
-            self._runs = Population(self.settings, P)
+            self._runs = runs = Population(self._current, P)
         zeros = np.zeros(P, np.int64)
-        self._runs.start(np.arange(P), np.array(seeds, np.int64), zeros, zeros)
-        info = self._runs.info()  # of the evaluation before training
+        runs.start(np.arange(P), np.array(seeds, np.int64), zeros, zeros)
+        info = runs.info()  # of the evaluation before training
         flops = float(info["objectives"]["flops"].sum())
         self.cost += Cost(eval_steps=int(info["eval_steps"].sum()), flops=flops)
 
@@ -451,7 +491,7 @@ class Trials:
             snap = runs.snapshot(exact=False)
         self._close_runs()
         snap = snap.select(members)
-        self._runs = Population(self.settings, len(members))
+        self._runs = Population(self._current, len(members))
         self._runs.restore(snap)
 
     def _judge(self) -> list[float]:
@@ -464,7 +504,7 @@ class Trials:
         """The runs as a journal left them."""
         try:
             snap = Snapshot.load(state)
-            runs = Population(self.settings, snap.size)
+            runs = Population(self._current, snap.size)
             runs.restore(snap)
         except (SnapshotError, FileNotFoundError) as error:
             raise StoreError(
@@ -713,6 +753,11 @@ def _checksum(content: Mapping[str, Any]) -> str:
     """Of all that a journal holds."""
     rest = {name: value for name, value in content.items() if name != "checksum"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _text(configuration: Mapping[str, Any]) -> str:
+    """A static configuration as JSON, by which it is known."""
+    return json.dumps(dict(configuration), sort_keys=True)
 
 
 def _digest(name: str, arguments: Any) -> str:

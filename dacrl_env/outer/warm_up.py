@@ -13,7 +13,7 @@ import numpy as np
 
 from dacrl_env.outer.vector_env import PopulationEnv
 from dacrl_env.tasks import Task
-from dacrl_env.tasks.registration import TASKS, get_task
+from dacrl_env.tasks.registration import get_task, listed
 
 
 def warm_up(
@@ -23,7 +23,7 @@ def warm_up(
     """Compile all that runs of some tasks call.
 
     Args:
-        tasks: ids or tasks; None: all that are registered.
+        tasks: ids or tasks; None: all that are listed.
         say: is told of each task that is done, and of those that lack a package.
 
     Returns:
@@ -34,7 +34,7 @@ def warm_up(
         ImportError: a task that was asked for needs a package that is missing.
     """
     seconds: dict[str, float] = {}
-    for task in [get_task(t) for t in (TASKS if tasks is None else tasks)]:
+    for task in [get_task(t) for t in (listed() if tasks is None else tasks)]:
         began = time.perf_counter()
         try:
             _use(task)

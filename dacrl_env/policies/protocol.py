@@ -24,6 +24,7 @@ from dacrl_env.core.provenance import NoSource, described
 from dacrl_env.core.specs import NOT_IN_LABELS, POLICY_SUFFIXES, read_spec
 from dacrl_env.core.version import __version__
 from dacrl_env.tasks.registration import TASKS, import_module, load
+from dacrl_env.tasks.rungs import RUNGS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +46,9 @@ class Policy(Protocol):
     Beside ``action_mode`` a policy may have these attributes, which `evaluate` heeds:
     ``decisions`` (outer steps a run), ``decisions_near`` (that number, or the nearest
     one that runs can have) or ``decision_interval`` (inner environment steps),
-    ``history`` (decisions stacked in the observation), ``hyperparameters``
+    ``history`` (decisions stacked in the observation), ``configuration`` (static
+    configuration of its runs, by name, where they are not given another one),
+    ``hyperparameters``
     (names it needs to control beside the task's, or these by algorithm, see `needs`) or
     ``controls`` (names of all it sets, in order, instead of the task's), ``extremes``
     (name to smallest and largest value it will set, which may lie outside the task's
@@ -188,6 +191,7 @@ class Fitted:
         self.decisions_near = getattr(policy, "decisions_near", None)
         self.decision_interval = getattr(policy, "decision_interval", None)
         self.history = getattr(policy, "history", None)
+        self.configuration = getattr(policy, "configuration", {})
         self.controls = getattr(policy, "controls", None)
         self.extremes = getattr(policy, "extremes", {})
 
@@ -256,6 +260,8 @@ POLICIES: dict[str, tuple[str, dict[str, Any]]] = {
     "ultho": ("dacrl_env.baselines.ultho:ULTHO", {}),
     "bmg-epsilon": ("dacrl_env.baselines.bmg_epsilon:BMGEpsilon", {}),
     "meta-gradients": ("dacrl_env.baselines.meta_gradients:MetaGradients", {}),
+    # of the task that they are run on
+    **{rung: ("dacrl_env.policies.tuned:Tuned", {"rung": rung}) for rung in RUNGS},
 }
 
 
@@ -556,7 +562,9 @@ def get_policy(spec: str) -> Policy:
     A file is one that `save_fitted` (and so ``dacrl fit``) wrote; ``any_task=True``
     lets it run on other tasks than the one it was made for, and with runs of another
     length. Policies that come with the package begin with ``pretrained/``; see
-    `pretrained`.
+    `pretrained`. ``static-tuned``, ``open-loop-tuned``, ``freeze-tuned`` and
+    ``checkpoint-tuned`` are those of the task that they are run on; see
+    `dacrl_env.policies.tuned`.
 
     Examples: ``"default"``, ``"static,learning_rate=3e-4"``,
     ``"linear-epsilon,fraction=0.5"``, ``"my_package.policies:Mine,depth=2"``,
@@ -577,9 +585,14 @@ def get_policy(spec: str) -> Policy:
 
 def pretrained() -> dict[str, Path]:
     """Policies that come with the package: files by name."""
-    folder = Path(str(files("dacrl_env.agents"))) / PRETRAINED
+    folder = folder_of_pretrained()
     found = [p for p in sorted(folder.glob("*")) if p.suffix in POLICY_SUFFIXES]
     return {f"{PRETRAINED}{p.stem}": p for p in found}
+
+
+def folder_of_pretrained() -> Path:
+    """Where policies are that come with the package."""
+    return Path(str(files("dacrl_env.agents"))) / PRETRAINED
 
 
 def _pretrained(name: str) -> Path:

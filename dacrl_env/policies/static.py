@@ -26,6 +26,8 @@ class Static:
     """The same hyperparameters at every decision.
 
     Args:
+        configuration: static configuration of the runs (such as ``hidden_sizes``),
+            where they are not given another one; None: the task's.
         **config: name to value, a number or an option of a choice; what is left out
             keeps the task's default, so that no argument at all is the task's default
             configuration.
@@ -36,14 +38,19 @@ class Static:
 
     action_mode = "values"
 
-    def __init__(self, **config: Option) -> None:
+    def __init__(
+        self, configuration: Mapping[str, Any] | None = None, **config: Option
+    ) -> None:
+        self.configuration = dict(configuration or {})
         self.config = config
         self.hyperparameters = tuple(config)
         self.extremes = extremes({name: (value,) for name, value in config.items()})
 
     def arguments(self) -> dict[str, Any]:
         """What makes it again, as JSON values."""
-        return self.config
+        if not self.configuration:
+            return self.config
+        return {"configuration": self.configuration, **self.config}
 
     def reset(self, envs: PopulationEnv, seed: int) -> None:
         """Translate the configuration into actions."""

@@ -3,7 +3,8 @@
 Four rungs are tuned by one searcher, `SequentialHalving`, at one budget each, over the
 wide space: all numbers and choices of the algorithm.
 
-- *static*: a configuration that holds throughout.
+- *static*: a configuration that holds throughout. Its search begins at the task's
+  default, which is the base of a task that starts at one (`tasks.bases`).
 - *open-loop*: a schedule of every hyperparameter, which begins its search at the static
   configuration.
 - *freeze* and *checkpoint*: closed loops, the rules `FreezeWhenGood` and
@@ -45,6 +46,7 @@ from dacrl_env.core.checks import unknown
 from dacrl_env.core.files import write_text
 from dacrl_env.core.installed import version
 from dacrl_env.core.store import Store
+from dacrl_env.learners.events import OF_EVENTS
 from dacrl_env.methods.trials import rehearse
 from dacrl_env.outer.settings import own_hyperparameters
 from dacrl_env.policies import Fitted
@@ -52,15 +54,14 @@ from dacrl_env.policies.protocol import METHODS, fitted_bytes
 from dacrl_env.tasks import Event, Knob, Number, Option, Task
 from dacrl_env.tasks.headroom import KINDS, ruled
 from dacrl_env.tasks.registration import ALGORITHMS, get_task, load
+from dacrl_env.tasks.rungs import RULES, RUNGS, SCHEDULE, STATIC
 
 RUNS = 1_000  # tuning budget of a rung, in complete runs
 FITS = 3
 SEEDS = 128
 MOST_WORK = 4.0  # of a candidate, as a multiple of the default's
+GENERATIONS = 3
 OBJECTIVES = ("final", "auc")
-STATIC, SCHEDULE = "static-tuned", "open-loop-tuned"
-RULES = {"freeze-tuned": "freeze", "checkpoint-tuned": "checkpoint"}
-RUNGS = (STATIC, SCHEDULE, *RULES)
 _FAMILIES = {STATIC: "static", SCHEDULE: "schedule", **RULES}
 _REGISTER = "checkpoint"
 
@@ -95,6 +96,15 @@ class Headroom:
         return ruled(self.values)
 
     @property
+    def kept(self) -> dict[str, int]:
+        """By rung the fit that is kept: the best mean score on the tuning split."""
+        found = {}
+        for rung, every in self.policies.items():
+            scores = [-np.inf if f.online is None else f.online for f in every]
+            found[rung] = int(np.argmax(scores))
+        return found
+
+    @property
     def entry(self) -> dict[str, Any]:
         """Its line in ``headroom.json``, as JSON values."""
         gains = {kind: list(self.values[kind]) for kind in KINDS if kind in self.values}
@@ -113,6 +123,7 @@ def headroom(
     rungs: Sequence[str] = RUNGS,
     hyperparameters: Sequence[str] | None = None,
     most_work: float | None = MOST_WORK,
+    generations: int = GENERATIONS,
     num_threads: int | None = None,
     executor: str | Executor | None = None,
     show_progress: bool = False,
@@ -130,6 +141,7 @@ def headroom(
         rungs: those to be tuned, static and one rule among them.
         hyperparameters: of the wide space; None: all numbers and choices.
         most_work: see `SequentialHalving`.
+        generations: see `SequentialHalving`.
         num_threads: as in :func:`dacrl_env.compare`.
         executor: as in :func:`dacrl_env.compare`.
         show_progress: progress bars on standard error.
@@ -148,7 +160,12 @@ def headroom(
     steps = int(task_kwargs.get("budget") or task.budget)
     common = {"store": store, "num_threads": num_threads, **task_kwargs}
     searcher = load(METHODS["sequential-halving"][0])
-    how = {"space": _space(knobs), "objective": objective, "most_work": most_work}
+    how = {
+        "space": searched(knobs),
+        "objective": objective,
+        "most_work": most_work,
+        "generations": generations,
+    }
     controlled = {
         rung: [*names, _REGISTER] if _FAMILIES[rung] == "checkpoint" else names
         for rung in rungs
@@ -197,6 +214,8 @@ def headroom(
         "rungs": list(rungs),
         "hyperparameters": names,
         "most_work": most_work,
+        "generations": generations,
+        "options": json.loads(json.dumps(task_kwargs, default=repr)),
         "version": version(),
     }
     return Headroom(task.id, objective, values, best, found, frame, settings)
@@ -204,6 +223,8 @@ def headroom(
 
 def wide(task: Task, names: Sequence[str] | None = None) -> list[Knob]:
     """Hyperparameters of the wide space: all numbers and choices of the algorithm.
+
+    Numbers that mean something at an event alone are none of them.
 
     Args:
         task: whose ranges they have.
@@ -213,7 +234,11 @@ def wide(task: Task, names: Sequence[str] | None = None) -> list[Knob]:
         ValueError: an unknown name, or an event.
     """
     own = own_hyperparameters(task, load(ALGORITHMS[task.algorithm]).hyperparameters)
-    steady = {name: h for name, h in own.items() if not isinstance(h, Event)}
+    steady = {
+        name: h
+        for name, h in own.items()
+        if not isinstance(h, Event) and name not in OF_EVENTS
+    }
     for name in names or ():
         if name not in steady:
             raise ValueError(unknown("number or choice", name, steady))
@@ -337,6 +362,10 @@ def write(result: Headroom, directory: str | os.PathLike[str]) -> Path:
         **result.entry,
         "values": {name: list(value) for name, value in result.values.items()},
         "best": list(result.best),
+        "kept": {
+            rung: {"fit": k, "online": result.policies[rung][k].online}
+            for rung, k in result.kept.items()
+        },
         "tags": list(result.tags),
         "settings": result.settings,
     }
@@ -365,7 +394,7 @@ def _check(
         )
 
 
-def _space(knobs: Sequence[Knob]) -> dict[str, Any]:
+def searched(knobs: Sequence[Knob]) -> dict[str, Any]:
     """What is searched: the whole range of each, all options of a choice."""
     return {
         h.name: (h.low, h.high) if isinstance(h, Number) else list(h.options)

@@ -20,7 +20,7 @@ from gymnasium.envs.registration import EnvSpec, get_env_id, parse_env_id
 
 from dacrl_env.core.blame import blame
 from dacrl_env.core.checks import check_types, plain, unknown
-from dacrl_env.tasks import headroom, measured
+from dacrl_env.tasks import bases, headroom, measured
 from dacrl_env.tasks.backends import COMPILED_ENVS, OF_LEVELS, backend_of
 from dacrl_env.tasks.knobs import Event, Number
 from dacrl_env.tasks.table import TABLE
@@ -42,7 +42,7 @@ IMPLEMENTATIONS = {
 }
 
 TASKS: dict[str, Task] = {}
-_BUILT_IN = frozenset(task.id for task in TABLE)
+_BUILT_IN: set[str] = set()  # ids of the tasks of this package
 
 
 def load(entry_point: str) -> Any:
@@ -118,7 +118,7 @@ def register_task(task: Task | None = None, /, **fields: Any) -> Task:
         raise ValueError(f"the id {task.id!r} is taken; choose another name or version")
     if task.algorithm not in ALGORITHMS:
         raise ValueError(unknown("algorithm", task.algorithm, ALGORITHMS))
-    _check_algorithm_s(task)
+    check_task(task)
     backends = ("auto", "batched", "gymnasium", "envpool")
     if task.backend not in backends:
         raise ValueError(unknown("backend", task.backend, backends))
@@ -159,7 +159,7 @@ def _check_fields(fields: Mapping[str, Any]) -> None:
         raise ValueError(f"a task needs {', '.join(needed)}; got no {missing[0]}")
 
 
-def _check_algorithm_s(task: Task) -> None:
+def check_task(task: Task) -> None:
     """Raise a ValueError if a task names what its algorithm does not have."""
     learner = load(ALGORITHMS[task.algorithm])
     known = [h.name for h in learner.hyperparameters]
@@ -270,6 +270,28 @@ def import_module(name: str, what: str) -> ModuleType:
         ) from None
 
 
+def listed() -> list[Task]:
+    """All tasks but those that a base has made a newer one of, in whose place it is.
+
+    The others go on working wherever they are named.
+    """
+    every = list(TASKS.values())
+    made = {new: old for old in TASKS if (new := bases.newer(old)) in TASKS}
+    last = {old: TASKS[new] for new, old in made.items() if new is not None}
+    return [last.get(task.id, task) for task in every if task.id not in made]
+
+
+def enter_bases() -> None:
+    """Make the tasks known that start at a base; see `dacrl_env.tasks.bases`.
+
+    Raises:
+        ValueError: its file is damaged.
+    """
+    for task in bases.made():
+        _BUILT_IN.add(task.id)
+        _enter(task)
+
+
 def get_task(task: str | Task) -> Task:
     """A task by id, or by ``"module:id"`` where importing the module registers it.
 
@@ -286,10 +308,11 @@ def get_task(task: str | Task) -> Task:
     if name not in TASKS:
         own = ", or module:id of one that a module registers"
         if name in gym.registry:  # an inner environment's
-            on_it = [t.id for t in TASKS.values() if t.inner_env == name]
+            on_it = [t.id for t in listed() if t.inner_env == name]
             own += f"; {name} is no task, register_task makes one of it"
             own += f" (there is {', '.join(on_it)})" if on_it else ""
-        raise ValueError(f"{unknown('task', task, TASKS)}{own}")
+        valid = [t.id for t in listed()]
+        raise ValueError(f"{unknown('task', task, valid)}{own}")
     return TASKS[name]
 
 
@@ -377,7 +400,7 @@ def markdown() -> str:
         "| --- | --- |",
     ]
     seconds = measured.seconds()
-    for task in TASKS.values():
+    for task in listed():
         own = {**task.defaults, **task.configuration}
         sets = len(task.train_instances), len(task.test_instances)
         counts = f"{sets[0]} + {sets[1]}" if max(sets) > 1 else "1"
@@ -390,6 +413,7 @@ def markdown() -> str:
             f"| {', '.join(headroom.tags_of(task)) or '–'} "
             f"| {headroom.shown(task.id, '; ')} |"
         )
+    lines += _about_bases()
     for name, entry in ALGORITHMS.items():
         learner = load(entry)
         lines += [
@@ -416,7 +440,7 @@ def markdown() -> str:
             whole = ", integer" if h.integer else ""
             own_ranges = {
                 tuple(task.ranges.get(h.name, (h.low, h.high)))
-                for task in TASKS.values()
+                for task in listed()
                 if task.algorithm == name
             }
             ranges = "; ".join(f"{a:g} – {b:g}" for a, b in sorted(own_ranges))
@@ -427,9 +451,31 @@ def markdown() -> str:
     return "\n".join(lines)
 
 
+def _about_bases() -> list[str]:
+    """Lines on the tasks that start at a base; none, if there are none."""
+    known = [t.id for t in listed() if bases.original(t.id) != t.id]
+    if not known:
+        return []
+    lines = [
+        "",
+        "## Bases",
+        "",
+        "These tasks start at the best static configuration known: mean report score",
+        "of its runs with 95 % interval, on seeds of the tuning split that it was not",
+        "chosen by, and where it is from (`dacrl_env/tasks/bases.json`, measured by",
+        "`dacrl tune-static`). The task with the version before has the configuration",
+        "that the task was written with; it works, and is not listed.",
+        "",
+        "| id | base |",
+        "| --- | --- |",
+    ]
+    return lines + [f"| {name} | {bases.shown(name)} |" for name in known]
+
+
 def _about_seconds() -> str:
     """What the seconds of a run are, and how they were measured."""
-    entries = {k: v for k, v in measured.seconds().items() if k in TASKS}
+    known = [task.id for task in listed()]
+    entries = {k: v for k, v in measured.seconds().items() if k in known}
     text = (
         "Seconds a run: processor time, on one core, of a run of the default "
         "configuration, evaluation and report included; that of a population, divided "
@@ -448,4 +494,6 @@ def _about_seconds() -> str:
 
 
 for _task in TABLE:
+    _BUILT_IN.add(_task.id)
     _enter(_task)
+enter_bases()

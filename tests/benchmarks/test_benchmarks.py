@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 import torch
-from cases import EVERY_KIND, quick
+from cases import EVERY_KIND, quick, registered
 from dacrl_env.benchmarks import compare, peak, scaling, suite, throughput
 
 from dacrl_env.cli.commands import main
@@ -16,7 +16,6 @@ from dacrl_env.kernels import products
 from dacrl_env.kernels.compiling import entry
 from dacrl_env.learners import dqn, ppo
 from dacrl_env.outer.settings import resolve
-from dacrl_env.tasks.registration import TASKS
 
 TASK = "dacrl/DQN-CartPole-v0"
 
@@ -59,7 +58,7 @@ def test_megabytes_are_those_of_the_state():
         assert 2 * replay < suite.megabytes(env.population.state) < 2.2 * replay
 
 
-@pytest.mark.parametrize("task", quick(TASKS, *EVERY_KIND))
+@pytest.mark.parametrize("task", quick(registered(), *EVERY_KIND))
 def test_timed_decisions_divide_the_budget_of_every_task(task):
     settings = resolve(task)
     steps = suite._decision_interval(settings)

@@ -22,6 +22,7 @@ from dacrl_env.comparison import results
 from dacrl_env.core import installed, provenance
 from dacrl_env.core.store import Store
 from dacrl_env.policies import POLICIES
+from dacrl_env.tasks.rungs import RUNGS
 
 QUADRATIC = "dacrl/NoisyQuadratic-v0"
 POLICY = """
@@ -411,7 +412,11 @@ def test_runs_that_depend_on_those_beside_them_are_not_mixed(place):
 
 SHAPES = ("constant", "linear", "exponential", "cosine", "step")
 ARGUMENTS = ",hyperparameter=learning_rate,start=1e-3,end=1e-4"
-ALONE = [("compiled", n + (ARGUMENTS if n in SHAPES else "")) for n in POLICIES]
+ALONE = [
+    ("compiled", n + (ARGUMENTS if n in SHAPES else ""))
+    for n in POLICIES
+    if n not in RUNGS
+]
 ALONE += [("sb3", "random"), ("sb3", "reduce-on-plateau")]
 # schedules are one class
 SOME = [slow(*a) if a[1].startswith(SHAPES[1:]) else a for a in ALONE]

@@ -14,7 +14,7 @@ from dacrl_env import Task
 from dacrl_env.inner_envs.images import is_image
 from dacrl_env.kernels import dense
 from dacrl_env.outer.vector_env import PopulationEnv
-from dacrl_env.tasks.registration import TASKS, get_task, make_inner_env
+from dacrl_env.tasks.registration import get_task, listed, make_inner_env
 
 
 class Pictures(gym.Env[Any, Any]):
@@ -210,7 +210,7 @@ def test_normalised_observations_are_not_scaled_before() -> None:
 
 
 def test_grids_of_codes_stay_as_they_are() -> None:
-    grids = [t for t in TASKS.values() if t.inner_env.startswith("MiniGrid")]
+    grids = [t for t in listed() if t.inner_env.startswith("MiniGrid")]
     assert len(grids) == 4
     for grid in grids:
         env = make_inner_env(grid)

@@ -9,6 +9,7 @@ import random
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,8 @@ from dacrl_env.baselines.race import default_candidate
 from dacrl_env.baselines.sequential_halving import SequentialHalving, most_candidates
 
 import dacrl_env
-from dacrl_env import Number
+from dacrl_env import Number, get_task
+from dacrl_env.comparison.evaluation import suitable_options
 from dacrl_env.core import snapshot
 from dacrl_env.core.store import Store, StoreError, canonical
 from dacrl_env.methods import search, trials
@@ -388,9 +390,9 @@ class Trace:
         self.seen: list[Observed] = []
         begin, advance, select = Trials.begin, Trials.advance, Trials.select
 
-        def begun(runs: Trials, seeds: Any) -> None:
+        def begun(runs: Trials, seeds: Any, *configuration: Any) -> None:
             self.begun.append(list(seeds))
-            begin(runs, seeds)
+            begin(runs, seeds, *configuration)
 
         def advanced(runs: Trials, values: np.ndarray) -> Observed:
             self.trained.append((values.shape[1], len(values)))
@@ -942,6 +944,149 @@ def test_static_configurations_are_not_searched_twice():
         get_method(
             "sequential-halving,candidates=4,family='switch',static_first=True"
         ).fit(CARTPOLE, 799_999, 0)
+
+
+def test_a_generation_begins_around_the_winner_of_the_one_before(trace):
+    method = SequentialHalving(
+        {"learning_rate": (0.02, 0.5)}, candidates=4, generations=2
+    )
+    fitted = method.fit(QUADRATIC, 2 * 20 * 50, 4)
+    # 20 runs each time: 2 for each of 4, 5 for each of 2; no seed twice
+    own = Trials(QUADRATIC, 50, 4, method).tuning_seeds(14)
+    assert trace.begun == [own[:2] * 4, own[2:7] * 2, own[7:9] * 4, own[9:] * 2]
+    (winner,) = fitted.incumbents[1][1].config.values()
+    second = trace.values[2][0, ::2, 0]
+    assert second[0] == winner
+    assert len(set(second)) == 4
+    # one generation is the first of them
+    alone = SequentialHalving({"learning_rate": (0.02, 0.5)}, candidates=4)
+    assert alone.fit(QUADRATIC, 20 * 50, 4).policy.config == {"learning_rate": winner}
+
+
+class MadeUp:
+    """Runs that are not trained: one peak somewhere in many dimensions, and noise."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+        self.generator = np.random.default_rng((seed, 99))
+        self.peak: Any = None
+        module = sys.modules[SequentialHalving.__module__]
+        monkeypatch.setattr(module, "go_on", self.go_on)
+        monkeypatch.setattr(Trials, "begin", lambda *_: None)
+        monkeypatch.setattr(Trials, "judge", lambda _: np.zeros(self.size))
+        monkeypatch.setattr(Trials, "fitted", lambda _, policy, *__: policy)
+
+    def height(self, places: np.ndarray) -> np.ndarray:
+        if self.peak is None:
+            self.peak, self.narrow = self.generator.random((2, places.shape[1]))
+        return np.exp(-(4 * self.narrow * (places - self.peak) ** 2).sum(1))
+
+    def go_on(
+        self, trials: Any, space: Any, candidates: Any, each: int, *_: Any
+    ) -> Any:
+        self.size = len(candidates) * each
+        noise = 0.3 * self.generator.standard_normal(self.size)
+        scores = np.repeat(self.height(candidates), each) + noise
+        self.last = candidates[0]
+        return SimpleNamespace(objective=lambda name: scores)
+
+
+def test_generations_find_better_ones_in_many_dimensions(monkeypatch):
+    options = SMALL | {"hyperparameters": DQN_NAMES}
+    space = SearchSpace(controlled(CARTPOLE, *DQN_NAMES))
+    heights = np.empty((2, 16))
+    for k in range(heights.shape[1]):
+        for row, generations in enumerate((1, 4)):
+            made_up = MadeUp(monkeypatch, k)
+            method = SequentialHalving(generations=generations)
+            policy: Any = method.fit(CARTPOLE, 1_000 * 2_000, k, **options)
+            heights[row, k] = made_up.height(space.encode([policy.config]))[0]
+    gain = heights[1] - heights[0]
+    assert gain.mean() > 0.05
+    assert gain.mean() > 2 * gain.std() / len(gain) ** 0.5
+
+
+@pytest.mark.parametrize("G", [0, 1.5, True])
+def test_numbers_of_generations_are_checked(G):
+    with pytest.raises(ValueError, match="generations must be a whole number"):
+        SequentialHalving(generations=G)
+
+
+def test_static_configuration_is_searched_too(trace, tmp_path):
+    configurations = {"hidden_sizes": [(16,), (32, 32)], "activation": ["relu", "tanh"]}
+    method = SequentialHalving(
+        candidates=8, configurations=configurations, objective="auc"
+    )
+    options = SMALL | {"hidden_sizes": (16,)}
+    fitted = method.fit(CARTPOLE, 24 * 2_000, 2, Store(tmp_path), **options)
+    rows = fitted.trace[fitted.trace["step"] == 1]
+    first = rows.head(8)
+    # the first candidate has what runs have otherwise; all are trained as they say
+    assert first["configuration"].isna().iloc[0]
+    known = [json.loads(text) for text in first["configuration"].dropna()]
+    assert {tuple(sorted(c)) for c in known} > {("activation",), ("hidden_sizes",)}
+    assert all(c.get("hidden_sizes", [32, 32]) == [32, 32] for c in known)
+    assert all(c.get("activation", "tanh") == "tanh" for c in known)
+    # a population for each, and every candidate of a round on the same seeds
+    own = Trials(CARTPOLE, 2_000, 2, method, **SMALL).tuning_seeds(1)
+    of_round = [seeds for seeds in trace.begun if set(seeds) == set(own)]
+    assert sum(map(len, of_round)) == 8
+    assert len(of_round) == len(set(first["configuration"].fillna("")))
+    # again from the journal
+    again = method.fit(CARTPOLE, 24 * 2_000, 2, Store(tmp_path), **options)
+    assert to_json(again.policy) == to_json(fitted.policy)
+    assert again.cost == fitted.cost
+    # the policy brings its configuration along
+    policy = Static({"hidden_sizes": [32, 32]}, learning_rate=1e-3)
+    assert suitable_options(policy, get_task(CARTPOLE), {})["hidden_sizes"] == [32, 32]
+    given = suitable_options(policy, get_task(CARTPOLE), {"hidden_sizes": (8,)})
+    assert given["hidden_sizes"] == (8,)
+
+
+def test_static_configurations_that_runs_cannot_have_are_drawn_again():
+    # no rollout of 8 × 192 steps divides a decision
+    menu = {"rollout_length": [64, 192]}
+    runs = Trials("dacrl/PPO-CartPole-v0", 102_400, 0, SequentialHalving())
+    with pytest.raises(ValueError, match=r"rollout_length 100: .* does not divide"):
+        search.search_space(
+            runs, None, "static", configurations={"rollout_length": [100]}
+        )
+    space = search.search_space(runs, None, "static", configurations=menu)
+    generator = np.random.default_rng(0)
+    drawn = search.within(
+        runs, space, space.sample(generator, 30), None,
+        lambda n: space.sample(generator, n),
+    )  # fmt: skip
+    found = [space.configuration(c).get("rollout_length", 128) for c in drawn[1:]]
+    assert set(found) == {64, 128}
+    # a larger network is more work
+    nets = {"hidden_sizes": [(256, 256)]}
+    space = search.search_space(runs, None, "static", configurations=nets)
+    names = [d.name for d in space.dimensions]
+    pair = np.tile(default_candidate(space), (2, 1))
+    pair[1, names.index("configuration/hidden_sizes")] = 0.9
+    work = search.work_of(runs, space, pair)
+    assert work[0] == 1
+    assert work[1] > 8
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"hiden_sizes": [(8,)]}, "unknown configuration of dqn 'hiden_sizes'"),
+        ({"activation": ["swish"]}, "configuration activation 'swish': .*relu"),
+        ({"hidden_sizes": 8}, "must be a list of options"),
+    ],
+)
+def test_static_configurations_are_checked(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        SequentialHalving(configurations=wrong).fit(CARTPOLE, 400_000, 0)
+
+
+def test_static_configurations_belong_to_the_family_static():
+    nets = {"hidden_sizes": [[8]]}
+    method = SequentialHalving(family="schedule", configurations=nets)
+    with pytest.raises(ValueError, match="by the family static alone"):
+        method.fit(CARTPOLE, 400_000, 0)
 
 
 @pytest.mark.parametrize("n", [1, 2.5])

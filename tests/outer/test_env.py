@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from cases import EVERY_KIND, quick, varied
+from cases import EVERY_KIND, quick, registered, varied
 from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,7 +23,7 @@ from dacrl_env.outer.settings import FEEDBACK
 from dacrl_env.tasks import REPORT_EPISODES, Event, Number
 
 # the conformance task has no inner environment; baselines/test_quadratic.py tests it
-TASKS = sorted(t.id for t in dacrl_env.TASKS.values() if t.inner_env)
+TASKS = sorted(t for t in registered() if dacrl_env.TASKS[t].inner_env)
 DQN = "dacrl/DQN-CartPole-v0"
 DECISIONS = 4
 # feedback has no part in what actions mean: both kinds with one mode

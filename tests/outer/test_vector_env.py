@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from cases import cases, varied
+from cases import cases, registered, varied
 from gymnasium.vector import AutoresetMode
 
 import dacrl_env
@@ -18,7 +18,7 @@ from dacrl_env.outer.actions import ACTION_MODES
 from dacrl_env.tasks import Number
 
 # the conformance task has no inner environment; baselines/test_quadratic.py tests it
-TASKS = sorted(t.id for t in dacrl_env.TASKS.values() if t.inner_env)
+TASKS = sorted(t for t in registered() if dacrl_env.TASKS[t].inner_env)
 DQN = "dacrl/DQN-CartPole-v0"
 # all action modes for one task of each learner, for each other task one, in turn
 TURNS = [

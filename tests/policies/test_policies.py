@@ -5,18 +5,19 @@ import itertools
 import gymnasium as gym
 import numpy as np
 import pytest
-from cases import cases
+from cases import cases, registered
 
 import dacrl_env
-from dacrl_env import TASKS, Number, get_task
+from dacrl_env import Number, get_task
 from dacrl_env.comparison.evaluation import suitable_options
 from dacrl_env.policies import POLICIES, get_method, get_policy, needs
 from dacrl_env.policies.schedules import SHAPES, Schedule
+from dacrl_env.tasks.rungs import RUNGS
 
 TASK = "dacrl/DQN-CartPole-v0"
 NEEDS = {name: f"{name},hyperparameter=gamma,start=0.9,end=0.99" for name in SHAPES}
 OF_PPO = ("adaptive-kl",)
-SPECS = [NEEDS.get(name, name) for name in POLICIES if name not in OF_PPO]
+SPECS = [NEEDS.get(name, name) for name in POLICIES if name not in (*OF_PPO, *RUNGS)]
 
 
 def make(policy, num_envs=3, **options):
@@ -85,7 +86,7 @@ UNFIT = {  # what a policy cannot do, and how it says so
 
 
 @pytest.mark.parametrize(
-    ("task", "spec"), cases(itertools.product(TASKS, [*REACTIVE, *WHITE_BOX]))
+    ("task", "spec"), cases(itertools.product(registered(), [*REACTIVE, *WHITE_BOX]))
 )
 def test_reference_policies_know_every_task_or_say_why_not(spec, task):
     policy, learner = get_policy(spec), get_task(task).algorithm

@@ -14,6 +14,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from cases import registered
 
 import dacrl_env
 from dacrl_env import Instance
@@ -44,7 +45,7 @@ REFERENCE = np.array([110.0, 220.0, 500.0, 220.0])
 FLOORS = np.array([-1.0, -0.5, -22.2 / 477.8, -0.5])
 VARIED = [
     t
-    for t in dacrl_env.TASKS.values()
+    for t in map(dacrl_env.get_task, registered())
     if t.inner_env in COMPILED_ENVS and len(t.train_instances) > 1
 ]
 

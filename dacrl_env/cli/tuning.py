@@ -1,0 +1,121 @@
+"""``dacrl tune-static``, and what ``--keep`` does."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+
+from dacrl_env.cli.arguments import count, task_options
+from dacrl_env.cli.kept import nothing_lost
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what ``tune-static`` takes beside options of runs."""
+    parser.add_argument("task")
+    parser.add_argument(
+        "--runs", type=count, default=1_000, help="of each search (default: 1000)"
+    )
+    parser.add_argument(
+        "--fits", type=count, default=3, metavar="K", help="independent searches"
+    )
+    parser.add_argument("--objective", default="auc", help="auc (default) or final")
+    add_search(parser)
+    parser.add_argument(
+        "--configurations",
+        default="none",
+        metavar="none|all",
+        help="all: also search sizes of networks, activations, what networks see of "
+        "observations, and rollouts",
+    )
+    parser.add_argument(
+        "--seeds",
+        type=count,
+        default=128,
+        metavar="S",
+        help="runs of each finalist, on fresh tuning seeds; the winner has as many "
+        "more (default: 128)",
+    )
+    parser.add_argument(
+        "--first-seed",
+        type=count,
+        default=1_000,
+        metavar="SEED",
+        help="of the first search; take another one where the task's default came from "
+        "an earlier one (default: 1000)",
+    )
+    parser.add_argument(
+        "--keep",
+        action="store_true",
+        help="keep the result in this package: as static-tuned of the task, and as the "
+        "base that the task's next version starts at",
+    )
+    parser.add_argument(
+        "--controlled",
+        nargs="+",
+        metavar="NAME",
+        help="with --keep: what actions of that version set (default: as before)",
+    )
+
+
+def add_search(parser: argparse.ArgumentParser) -> None:
+    """Add what sequential halving over the wide space takes."""
+    parser.add_argument(
+        "--most-work",
+        type=float,
+        default=4.0,
+        metavar="TIMES",
+        help="floating-point operations of a candidate, as a multiple of the default's",
+    )
+    parser.add_argument(
+        "--generations",
+        type=count,
+        default=3,
+        metavar="G",
+        help="of a search, which begin around the winner of the one before",
+    )
+
+
+def tune_static(options: argparse.Namespace) -> None:
+    """Tune, write what was found, and keep it if that is asked for."""
+    from dacrl_env.studies import keeping
+    from dacrl_env.studies import tune_static as study
+    from dacrl_env.tasks.registration import get_task
+
+    given = task_options(options, options.task)
+    if options.keep:  # what is wrong must not come to light after hours
+        keeping.check_keep(get_task(options.task), given, options.controlled)
+    elif options.controlled is not None:
+        raise ValueError("--controlled is for --keep")
+    files = ("tune-static.json", "trials.csv", "runs.csv", "static-tuned.json")
+    with nothing_lost(*(options.out / name for name in files)):
+        result = study.tune_static(
+            options.task,
+            store=options.out / "results",
+            objective=options.objective,
+            runs=options.runs,
+            fits=options.fits,
+            seeds=options.seeds,
+            first=options.first_seed,
+            most_work=options.most_work,
+            generations=options.generations,
+            configurations=options.configurations,
+            num_threads=options.num_threads,
+            executor=options.executor,
+            show_progress=True,
+            **given,
+        )
+        path = study.write(result, options.out)
+    print(study.render(result))
+    print(f"\n{path}")
+    if options.keep:
+        new, written = keeping.keep_static(result, options.controlled)
+        say_kept(written)
+        if new is not None:
+            print(f"kept: {new} starts at it")
+
+
+def say_kept(paths: Iterable[Path]) -> None:
+    """Name the files that were written into the package."""
+    for path in paths:
+        print(f"kept: {path}")

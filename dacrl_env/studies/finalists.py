@@ -1,0 +1,161 @@
+"""Candidates of the final of `dacrl tune-static`: default, published, found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dacrl_env.comparison import stats
+from dacrl_env.comparison.evaluation import suitable_options
+from dacrl_env.learners.events import OF_EVENTS
+from dacrl_env.outer.population import Population
+from dacrl_env.outer.settings import own_hyperparameters, resolve
+from dacrl_env.policies import to_json
+from dacrl_env.policies.static import Static
+from dacrl_env.tasks import Event, Knob, Number, Option, Task
+from dacrl_env.tasks.public import public
+from dacrl_env.tasks.registration import ALGORITHMS, load
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A candidate of the final.
+
+    Args:
+        name: "default", "public …" or "fit 0", ….
+        policy: what it sets where that differs from the task's default.
+        source: where it is from.
+        work: floating-point operations of a run, as a multiple of the default's.
+        score: mean report score in the final, and its interval.
+    """
+
+    name: str
+    policy: Static
+    source: str
+    work: float
+    score: stats.Estimate | None = None
+
+    def about(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "name": self.name,
+            "source": self.source,
+            "defaults": self.policy.config,
+            "configuration": self.policy.configuration,
+            "work": self.work,
+            "score": None if self.score is None else list(self.score),
+        }
+
+
+def reduced(
+    task: Task,
+    config: Mapping[str, Option],
+    configuration: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> Static:
+    """A static policy that sets what differs from the default of a task alone.
+
+    What has no meaning under the choices that are made is left out, too.
+
+    Args:
+        task: the task.
+        config: hyperparameters.
+        configuration: static configuration.
+        options: of the environment.
+    """
+    own = own_hyperparameters(task, load(ALGORITHMS[task.algorithm]).hyperparameters)
+    whole = {h.name for h in own.values() if isinstance(h, Number) and h.integer}
+    settings = resolve(task, **options).config
+    return Static(
+        {
+            name: value
+            for name, value in configuration.items()
+            if plain(getattr(settings, name)) != plain(value)
+        },
+        **{
+            name: int(value) if name in whole else value
+            for name, value in config.items()
+            if own[name].codes(own[name].default) != own[name].codes(value)
+            and _matters(own[name], own, config)
+        },
+    )
+
+
+def _matters(h: Knob, own: Mapping[str, Knob], config: Mapping[str, Option]) -> bool:
+    """Whether a hyperparameter has a meaning in a configuration."""
+    if h.condition is None:
+        return True
+    choice = own[h.condition.choice]
+    return config.get(choice.name, choice.default) in h.condition.options
+
+
+def published(
+    task: Task, names: Sequence[str], whole: bool, options: Mapping[str, Any]
+) -> tuple[list[Finalist], dict[str, str]]:
+    """What is published for a task as finalists, and why some of it is none.
+
+    Args:
+        task: the task.
+        names: hyperparameters that may differ from the task's default.
+        whole: static configuration, too; and without it once more.
+        options: of the environment.
+    """
+    given = public(task)
+    if given is None:
+        return [], {}
+    own = own_hyperparameters(task, load(ALGORITHMS[task.algorithm]).hyperparameters)
+    plain = {h.name: h for h in load(ALGORITHMS[task.algorithm]).hyperparameters}
+    config = {
+        name: given.defaults.get(name, plain[name].default)
+        for name, h in own.items()
+        if not isinstance(h, Event) and name not in OF_EVENTS
+    }
+    several = {"public": given.configuration} if whole else {}
+    if given.configuration or not whole:
+        several["public, own configuration" if whole else "public"] = {}
+    found, left_out = [], {}
+    for name, configuration in several.items():
+        try:
+            policy = reduced(task, config, configuration, options)
+            others = [h for h in policy.config if h not in names]
+            if others:
+                raise ValueError(f"it sets {', '.join(others)}, not searched here")
+            work = work_of(task, policy, options)
+        except ValueError as error:
+            left_out[name] = str(error)
+        else:
+            found.append(Finalist(name, policy, given.source, work))
+    return found, left_out
+
+
+def work_of(task: Task, policy: Static, options: Mapping[str, Any]) -> float:
+    """Floating-point operations of a run, as a multiple of the default's."""
+    each = []
+    for one in (Static(), policy):
+        given = suitable_options(one, task, dict(options))
+        settings = resolve(task, split="tuning", **given)
+        runs = Population(settings, 1)
+        runs.close()
+        values = [
+            float(h.codes(one.config[h.name])) if h.name in one.config else h.start
+            for h in settings.controlled
+        ]
+        each.append(float(runs.work(np.array([values]))[0]))
+    return each[1] / each[0] if each[0] else 1.0
+
+
+def once_each(finalists: Sequence[Finalist]) -> list[Finalist]:
+    """Without those that are what an earlier one is."""
+    found: dict[str, Finalist] = {}
+    for f in finalists:
+        found.setdefault(json.dumps(to_json(f.policy), sort_keys=True), f)
+    return list(found.values())
+
+
+def plain(value: Any) -> Any:
+    """As JSON, in which tuples and lists are alike."""
+    return json.loads(json.dumps(value))

@@ -1,0 +1,130 @@
+"""Results of studies as part of this package: bases of tasks, and tuned policies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dacrl_env.core.files import write_whole
+from dacrl_env.policies import Fitted, fitted_bytes, load_fitted
+from dacrl_env.policies.static import Static
+from dacrl_env.policies.tuned import check_kept, place
+from dacrl_env.studies.headroom import Headroom
+from dacrl_env.studies.tune_static import TunedStatic
+from dacrl_env.tasks import Task, bases, headroom
+from dacrl_env.tasks.registration import check_task, enter_bases, get_task
+from dacrl_env.tasks.rungs import STATIC
+
+
+def keep_static(
+    result: TunedStatic, controlled: Sequence[str] | None = None
+) -> tuple[str | None, list[Path]]:
+    """Put a static configuration into this package.
+
+    The policy is from then on the task's ``static-tuned``. Where it is not the task's
+    default, it is also the base that the next version of the task starts at.
+
+    Args:
+        result: of runs as the task has them.
+        controlled: what actions of that version set by default; None: what they set
+            before.
+
+    Returns:
+        Id of the task that starts at the base, None if there is no new one; and the
+        files of policies.
+
+    Raises:
+        ValueError: see `check_keep`.
+        OSError: a file cannot be written.
+    """
+    task = result.task
+    check_keep(task, result.settings["options"], controlled)
+    fitted, new = result.fitted(), None
+    policies = {task.id: Static()}
+    if result.chosen.policy.arguments():
+        new = bases.keep(task.id, entry(result, controlled))
+        enter_bases()
+        before = bases.original(task.id)
+        base = bases.stored()[before]
+        policies = {before: Static(base["configuration"], **base["defaults"])}
+        policies[new] = Static()  # which starts at it
+    written = []
+    for name, policy in policies.items():
+        kept = Fitted(policy, fitted.cost, (), fitted.online, name, None, {})
+        written.append(place(name, STATIC))
+        write_whole(written[-1], fitted_bytes(kept, result.about()))
+    return new, written
+
+
+def entry(
+    result: TunedStatic, controlled: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """The entry of a result in ``bases.json``."""
+    chosen = result.chosen
+    about: dict[str, Any] = {
+        "defaults": chosen.policy.config,
+        "configuration": chosen.policy.configuration,
+        "objective": result.objective,
+        "score": list(result.score),
+        "source": f"{chosen.source}, chosen by dacrl tune-static",
+        "settings": result.settings,
+        "version": result.settings["version"],
+    }
+    if controlled is not None:
+        about["controlled"] = list(controlled)
+    found: dict[str, Any] = json.loads(json.dumps(about))
+    return found
+
+
+def check_keep(
+    task: Task, options: Mapping[str, Any], controlled: Sequence[str] | None = None
+) -> None:
+    """Raise a ValueError if what would be found cannot be kept in the package.
+
+    Args:
+        task: to be one of this package.
+        options: of the environment; none are to be given.
+        controlled: names of hyperparameters, or None.
+    """
+    check_kept(task, options)
+    if controlled is not None:
+        about = {"defaults": {}, "configuration": {}, "controlled": list(controlled)}
+        check_task(bases.made_of(task, about))
+
+
+def keep_headroom(result: Headroom) -> dict[str, Path]:
+    """Put measured gains, and a tuned policy a rung, into this package.
+
+    Of the fits of a rung the one is kept whose runs had the best mean report score on
+    the tuning split. A ``static-tuned`` of `keep_static`, which was chosen on more,
+    stays.
+
+    Returns:
+        Files of policies by rung.
+
+    Raises:
+        ValueError: see `check_kept`.
+        OSError: a file cannot be written.
+    """
+    task = get_task(result.task)
+    check_kept(task, result.settings["options"])
+    headroom.keep(result.task, result.entry)
+    written = {}
+    for rung, k in result.kept.items():
+        path, fitted = place(task.id, rung), result.policies[rung][k]
+        if rung == STATIC and _study(path) == "tune-static":
+            continue
+        kept = Fitted(fitted.policy, fitted.cost, (), fitted.online, task.id, None, {})
+        about = {"study": "headroom", "rung": rung, "fit": k, **result.settings}
+        write_whole(path, fitted_bytes(kept, about))
+        written[rung] = path
+    return written
+
+
+def _study(path: Path) -> Any:
+    """What a policy file says that it is from; None: there is no file."""
+    if not path.is_file():
+        return None
+    return (load_fitted(path).about or {}).get("study")

@@ -1,0 +1,16 @@
+"""Rungs of the ladder that policies are tuned on, task by task.
+
+The names stand for policies that come with the package, see
+`dacrl_env.policies.tuned`.
+"""
+
+STATIC, SCHEDULE = "static-tuned", "open-loop-tuned"
+RULES = {"freeze-tuned": "freeze", "checkpoint-tuned": "checkpoint"}
+"""Closed loops, and their family of `SearchSpace`."""
+
+RUNGS = (STATIC, SCHEDULE, *RULES)
+COMMANDS = {
+    STATIC: "dacrl tune-static {task} --out DIR",
+    **{rung: "dacrl headroom {task} --out DIR" for rung in RUNGS if rung != STATIC},
+}
+"""What tunes each of them."""

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from dacrl_env import Task
+
 _SB3 = [int(part) for part in re.findall(r"\d+", version("stable-baselines3"))[:2]]
 # the oldest one that is supported has none, which is said where they are asked for
 sb3_n_steps = pytest.mark.skipif(
@@ -25,6 +27,16 @@ OFTEN = (
     "dacrl/PPO-Pendulum-v0",
     "dacrl/SAC-Pendulum-v0",
 )
+
+
+def seldom(task: Task) -> bool:
+    """Whether tests of a task are slow ones, since those of another show as much.
+
+    Each pair of an algorithm and an inner environment takes seconds to compile. Of
+    MinAtar's games, whose rules have tests of their own, one stands for all, and its
+    short tasks for the long ones.
+    """
+    return "MinAtar" in task.id and "Breakout-short" not in task.id
 
 
 def slow(*values: Any) -> Any:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import populations
 import pytest
 import torch
+from cases import seldom
 from populations import MakeRuns
 
 from dacrl_env import TASKS
@@ -27,8 +28,14 @@ def pytest_configure() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
+@pytest.hookimpl(tryfirst=True)  # before tests are left out by their marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests of a ``task`` that needs an extra which is not installed."""
+    """Tests of a ``task``: slow where another shows as much, skipped without Box2D."""
+    rare = [task.id for task in TASKS.values() if seldom(task)]
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        if callspec is not None and callspec.params.get("task") in rare:
+            item.add_marker(pytest.mark.slow)
     # not importorskip: where warnings are errors, importing Box2D crashes
     if importlib.util.find_spec("Box2D") is not None:
         return

@@ -160,6 +160,11 @@ def pump(observations: NDArray[Any], *_: Any) -> NDArray[np.int64]:
     return np.where(observations[..., 1] >= 0, 2, 0)
 
 
+def full_power(observations: NDArray[Any], *_: Any) -> NDArray[np.float64]:
+    """MountainCarContinuous: all of the power, in the direction of the velocity."""
+    return np.where(observations[..., 1:] >= 0, 1.0, -1.0)
+
+
 def worlds_of_a_run(physics: dict[str, float], task: Task) -> list[dict[str, float]]:
     """The worlds that switch in a run of one environment, as constants."""
     after = max(task.budget - physics["offset"], 0)
@@ -171,6 +176,7 @@ RECIPES = {
     "CartPole-v1": Recipe(trained="dacrl/PPO-CartPole-v0", ceiling=500.0),
     "Acrobot-v1": Recipe(trained="dacrl/PPO-Acrobot-v0"),
     "MountainCar-v0": Recipe(scripted=pump),
+    "MountainCarContinuous-v0": Recipe(scripted=full_power),
     "Pendulum-v1": Recipe(trained="dacrl/PPO-Pendulum-v0"),
     "CartPoleSwingup-v0": Recipe(trained="dacrl/PPO-CartPoleSwingup-v0"),
     "CartPoleShift": Recipe(trained="dacrl/PPO-CartPole-v0", ceiling=500.0),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from dacrl_env.tasks import measured
+from dacrl_env.tasks import measured, minatar
 from dacrl_env.tasks.instances import Ranges, vary
+from dacrl_env.tasks.ranges import DQN_RANGES as _DQN_RANGES
+from dacrl_env.tasks.ranges import PPO_RANGES as _PPO_RANGES
 from dacrl_env.tasks.task import Task
 
 _CARTPOLE = {
@@ -27,6 +29,7 @@ _SWINGUP = {
     "length": (0.7, 1.3),
     "force": (8.0, 12.0),
 }
+_MOUNTAIN_CAR_CONTINUOUS = {"power": (0.0012, 0.0019), "gravity": (0.0022, 0.0028)}
 _PENDULUM = {"gravity": (7.0, 12.0), "mass": (0.7, 1.3), "length": (0.7, 1.3)}
 # the cart's motor turns round, the pole changes: what was learned is wrong
 _CARTPOLE_SHIFT = {
@@ -61,38 +64,39 @@ _WHOLE = frozenset({"shift_at", "period", "offset", "first", "size", "mapping"})
 # that fires the main engine alone −9,700
 _LANDER_FLOOR = -30_000.0
 
-# what actions have meant on these tasks since their results were measured
-_DQN_RANGES = {
-    "batch_size": (4, 256),
-    "gamma": (0.8, 0.9999),
-    "train_freq": (1, 256),
-    "gradient_steps": (1, 256),
-}
-_PPO_RANGES = {
-    "clip_range": (0.01, 0.5),
-    "batch_size": (16, 512),
-    "gamma": (0.8, 0.9999),
-    "gae_lambda": (0.8, 0.9999),
-    "n_epochs": (1, 20),
-    "ent_coef": (0.0, 0.1),
-}
-
-# batch, target updates and first steps as in Young and Tian 2019 (arXiv:1903.03176)
-_DQN_MINATAR = {
-    "learning_rate": 3e-4,
-    "epsilon": 0.05,
-    "batch_size": 32,
-    "target_update_interval": 1_000,
-    "double_q": True,
-}
-_MINATAR = {"hidden_sizes": (128,), "conv_channels": 16, "learning_starts": 5_000}
-
 # what is learned becomes wrong: what to do about it is among the knobs
 _RELEARNING = ("epsilon", "learning_rate", "replay_window", "clear_replay", "reset_all")
 # many updates a step, of which the first ones are learned too well (Nikishin et al.
 # 2022, arXiv:2205.07802); what helps are resets
 _HIGH_REPLAY = {"train_freq": 1, "gradient_steps": 4}
 _RESETS = ("learning_rate", "reset_head", "reset_all", "shrink_perturb")
+# all that DQN has, in the order it has it
+_EVERY_KNOB = (
+    "learning_rate",
+    "epsilon",
+    "batch_size",
+    "gamma",
+    "target_update_interval",
+    "train_freq",
+    "gradient_steps",
+    "max_grad_norm",
+    "replay_window",
+    "n_step",
+    "double_q",
+    "loss",
+    "q_regularisation",
+    "tau",
+    "priority_alpha",
+    "priority_beta",
+    "exploration",
+    "hold_exponent",
+    "checkpoint",
+    "reset_head",
+    "reset_all",
+    "shrink_perturb",
+    "perturb_strength",
+    "clear_replay",
+)
 _DQN_WORLDS = {
     "epsilon": 0.5,
     "gamma": 0.95,
@@ -123,6 +127,19 @@ TABLE = (
         floor_return=0.0,
         **_sets("CartPole-v1", _CARTPOLE),
         description="DQN on CartPole; good runs forget again",
+    ),
+    Task(
+        id="dacrl/DQN-CartPole-Wide-v0",
+        inner_env="CartPole-v1",
+        algorithm="dqn",
+        ranges=_DQN_RANGES,
+        budget=50_000,
+        random_return=22.2,
+        reference_return=500.0,
+        floor_return=0.0,
+        controlled=_EVERY_KNOB,
+        **_sets("CartPole-v1", _CARTPOLE),
+        description="DQN on CartPole; all of its numbers, choices and events",
     ),
     Task(
         id="dacrl/DQN-Acrobot-v0",
@@ -189,32 +206,6 @@ TABLE = (
         },
         description="DQN on a room with key and door; exploration matters",
         tags=("smoke",),
-    ),
-    Task(
-        id="dacrl/DQN-MinAtar-Breakout-v0",
-        inner_env="MinAtar/Breakout-v1",
-        algorithm="dqn",
-        ranges=_DQN_RANGES,
-        budget=300_000,
-        random_return=0.39,
-        reference_return=10.0,
-        floor_return=-0.1,
-        defaults=_DQN_MINATAR,
-        configuration=_MINATAR,
-        description="DQN on MinAtar's Breakout; still learning when it ends",
-    ),
-    Task(
-        id="dacrl/DQN-MinAtar-Freeway-v0",
-        inner_env="MinAtar/Freeway-v1",
-        algorithm="dqn",
-        ranges=_DQN_RANGES,
-        budget=300_000,
-        random_return=0.41,
-        reference_return=50.0,
-        floor_return=-0.1,
-        defaults=_DQN_MINATAR,
-        configuration=_MINATAR,
-        description="DQN on MinAtar's Freeway; the first crossings come late",
     ),
     Task(
         id="dacrl/DQN-CartPoleShift-v0",
@@ -500,6 +491,21 @@ TABLE = (
         tags=("smoke",),
     ),
     Task(
+        id="dacrl/SAC-MountainCarContinuous-v0",
+        inner_env="MountainCarContinuous-v0",
+        algorithm="sac",
+        budget=30_000,
+        random_return=-33.3,
+        reference_return=94.0,
+        floor_return=-101.0,
+        defaults={"learning_rate": 1e-3, "batch_size": 64},
+        # an action that is drawn anew each step never comes to the goal, and what
+        # stands still loses nothing
+        configuration={"learning_starts": 2_000, "held_starts": 32},
+        **_sets("MountainCarContinuous-v0", _MOUNTAIN_CAR_CONTINUOUS),
+        description="SAC on MountainCar with any power; the goal must not be forgotten",
+    ),
+    Task(
         id="dacrl/SAC-CartPoleSwingup-v0",
         inner_env="CartPoleSwingup-v0",
         algorithm="sac",
@@ -531,6 +537,7 @@ TABLE = (
         **_sets("CartPoleSwingupShift", _SWINGUP_SHIFT),
         description="SAC on a cart whose motor is reversed at an unknown time",
     ),
+    *minatar.TABLE,
     Task(
         id="dacrl/NoisyQuadratic-v0",
         inner_env="",

@@ -11,9 +11,7 @@ column, which is reached in the last row alone, it finds the treasure, worth 1. 
 Which of the two actions means right is drawn for each cell, by an even chance, and is
 the same in all episodes. ``mapping`` is the number of these draws: bsuite's
 ``mapping_seed``, with random numbers of our own, so that mappings are not those of
-bsuite. Number 0 is no draw: action 1 leads to the right everywhere, as bsuite has it
-without ``randomize_actions``. One action that is held for long then finds the treasure;
-with drawn meanings, holding an action is of no help.
+bsuite.
 
 Observations have room for the largest size: the grid of 20 × 20 cells, row by row, with
 1 at the diver's cell. A smaller grid is its upper left corner. After the last step
@@ -36,7 +34,7 @@ SIZE, MAPPING = range(2)  # of constants
 
 PHYSICS = {
     "size": 10.0,  # cells on a side, a whole number from 1 to 20
-    "mapping": 42.0,  # number of the draws of actions, bsuite's own; 0: none is drawn
+    "mapping": 42.0,  # number of the draws of actions; the one bsuite uses
 }
 
 _KEY = np.uint64(0x4445455053454131)  # of all mappings
@@ -90,21 +88,16 @@ def observe(env, variables, observation):
 @compiled
 def _right(physics, cell):
     """The action that leads to the right."""
-    return _drawn_right(np.int64(physics[MAPPING]), cell)
-
-
-@compiled
-def _drawn_right(number, cell):
-    if number == 0:
-        return np.int64(1)
-    return np.int64(word(draw(_KEY, number), cell) & _1)
+    mapping = draw(_KEY, np.int64(physics[MAPPING]))
+    return np.int64(word(mapping, cell) & _1)
 
 
 @entry
 def _describe(numbers, into):
     for i in range(len(numbers)):
+        mapping = draw(_KEY, numbers[i])
         for cell in range(into.shape[1]):
-            into[i, cell] = _drawn_right(numbers[i], cell)
+            into[i, cell] = np.int64(word(mapping, cell) & _1)
 
 
 def mappings(numbers: ArrayLike) -> NDArray[np.int64]:

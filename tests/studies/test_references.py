@@ -254,6 +254,18 @@ def test_the_pump_reaches_the_goal(tmp_path: Path) -> None:
     assert {p.name for p in tmp_path.iterdir()} == {path.name, f"{path.name}.lock"}
 
 
+def test_full_power_reaches_the_goal() -> None:
+    found = references.measure_instances(
+        "MountainCarContinuous-v0", 20, say=lambda _: None
+    )["returns"]
+    assert len(found) == 41
+    assert found["default"]["reference"] == 94
+    for name, entry in found.items():
+        assert entry["lowest"] == pytest.approx(-99.9), name
+        assert -34 < entry["random"] < -32, name  # it is the price of a third
+        assert 75 < entry["reached"] < entry["reference"] < 98, name
+
+
 def test_seconds_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, task = tmp_path / "references.json", "dacrl/NoisyQuadratic-v0"
     arguments = ["references", task, "--seconds", "--population", "3"]

@@ -1,0 +1,33 @@
+"""The table of tasks: what its rows have in common, and what they must not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from dacrl_env import TASKS
+from dacrl_env.tasks.registration import ALGORITHMS, load
+
+SHORT = [task for task in TASKS.values() if "-short-" in task.id]
+
+
+def test_wide_cartpole_controls_all_that_its_algorithm_has() -> None:
+    learner = load(ALGORITHMS["dqn"])
+    names = tuple(knob.name for knob in learner.hyperparameters)
+    assert TASKS["dacrl/DQN-CartPole-Wide-v0"].controlled == names
+
+
+@pytest.mark.parametrize("short", SHORT, ids=lambda task: task.id)
+def test_short_tasks_are_the_beginning_of_long_ones(short) -> None:
+    """All that what is compiled depends on is the same."""
+    long = TASKS[short.id.replace("-short-", "-")]
+    assert short.budget * 10 == long.budget
+    assert short.reference_return <= long.reference_return
+    same = ("id", "budget", "reference_return", "description", "tags")
+    assert short == replace(long, **{name: getattr(short, name) for name in same})
+
+
+def test_there_is_a_short_task_for_each_of_minatar() -> None:
+    minatar = [task for task in TASKS.values() if "MinAtar" in task.id]
+    assert 2 * len(SHORT) == len(minatar)

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from dacrl_env.comparison.stats import bootstrap_interval
 from dacrl_env.core import streams
+from dacrl_env.core.checks import unknown
 from dacrl_env.core.files import write_text
 from dacrl_env.core.version import __version__
 from dacrl_env.inner_envs import InnerEnv
@@ -221,7 +222,11 @@ def varied_envs() -> list[str]:
 
 
 def measure_instances(
-    inner_env: str, episodes: int = 10_000, runs: int = 4, say: Say = print
+    inner_env: str,
+    episodes: int = 10_000,
+    runs: int = 4,
+    say: Say = print,
+    only: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Random return, reference and floor of every instance of an inner environment.
 
@@ -234,22 +239,34 @@ def measure_instances(
         episodes: of random actions, and a tenth as many of each constant action.
         runs: training runs on each instance, where agents are trained.
         say: is told of progress.
+        only: names of instances; none: all. Trained agents are tried on those alone
+            that they, too, are of: worlds that few others are like take more runs.
 
     Returns:
         A section of the file: how it was measured, and ``returns`` by name of instance.
         The default instance is there for comparison; scores on it use the task's.
 
     Raises:
-        ValueError: no instances, no recipe, or fewer than one episode or run.
+        ValueError: no instances, or unknown ones; no recipe, or one that needs the
+            default instance, which is not among them; fewer than one episode or run.
     """
     _check_counts(episodes=episodes, runs=runs)
     instances = instances_of(inner_env)
+    for name in only:
+        if name not in (known := [i.name for i in instances]):
+            raise ValueError(unknown(f"instance of {inner_env}", name, known))
+    instances = tuple(i for i in instances if not only or i.name in only)
     if inner_env not in RECIPES:
         raise ValueError(
             f"no recipe for the reference of {inner_env}; there is one for "
             f"{', '.join(RECIPES)}"
         )
     recipe = RECIPES[inner_env]
+    if recipe.scripted is not None and instances[0] is not DEFAULT_INSTANCE:
+        raise ValueError(
+            f"returns on {inner_env} are moved by that of the instance "
+            f"{DEFAULT_INSTANCE.name!r}, which must be among those that are measured"
+        )
     task = next(t for t in TASKS.values() if t.inner_env == inner_env)
     env = make_inner_env(task, reuse=True)
     judged = [_at_the_end(i, env) for i in instances]
@@ -269,6 +286,8 @@ def measure_instances(
         "version": __version__,
         "random": f"mean of {episodes} episodes",
     }
+    if only:
+        about["command"] += f" --only {' '.join(only)}"
     if recipe.stages is not None:
         about["random"] += ", on each of the worlds of a run"
     if recipe.planned is not None:
@@ -483,7 +502,9 @@ ABOUT = (
 )
 
 
-def save(section: str, name: str, value: dict[str, Any], path: Path) -> None:
+def save(
+    section: str, name: str, value: dict[str, Any], path: Path, some: bool = False
+) -> None:
     """Put an entry into the file, which is made if need be; the others stay.
 
     Args:
@@ -491,17 +512,28 @@ def save(section: str, name: str, value: dict[str, Any], path: Path) -> None:
         name: of the inner environment, or of the task.
         value: the entry.
         path: of the file, replaced in one piece; one process at a time does so.
+        some: of instances, it has some alone, and the others stay.
     """
     with FileLock(f"{path}.lock"):
         content: dict[str, Any] = {"about": ABOUT, "instances": {}, "seconds": {}}
         if path.exists():
             content |= json.loads(path.read_text(encoding="utf-8"))
         content["about"] = ABOUT
+        if some:
+            value = _joined(content[section].get(name, {}), value)
         entries = {**content[section], name: value}
         order = varied_envs() if section == "instances" else list(TASKS)
         known = [key for key in order if key in entries]
         content[section] = {key: entries[key] for key in known}
         write_text(path, _text(content) + "\n")
+
+
+def _joined(known: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """A section with instances measured anew, which tell how they were."""
+    about = {key: value for key, value in new.items() if key != "returns"}
+    entries = {name: {**entry, **about} for name, entry in new["returns"].items()}
+    # without any before, what is said of all is what was measured
+    return {**(known or about), "returns": {**known.get("returns", {}), **entries}}
 
 
 def _text(value: Any, level: int = 0) -> str:

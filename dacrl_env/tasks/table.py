@@ -525,7 +525,7 @@ TABLE = (
         defaults={"learning_rate": 1e-3, "batch_size": 64},
         # an action that is drawn anew each step never comes to the goal, and what
         # stands still loses nothing
-        configuration={"learning_starts": 2_000, "held_starts": 32},
+        configuration={"learning_starts": 3_000, "held_starts": 32},
         **_sets("MountainCarContinuous-v0", _MOUNTAIN_CAR_CONTINUOUS),
         description="SAC on MountainCar, any share of the motor's power",
     ),

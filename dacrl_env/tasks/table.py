@@ -62,7 +62,10 @@ _WORLDS = {
 # networks find it before they have learned anything
 _DEEP_SEA = {"size": (8, 14), "mapping": (1, 1e6)}
 _WHOLE = frozenset({"shift_at", "period", "offset", "first", "size", "mapping"})
-# LunarLander has no ceiling, and distance and tumbling cost without limit: scripts that
+# LunarLander counts as solved at a return of 200, and tuned schedules of PPO reach 240
+# (docs/dynamics.md)
+_LANDER_REFERENCE = 250.0
+# it has no ceiling, and distance and tumbling cost without limit: scripts that
 # climb under full thrust for most of the 1,000 steps and then spin return −25,000, one
 # that fires the main engine alone −9,700
 _LANDER_FLOOR = -30_000.0
@@ -356,7 +359,7 @@ TABLE = (
         ranges=_DQN_RANGES,
         budget=100_000,
         random_return=-183.5,
-        reference_return=200.0,
+        reference_return=_LANDER_REFERENCE,
         floor_return=_LANDER_FLOOR,
         defaults={"learning_rate": 6.3e-4},
         description="DQN on LunarLander, one environment at a time; needs Box2D",
@@ -495,7 +498,7 @@ TABLE = (
         ranges=_PPO_RANGES,
         budget=204_800,
         random_return=-183.5,
-        reference_return=200.0,
+        reference_return=_LANDER_REFERENCE,
         floor_return=_LANDER_FLOOR,
         defaults={"gamma": 0.999, "gae_lambda": 0.98, "ent_coef": 0.01},
         description="PPO on LunarLander, one environment at a time; needs Box2D",
@@ -548,7 +551,7 @@ TABLE = (
         algorithm="sac",
         budget=60_000,
         random_return=27.6,
-        reference_return=820.0,
+        reference_return=850.0,
         floor_return=-1.0,
         controlled=("learning_rate", "replay_window", "clear_replay", "reset_all"),
         defaults={

@@ -32,6 +32,9 @@ def test_minatar_has_each_game_with_each_algorithm() -> None:
     minatar = [task for task in TASKS.values() if "MinAtar" in task.id]
     long = [task for task in minatar if task not in SHORT]
     assert len(long) == len({(t.inner_env, t.algorithm) for t in long}) == 2 * 5
-    # in a tenth of its steps PPO learns nothing of Asterix
-    without = {t.id for t in long} - {t.id.replace("-short-", "-") for t in SHORT}
-    assert without == {"dacrl/PPO-MinAtar-Asterix-v0"}
+    # in a tenth of the steps nothing is learned of Asterix
+    short = {task.id.replace("-short-", "-") for task in SHORT}
+    assert {t.id for t in long if t.id not in short} == {
+        "dacrl/DQN-MinAtar-Asterix-v0",
+        "dacrl/PPO-MinAtar-Asterix-v0",
+    }

@@ -29,7 +29,11 @@ OFTEN = (
     "dacrl/SAC-Pendulum-v0",
 )
 # these and what they leave out: convolutions, and levels of training and evaluation
-EVERY_KIND = (*OFTEN, "dacrl/DQN-MinAtar-Breakout-v0", "dacrl/PPO-MiniGridLevels-v0")
+EVERY_KIND = (
+    *OFTEN,
+    "dacrl/DQN-MinAtar-Breakout-short-v0",
+    "dacrl/PPO-MiniGridLevels-v0",
+)
 
 
 def registered() -> list[str]:

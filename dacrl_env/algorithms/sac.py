@@ -113,6 +113,7 @@ class Fixed(NamedTuple):
     D: int
     A: int
     learning_starts: int
+    held_starts: int  # steps that a random action is held, before learning starts
     scale: float  # of observations, before they enter the networks
     parts: NDArray[
         np.int64
@@ -310,11 +311,15 @@ def rest_of(row, fixed):
 
 @compiled
 def act(p, r, t, run, memory):
-    """Actions of the actor, or any with equal density before learning starts."""
+    """Actions of the actor, or any with equal density before learning starts.
+
+    Those are held for ``held_starts`` steps of each environment.
+    """
     fixed, state = run.fixed, run.state
     N, A, done = fixed.N, fixed.A, state.env_steps[p]
     drawn = draw(state.keys[p, ACT], done)
     if done < fixed.learning_starts:
+        drawn = draw(state.keys[p, ACT], done - done % (N * fixed.held_starts))
         for n in range(N):
             for a in range(A):
                 memory.actions[n, a] = 2.0 * uniform(drawn, n * A + a) - 1.0

@@ -506,6 +506,13 @@ def _parser() -> argparse.ArgumentParser:
         "--runs", type=count, help="of the default; default 64, of each instance 4"
     )
     references.add_argument(
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="some instances, for --instances of a task; what is known of others stays",
+    )
+    references.add_argument(
         "--population", type=count, help="for --seconds, default 64"
     )
     references.add_argument(
@@ -994,6 +1001,8 @@ def _references(options: argparse.Namespace) -> None:
 
     task = None if options.task is None else get_task(options.task)
     every = [known.id for known in listed()]
+    if options.only and not (options.instances and task is not None):
+        raise ValueError("--only names instances: it needs --instances and a task")
     if not options.instances and not options.seconds:
         if task is None:
             raise ValueError(f"which task? valid: {', '.join(every)}")
@@ -1004,8 +1013,11 @@ def _references(options: argparse.Namespace) -> None:
     if options.instances:
         envs = references.varied_envs() if task is None else [task.inner_env]
         for env in envs:
-            section = references.measure_instances(env, **given("episodes", "runs"))
-            references.save("instances", env, section, path)
+            section = references.measure_instances(
+                env, **given("episodes", "runs"), only=options.only
+            )
+            some = bool(options.only)
+            references.save("instances", env, section, path, some)
     if options.seconds:
         for name in every if task is None else [task.id]:
             entry = references.measure_seconds(name, **given("population"))

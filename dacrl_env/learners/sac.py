@@ -69,6 +69,12 @@ class SACConfig:
         activation: of the hidden layers, "relu" or "tanh".
         replay_capacity: transitions kept a member; None: the budget, at most 100,000.
         learning_starts: environment steps of random actions before the first update.
+        held_starts: steps of each environment that one of these actions is held. What
+            needs many similar actions to be found, as the goal of MountainCar, is found
+            by held ones (Dabney et al. 2021, arXiv:2006.01782).
+
+    Raises:
+        ValueError: a value of another type or out of range.
     """
 
     hidden_sizes: tuple[int, ...] = (64, 64)
@@ -76,11 +82,14 @@ class SACConfig:
     activation: str = "relu"
     replay_capacity: int | None = None
     learning_starts: int = 100
+    held_starts: int = 1
 
     def __post_init__(self) -> None:
         sizes = tuple(checks.whole("a hidden size", n) for n in self.hidden_sizes)
         object.__setattr__(self, "hidden_sizes", sizes)
         replaying.check(self)
+        held = checks.whole("held_starts", self.held_starts)
+        object.__setattr__(self, "held_starts", held)
 
 
 def check_actions(env: InnerEnv) -> None:
@@ -186,6 +195,7 @@ class SAC(Compiled):
             D=D,
             A=A,
             learning_starts=config.learning_starts,
+            held_starts=config.held_starts,
             scale=1 / BRIGHTEST if self.env.scales_images else 1.0,
             parts=np.cumsum([0, *lengths, sac.REST]),
             prioritised=self.steady.get("priority_alpha") != 0.0,

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from dacrl_env.comparison.stats import bootstrap_interval
 from dacrl_env.core import streams
+from dacrl_env.core.checks import unknown
 from dacrl_env.core.files import write_text
 from dacrl_env.core.version import __version__
 from dacrl_env.inner_envs import InnerEnv
@@ -37,7 +38,7 @@ from dacrl_env.outer.population import Population
 from dacrl_env.outer.settings import resolve
 from dacrl_env.outer.vector_env import PopulationEnv
 from dacrl_env.studies import planners
-from dacrl_env.tasks import DEFAULT_INSTANCE, Instance, Task
+from dacrl_env.tasks import DEFAULT_INSTANCE, Instance, Task, measured
 from dacrl_env.tasks.registration import TASKS, get_task, make_inner_env
 
 Floats = NDArray[np.float64]
@@ -142,6 +143,9 @@ class Recipe:
         stages: what an instance comes to be in a run of the task, of all its constants
             and the task: each in turn is measured, and the means count. None: what it
             is at the end.
+        unshifted: inner environment whose default instance is this one's, too: a shift
+            that never comes. What was reached there counts: most agents of a shift are
+            trained on what is there after it.
         decimals: that returns are rounded to.
         bounded: the task's floor is that of all instances.
     """
@@ -151,6 +155,7 @@ class Recipe:
     scripted: Agent | None = None
     planned: Callable[[Floats], Agent] | None = None
     stages: Callable[[dict[str, float], Task], list[dict[str, float]]] | None = None
+    unshifted: str | None = None
     decimals: int = 2
     bounded: bool = False
 
@@ -158,6 +163,11 @@ class Recipe:
 def pump(observations: NDArray[Any], *_: Any) -> NDArray[np.int64]:
     """MountainCar: push in the direction of the velocity, which adds energy."""
     return np.where(observations[..., 1] >= 0, 2, 0)
+
+
+def full_power(observations: NDArray[Any], *_: Any) -> NDArray[np.float64]:
+    """MountainCarContinuous: all of the power, in the direction of the velocity."""
+    return np.where(observations[..., 1:] >= 0, 1.0, -1.0)
 
 
 def worlds_of_a_run(physics: dict[str, float], task: Task) -> list[dict[str, float]]:
@@ -171,11 +181,18 @@ RECIPES = {
     "CartPole-v1": Recipe(trained="dacrl/PPO-CartPole-v0", ceiling=500.0),
     "Acrobot-v1": Recipe(trained="dacrl/PPO-Acrobot-v0"),
     "MountainCar-v0": Recipe(scripted=pump),
+    "MountainCarContinuous-v0": Recipe(scripted=full_power),
     "Pendulum-v1": Recipe(trained="dacrl/PPO-Pendulum-v0"),
     "CartPoleSwingup-v0": Recipe(trained="dacrl/PPO-CartPoleSwingup-v0"),
-    "CartPoleShift": Recipe(trained="dacrl/PPO-CartPole-v0", ceiling=500.0),
-    "PendulumShift": Recipe(trained="dacrl/PPO-PendulumShift-v0"),
-    "CartPoleSwingupShift": Recipe(trained="dacrl/PPO-CartPoleSwingup-v0"),
+    "CartPoleShift": Recipe(
+        trained="dacrl/PPO-CartPole-v0", ceiling=500.0, unshifted="CartPole-v1"
+    ),
+    "PendulumShift": Recipe(
+        trained="dacrl/PPO-PendulumShift-v0", unshifted="Pendulum-v1"
+    ),
+    "CartPoleSwingupShift": Recipe(
+        trained="dacrl/PPO-CartPoleSwingup-v0", unshifted="CartPoleSwingup-v0"
+    ),
     "TwoColours-v0": Recipe(planned=planners.seek),
     "SwitchingMDP-v0": Recipe(planned=planners.plan, stages=worlds_of_a_run),
     "FourMDPs-v0": Recipe(planned=planners.plan, stages=worlds_of_a_run),
@@ -215,7 +232,11 @@ def varied_envs() -> list[str]:
 
 
 def measure_instances(
-    inner_env: str, episodes: int = 10_000, runs: int = 4, say: Say = print
+    inner_env: str,
+    episodes: int = 10_000,
+    runs: int = 4,
+    say: Say = print,
+    only: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Random return, reference and floor of every instance of an inner environment.
 
@@ -228,22 +249,34 @@ def measure_instances(
         episodes: of random actions, and a tenth as many of each constant action.
         runs: training runs on each instance, where agents are trained.
         say: is told of progress.
+        only: names of instances; none: all. Trained agents are tried on those alone
+            that they, too, are of: worlds that few others are like take more runs.
 
     Returns:
         A section of the file: how it was measured, and ``returns`` by name of instance.
         The default instance is there for comparison; scores on it use the task's.
 
     Raises:
-        ValueError: no instances, no recipe, or fewer than one episode or run.
+        ValueError: no instances, or unknown ones; no recipe, or one that needs the
+            default instance, which is not among them; fewer than one episode or run.
     """
     _check_counts(episodes=episodes, runs=runs)
     instances = instances_of(inner_env)
+    for name in only:
+        if name not in (known := [i.name for i in instances]):
+            raise ValueError(unknown(f"instance of {inner_env}", name, known))
+    instances = tuple(i for i in instances if not only or i.name in only)
     if inner_env not in RECIPES:
         raise ValueError(
             f"no recipe for the reference of {inner_env}; there is one for "
             f"{', '.join(RECIPES)}"
         )
     recipe = RECIPES[inner_env]
+    if recipe.scripted is not None and instances[0] is not DEFAULT_INSTANCE:
+        raise ValueError(
+            f"returns on {inner_env} are moved by that of the instance "
+            f"{DEFAULT_INSTANCE.name!r}, which must be among those that are measured"
+        )
     task = next(t for t in TASKS.values() if t.inner_env == inner_env)
     env = make_inner_env(task, reuse=True)
     judged = [_at_the_end(i, env) for i in instances]
@@ -263,6 +296,8 @@ def measure_instances(
         "version": __version__,
         "random": f"mean of {episodes} episodes",
     }
+    if only:
+        about["command"] += f" --only {' '.join(only)}"
     if recipe.stages is not None:
         about["random"] += ", on each of the worlds of a run"
     if recipe.planned is not None:
@@ -283,6 +318,9 @@ def measure_instances(
         agents = train(trained, judged, runs, say=say)
         say(f"{inner_env}: {runs * len(judged)} agents play every instance")
         best = reached(agents, physics)
+        if recipe.unshifted is not None and instances[0] is DEFAULT_INSTANCE:
+            same = measured.returns(recipe.unshifted)[DEFAULT_INSTANCE.name]
+            best[0] = max(best[0], same["reached"])
         near = best >= _NEARLY * recipe.ceiling
         reference = np.where(near, recipe.ceiling, best)
         about["command"] += f" --runs {runs}"
@@ -291,6 +329,10 @@ def measure_instances(
             f"{runs * len(judged)} that {recipe.trained} trains by default, "
             f"{runs} on each instance"
         )
+        if recipe.unshifted is not None:
+            about["reference"] += (
+                f"; on the default instance no less than on that of {recipe.unshifted}"
+            )
         if np.isfinite(recipe.ceiling):
             about["reference"] += (
                 f"; {recipe.ceiling:g}, the most there is, where that is at least "
@@ -477,7 +519,9 @@ ABOUT = (
 )
 
 
-def save(section: str, name: str, value: dict[str, Any], path: Path) -> None:
+def save(
+    section: str, name: str, value: dict[str, Any], path: Path, some: bool = False
+) -> None:
     """Put an entry into the file, which is made if need be; the others stay.
 
     Args:
@@ -485,17 +529,28 @@ def save(section: str, name: str, value: dict[str, Any], path: Path) -> None:
         name: of the inner environment, or of the task.
         value: the entry.
         path: of the file, replaced in one piece; one process at a time does so.
+        some: of instances, it has some alone, and the others stay.
     """
     with FileLock(f"{path}.lock"):
         content: dict[str, Any] = {"about": ABOUT, "instances": {}, "seconds": {}}
         if path.exists():
             content |= json.loads(path.read_text(encoding="utf-8"))
         content["about"] = ABOUT
+        if some:
+            value = _joined(content[section].get(name, {}), value)
         entries = {**content[section], name: value}
         order = varied_envs() if section == "instances" else list(TASKS)
         known = [key for key in order if key in entries]
         content[section] = {key: entries[key] for key in known}
         write_text(path, _text(content) + "\n")
+
+
+def _joined(known: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """A section with instances measured anew, which tell how they were."""
+    about = {name: new[name] for name in ("command", "version")}
+    entries = {name: {**entry, **about} for name, entry in new["returns"].items()}
+    # without any before, what is said of all is what was measured
+    return {**new, **known, "returns": {**known.get("returns", {}), **entries}}
 
 
 def _text(value: Any, level: int = 0) -> str:

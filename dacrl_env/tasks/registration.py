@@ -373,7 +373,7 @@ def markdown() -> str:
         "are those of scores 0 (random), 1 (reference) and of a diverged run (floor);",
         "instances have their own (`dacrl_env/tasks/references.json`, measured by",
         "`dacrl references --instances`). A diverged run scores -0.05 on CartPole and",
-        "-78 on LunarLander, where one among 64 moves a mean by more than all that",
+        "-69 on LunarLander, where one among 64 moves a mean by more than all that",
         "training gains: read failures and the interquartile mean beside it.",
         "Hyperparameters that differ from the algorithm's default are given with",
         "their value; bold ones are controlled by default. The range of an algorithm",

@@ -222,6 +222,11 @@ def test_actions_that_sac_cannot_have(change: dict[str, Any], message: str) -> N
         make("sac", env=env)
 
 
+def test_actions_are_not_held() -> None:
+    with pytest.raises(ValueError, match="does not hold actions; set held_starts to 1"):
+        make("sac", held_starts=2)
+
+
 # -- a user's policies -----------------------------------------------------------------
 
 

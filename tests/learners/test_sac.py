@@ -366,6 +366,23 @@ def test_actions_before_learning_starts_have_equal_density():
     assert tenths.min() > 0.95  # and is now
 
 
+@pytest.mark.parametrize("N", [1, 3])
+def test_actions_before_learning_starts_are_held(N: int):
+    fields = {"num_inner_envs": N, "learning_starts": 20 * N, "train_freq": 1_000}
+    held, single = (make(2, **fields, held_starts=n) for n in (8, 1))
+    for runs in (held, single):
+        runs.train(5 * N)  # cut within a stretch
+        runs.train(23 * N)
+    for p in range(2):
+        actions, other = (
+            runs.state.replay.transitions[p, :, :28, ACTIONS:]
+            for runs in (held, single)
+        )
+        for start, end in ((0, 8), (8, 16), (16, 20)):
+            assert (actions[:, start:end] == other[:, [start]]).all()
+        assert (actions[:, 20:-1] != actions[:, 21:]).all()  # the actor's are not
+
+
 def test_actions_follow_their_distribution():
     runs = make(1, Reach(), learning_starts=0, train_freq=1_000_000)
     ideal(runs, 0, 0.3, math.log(0.5))
@@ -572,6 +589,7 @@ def test_a_loss_that_was_not_finite_is_remembered():
         ({"learning_starts": -1}, "learning_starts must not be negative"),
         ({"replay_capacity": 3, "num_inner_envs": 4}, "below num_inner_envs = 4"),
         ({"hidden_sizes": (0,)}, "hidden size"),
+        ({"held_starts": 0}, "held_starts must be a whole number of at least 1"),
         ({"activation": "gelu"}, "valid: relu, tanh"),
     ],
 )

@@ -255,6 +255,46 @@ def test_the_pump_reaches_the_goal(tmp_path: Path) -> None:
     assert {p.name for p in tmp_path.iterdir()} == {path.name, f"{path.name}.lock"}
 
 
+def test_some_instances_are_measured_anew(tmp_path: Path) -> None:
+    path = tmp_path / "references.json"
+    arguments = ["references", "dacrl/DQN-TwoColours-v0", "--instances"]
+    arguments += ["--out", str(path)]
+
+    def section() -> Any:
+        return json.loads(path.read_text())["instances"]["TwoColours-v0"]
+
+    some = [*arguments, "--only", "test-3", "default", "--episodes"]
+    assert main([*some, "20"]) == 0
+    assert list(section()["returns"]) == ["default", "test-3"]
+    assert main([*arguments, "--episodes", "30"]) == 0
+    before = section()
+    assert len(before["returns"]) == 41
+    assert main([*some, "40"]) == 0
+    after = section()
+    assert {**after, "returns": None} == {**before, "returns": None}
+    assert list(after["returns"]) == list(before["returns"])
+    for name, entry in after["returns"].items():
+        if name in ("test-3", "default"):
+            assert entry["command"].endswith("--episodes 40 --only test-3 default")
+            old = before["returns"][name]
+            assert set(entry) - set(old) == {"command", "version"}
+            assert 0 < abs(entry["random"] - old["random"]) < 2
+        else:
+            assert entry == before["returns"][name]
+
+
+def test_full_power_reaches_the_goal() -> None:
+    found = references.measure_instances(
+        "MountainCarContinuous-v0", 20, say=lambda _: None
+    )["returns"]
+    assert len(found) == 41
+    assert found["default"]["reference"] == 94
+    for name, entry in found.items():
+        assert entry["lowest"] == pytest.approx(-99.9), name
+        assert -34 < entry["random"] < -32, name  # it is the price of a third
+        assert 75 < entry["reached"] < entry["reference"] < 98, name
+
+
 def test_seconds_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, task = tmp_path / "references.json", "dacrl/NoisyQuadratic-v0"
     arguments = ["references", task, "--seconds", "--population", "3"]
@@ -295,6 +335,8 @@ def test_training_is_judged_on_the_physics_of_the_end(
     assert trained["physics"][:, at].tolist() == [shift.NEVER, 0, 0]
     returns = section["returns"]
     assert [e["reference"] for e in returns.values()] == [500, 474.9, 500]
+    # the default instance is that of CartPole-v1, whose agents balance for 500 steps
+    assert [e["reached"] for e in returns.values()] == [500, 474.9, 475]
     assert returns["train-0"]["physics"] == sets[0].physics
     # of random actions on the physics after the shift, as on fixed ones
     still = references.make_inner_env(dacrl_env.get_task(TASK))
@@ -385,6 +427,16 @@ def test_the_best_agent_is_chosen_and_judged_anew(
         ([TASK, "--instances", "--episodes", "0"], "episodes must be at least 1"),
         ([TASK, "--seconds", "--population", "0"], "population must be at least 1"),
         ([TASK, "--runs", "0"], "runs must be at least 1, got 0"),
+        (["--instances", "--only", "test-0"], "it needs --instances and a task"),
+        ([TASK, "--only", "test-0"], "it needs --instances and a task"),
+        (
+            [TASK, "--instances", "--only", "test-20"],
+            "(did you mean 'test-2'?); valid: default, train-0",
+        ),
+        (
+            ["dacrl/DQN-MountainCar-v0", "--instances", "--only", "test-0"],
+            "moved by that of the instance 'default', which must be among those",
+        ),
     ],
 )
 def test_mistakes_are_one_line(

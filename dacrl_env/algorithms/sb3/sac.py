@@ -59,7 +59,7 @@ class SB3SACConfig(sac.SACConfig):
 
     As :class:`~dacrl_env.learners.sac.SACConfig`. Of hyperparameters, Stable-Baselines3
     has n-step returns (from version 2.7) whose length stays the same in a run, but no
-    prioritised replay.
+    prioritised replay; it does not hold actions (``held_starts``).
 
     Args:
         sb3_kwargs: further arguments of ``stable_baselines3.SAC``: JSON values, and
@@ -69,13 +69,18 @@ class SB3SACConfig(sac.SACConfig):
 
     Raises:
         ValueError: an argument that does not exist, that is set elsewhere, or that has
-            no name.
+            no name; ``held_starts`` other than 1.
     """
 
     sb3_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.held_starts != 1:
+            raise ValueError(
+                "Stable-Baselines3's SAC does not hold actions; set held_starts to 1, "
+                f"got {self.held_starts}"
+            )
         arguments.check(self, stable_baselines3.SAC, _OURS)
 
 

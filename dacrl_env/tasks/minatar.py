@@ -1,0 +1,103 @@
+"""Tasks on MinAtar's five games: DQN with a convolution, PPO on flattened observations.
+
+K. Young and T. Tian 2019, "MinAtar: An Atari-Inspired Testbed for Thorough and
+Reproducible Reinforcement Learning Experiments" (arXiv:1903.03176). Each game has a
+task with each algorithm, and one that is a tenth as long, where something is learned in
+so few steps. Short ones have references of their own, since a good short run is not a
+good long one. Episodes of Freeway always last for 2,500 steps, so that its evaluations
+and reports take longer than the training of a short run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from dacrl_env.tasks.ranges import DQN_RANGES, PPO_RANGES
+from dacrl_env.tasks.task import Task
+
+
+class _Game(NamedTuple):
+    """A game: what random actions return, and what good runs of each task do.
+
+    The latter lie above the best reports of a few default runs of each task.
+    """
+
+    random: float
+    dqn: float
+    dqn_short: float | None  # None: nothing is learned in so few steps
+    ppo: float
+    ppo_short: float | None
+    about: str
+
+
+_GAMES = {
+    "Breakout": _Game(0.39, 10.0, 4.0, 15.0, 8.0, "still learning when it ends"),
+    "SpaceInvaders": _Game(4.09, 45.0, 20.0, 90.0, 20.0, "aliens shoot back"),
+    "Asterix": _Game(0.49, 6.0, None, 2.0, None, "it gets harder the longer it lasts"),
+    "Freeway": _Game(0.41, 50.0, 25.0, 35.0, 25.0, "the first crossings come late"),
+    "Seaquest": _Game(0.10, 10.0, 2.0, 2.0, 1.2, "divers and air, and few rewards"),
+}
+# batch, target updates and first steps as in Young and Tian 2019
+_DQN: dict[str, Any] = {
+    "algorithm": "dqn",
+    "ranges": DQN_RANGES,
+    "defaults": {
+        "learning_rate": 3e-4,
+        "epsilon": 0.05,
+        "batch_size": 32,
+        "target_update_interval": 1_000,
+        "double_q": True,
+    },
+    "configuration": {
+        "hidden_sizes": (128,),
+        "conv_channels": 16,
+        "learning_starts": 5_000,
+    },
+}
+_PPO: dict[str, Any] = {
+    "algorithm": "ppo",
+    "ranges": PPO_RANGES,
+    "defaults": {
+        "learning_rate": 1e-3,
+        "batch_size": 128,
+        "n_epochs": 4,
+        "ent_coef": 0.01,
+    },
+}
+
+
+def _tasks(name: str, game: _Game) -> list[Task]:
+    """The tasks on a game."""
+    algorithms = (
+        (_DQN, 300_000, game.dqn, game.dqn_short),
+        (_PPO, 1_024_000, game.ppo, game.ppo_short),
+    )
+    found = []
+    for own, budget, reference, short_reference in algorithms:
+        title = own["algorithm"].upper()
+        long = Task(
+            id=f"dacrl/{title}-MinAtar-{name}-v0",
+            inner_env=f"MinAtar/{name}-v1",
+            budget=budget,
+            random_return=game.random,
+            reference_return=reference,
+            floor_return=-0.1,
+            description=f"{title} on MinAtar's {name}; {game.about}",
+            **own,
+        )
+        found.append(long)
+        if short_reference is None:
+            continue
+        short = replace(
+            long,
+            id=f"dacrl/{title}-MinAtar-{name}-short-v0",
+            budget=budget // 10,
+            reference_return=short_reference,
+            description=f"{title} on MinAtar's {name}, for a tenth of the steps",
+        )
+        found.append(short)
+    return found
+
+
+TABLE = tuple(task for name, game in _GAMES.items() for task in _tasks(name, game))

@@ -30,6 +30,8 @@ ALGORITHMS = {
     "dqn": "dacrl_env.learners.dqn:DQN",
     "ppo": "dacrl_env.learners.ppo:PPO",
     "sac": "dacrl_env.learners.sac:SAC",
+    "discrete_sac": "dacrl_env.learners.discrete_sac:DiscreteSAC",
+    "pipeline": "dacrl_env.learners.pipeline:Pipeline",
     "sgd": "dacrl_env.algorithms.sgd:SGD",
 }
 IMPLEMENTATIONS = {

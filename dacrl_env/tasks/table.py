@@ -87,6 +87,13 @@ _DQN_MINATAR = {
 }
 _MINATAR = {"hidden_sizes": (128,), "conv_channels": 16, "learning_starts": 5_000}
 
+# as many updates as DQN has
+_DISCRETE_SAC = {"learning_rate": 1e-3, "batch_size": 64, "train_freq": 4}
+_PIPELINE_RANGES = {
+    **{f"dqn.{name}": ends for name, ends in _DQN_RANGES.items()},
+    **{f"ppo.{name}": ends for name, ends in _PPO_RANGES.items()},
+}
+
 # what is learned becomes wrong: what to do about it is among the knobs
 _RELEARNING = ("epsilon", "learning_rate", "replay_window", "clear_replay", "reset_all")
 # many updates a step, of which the first ones are learned too well (Nikishin et al.
@@ -530,6 +537,44 @@ TABLE = (
         always_varied=True,
         **_sets("CartPoleSwingupShift", _SWINGUP_SHIFT),
         description="SAC on a cart whose motor is reversed at an unknown time",
+    ),
+    Task(
+        id="dacrl/DiscreteSAC-CartPole-v0",
+        inner_env="CartPole-v1",
+        algorithm="discrete_sac",
+        budget=50_000,
+        random_return=22.2,
+        reference_return=500.0,
+        floor_return=0.0,
+        defaults=_DISCRETE_SAC,
+        **_sets("CartPole-v1", _CARTPOLE),
+        description="SAC with discrete actions on CartPole",
+    ),
+    Task(
+        id="dacrl/Pipeline-CartPole-v0",
+        inner_env="CartPole-v1",
+        algorithm="pipeline",
+        ranges=_PIPELINE_RANGES,
+        budget=51_200,
+        random_return=22.2,
+        reference_return=500.0,
+        floor_return=0.0,
+        defaults={f"sac.{name}": x for name, x in _DISCRETE_SAC.items()},
+        **_sets("CartPole-v1", _CARTPOLE),
+        description="DQN, PPO or SAC on CartPole, on features that are chosen, too",
+    ),
+    Task(
+        id="dacrl/Pipeline-Acrobot-v0",
+        inner_env="Acrobot-v1",
+        algorithm="pipeline",
+        ranges=_PIPELINE_RANGES,
+        budget=102_400,
+        random_return=-499.0,
+        reference_return=-75.0,
+        floor_return=-501.0,
+        defaults={f"sac.{name}": x for name, x in _DISCRETE_SAC.items()},
+        **_sets("Acrobot-v1", _ACROBOT),
+        description="DQN, PPO or SAC on Acrobot, on features that are chosen, too",
     ),
     Task(
         id="dacrl/NoisyQuadratic-v0",

@@ -300,7 +300,7 @@ def test_options_of_ppo_may_be_of_each_member() -> None:
 def _sac_row(fixed: sac.Fixed, rng: np.random.Generator) -> np.ndarray:
     nets = (fixed.actor, fixed.critic, fixed.critic)
     rows = [_fresh(net, rng) for net in nets]
-    return np.concatenate([*rows, np.zeros(sac.REST)])
+    return np.concatenate([*rows, np.zeros(soft.REST)])
 
 
 def _of(arrays: np.ndarray, B: int, columns: int) -> torch.Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from populations import layers_of, linear_of
 
-from dacrl_env.algorithms import sac
+from dacrl_env.algorithms import sac, soft
 from dacrl_env.kernels.dense import Network
 
 Layers = list[tuple[NDArray[Any], NDArray[Any]]]

@@ -153,7 +153,7 @@ def _condition(space: ConfigurationSpace, knob: Knob) -> Any:
     name = knob.name
     if isinstance(knob, Number) and knob.scale == "log_complement":
         name = f"{COMPLEMENT}{name}"
-    parent = space[knob.condition.choice]
+    parent: Any = space[knob.condition.choice]
     options = [option for option in knob.condition.options if option in parent.choices]
     if not options:
         raise ValueError(

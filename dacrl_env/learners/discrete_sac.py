@@ -25,7 +25,7 @@ from dacrl_env.learners.networks import check_fourier, fourier_flops, inputs_of
 from dacrl_env.learners.protocol import steady
 from dacrl_env.tasks import Condition, Number
 
-# a share of log A, the most there is; by default that of Christodoulou 2019
+# a share of log A, the most there is; by default that of CleanRL's sac_atari.py
 _TARGET = Number(
     "target_entropy", 0.0, 1.0, 0.89, condition=Condition("ent_rule", ("auto",))
 )

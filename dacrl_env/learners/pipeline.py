@@ -32,7 +32,7 @@ from dacrl_env.core import streams
 from dacrl_env.inner_envs import InnerEnv
 from dacrl_env.inner_envs.env import CompiledEnv
 from dacrl_env.learners import replaying, stepped
-from dacrl_env.learners.compiled import Compiled, telling
+from dacrl_env.learners.compiled import telling
 from dacrl_env.learners.pipeline_space import (
     COMMON,
     CONTROLLED,
@@ -98,7 +98,7 @@ class Pipeline:
         self.steady = steady(HYPERPARAMETERS, given)
         self.env, self.eval_env = env, eval_env
         self.config, self.budget = config, budget
-        self.parts: dict[int, Compiled] = {}  # by number
+        self.parts: dict[int, Any] = {}  # compiled ones, by number
         menu = menu_of(self.steady)
         for number in menu:
             algorithm, features = read(number)
@@ -119,7 +119,7 @@ class Pipeline:
     @property
     def num_threads(self) -> int:
         """Members that are trained at a time."""
-        return self.parts[self.first].num_threads
+        return int(self.parts[self.first].num_threads)
 
     @num_threads.setter
     def num_threads(self, number: int) -> None:

@@ -15,16 +15,19 @@ from numpy.typing import NDArray
 
 from dacrl_env.core import checks
 from dacrl_env.learners import events, replaying
-from dacrl_env.learners.compiled import Compiled
 from dacrl_env.learners.discrete_sac import DiscreteSAC
 from dacrl_env.learners.dqn import DQN
 from dacrl_env.learners.networks import check_fourier
 from dacrl_env.learners.ppo import PPO
 from dacrl_env.learners.protocol import Ints, Values
-from dacrl_env.tasks import Choice, Condition, Knob
+from dacrl_env.tasks import Choice, Condition, Event, Knob
 from dacrl_env.tasks.backends import OF_LEVELS
 
-KINDS: dict[str, type[Compiled]] = {"dqn": DQN, "ppo": PPO, "sac": DiscreteSAC}
+KINDS: dict[str, Any] = {  # by the name that actions have
+    "dqn": DQN,
+    "ppo": PPO,
+    "sac": DiscreteSAC,
+}
 FEATURES = ("raw", "normalised", "fourier")
 _NAMES = tuple(KINDS)
 _EVENTS: tuple[Knob, ...] = (*events.EVENTS, events.CLEAR_REPLAY)
@@ -33,13 +36,14 @@ COMMON = tuple(h.name for h in _EVENTS)
 
 def _children(algorithm: str) -> Iterator[Knob]:
     """Hyperparameters of an algorithm as those of the pipeline."""
-    for h in KINDS[algorithm].hyperparameters:
-        if h.name in (*COMMON, *OF_LEVELS):
+    own: tuple[Knob, ...] = KINDS[algorithm].hyperparameters
+    for h in own:
+        if isinstance(h, Event) or h.name in (*COMMON, *OF_LEVELS):
             continue
         given = Condition("algorithm", (algorithm,))
         if h.condition is not None:
             given = replace(h.condition, choice=f"{algorithm}.{h.condition.choice}")
-        yield replace(h, name=f"{algorithm}.{h.name}", condition=given)  # type: ignore[call-arg]
+        yield replace(h, name=f"{algorithm}.{h.name}", condition=given)
 
 
 HYPERPARAMETERS: tuple[Knob, ...] = (

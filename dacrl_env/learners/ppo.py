@@ -257,8 +257,8 @@ class PPO(Compiled):
         steps = self.granularity(self.config)
         memory = self._make_memory(P, 1)
         if not isinstance(self.env, CompiledEnv):
-            part = stepped.Part(0, P, run, memory)
-            stepped.train(self.env, state.envs, [part], steps, run.interval)
+            every = stepped.Part(0, P, run, memory)
+            stepped.train(self.env, state.envs, [every], steps, run.interval)
             return memory.rollout
         rollout: Rollout = memory.rollout
         one, envs = self._make_memory(1, 1), self.env.tuple_of(state.envs)

@@ -18,6 +18,7 @@ from stable_baselines3 import SAC as SB3SAC
 from stable_baselines3.common import logger, type_aliases
 
 from dacrl_env.algorithms import sac as algorithm
+from dacrl_env.algorithms import soft
 from dacrl_env.algorithms.interval import SAMPLES, UPDATES
 from dacrl_env.algorithms.replay import ACTIONS, CONTINUES, DONE, REWARD
 from dacrl_env.algorithms.sb3.envs import MemberEnvs

@@ -56,22 +56,22 @@ def owners(row: Any) -> set[str]:
         "sequential-halving,family='switch',static_first=True",
     ],
 )
-def test_every_searcher_takes_a_pipeline(spec: str, tmp_path: Path) -> None:
+def test_every_searcher_takes_a_pipeline(spec: str) -> None:
     fitted = dacrl_env.fit(spec, TASK, budget=15_360, seed=0, run_budget=640, **OPTIONS)
-    trace = fitted.trace
-    assert {"dqn", "ppo", "sac"} >= set(trace["hp/algorithm"].dropna())
-    assert len(set(trace["hp/algorithm"].dropna())) > 1
-    for _, row in trace[trace["hp/algorithm"].notna()].iterrows():
-        assert owners(row) <= {row["hp/algorithm"]}
+    searched = set(fitted.trace["hp/algorithm"].dropna())
+    assert searched <= {"dqn", "ppo", "sac"}
+    assert len(searched) > 1
     content = to_json(fitted.policy)
-    if content is not None:
-        (tmp_path / "policy.json").write_text(json.dumps(content))
-        again = get_policy(str(tmp_path / "policy.json")).policy
-        assert to_json(again) == content
+    if content is not None and "arguments" in content:
+        kept = json.loads(json.dumps(content))
+        assert to_json(type(fitted.policy)(**kept["arguments"])) == content
     frame = dacrl_env.evaluate(
         fitted.policy, TASK, 2, split="tuning", budget=640, **OPTIONS
     )
-    assert set(frame["hp/algorithm"].dropna()) <= {"dqn", "ppo", "sac"}
+    trained = frame[frame["hp/algorithm"].notna()]
+    assert len(trained)
+    for _, row in trained.iterrows():
+        assert owners(row) == {row["hp/algorithm"]}
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_policies_as_texts_name_children(spec: str) -> None:
     later = frame[frame["step"] > 0]
     assert set(later["hp/algorithm"]) == {"ppo"}
     assert set(later["hp/features"]) == {"normalised"}
-    assert set(later["hp/ppo.learning_rate"]) == {pytest.approx(3e-3)}
+    np.testing.assert_allclose(later["hp/ppo.learning_rate"], 3e-3, rtol=1e-12)
     assert later["hp/dqn.learning_rate"].isna().all()
     assert later["hp/ppo.drift_alpha"].isna().all()  # of a drift that there is not
 
@@ -103,6 +103,4 @@ def test_a_choice_of_the_algorithm_is_a_band(tmp_path: Path) -> None:
     found = option_panels.found(frame, columns)
     assert found["hp/algorithm"] == (("dqn", "ppo", "sac"), False)
     assert found["hp/features"].shown == ("raw", "normalised", "fourier")
-    path = report.curves(frame, tmp_path / "curves.png")
-    assert path is not None
-    assert np.isfinite(frame["score"]).all()
+    assert report.curves(frame, tmp_path / "curves.png") is not None

@@ -49,7 +49,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "ppo": {"num_inner_envs": 2, "rollout_length": 10},
     "sac": {"learning_starts": 100},
     "discrete_sac": {"learning_starts": 100},
-    "pipeline": {"rollout_length": 10, "learning_starts": 100},
+    "pipeline": {"rollout_length": 20, "learning_starts": 100},
 }
 
 

@@ -33,6 +33,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "rollout_length": 32,
     },
     "sac": {"budget": 1_200, "decision_interval": 300, "learning_starts": 200},
+    "discrete_sac": {
+        "budget": 1_200, "decision_interval": 300, "learning_starts": 200,
+    },
+    "pipeline": {
+        "budget": 1_280, "decision_interval": 320, "learning_starts": 200,
+        "rollout_length": 32,
+    },
     "sgd": {},
 }  # fmt: skip
 

@@ -15,18 +15,25 @@ from dacrl_env.core import snapshot, streams
 from dacrl_env.inner_envs import InnerEnv
 from dacrl_env.inner_envs.env import ENVS, CompiledEnv
 from dacrl_env.kernels.dense import Network
-from dacrl_env.learners import dqn, ppo, sac
-from dacrl_env.learners.compiled import Compiled
+from dacrl_env.learners import discrete_sac, dqn, pipeline, ppo, sac
 from dacrl_env.tasks import Knob, Number
 
 # two layers, as tasks have them: each number of layers is compiled anew
-ALGORITHMS: dict[str, tuple[type[Compiled], dict[str, Any]]] = {
+ALGORITHMS: dict[str, tuple[Any, dict[str, Any]]] = {
     "dqn": (dqn.DQN, {"hidden_sizes": (16, 16), "learning_starts": 32}),
     "ppo": (
         ppo.PPO,
         {"hidden_sizes": (16, 16), "num_inner_envs": 2, "rollout_length": 16},
     ),
     "sac": (sac.SAC, {"hidden_sizes": (16, 16), "learning_starts": 32}),
+    "discrete_sac": (
+        discrete_sac.DiscreteSAC,
+        {"hidden_sizes": (16, 16), "learning_starts": 32},
+    ),
+    "pipeline": (
+        pipeline.Pipeline,
+        {"hidden_sizes": (16, 16), "learning_starts": 32, "rollout_length": 16},
+    ),
 }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from populations import layers_of, linear_of
 
-from dacrl_env.algorithms import sac
+from dacrl_env.algorithms import sac, soft
 from dacrl_env.kernels.dense import Network
 
 Layers = list[tuple[NDArray[Any], NDArray[Any]]]
@@ -40,7 +40,7 @@ def sac_row(model: Any, fixed: sac.Fixed, which: str = "critic") -> NDArray[np.f
         for (w, b), linear in zip(layers, _linears(network), strict=True):
             w[...], b[...] = linear_of(linear)
     if model.log_ent_coef is not None:
-        row[-sac.REST] = float(model.log_ent_coef.detach())
+        row[-soft.REST] = float(model.log_ent_coef.detach())
     return row
 
 

@@ -48,6 +48,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "dqn": {"learning_starts": 100},
     "ppo": {"num_inner_envs": 2, "rollout_length": 10},
     "sac": {"learning_starts": 100},
+    "discrete_sac": {"learning_starts": 100},
+    "pipeline": {"rollout_length": 20, "learning_starts": 100},
 }
 
 
@@ -127,14 +129,27 @@ NEEDS: dict[str, dict[str, Any]] = {
 
 
 def needs_of(task: str, name: str | None) -> dict[str, Any]:
-    """What a hyperparameter needs to have an effect, of what the algorithm has."""
-    known = {h.name for h in hyperparameters(task)}
-    return {k: v for k, v in NEEDS.get(name or "", {}).items() if k in known}
+    """What a hyperparameter needs to have an effect, of what the algorithm has.
+
+    Those of one algorithm of a pipeline have its name in front, and need it.
+    """
+    known, prefix, own = {h.name for h in hyperparameters(task)}, "", name or ""
+    of_algorithm = "." in own
+    if of_algorithm:
+        prefix, _, own = own.partition(".")
+    needs = {f"{prefix}.{k}" if of_algorithm else k: v for k, v in needed(own).items()}
+    needs |= {"algorithm": prefix} if of_algorithm else {}
+    return {k: v for k, v in needs.items() if k in known}
+
+
+def needed(name: str) -> dict[str, Any]:
+    """`NEEDS` of a hyperparameter, if any."""
+    return NEEDS.get(name, {})
 
 
 def long_enough(name: str) -> dict[str, Any]:
     """Options of runs in which a hyperparameter binds from the third decision on."""
-    if name == "replay_window":  # its smallest value is 1,000 transitions
+    if name.endswith("replay_window"):  # its smallest value is 1,000 transitions
         return {"budget": 2_400, "decision_interval": 600}
     if name in OF_LEVELS:  # levels are replayed once many are seen
         return {"budget": 24_000, "decision_interval": 6_000}
@@ -146,6 +161,8 @@ def rhythms(task: str) -> dict[str, float]:
     odd = {
         "dqn": {"train_freq": 7, "target_update_interval": 33, "gradient_steps": 3},
         "sac": {"train_freq": 7, "gradient_steps": 3},
+        "discrete_sac": {"train_freq": 7, "gradient_steps": 3},
+        "pipeline": {"dqn.train_freq": 7, "dqn.target_update_interval": 33},
     }
     return odd.get(dacrl_env.TASKS[task].algorithm, {})
 
@@ -191,7 +208,7 @@ def differs(a: Any, b: Any) -> bool:
 @pytest.mark.parametrize(("task", "name"), cases(KNOBS))
 def test_actions_bite(task: str, name: str) -> None:
     names = [h.name for h in hyperparameters(task)]
-    needs = name if name in NEEDS else None
+    needs = name if name in NEEDS or needs_of(task, name) else None
     plain = kept_acted(task, None, needs, **long_enough(name))
     changed = acted(task, name, needs, **long_enough(name))
     for k, (before, after) in enumerate(zip(plain, changed, strict=True)):
@@ -248,6 +265,10 @@ CONFIGURED: dict[str, tuple[str, dict[str, Any]]] = {
         {"conv_channels": 16, "normalize_observations": True},
     ),
     "convolutions": ("dacrl/PPO-MiniGrid-DoorKey-5x5-v0", {"conv_channels": 16}),
+    "fourier of ppo": (
+        "dacrl/PPO-CartPole-v0",
+        {"normalize_observations": True, "fourier_features": 20},
+    ),
 }
 
 
@@ -318,7 +339,7 @@ def test_evaluation_never_disturbs_training(task: str, variation: str) -> None:
 
 
 # a pair is another matter than five for the products of a lone member of a block
-PAIRS = [(task, name) for task, name in KNOBS if name in ("batch_size", "gamma")]
+PAIRS = [(t, n) for t, n in KNOBS if n.endswith(("batch_size", "gamma"))]
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,7 @@ from dacrl_env.kernels.views import (
     held,
     matrix,
     row_of,
+    start_of,
     vector,
 )
 
@@ -252,9 +253,9 @@ def make_state(
 def restart(p, run):
     """Put member p before its first step, with the keys it has now."""
     fixed, state = run.fixed, run.state
-    row = vector(state.parameters, p * fixed.net.row, fixed.net.row)
+    row = start_of(p, state.parameters, fixed.net.row)
     fresh(state.keys[p, INIT], row, run)
-    copy(row, vector(state.target, p * fixed.net.row, fixed.net.row))
+    copy(row, start_of(p, state.target, fixed.net.row))
     state.mean[p] = np.float32(0.0)
     state.square[p] = np.float32(0.0)
     state.part_steps[p] = 0
@@ -322,7 +323,7 @@ def greedy(p, rows, run, memory):
     for k in range(len(inputs)):
         inputs[k] = observations[k] * scale
     prepare(p, rows, memory.inputs, run, memory)
-    parameters = vector(run.state.parameters, p * fixed.net.row, fixed.net.row)
+    parameters = start_of(p, run.state.parameters, fixed.net.row)
     q, x = (
         matrix(memory.outputs, 0, rows, fixed.A),
         inputs_of(rows, memory.inputs, fixed),
@@ -356,8 +357,8 @@ def are_due(p, run):
     state.since_target[p] += N
     if state.since_target[p] >= values.target_update_interval[p]:
         state.since_target[p] = 0
-        target = vector(state.target, p * row, row)
-        approach(vector(state.parameters, p * row, row), values.tau[p], target)
+        target = start_of(p, state.target, row)
+        approach(start_of(p, state.parameters, row), values.tau[p], target)
     state.since_train[p] += N
     if state.since_train[p] < values.train_freq[p]:
         return False
@@ -370,19 +371,19 @@ def update(p, run, memory):
     """One gradient step."""
     fixed, values, state, interval = run.fixed, run.values, run.state, run.interval
     row, done = fixed.net.row, state.gradient_steps[p]
-    parameters = vector(state.parameters, p * row, row)
+    parameters = start_of(p, state.parameters, row)
     B = int(values.batch_size[p])
     sample(p, draw(state.keys[p, REPLAY], done), B, run, memory)
     prepare_batch(p, B, run, memory)
-    target = vector(state.target, p * row, row)
+    target = start_of(p, state.target, row)
     loss = loss_and_gradient(p, B, parameters, target, fixed, values, memory)
     if fixed.prioritised and values.priority_alpha[p] > 0.0:
         set_priorities(p, B, run, memory)
     norm = adam_step(
         parameters,
         memory.gradients,
-        vector(state.mean, p * row, row),
-        vector(state.square, p * row, row),
+        start_of(p, state.mean, row),
+        start_of(p, state.square, row),
         fixed.parts,
         row_of(p, state.part_steps),
         values.learning_rate[p],
@@ -464,8 +465,8 @@ def signals(p, run, memory, into):
     """
     fixed, state, interval = run.fixed, run.state, run.interval
     row, B = fixed.net.row, PROBE_BATCH
-    parameters = vector(state.parameters, p * row, row)
-    target = vector(state.target, p * row, row)
+    parameters = start_of(p, state.parameters, row)
+    target = start_of(p, state.target, row)
     drawn = draw(state.keys[p, REPLAY], state.env_steps[p] + _PROBE_DRAWS)
     draw_evenly(p, drawn, B, run, memory)
     gather(p, B, run, memory)
@@ -484,7 +485,7 @@ def signals(p, run, memory, into):
     into[TD_ERROR], into[VALUE_MEAN] = errors, mean
     into[VALUE_STD] = math.sqrt(square / (B - 1))
     into[UPDATE_RATIO] = dense.relative_change(
-        vector(interval.start, p * row, row), parameters
+        start_of(p, interval.start, row), parameters
     )
 
 

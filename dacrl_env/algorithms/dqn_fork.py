@@ -13,7 +13,7 @@ from dacrl_env.kernels.choices import largest
 from dacrl_env.kernels.compiling import entry
 from dacrl_env.kernels.dense import predict
 from dacrl_env.kernels.random_numbers import draw
-from dacrl_env.kernels.views import held, matrix, row_of, vector
+from dacrl_env.kernels.views import held, matrix, row_of, start_of
 
 
 @entry
@@ -34,7 +34,7 @@ def best_of_batch(p, key, B, run, memory, actions):
     gather(p, B, run, memory)
     prepare_batch(p, B, run, memory)
     x, q = inputs_of(B, memory.inputs, fixed), matrix(memory.outputs, 0, B, fixed.A)
-    parameters = vector(state.parameters, p * fixed.net.row, fixed.net.row)
+    parameters = start_of(p, state.parameters, fixed.net.row)
     predict(fixed.net, parameters, x, memory.scratch.hidden, q)
     for b in range(B):
         actions[b] = largest(row_of(b, q))

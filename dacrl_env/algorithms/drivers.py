@@ -358,9 +358,9 @@ def fresh_all(keys, rows, run):
 
 
 @entry
-def signals_all(seen, run, memory, into):
-    """What the interval tells of all members (P, k), who see (P, N, D)."""
+def signals_all(members, seen, run, memory, into):
+    """What the interval tells of members (m,) into (m, k); all see (P, N, D)."""
     run, memory = held(run), held(memory)
-    for p in range(len(seen)):
-        copy(_of_member(p, seen), _all_of(memory.seen))
-        signals(p, run, memory, row_of(p, into))
+    for i in range(len(members)):
+        copy(_of_member(members[i], seen), _all_of(memory.seen))
+        signals(members[i], run, memory, row_of(i, into))

@@ -5,8 +5,9 @@ with generalised advantage estimation (Schulman et al. 2016) and the choices of
 Stable-Baselines3: separate actor and critic, orthogonal initialisation, advantages
 normalised per minibatch, bootstrapping where an episode is truncated. Discrete and
 continuous (diagonal Gaussian) actions. Optional: observations and rewards normalised by
-running moments, as VecNormalize does, and clipped changes of values; the drift function
-that Lu et al. 2022, "Discovered policy optimisation" found, in the place of clipping;
+running moments, as VecNormalize does, random Fourier features in the place of
+observations (`features`), and clipped changes of values; the drift function that Lu et
+al. 2022, "Discovered policy optimisation" found, in the place of clipping;
 epochs that end where the policy has moved far (`stop_early`, as Stable-Baselines3's
 ``target_kl``); and a learning rate that follows how far each step moves the policy, as
 in rsl_rl (Rudin et al. 2022, "Learning to walk in minutes using massively parallel deep
@@ -16,7 +17,8 @@ reinforcement learning").
 against it.
 
 Letters: P members, N inner environments a member, T steps of a rollout, S = N · T,
-B batch size, D observation features, A actions or components of an action.
+B batch size, D observation features, I inputs of the networks, A actions or components
+of an action.
 """
 
 from __future__ import annotations
@@ -30,6 +32,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dacrl_env.algorithms import level_replay
+from dacrl_env.algorithms.features import (
+    draw_frequencies,
+    make_frequencies,
+    make_turns,
+    prepare,
+)
 from dacrl_env.algorithms.interval import SAMPLES, UPDATES, Interval
 from dacrl_env.algorithms.level_replay import Levels
 from dacrl_env.algorithms.level_replay import next_level as next_level  # for drivers
@@ -45,7 +53,16 @@ from dacrl_env.kernels.dense import Network, Scratch, backward, predict
 from dacrl_env.kernels.functions import exp
 from dacrl_env.kernels.moments import Moments
 from dacrl_env.kernels.random_numbers import draw, normal, shuffle, uniform
-from dacrl_env.kernels.views import FIRST, LINE, ONE, aligned, matrix, row_of, vector
+from dacrl_env.kernels.views import (
+    FIRST,
+    LINE,
+    ONE,
+    aligned,
+    copy,
+    matrix,
+    row_of,
+    vector,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -108,6 +125,8 @@ class Fixed(NamedTuple):
     clip_range_vf: float  # infinite: any change
     scale: float  # of observations, before anything else
     parts: NDArray[np.int64]  # (6,) of a row: body and last layer of both, the rest
+    fourier_features: int = 0  # in place of an observation; 0: none
+    fourier_scale: float = 1.0  # deviation of what they multiply an observation with
 
     @property
     def row(self) -> int:
@@ -130,6 +149,9 @@ class State:
     part_steps: NDArray[np.int64]  # (P, 5) of the optimiser, with each part
     register: Register
     observation_moments: Moments  # (P, D)
+    frequencies: NDArray[
+        np.float32
+    ]  # (P, D, whole lines), see `features`; or (P, 0, 0)
     return_moments: Moments  # (P, 1)
     discounted: NDArray[np.float64]  # (P, N) running discounted returns
     rate: NDArray[np.float64]  # (P,) learning rate that follows the divergence
@@ -167,7 +189,8 @@ class Memory(NamedTuple):
     high: NDArray[np.float64]
     order: NDArray[np.int64]  # (S,) shuffled
     levels: NDArray[np.int64]  # (N, T) in which steps were taken
-    inputs: NDArray[np.float32]  # (B, D) of a minibatch
+    inputs: NDArray[np.float32]  # (B, I) of a minibatch, before that observations
+    turns: NDArray[np.float32]  # room for `features`
     taken: NDArray[np.float32]  # (B, A) its actions
     columns: NDArray[np.float32]  # (4, B)
     outputs: NDArray[np.float32]  # (B, A)
@@ -186,8 +209,9 @@ def make_memory(
 ) -> Memory:
     """Memory of one thread, for K physical constants and actions within bounds."""
     N, D, A, S = fixed.N, fixed.D, fixed.A, fixed.N * fixed.T
-    B = max(min(largest_batch, S), _BLOCK, N)
+    B, inputs = max(min(largest_batch, S), _BLOCK, N), int(fixed.actor.sizes[0])
     kept = A if fixed.continuous else 1
+    rows = -(-B * max(D, inputs) // inputs)  # room for observations, too
     return Memory(
         rollout=rollout,
         scratch=dense.make_scratch(fixed.actor, B),
@@ -199,7 +223,8 @@ def make_memory(
         high=np.array(high, np.float64),
         order=np.zeros(S, np.int64),
         levels=np.zeros((N, fixed.T), np.int64),
-        inputs=aligned(B, D),
+        inputs=aligned(rows, inputs),
+        turns=make_turns(B, fixed.fourier_features),
         taken=aligned(B, kept),
         columns=aligned(4, B),
         outputs=aligned(B, A),
@@ -220,6 +245,7 @@ def make_state(
         part_steps=np.zeros((P, 5), np.int64),
         register=Register.of(P, 3, fixed.row if saved else 0, 5),
         observation_moments=Moments.of(P, fixed.D),
+        frequencies=make_frequencies(P, fixed.D, fixed.fourier_features),
         return_moments=Moments.of(P, 1),
         discounted=np.zeros((P, fixed.N)),
         rate=np.zeros(P),
@@ -244,6 +270,7 @@ def restart(p, run):
     state.part_steps[p] = 0
     state.register.is_saved[p] = False
     moments.start(p, state.observation_moments)
+    draw_frequencies(p, run)
     moments.start(p, state.return_moments)
     state.discounted[p] = state.rate[p] = 0.0
     state.rate_from[p] = np.nan
@@ -284,20 +311,20 @@ def log_std_of(p, fixed, rows):
 
 
 @compiled
-def scale_into(observation, into, fixed):
-    """Write an observation (D,) to where networks take it from, scaled."""
+def scaled(observations, fixed, memory):
+    """Observations, one after the other, to where networks take inputs, scaled."""
+    inputs = vector(memory.inputs, 0, len(observations))
     scale = np.float32(fixed.scale)
-    for k in range(fixed.D):
-        into[k] = observation[k] * scale
+    for k in range(len(inputs)):
+        inputs[k] = observations[k] * scale
 
 
 @compiled
-def prepare(p, observation, into, run):
-    """What the networks of member p see of an observation (D,)."""
-    fixed, state = run.fixed, run.state
-    scale_into(observation, into, fixed)
-    if fixed.normalize_observations:
-        moments.normalised(p, into, state.observation_moments)
+def inputs_for(p, observation, run, memory):
+    """What the networks of member p see (1, I) of an observation (D,), in memory."""
+    scaled(observation, run.fixed, memory)
+    prepare(p, ONE, memory.inputs, run, memory)
+    return matrix(memory.inputs, 0, 1, run.fixed.actor.sizes[0])
 
 
 @compiled
@@ -307,18 +334,16 @@ def act(p, r, t, run, memory):
     Running moments take note of what is seen.
     """
     fixed, state, rollout = run.fixed, run.state, memory.rollout
-    N, T, D, A = fixed.N, fixed.T, fixed.D, fixed.A
-    inputs = matrix(memory.inputs, 0, N, D)
-    for n in range(N):
-        scale_into(row_of(n, memory.seen), row_of(n, inputs), fixed)
+    N, T, A, width = fixed.N, fixed.T, fixed.A, fixed.actor.sizes[0]
+    scaled(vector(memory.seen, 0, N * fixed.D), fixed, memory)
     if fixed.normalize_observations:
-        moments.take_note(p, inputs, state.observation_moments)
+        seen = matrix(memory.inputs, 0, N, fixed.D)
+        moments.take_note(p, seen, state.observation_moments)
+    prepare(p, N, memory.inputs, run, memory)
+    inputs = matrix(memory.inputs, 0, N, width)
     for n in range(N):
-        if fixed.normalize_observations:
-            moments.normalised(p, row_of(n, inputs), state.observation_moments)
-        kept = vector(rollout.observations, ((r * N + n) * (T + 1) + t) * D, D)
-        for k in range(D):
-            kept[k] = inputs[n, k]
+        at = ((r * N + n) * (T + 1) + t) * width
+        copy(row_of(n, inputs), vector(rollout.observations, at, width))
     parameters = actor_of(p, fixed, state.parameters)
     q = matrix(memory.outputs, 0, N, A)
     predict(fixed.actor, parameters, inputs, memory.scratch.hidden, q)
@@ -352,8 +377,7 @@ def record(p, r, n, t, reward, terminated, done, run, memory):
     rollout.going_on[r, n, t] = np.float32(0.0) if done else np.float32(1.0)
     rollout.values[r, n, t] = np.float32(0.0)
     if done and not terminated:
-        into = matrix(memory.inputs, 0, 1, fixed.D)
-        prepare(p, row_of(n, memory.following), row_of(0, into), run)
+        into = inputs_for(p, row_of(n, memory.following), run, memory)
         value = matrix(memory.slope, 0, 1, 1)
         parameters = critic_of(p, fixed, state.parameters)
         predict(fixed.critic, parameters, into, memory.scratch.hidden, value)
@@ -386,15 +410,16 @@ def finish(p, r, run, memory):
     What is seen after the rollout is in ``memory.seen``.
     """
     fixed, values, state, rollout = run.fixed, run.values, run.state, memory.rollout
-    N, T, D = fixed.N, fixed.T, fixed.D
+    N, T, width = fixed.N, fixed.T, fixed.actor.sizes[0]
     for n in range(N):
-        into = vector(rollout.observations, ((r * N + n) * (T + 1) + T) * D, D)
-        prepare(p, row_of(n, memory.seen), into, run)
+        seen = inputs_for(p, row_of(n, memory.seen), run, memory)
+        at = ((r * N + n) * (T + 1) + T) * width
+        copy(row_of(FIRST, seen), vector(rollout.observations, at, width))
     parameters = critic_of(p, fixed, state.parameters)
     rows = N * (T + 1)
     for first in range(0, rows, _BLOCK):
         B = min(_BLOCK, rows - first)
-        x = matrix(rollout.observations, (r * rows + first) * D, B, D)
+        x = matrix(rollout.observations, (r * rows + first) * width, B, width)
         found = matrix(rollout.values, r * rows + first, B, 1)
         predict(fixed.critic, parameters, x, memory.scratch.hidden, found)
     gamma = np.float32(values.gamma[p])
@@ -451,14 +476,16 @@ def learn(p, r, t, run, memory):
 def take(r, first, B, run, memory):
     """Copy a minibatch of the rollout: B steps in the order, from the first on."""
     fixed, rollout = run.fixed, memory.rollout
-    T, S, D = fixed.T, fixed.N * fixed.T, fixed.D
+    T, S, width = fixed.T, fixed.N * fixed.T, fixed.actor.sizes[0]
     kept = rollout.actions.shape[3]
-    inputs, taken = matrix(memory.inputs, 0, B, D), matrix(memory.taken, 0, B, kept)
+    inputs = matrix(memory.inputs, 0, B, width)
+    taken = matrix(memory.taken, 0, B, kept)
     columns = matrix(memory.columns, 0, 4, B)
     for b in range(B):
         i = memory.order[first + b]
-        seen = vector(rollout.observations, (r * (S + fixed.N) + i + i // T) * D, D)
-        for k in range(D):
+        at = (r * (S + fixed.N) + i + i // T) * width
+        seen = vector(rollout.observations, at, width)
+        for k in range(width):
             inputs[b, k] = seen[k]
         action = vector(rollout.actions, (r * S + i) * kept, kept)
         for a in range(kept):
@@ -534,7 +561,7 @@ def value_gradient(p, B, parameters, run, memory):
     """Loss of the critic; its gradient into memory."""
     fixed, values = run.fixed, run.values
     row = vector(parameters, fixed.actor.row, fixed.critic.row)
-    x = matrix(memory.inputs, 0, B, fixed.D)
+    x = matrix(memory.inputs, 0, B, fixed.actor.sizes[0])
     columns = matrix(memory.columns, 0, 4, B)
     value, slope = matrix(memory.outputs, 0, B, 1), matrix(memory.slope, 0, B, 1)
     hidden = memory.scratch.hidden
@@ -561,7 +588,7 @@ def discrete_gradient(p, B, parameters, run, memory):
     """Loss, KL divergence and entropy of a policy over actions; its gradient."""
     fixed, values = run.fixed, run.values
     A, row = fixed.A, vector(parameters, 0, fixed.actor.row)
-    x = matrix(memory.inputs, 0, B, fixed.D)
+    x = matrix(memory.inputs, 0, B, fixed.actor.sizes[0])
     columns = matrix(memory.columns, 0, 4, B)
     logits, d = matrix(memory.outputs, 0, B, A), matrix(memory.d_outputs, 0, B, A)
     hidden = memory.scratch.hidden
@@ -594,7 +621,8 @@ def gaussian_gradient(p, B, parameters, run, memory):
     A, row = fixed.A, vector(parameters, 0, fixed.actor.row)
     at = fixed.actor.row + fixed.critic.row
     log_std, d_log_std = vector(parameters, at, A), vector(memory.gradients, at, A)
-    x, taken = matrix(memory.inputs, 0, B, fixed.D), matrix(memory.taken, 0, B, A)
+    x = matrix(memory.inputs, 0, B, fixed.actor.sizes[0])
+    taken = matrix(memory.taken, 0, B, A)
     columns = matrix(memory.columns, 0, 4, B)
     means, d = matrix(memory.outputs, 0, B, A), matrix(memory.d_outputs, 0, B, A)
     hidden = memory.scratch.hidden
@@ -631,12 +659,10 @@ def signals(p, run, memory, into):
     """What the interval tells of member p, who sees ``memory.seen``: ``into`` (3,)."""
     fixed, state, N = run.fixed, run.state, run.fixed.N
     parameters = critic_of(p, fixed, state.parameters)
-    inputs, value = (
-        matrix(memory.inputs, 0, N, fixed.D),
-        matrix(memory.outputs, 0, N, 1),
-    )
-    for n in range(N):
-        prepare(p, row_of(n, memory.seen), row_of(n, inputs), run)
+    scaled(vector(memory.seen, 0, N * fixed.D), fixed, memory)
+    prepare(p, N, memory.inputs, run, memory)
+    inputs = matrix(memory.inputs, 0, N, fixed.actor.sizes[0])
+    value = matrix(memory.outputs, 0, N, 1)
     predict(fixed.critic, parameters, inputs, memory.scratch.hidden, value)
     mean, square = moments.mean_and_spread(vector(value, 0, N))
     into[VALUE_MEAN], into[VALUE_STD] = mean, math.sqrt(square / N)
@@ -649,9 +675,8 @@ def signals(p, run, memory, into):
 def best(p, run, memory):
     """The most likely action."""
     fixed, state = run.fixed, run.state
-    inputs = matrix(memory.inputs, 0, 1, fixed.D)
+    inputs = inputs_for(p, row_of(FIRST, memory.seen), run, memory)
     q = matrix(memory.outputs, 0, 1, fixed.A)
-    prepare(p, row_of(0, memory.seen), row_of(0, inputs), run)
     parameters = actor_of(p, fixed, state.parameters)
     predict(fixed.actor, parameters, inputs, memory.scratch.hidden, q)
     actions = row_of(0, memory.actions)
@@ -667,7 +692,7 @@ def best(p, run, memory):
 class Batch(NamedTuple):
     """A minibatch; any batch shape ``(…, B)``."""
 
-    observations: Tensor  # (…, B, D)
+    observations: Tensor  # (…, B, I)
     actions: Tensor  # (…, B) int64, or (…, B, A) float32
     log_probs: Tensor  # (…, B) when acting
     advantages: Tensor  # (…, B)

@@ -206,7 +206,10 @@ def enter(p, n, written, run):
     """Give a new transition the highest priority so far, and one that leaves none."""
     state, C = run.state, run.state.replay.transitions.shape[2]
     state.replay.priorities[p, n, written % C] = state.replay.top_priority[p]
-    if run.values.priority_alpha[p] == 0.0 or not made_for(p, run):
+    if run.values.priority_alpha[p] == 0.0:
+        # transitions that the tree misses are written
+        state.replay.made_for[p, ALPHA] = np.nan
+    if not made_for(p, run):
         return
     tree = tree_of(p, run)
     size = window(p, written + 1, run)

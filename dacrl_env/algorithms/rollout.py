@@ -13,7 +13,7 @@ from dacrl_env.kernels.views import aligned
 class Rollout(NamedTuple):
     """What T steps of the N environments of R members gave."""
 
-    observations: NDArray[np.float32]  # (R, N, T + 1, D) as the networks saw them
+    observations: NDArray[np.float32]  # (R, N, T + 1, I) as the networks saw them
     actions: NDArray[np.float32]  # (R, N, T, A), or (R, N, T, 1) numbers of actions
     columns: NDArray[np.float32]  # (R, 4, N, T)
     values: NDArray[np.float32]  # (R, N, T + 1)
@@ -25,7 +25,7 @@ def make_rollout(R: int, fixed: Any) -> Rollout:
     """Memory for the rollouts of R members, by the algorithm's ``Fixed``."""
     N, T = fixed.N, fixed.T
     return Rollout(
-        observations=aligned(R, N, T + 1, fixed.D),
+        observations=aligned(R, N, T + 1, int(fixed.actor.sizes[0])),
         actions=aligned(R, N, T, fixed.A if fixed.continuous else 1),
         columns=aligned(R, 4, N, T),
         values=aligned(R, N, T + 1),

@@ -37,6 +37,21 @@ from dacrl_env.algorithms.replay import (
     set_priorities,
     write,
 )
+from dacrl_env.algorithms.soft import (
+    AUTO,
+    PARTS,
+    actor_of,
+    are_due,
+    critic_of,
+    critics_of,
+    lesser,
+    mean_of,
+    rest_of,
+    row_length,
+    step,
+    temperature_of,
+    write_fresh,
+)
 from dacrl_env.algorithms.tanh_gaussian import (
     Drawn,
     by_outputs,
@@ -45,7 +60,6 @@ from dacrl_env.algorithms.tanh_gaussian import (
     proposed,
 )
 from dacrl_env.kernels import dense
-from dacrl_env.kernels.adam import adam_step
 from dacrl_env.kernels.compiling import compiled
 from dacrl_env.kernels.dense import (
     Network,
@@ -54,12 +68,11 @@ from dacrl_env.kernels.dense import (
     input_gradient,
     predict,
 )
-from dacrl_env.kernels.functions import exp, log, tanh
+from dacrl_env.kernels.functions import exp, tanh
 from dacrl_env.kernels.moments import mean_and_spread
 from dacrl_env.kernels.random_numbers import draw, uniform
 from dacrl_env.kernels.views import (
     FIRST,
-    LINE,
     ONE,
     aligned,
     approach,
@@ -72,15 +85,11 @@ from dacrl_env.kernels.views import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-ADAM_EPSILON = 1e-8
 PROBE_BATCH = np.int64(256)  # transitions the signals of an interval are computed from
 # draws of batches lie before these; those of actions in updates, and of both in probes
 _NOISE, _PROBE_DRAWS, _PROBE_NOISE = 2**40, 2**41, 2**42
-REST = 4 * LINE  # length of the part of a row that has the log temperature
-_ANY = np.inf  # gradients are not clipped
 
 INIT, ACT, REPLAY = range(3)  # purposes of a member's keys
-AUTO, SET = range(2)  # options of the temperature's rule
 LOSS, ACTOR_LOSS, GRAD_NORM, ENTROPY, TEMPERATURE = range(5)  # sums of an interval
 TD_ERROR, VALUE_MEAN, VALUE_STD, UPDATE_RATIO = range(4)  # signals
 
@@ -123,7 +132,7 @@ class Fixed(NamedTuple):
     @property
     def row(self) -> int:
         """Length of a row: actor, two critics, log temperature."""
-        return self.actor.row + 2 * self.critic.row + REST
+        return row_length(self.actor, self.critic)
 
 
 @dataclass
@@ -243,8 +252,8 @@ def make_state(
         mean=aligned(P, row),
         square=aligned(P, row),
         replay=Replay.of(P, N, capacity, D, A, dtype, fixed.prioritised),
-        part_steps=np.zeros((P, 7), np.int64),
-        register=Register.of(P, 4, row if saved else 0, 7),
+        part_steps=np.zeros((P, PARTS), np.int64),
+        register=Register.of(P, 4, row if saved else 0, PARTS),
         keys=np.zeros((P, purposes), np.uint64),
         env_steps=np.zeros(P, np.int64),
         gradient_steps=np.zeros(P, np.int64),
@@ -272,38 +281,7 @@ def restart(p, run):
 @compiled
 def fresh(key, row, run):
     """Write fresh networks, and a temperature of 1, to a row."""
-    fixed = run.fixed
-    row[:] = np.float32(0.0)
-    dense.init_uniform(fixed.actor, key, vector(row, 0, fixed.actor.row))
-    for k in range(2):
-        at = fixed.actor.row + k * fixed.critic.row
-        # each has a draw of its own
-        number = draw(key, k + 1)
-        dense.init_uniform(fixed.critic, number, vector(row, at, fixed.critic.row))
-
-
-@compiled
-def actor_of(row, fixed):
-    """The actor's part of a row."""
-    return vector(row, 0, fixed.actor.row)
-
-
-@compiled
-def critic_of(k, row, fixed):
-    """The part of critic k of a row."""
-    return vector(row, fixed.actor.row + k * fixed.critic.row, fixed.critic.row)
-
-
-@compiled
-def critics_of(row, fixed):
-    """The part of both critics of a row."""
-    return vector(row, fixed.actor.row, 2 * fixed.critic.row)
-
-
-@compiled
-def rest_of(row, fixed):
-    """The part with the log temperature, which is its first number."""
-    return vector(row, fixed.actor.row + 2 * fixed.critic.row, REST)
+    write_fresh(key, row, run.fixed)
 
 
 # -- acting ----------------------------------------------------------------------------
@@ -384,14 +362,8 @@ def record(p, r, n, t, reward, terminated, done, run, memory):
 @compiled
 def learn(p, r, t, run, memory):
     """The gradient steps that are due after a step of all environments."""
-    fixed, values, state = run.fixed, run.values, run.state
-    state.env_steps[p] += fixed.N
-    state.since_train[p] += fixed.N
-    if state.since_train[p] < values.train_freq[p]:
-        return
-    state.since_train[p] = 0
-    if state.env_steps[p] > fixed.learning_starts:
-        for _ in range(int(values.gradient_steps[p])):
+    if are_due(p, run):
+        for _ in range(int(run.values.gradient_steps[p])):
             update(p, run, memory)
 
 
@@ -431,24 +403,6 @@ def update(p, run, memory):
 
 
 @compiled
-def step(p, first, after, run, memory):
-    """A step of the optimiser with some parts of the row; the gradient's norm."""
-    fixed, state = run.fixed, run.state
-    at = fixed.parts[first]
-    n, G = fixed.parts[after] - at, after - first
-    row = p * state.parameters.shape[1] + at
-    parts = vector(memory.parts, 0, G + 1)
-    for k in range(G + 1):
-        parts[k] = fixed.parts[first + k] - at
-    return adam_step(
-        vector(state.parameters, row, n), vector(memory.gradients, at, n),
-        vector(state.mean, row, n), vector(state.square, row, n), parts,
-        vector(state.part_steps, p * 7 + first, G), run.values.learning_rate[p],
-        ADAM_EPSILON, _ANY,
-    )  # fmt: skip
-
-
-@compiled
 def squeeze(B, fixed, memory):
     """Actions taken (B, A), from their bounds to ± 1, in place."""
     taken = matrix(memory.taken, 0, B, fixed.A)
@@ -467,25 +421,6 @@ def draw_actions(B, drawn, row, fixed, memory):
     propose(fixed.actor, x, draw(drawn, 0), actor, fixed.A, memory.drawn)
     x = matrix(memory.next_inputs, 0, B, fixed.D)
     propose(fixed.actor, x, draw(drawn, 1), actor, fixed.A, memory.next_drawn)
-
-
-@compiled
-def temperature_of(p, row, run):
-    """The temperature of this step; one that is set is kept as the learned one."""
-    values, rest = run.values, rest_of(row, run.fixed)
-    if values.ent_rule[p] == SET:
-        rest[0] = log(np.float32(values.alpha[p]))
-        return np.float32(values.alpha[p])
-    return exp(rest[0])
-
-
-@compiled
-def mean_of(values):
-    """The mean of a vector."""
-    total = np.float32(0.0)
-    for b in range(len(values)):
-        total += values[b]
-    return total / np.float32(len(values))
 
 
 @compiled
@@ -515,12 +450,6 @@ def targets(B, temperature, target, fixed, memory):
         value = lesser(first[b, 0], second[b, 0])
         value -= temperature * memory.next_drawn.log_probs[b]
         columns[RETURN, b] += columns[DISCOUNT, b] * value
-
-
-@compiled
-def lesser(x, y):
-    """The lesser of two numbers; NaN if the first one is."""
-    return y if y < x else x
 
 
 @compiled

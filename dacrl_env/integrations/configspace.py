@@ -153,8 +153,14 @@ def _condition(space: ConfigurationSpace, knob: Knob) -> Any:
     name = knob.name
     if isinstance(knob, Number) and knob.scale == "log_complement":
         name = f"{COMPLEMENT}{name}"
-    parent = space[knob.condition.choice]
-    return InCondition(space[name], parent, list(knob.condition.options))
+    parent: Any = space[knob.condition.choice]
+    options = [option for option in knob.condition.options if option in parent.choices]
+    if not options:
+        raise ValueError(
+            f"{name} has no meaning with any option of {parent.name} that is searched, "
+            f"{', '.join(map(repr, parent.choices))}; leave it out of hyperparameters"
+        )
+    return InCondition(space[name], parent, options)
 
 
 def _read_condition(condition: Any) -> tuple[str, Condition]:

@@ -35,14 +35,14 @@ def adam_step(
         mean: first moments, a row, changed.
         square: second moments, a row, changed.
         parts: (G + 1,) where the parts begin, and the end of the row.
-        steps: (G,) taken so far with each, counted on.
+        steps: (G,) taken so far with each, counted on; more of them are left alone.
         learning_rate: a number, as the others.
         epsilon: added to the root of the corrected second moment.
         max_norm: largest norm of the gradient.
     """
     before = norm(gradients)
     scale = min(np.float32(max_norm) / (before + np.float32(1e-6)), np.float32(1.0))
-    for part in range(len(steps)):
+    for part in range(len(parts) - 1):
         steps[part] += 1
         root = math.sqrt(1.0 - _power(BETA_2, steps[part]))
         size = learning_rate * root / (1.0 - _power(BETA_1, steps[part]))

@@ -61,17 +61,8 @@ def take_note(p, samples, moments):
 
 
 @compiled
-def normalised(p, sample, moments):
-    """Centre, scale and clip a sample (D,) in place."""
-    for k in range(len(sample)):
-        gap = np.float64(sample[k]) - moments.mean[p, k]
-        value = gap / math.sqrt(moments.variance[p, k] + EPSILON)
-        sample[k] = np.float32(min(max(value, -CLIP), CLIP))
-
-
-@compiled
 def normalised_rows(p, samples, moments):
-    """What `normalised` makes of samples (n, D), in place, with a root for each k."""
+    """Centre, scale and clip samples (n, D) in place."""
     n, D = samples.shape
     for k in range(D):
         mean = moments.mean[p, k]

@@ -161,6 +161,12 @@ def row_of(p, rows):
     return vector(rows, p * rows.shape[1], rows.shape[1])
 
 
+@compiled
+def start_of(p, rows, n):
+    """The first n numbers of row p of a matrix."""
+    return vector(rows, p * rows.shape[1], n)
+
+
 def _view(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     memory, at, *shape = arguments
     source = context.make_array(signature.args[0])(context, builder, memory)

@@ -11,7 +11,7 @@ import functools
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dacrl_env.algorithms import drivers
-from dacrl_env.algorithms.interval import EPISODES, LENGTHS, RETURNS, Interval, begin
+from dacrl_env.algorithms.interval import Interval, begin
 from dacrl_env.core import streams
-from dacrl_env.inner_envs import InnerEnv, Transition, dynamics
+from dacrl_env.inner_envs import InnerEnv, dynamics
 from dacrl_env.inner_envs.env import CompiledEnv
 from dacrl_env.kernels.compiling import announced
-from dacrl_env.learners import events
+from dacrl_env.learners import events, stepped
 from dacrl_env.learners.protocol import (
     Floats,
     Ints,
@@ -34,21 +34,22 @@ from dacrl_env.learners.protocol import (
     steady,
 )
 from dacrl_env.learners.rollout import Act, play
+from dacrl_env.learners.stepped import Part
 from dacrl_env.learners.threads import default_threads, spread
 from dacrl_env.tasks import Knob, Option
 
 _SECONDS = 0.2  # that a call of compiled code should take at most
 
 
-def _telling(method: Any) -> Any:
+def telling(method: Any) -> Any:
     """A method of a learner that says so when it has to wait for the compiler."""
 
     @functools.wraps(method)
-    def telling(self: Any, *arguments: Any, **named: Any) -> Any:
+    def told(self: Any, *arguments: Any, **named: Any) -> Any:
         with announced(self.title):
             return method(self, *arguments, **named)
 
-    return telling
+    return told
 
 
 class Compiled(ABC):
@@ -133,7 +134,7 @@ class Compiled(ABC):
 
     # -- state ------------------------------------------------------------------
 
-    @_telling
+    @telling
     def init(self, keys: streams.UInts, physics: Floats) -> Any:
         """Runs before their first step.
 
@@ -147,7 +148,7 @@ class Compiled(ABC):
         state.envs = self.env.init(self._env_keys(keys), physics)
         return state
 
-    @_telling
+    @telling
     def restart(
         self, state: Any, members: Ints, keys: streams.UInts, physics: Floats
     ) -> None:
@@ -170,7 +171,7 @@ class Compiled(ABC):
         """Whether actions may save networks."""
         return "checkpoint" not in self.steady
 
-    @_telling
+    @telling
     def happen(self, state: Any, values: Values) -> dict[str, NDArray[np.bool_]]:
         """Let the events of this decision happen, see `events.happen`."""
         init = streams.of(state.keys, "init")
@@ -231,7 +232,7 @@ class Compiled(ABC):
 
     # -- act --------------------------------------------------------------------
 
-    @_telling
+    @telling
     def play(
         self, state: Any, members: Ints, keys: streams.UInts, physics: Floats
     ) -> tuple[Floats, Ints]:
@@ -279,19 +280,9 @@ class Compiled(ABC):
             flat = np.ascontiguousarray(observations.reshape(m * E, -1), np.float32)
             actions = np.empty((m * E, memory.actions.shape[1]))
             drivers.best_all(np.repeat(members, E), flat, actions, run, memory)
-            return self._native(actions.reshape(m, E, -1))
+            return stepped.native(self.env, actions.reshape(m, E, -1))
 
         return act
-
-    def _native(self, actions: Floats) -> NDArray[Any]:
-        """Actions ``(…, A)`` as environments take them."""
-        return actions[..., 0].astype(np.int64) if self.env.num_actions else actions
-
-    def _seen(self, observations: NDArray[Any]) -> NDArray[np.float32]:
-        """Observations ``(P, N, D)`` of ``(P, N, …)``."""
-        P, N = observations.shape[:2]
-        # a copy: environments may go on in the same memory
-        return np.array(observations.reshape(P, N, -1), np.float32, order="C")
 
     # -- train ------------------------------------------------------------------
 
@@ -299,7 +290,7 @@ class Compiled(ABC):
         """Empty sums for the time until the next decision."""
         return begin(state.parameters.copy(), self.sums)
 
-    @_telling
+    @telling
     def train(self, state: Any, values: Values, steps: int, interval: Interval) -> None:
         """Train every member for ``steps`` environment steps.
 
@@ -309,12 +300,25 @@ class Compiled(ABC):
             steps: a multiple of `granularity`.
             interval: sums, changed in place.
         """
-        run, P = self._run(state, values, interval), len(state.env_steps)
+        P = len(state.env_steps)
         if not isinstance(self.env, CompiledEnv):
-            self._train_stepped(state, run, steps, self._memory_of(0, P, values))
+            part = self.part(state, values, interval, 0, P)
+            stepped.train(self.env, state.envs, [part], steps, interval)
             return
-        env, envs = self.env.env, self.env.tuple_of(state.envs)
         threads = self._threads(P)
+        spread(range(P), self.worker(state, values, steps, interval, threads), threads)
+        self.env.observe(state.envs)
+
+    def worker(
+        self, state: Any, values: Values, steps: int, interval: Interval, threads: int
+    ) -> Callable[[int, int], None]:
+        """What trains a member by its number, in a thread by its number.
+
+        Environments are compiled; afterwards they are to be observed.
+        """
+        assert isinstance(self.env, CompiledEnv)
+        run, env = self._run(state, values, interval), self.env.env
+        envs = self.env.tuple_of(state.envs)
         memories = [self._memory_of(k, 1, values) for k in range(threads)]
 
         def work(thread: int, p: int) -> None:
@@ -326,8 +330,14 @@ class Compiled(ABC):
                 self._took(piece, time.perf_counter() - began)
                 left -= piece
 
-        spread(range(P), work, threads)
-        self.env.observe(state.envs)
+        return work
+
+    def part(
+        self, state: Any, values: Values, interval: Interval, first: int, last: int
+    ) -> Part:
+        """Members from a first to before a last one, where Python steps."""
+        memory = self._memory_of(0, len(state.env_steps), values)
+        return Part(first, last, self._run(state, values, interval), memory)
 
     def _next_piece(self) -> int:
         """Environment steps of the next call, so that an interrupt is soon heard."""
@@ -341,52 +351,31 @@ class Compiled(ABC):
         elif seconds > _SECONDS:
             self._piece = steps // 2
 
-    def _train_stepped(self, state: Any, run: Any, steps: int, memory: Any) -> None:
-        """`train`, with environments that Python steps."""
-        P, N = run.state.keys.shape[0], self.fixed.N
-        actions, given = np.zeros((P, *memory.actions.shape)), np.zeros((3, P, N))
-        seen = self._seen(state.envs.observations)
-        for i in range(steps // N):
-            t = i % self.fixed.T
-            drivers.act_all(0, P, t, seen, actions, run, memory)
-            step = self.env.step(state.envs, self._native(actions))
-            following = self._seen(step.observations)
-            now = self._seen(state.envs.observations)
-            given[0], given[1], given[2] = step.rewards, step.terminated, step.done
-            drivers.learn_all(
-                0, P, t, seen, following, now, actions, given, run, memory
-            )
-            if np.count_nonzero(step.done):
-                _count(step, run.interval)
-            seen = now
-
     # -- signals ----------------------------------------------------------------
 
     def diverged(self, state: Any, interval: Interval) -> NDArray[np.bool_]:
         """Members ``(P,)`` with a loss, gradient or parameter that is not finite."""
         return interval.not_finite(state.parameters)
 
-    @_telling
+    @telling
     def signals(
         self, state: Any, values: Values, interval: Interval
     ) -> dict[str, Floats]:
         """What the interval tells of each member ``(P,)``, by name."""
-        into = np.zeros((len(state.env_steps), len(self.told)))
+        return self.told_of(np.arange(len(state.env_steps)), state, values, interval)
+
+    def told_of(
+        self, members: Ints, state: Any, values: Values, interval: Interval
+    ) -> dict[str, Floats]:
+        """What the interval tells of members ``(m,)``, by name."""
+        into = np.zeros((len(members), len(self.told)))
         drivers.signals_all(
-            self._seen(state.envs.observations),
+            members,
+            stepped.flat(state.envs.observations),
             self._run(state, values, interval),
             self._memory_of(0, self._room[0] or 1),
             into,
         )
         told = {name: into[:, k] for k, name in enumerate(self.told)}
-        return interval.means(self.sums) | told
-
-
-def _count(step: Transition, interval: Interval) -> None:
-    """Count the episodes that a step ended."""
-    for k, what in (
-        (EPISODES, 1.0),
-        (RETURNS, step.returns),
-        (LENGTHS, step.lengths),
-    ):
-        interval.finished[:, k] += np.where(step.done, what, 0.0).sum(1)
+        means = interval.means(self.sums).items()
+        return {name: each[members] for name, each in means} | told

@@ -23,7 +23,13 @@ from dacrl_env.kernels import dense
 from dacrl_env.kernels.compiling import announced
 from dacrl_env.learners import events, replaying
 from dacrl_env.learners.compiled import Compiled, Floats, Ints, Values
-from dacrl_env.learners.networks import channels, make_network
+from dacrl_env.learners.networks import (
+    channels,
+    check_fourier,
+    fourier_flops,
+    inputs_of,
+    make_network,
+)
 from dacrl_env.learners.protocol import steady
 from dacrl_env.learners.threads import spread
 from dacrl_env.tasks import Choice, Condition, Number
@@ -92,21 +98,7 @@ class DQNConfig:
         object.__setattr__(self, "hidden_sizes", sizes)
         replaying.check(self)
         object.__setattr__(self, "conv_channels", channels(self.conv_channels))
-        features = checks.whole("fourier_features", self.fourier_features, least=0)
-        object.__setattr__(self, "fourier_features", features)
-        if features % 2:
-            raise ValueError(
-                f"fourier_features must be even, or 0 for none, got {features}"
-            )
-        if features and self.conv_channels:
-            raise ValueError(
-                "fourier_features stand in place of an image that conv_channels needs; "
-                "set one of them to 0"
-            )
-        if not 0 < self.fourier_scale < math.inf:
-            raise ValueError(
-                f"fourier_scale must be above 0 and finite, got {self.fourier_scale}"
-            )
+        object.__setattr__(self, "fourier_features", check_fourier(self))
 
 
 class DQN(Compiled):
@@ -145,7 +137,7 @@ class DQN(Compiled):
         """About what one member takes, by the option that it depends on most."""
         features = math.prod(env.observation_shape)
         size = env.observation_dtype.itemsize
-        row = make_network(config, env, env.num_actions, cls.inputs(config, env)).row
+        row = make_network(config, env, env.num_actions, inputs_of(config, env)).row
         known = steady(HYPERPARAMETERS, given)
         lines = dense.padded(config.fourier_features // 2)
         # target, moments, and where the interval began; the register
@@ -167,19 +159,14 @@ class DQN(Compiled):
         """
         each = dense.multiplications(self.fixed.net)
         forward, first = 2 * int(each.sum()), 2 * int(each[0])
-        seen = 2 * self.features * (self.config.fourier_features // 2)
+        seen = fourier_flops(self.config, self.features)
         passes = 2 + values["double_q"]
         learn = passes * forward + 2 * forward - first + 2 * seen
         return forward + seen, learn
 
-    @staticmethod
-    def inputs(config: DQNConfig, env: InnerEnv) -> int:
-        """What the network sees of an observation."""
-        return config.fourier_features or math.prod(env.observation_shape)
-
     def _fixed(self) -> dqn.Fixed:
         config, D, A = self.config, self.features, self.env.num_actions
-        net = make_network(config, self.env, A, self.inputs(config, self.env))
+        net = make_network(config, self.env, A, inputs_of(config, self.env))
         # what running moments make of an image is none any more
         scales = self.env.scales_images and not config.normalize_observations
         return dqn.Fixed(

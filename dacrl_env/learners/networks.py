@@ -27,6 +27,43 @@ def channels(given: float) -> int:
     return number
 
 
+def check_fourier(config: Any) -> int:
+    """The number of Fourier features of a configuration, checked; 0: there are none.
+
+    Args:
+        config: with ``fourier_features`` and ``fourier_scale``; perhaps
+            ``conv_channels``.
+
+    Raises:
+        ValueError: an odd number, a scale that is none, or a convolution beside them.
+    """
+    features = checks.whole("fourier_features", config.fourier_features, least=0)
+    if features % 2:
+        raise ValueError(
+            f"fourier_features must be even, or 0 for none, got {features}"
+        )
+    if features and getattr(config, "conv_channels", 0):
+        raise ValueError(
+            "fourier_features stand in place of an image that conv_channels needs; "
+            "set one of them to 0"
+        )
+    if not 0 < config.fourier_scale < math.inf:
+        raise ValueError(
+            f"fourier_scale must be above 0 and finite, got {config.fourier_scale}"
+        )
+    return features
+
+
+def inputs_of(config: Any, env: InnerEnv) -> int:
+    """What networks see of an observation: Fourier features, or all of it."""
+    return config.fourier_features or math.prod(env.observation_shape)
+
+
+def fourier_flops(config: Any, features: int) -> int:
+    """Floating-point operations of the features of one observation."""
+    return 2 * features * (int(config.fourier_features) // 2)
+
+
 def image_of(env: InnerEnv) -> tuple[int, ...]:
     """Rows, columns and channels that a convolution in front of a network sees.
 

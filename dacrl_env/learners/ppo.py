@@ -20,9 +20,15 @@ from dacrl_env.inner_envs import InnerEnv
 from dacrl_env.inner_envs.env import CompiledEnv
 from dacrl_env.inner_envs.images import BRIGHTEST
 from dacrl_env.kernels import dense
-from dacrl_env.learners import events
+from dacrl_env.learners import events, stepped
 from dacrl_env.learners.compiled import Compiled, Floats, Values
-from dacrl_env.learners.networks import channels, make_network
+from dacrl_env.learners.networks import (
+    channels,
+    check_fourier,
+    fourier_flops,
+    inputs_of,
+    make_network,
+)
 from dacrl_env.learners.protocol import steady
 from dacrl_env.tasks import Choice, Condition, Number
 
@@ -82,6 +88,10 @@ class PPOConfig:
         conv_channels: of a convolution of 3 × 3 in front of actor and critic each, a
             multiple of 16, for observations (rows, columns, channels); 0: they are
             flattened.
+        fourier_features: random cosines and sines, half of each, that networks see in
+            place of an observation (:mod:`dacrl_env.algorithms.features`); 0: none.
+        fourier_scale: deviation of the normal numbers that observations are multiplied
+            with, in turns a unit of the observation.
     """
 
     hidden_sizes: tuple[int, ...] = (64, 64)
@@ -93,6 +103,8 @@ class PPOConfig:
     normalize_advantages: bool = True
     clip_range_vf: float | None = None
     conv_channels: int = 0
+    fourier_features: int = 0
+    fourier_scale: float = 1.0
 
     def __post_init__(self) -> None:
         sizes = tuple(checks.whole("a hidden size", n) for n in self.hidden_sizes)
@@ -103,6 +115,7 @@ class PPOConfig:
         if self.clip_range_vf is not None and not self.clip_range_vf > 0:
             raise ValueError("clip_range_vf must be above 0, or None")
         object.__setattr__(self, "conv_channels", channels(self.conv_channels))
+        object.__setattr__(self, "fourier_features", check_fourier(self))
 
 
 class PPO(Compiled):
@@ -137,14 +150,20 @@ class PPO(Compiled):
         """About what one member takes, by the option that it depends on most."""
         features = math.prod(env.observation_shape)
         outputs = env.num_actions or len(env.action_low)
-        row = 4 * sum(make_network(config, env, n).row for n in (outputs, 1))
+        inputs = inputs_of(config, env)
+        row = 4 * sum(make_network(config, env, n, inputs).row for n in (outputs, 1))
+        lines = dense.padded(config.fourier_features // 2)
         # a rollout, where environments are stepped by Python, and what they show
-        step = 4 * (features + outputs) + 60
+        step = 4 * (inputs + outputs) + 60
         many = "rollout_length"
         if config.num_inner_envs > config.rollout_length:
             many = "num_inner_envs"
         rows = 4 if "checkpoint" in steady(HYPERPARAMETERS, given) else 7
-        return {"hidden_sizes": rows * row, many: cls.granularity(config) * step}
+        return {
+            "hidden_sizes": rows * row,
+            "fourier_features": 4 * features * lines,
+            many: cls.granularity(config) * step,
+        }
 
     @classmethod
     def constrain(
@@ -164,19 +183,21 @@ class PPO(Compiled):
 
         Matrix products only, two operations a multiply-add: actor and critic forward
         to act; forward, and backward with two products a layer (one at the first), to
-        learn.
+        learn. Fourier features are a product for each observation, when it is acted on.
         """
         both = self.fixed.actor, self.fixed.critic
         actor, critic = (2 * dense.multiplications(net) for net in both)
         forward = int(actor.sum() + critic.sum())
         sample = 3 * forward - int(actor[0] + critic[0])
-        return forward, np.full(len(values["gamma"]), float(sample))
+        act = forward + fourier_flops(self.config, self.features)
+        return act, np.full(len(values["gamma"]), float(sample))
 
     def _fixed(self) -> ppo.Fixed:
         config, D = self.config, self.features
         continuous = self.env.num_actions == 0
         A = len(self.env.action_low) if continuous else self.env.num_actions
-        actor, critic = (make_network(config, self.env, n) for n in (A, 1))
+        inputs = inputs_of(config, self.env)
+        actor, critic = (make_network(config, self.env, n, inputs) for n in (A, 1))
         limit = config.clip_range_vf
         # what running moments make of an image is none any more
         scales = self.env.scales_images and not config.normalize_observations
@@ -203,6 +224,8 @@ class PPO(Compiled):
                     ppo.rest(A),
                 ]
             ),
+            fourier_features=config.fourier_features,
+            fourier_scale=float(config.fourier_scale),
         )
 
     def _make_state(self, P: int) -> ppo.State:
@@ -234,7 +257,8 @@ class PPO(Compiled):
         steps = self.granularity(self.config)
         memory = self._make_memory(P, 1)
         if not isinstance(self.env, CompiledEnv):
-            self._train_stepped(state, run, steps, memory)
+            every = stepped.Part(0, P, run, memory)
+            stepped.train(self.env, state.envs, [every], steps, run.interval)
             return memory.rollout
         rollout: Rollout = memory.rollout
         one, envs = self._make_memory(1, 1), self.env.tuple_of(state.envs)

@@ -74,8 +74,11 @@ class Algorithm(Protocol):
         """Cap requested values in place to what can be applied together."""
         ...
 
-    def flops(self, values: Values) -> tuple[int, Floats]:
-        """Floating-point operations per action, and ``(P,)`` per sample of updates."""
+    def flops(self, values: Values) -> tuple[int | Ints, Floats]:
+        """Floating-point operations per action, and ``(P,)`` per sample of updates.
+
+        Those per action are ``(P,)`` where members may act by different networks.
+        """
         ...
 
     @staticmethod

@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dacrl_env.algorithms import sac
+from dacrl_env.algorithms import sac, soft
 from dacrl_env.algorithms.replay import MOST_STEPS
 from dacrl_env.core import checks, streams
 from dacrl_env.inner_envs import InnerEnv
@@ -182,11 +182,6 @@ class SAC(Compiled):
             dense.make_network(inputs, config.hidden_sizes, outputs, config.activation)
             for inputs, outputs in ((D, 2 * A), (D + A, 1))
         )
-        lengths = [
-            length
-            for net in (actor, critic, critic)
-            for length in (net.weights[-1], net.row - net.weights[-1])
-        ]
         return sac.Fixed(
             actor=actor,
             critic=critic,
@@ -197,7 +192,7 @@ class SAC(Compiled):
             learning_starts=config.learning_starts,
             held_starts=config.held_starts,
             scale=1 / BRIGHTEST if self.env.scales_images else 1.0,
-            parts=np.cumsum([0, *lengths, sac.REST]),
+            parts=soft.parts_of(actor, critic),
             prioritised=self.steady.get("priority_alpha") != 0.0,
         )
 

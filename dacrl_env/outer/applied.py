@@ -107,5 +107,7 @@ class Applied:
         if knob.condition is None:
             return np.ones(len(applied), bool)
         k = self.names.index(knob.condition.choice)
-        options = self.hyperparameters[k].shown(applied[:, k])
-        return np.array([option in knob.condition.options for option in options], bool)
+        choice = self.hyperparameters[k]
+        options = choice.shown(applied[:, k])
+        fits = np.array([option in knob.condition.options for option in options], bool)
+        return fits & self._active(choice, applied)

@@ -78,7 +78,9 @@ class PopulationState:
     eval_steps: Ints  # (P,)
     fork_gradient_steps: Ints  # (P,) those of forks, which policies have looked at
     samples: Ints  # (P,) transitions used in updates
-    update_flops: Floats  # (P,) floating-point operations of updates
+    # (P,) floating-point operations of updates; and by how much those of actions so far
+    # differ from what they would be with the networks of now
+    update_flops: Floats
     wall_seconds: Floats  # (P,) the member's share, without reports
     reports: Floats  # (P, points) report scores; NaN: not yet
     observation: NDArray[np.float32]  # (P, history, features), newest first
@@ -400,6 +402,7 @@ class Population:
     def _train(self, requested: Floats) -> RewardContext:
         """Train until the next decision, and say what came of it."""
         state, s, learner = self.state, self.settings, self.state.learner
+        acted_by, _ = self.learner.flops(self.values())
         state.applied = self._applied.of(requested)
         state.requested = self._applied.held(requested, state.applied)
         self._in_step[:] = True
@@ -407,7 +410,7 @@ class Population:
         previous_score = state.score.copy()
         previous_best = state.best_score.copy()
         previous_return = self._observed_return()
-        over = self.ended()
+        over, acted = self.ended(), learner.env_steps + state.eval_steps
         for name, members in self.learner.happen(learner, values).items():
             state.ignored[:, self.names.index(name)] = members
             state.applied[members, self.names.index(name)] = 0.0
@@ -427,7 +430,8 @@ class Population:
         signals = self.learner.signals(learner, values, interval)
         state.decisions += 1
         state.samples += interval.samples
-        state.update_flops += interval.samples * self.learner.flops(values)[1]
+        act, learn = self.learner.flops(values)
+        state.update_flops += interval.samples * learn + acted * (acted_by - act)
         finished = interval.episodes > 0
         count = np.maximum(interval.episodes, 1)
         state.train_return = np.where(

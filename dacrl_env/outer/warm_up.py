@@ -56,10 +56,17 @@ def _use(task: Task) -> None:
     envs.reset(seed=0)
     population, state = envs.population, envs.population.state
     learner, runs = population.learner, state.learner
-    values = population.values()
-    interval = learner.begin_interval(runs)
-    learner.train(runs, values, learner.granularity(envs.settings.config), interval)
-    learner.signals(runs, values, interval)
-    if "reset_all" in values:  # what is drawn anew at an event
-        learner.happen(runs, values | {"reset_all": np.ones(1)})
+    asked = population.values()
+    every = {h.name: h for h in type(learner).hyperparameters}
+    algorithms = every["algorithm"].ends[1] if "algorithm" in every else 0
+    for code in range(int(algorithms) + 1):
+        values = asked | ({"algorithm": np.full(1, float(code))} if algorithms else {})
+        if "reset_all" in values:  # what is drawn anew at an event
+            learner.happen(runs, values | {"reset_all": np.ones(1)})
+        interval = learner.begin_interval(runs)
+        learner.train(runs, values, learner.granularity(envs.settings.config), interval)
+        learner.signals(runs, values, interval)
+        if algorithms:  # that of the start alone has been evaluated
+            one = np.zeros(1, np.int64)
+            learner.play(runs, one, runs.keys[:, :1], population.physics[:1])
     envs.close()

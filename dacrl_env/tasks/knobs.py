@@ -51,7 +51,8 @@ class Number:
             and what lies beyond is exactly 1.
         integer: applied values are rounded.
         condition: of the algorithm: without one of these options the number has no
-            meaning, and is *inactive*: asked for and not applied.
+            meaning, and is *inactive*: asked for and not applied. So it is where the
+            choice itself is inactive.
 
     Raises:
         ValueError: an inverted range, a default outside of it, or a range that the

@@ -30,6 +30,8 @@ ALGORITHMS = {
     "dqn": "dacrl_env.learners.dqn:DQN",
     "ppo": "dacrl_env.learners.ppo:PPO",
     "sac": "dacrl_env.learners.sac:SAC",
+    "discrete_sac": "dacrl_env.learners.discrete_sac:DiscreteSAC",
+    "pipeline": "dacrl_env.learners.pipeline:Pipeline",
     "sgd": "dacrl_env.algorithms.sgd:SGD",
 }
 IMPLEMENTATIONS = {
@@ -425,15 +427,15 @@ def markdown() -> str:
         ]
         for h in learner.hyperparameters:
             shown = f"**{h.name}**" if h.name in learner.controlled else h.name
+            if h.condition:
+                options = " or ".join(map(str, h.condition.options))
+                shown += f" (with {h.condition.choice} {options})"
             if not isinstance(h, Number):
                 options = ", ".join(map(str, h.options))
                 kind = "event" if isinstance(h, Event) else "choice"
                 default = "–" if isinstance(h, Event) else h.default
                 lines.append(f"| {shown} | {options} | all | {kind} | {default} |")
                 continue
-            if h.condition:
-                options = " or ".join(map(str, h.condition.options))
-                shown += f" (with {h.condition.choice} {options})"
             if h.name in OF_LEVELS:
                 shown += " (with levels)"
             scale = h.scale.replace("log_complement", "log in 1 − value")

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from dacrl_env.algorithms import dqn, drivers, ppo, ppo_gain, sac, tanh_gaussian
+from dacrl_env.algorithms import (
+    discrete_sac,
+    dqn,
+    drivers,
+    ppo,
+    ppo_gain,
+    sac,
+    soft,
+    tanh_gaussian,
+)
 from dacrl_env.algorithms.interval import begin
 from dacrl_env.algorithms.rollout import make_rollout
 from dacrl_env.kernels import dense
@@ -31,6 +40,14 @@ def _sac_losses(B, temperature, row, target, fixed, memory):
     sac.draw_actions(B, np.uint64(7), row, fixed, memory)
     loss = sac.critic_gradient(B, temperature, row, target, fixed, memory)
     return loss, sac.actor_gradient(B, temperature, row, fixed, memory)
+
+
+@entry
+def _discrete_losses(B, temperature, row, target, fixed, memory):
+    discrete_sac.think(B, memory.inputs, row, fixed, memory.policies)
+    discrete_sac.think(B, memory.next_inputs, row, fixed, memory.next_policies)
+    loss = discrete_sac.critic_gradient(B, temperature, row, target, fixed, memory)
+    return loss, discrete_sac.actor_gradient(B, temperature, row, fixed, memory)
 
 
 def _fresh(net: dense.Network, rng: np.random.Generator) -> np.ndarray:
@@ -300,7 +317,7 @@ def test_options_of_ppo_may_be_of_each_member() -> None:
 def _sac_row(fixed: sac.Fixed, rng: np.random.Generator) -> np.ndarray:
     nets = (fixed.actor, fixed.critic, fixed.critic)
     rows = [_fresh(net, rng) for net in nets]
-    return np.concatenate([*rows, np.zeros(sac.REST)])
+    return np.concatenate([*rows, np.zeros(soft.REST)])
 
 
 def _of(arrays: np.ndarray, B: int, columns: int) -> torch.Tensor:
@@ -389,3 +406,85 @@ def test_the_temperature_falls_where_there_is_too_much_entropy() -> None:
     loss = sac.temperature_loss(log_temperature, log_probs, -1.0)
     loss.sum().backward()
     assert log_temperature.grad.tolist() == [3.0, -1.0]
+
+
+# -- SAC with discrete actions ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("hidden", SIZES)
+@pytest.mark.parametrize("A", [2, 5])
+@pytest.mark.parametrize("temperature", [0.3, 0.0])
+@pytest.mark.parametrize("B", [4, 5, 64, 256])
+def test_discrete_sac(hidden, A, temperature, B) -> None:
+    rng, D, heat = np.random.default_rng(B), 5, np.float32(temperature)
+    activation = "tanh" if B == 5 else "relu"
+    actor, critic = (dense.make_network(D, hidden, A, activation) for _ in range(2))
+    fixed = discrete_sac.Fixed(actor, critic, 1, 1, D, A, 0, 1.0, NO_PARTS, False)
+    memory = discrete_sac.make_memory(fixed, 256, 1)
+    rows = discrete_sac.make_state(2, fixed, 2, np.float32, 3).parameters
+    rows[:] = [_sac_row(fixed, rng), _sac_row(fixed, rng)]
+    parameters, target = rows
+    memory.inputs[:B] = rng.normal(size=(B, D))
+    memory.next_inputs[:B] = rng.normal(size=(B, D))
+    memory.taken[:B, 0] = rng.integers(0, A, B)
+    returns, discounts = 2 * rng.normal(size=B), 0.9 * rng.integers(0, 2, B)
+    columns = np.stack([returns, discounts, rng.random(B), np.zeros(B)])
+    columns = columns.astype(np.float32)
+    memory.columns.reshape(-1)[: 4 * B] = columns.ravel()
+    got = _discrete_losses(B, heat, parameters, target, fixed, memory)
+    batch = discrete_sac.Batch(
+        torch.tensor(memory.inputs[:B]),
+        torch.tensor(memory.taken[:B, 0]).long(),
+        torch.tensor(columns[0]),
+        torch.tensor(memory.next_inputs[:B]),
+        torch.tensor(columns[1]),
+        torch.tensor(columns[2]),
+    )
+    row, other = torch.tensor(parameters, requires_grad=True), torch.tensor(target)
+    critics = discrete_sac.critic_loss(fixed, row, other, batch, temperature)
+    acting = discrete_sac.actor_loss(fixed, row, batch, temperature)
+    (critics + acting).backward()
+    for mine, theirs in zip(got, (critics, acting), strict=True):
+        assert mine == pytest.approx(theirs.item(), rel=1e-4, abs=1e-5)
+    log_probs = discrete_sac.policy(fixed, row, batch.observations).detach()
+    np.testing.assert_allclose(
+        _of(memory.policies.log_probs, B, A), log_probs, rtol=1e-4, atol=1e-5
+    )
+    entropies = -(log_probs.exp() * log_probs).sum(-1)
+    np.testing.assert_allclose(memory.policies.entropies[:B], entropies, rtol=1e-4)
+    grown = max(1.0, float(abs(row.grad).max()))
+    np.testing.assert_allclose(memory.gradients / grown, row.grad / grown, atol=5e-6)
+    for k in range(2):  # of every network there is one
+        at = actor.row + k * critic.row
+        assert abs(memory.gradients[at : at + critic.row]).max() > 1e-3
+    assert abs(memory.gradients[: actor.row]).max() > 1e-3
+
+
+def test_the_losses_of_discrete_sac_by_hand() -> None:
+    # one input that is nothing: networks are their biases
+    net = dense.make_network(1, (2,), 2, "relu")
+    fixed = discrete_sac.Fixed(net, net, 1, 1, 1, 2, 0, 1.0, NO_PARTS, False)
+
+    def row(logits, first, second):
+        whole = torch.zeros(fixed.row)
+        for k, outputs in enumerate((logits, first, second)):
+            whole[k * net.row + net.biases[-1] :][:2] = torch.tensor(outputs)
+        return whole
+
+    # probabilities ¾ and ¼
+    online = row([math.log(3.0), 0.0], [1.0, 2.0], [3.0, 0.0])
+    target = row([0.0, 0.0], [4.0, 9.0], [8.0, 2.0])
+    nothing, one = torch.zeros(1, 1), torch.ones(1)
+    batch = discrete_sac.Batch(nothing, torch.tensor([0]), one, nothing, 0.5 * one, one)
+    entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+    # the lesser target values are 4 and 2
+    goal = 1.0 + 0.5 * (0.75 * 4 + 0.25 * 2 + 0.2 * entropy)
+    expected = 0.5 * ((1.0 - goal) ** 2 + (3.0 - goal) ** 2)
+    got = discrete_sac.critic_loss(fixed, online, target, batch, 0.2)
+    assert got.item() == pytest.approx(expected, rel=1e-6)
+    # the lesser values are 1 and 0
+    acting = discrete_sac.actor_loss(fixed, online, batch, 0.2)
+    assert acting.item() == pytest.approx(-0.2 * entropy - 0.75, rel=1e-6)
+    heat = torch.tensor(0.0, requires_grad=True)
+    discrete_sac.temperature_loss(heat, torch.tensor([entropy]), 0.5).backward()
+    assert heat.grad.item() == pytest.approx(entropy - 0.5, rel=1e-6)

@@ -14,7 +14,7 @@ import torch
 from cases import slow
 from populations import Runs, Stepped, make_runs
 
-from dacrl_env.algorithms import dqn, ppo, sac
+from dacrl_env.algorithms import discrete_sac, dqn, ppo, sac
 from dacrl_env.core import snapshot, streams
 from dacrl_env.inner_envs.env import ENVS
 from dacrl_env.tasks.backends import OF_LEVELS
@@ -37,10 +37,18 @@ CASES: dict[str, dict[str, Any]] = {
     "ppo, normalised": NORMALISED,
     "ppo, continuous": {"activation": "relu", **NORMALISED},
     "ppo, convolution": {**NORMALISED, "conv_channels": 16},
+    "ppo, features": {**NORMALISED, **FEATURES},
     "sac": {"hidden_sizes": (33, 17), "replay_capacity": 400},
     "sac, several": {"activation": "tanh", **SEVERAL},
+    "discrete_sac": {"hidden_sizes": (33, 17), "replay_capacity": 400},
+    "discrete_sac, features": {"activation": "tanh", **SEVERAL, **FEATURES},
 }
-KINDS: dict[str, Any] = {"dqn": dqn, "ppo": ppo, "sac": sac}
+KINDS: dict[str, Any] = {
+    "dqn": dqn,
+    "ppo": ppo,
+    "sac": sac,
+    "discrete_sac": discrete_sac,
+}
 ENV_OF = {"continuous": "Pendulum-v1", "convolution": "MiniGrid-Empty-5x5-v0"}
 # members that differ in everything, in the order of how many gradient steps they take
 # neither by member nor by batch size
@@ -141,10 +149,11 @@ NAMES = [
 def _make(case: str, which: int | list[int] = 6, stepped: bool = False) -> Runs:
     """Members of a case; each has its own values, whatever its company."""
     members = list(range(which)) if isinstance(which, int) else which
-    usual = "Pendulum-v1" if case[:3] == "sac" else "CartPole-v1"
-    name = ENV_OF.get(case[5:], usual)
+    algorithm, _, rest = case.partition(", ")
+    usual = "Pendulum-v1" if algorithm == "sac" else "CartPole-v1"
+    name = ENV_OF.get(rest, usual)
     env: Any = Stepped(ENVS[name]()) if stepped else ENVS[name]()
-    algorithm, values = case[:3], {}
+    values = {}
     for h in KINDS[algorithm].Values._fields:
         values[h] = np.resize(np.array(VALUES[h], float), max(members) + 1)[members]
     runs = make_runs(members, env, algorithm=algorithm, **CASES[case])
@@ -341,7 +350,10 @@ def test_restarted_members_begin_again_and_others_go_on(
     steps = _steps(case) // 3
     runs, undisturbed = _make(case, 4, stepped), _make(case, 4, stepped)
     other = make_runs(
-        [7], runs.learner.env, algorithm=case[:3], **(CASES[case] | _one(runs, 2))
+        [7],
+        runs.learner.env,
+        algorithm=case.partition(", ")[0],
+        **(CASES[case] | _one(runs, 2)),
     )
     for each in (runs, undisturbed):
         each.train(steps)

@@ -195,3 +195,57 @@ def test_a_function_too_steep_for_a_network_is_learned_with_features() -> None:
             optimiser.step()
         errors.append(loss.item())
     assert errors[1] < 0.5 * errors[0]
+
+
+# -- PPO -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("features", [FEATURES, 34, 2])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_rollouts_of_ppo_keep_what_networks_saw(features: int, normalize: bool) -> None:
+    runs = make(
+        algorithm="ppo", fourier_features=features, normalize_observations=normalize,
+        fourier_scale=0.5,
+    )  # fmt: skip
+    runs.rollouts(3)
+    later = copy.deepcopy(runs.state)
+    x = later.envs.observations.copy()
+    rollout = runs.learner.probe(later, runs.values)
+    assert rollout.observations.shape == (3, 2, 17, features)
+    if normalize:  # the first step has been taken note of, the others not yet
+        for p in range(3):
+            x[p] = normalised_after(runs, p, x[p])
+    np.testing.assert_allclose(
+        rollout.observations[:, :, 0], fourier(runs, x), atol=2e-5
+    )
+    # what follows the last step is seen by the moments of the end
+    end = later.envs.observations
+    if normalize:
+        ended = copy.copy(runs)
+        ended.state = later
+        end = np.stack([normalised(ended, p, end[p]) for p in range(3)])
+    np.testing.assert_allclose(
+        rollout.observations[:, :, -1], fourier(runs, end), atol=2e-5
+    )
+
+
+def normalised_after(runs: Runs, p: int, x: np.ndarray) -> np.ndarray:
+    """By moments that have taken note of it."""
+    moments, made = runs.state.observation_moments, wrapper()
+    made.obs_rms.mean, made.obs_rms.var = moments.mean[p].copy(), moments.variance[p]
+    made.obs_rms.count = moments.weight[p, 0]
+    made.obs_rms.update(x.astype(float))
+    return made.normalize_obs(x)
+
+
+def test_best_actions_of_ppo_are_those_for_its_features() -> None:
+    runs = make(algorithm="ppo", fourier_features=FEATURES, learning_rate=1e-2)
+    runs.rollouts(4)
+    x = np.random.default_rng(0).normal(size=(3, 50, 4)).astype(np.float32)
+    best = runs.learner.policy(runs.state, np.arange(3))(x)
+    actor = runs.learner.fixed.actor
+    rows = torch.from_numpy(runs.state.parameters[:, : actor.row])
+    logits = dense.apply(actor, rows, torch.from_numpy(fourier(runs, x)))
+    gap = abs(logits[..., 0] - logits[..., 1]).numpy() > 1e-4
+    np.testing.assert_array_equal(best[gap], logits.argmax(-1).numpy()[gap])
+    assert len(np.unique(best)) == 2

@@ -160,6 +160,17 @@ def test_it_begins_when_it_is_asked_for() -> None:
     assert len(set(late.state.replay.priorities[0].ravel())) > 20
 
 
+def test_what_is_written_while_replay_is_even_is_in_the_tree_afterwards() -> None:
+    runs = trained(1, 100)
+    runs.values["priority_alpha"][:] = 0.0
+    runs.train(30)
+    runs.values["priority_alpha"][:] = 0.6
+    drawn(runs, 0, 1, 8)
+    tree, expected = runs.state.replay.tree[0], expected_weights(runs, 0)
+    assert np.count_nonzero(expected) == 128
+    np.testing.assert_allclose(tree[len(tree) // 2 :][:128], expected, rtol=1e-5)
+
+
 def test_new_transitions_have_the_highest_priority_so_far() -> None:
     runs = trained(train_freq=1_000, steps=120)
     runs.state.replay.top_priority[:] = [3.0, 5.0]

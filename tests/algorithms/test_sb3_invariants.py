@@ -29,7 +29,7 @@ from sb3_runs import (
 )
 from sb3_runs import globals_kept as _globals_kept  # noqa: F401 (a fixture)
 
-from dacrl_env.algorithms.sac import SET
+from dacrl_env.algorithms.soft import SET
 from dacrl_env.core import random_state
 from dacrl_env.tasks.registration import load_learner
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from sb3_runs import Runs, inner_of, make
 
-from dacrl_env.algorithms.sac import AUTO, SET
 from dacrl_env.algorithms.sb3.members import hyperparameters_of
+from dacrl_env.algorithms.soft import AUTO, SET
 from dacrl_env.inner_envs.env import ENVS
 from dacrl_env.learners.sac import SAC
 

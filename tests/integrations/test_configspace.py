@@ -14,7 +14,7 @@ import pytest
 from ConfigSpace import Categorical, Configuration, Constant, Float, Normal
 
 import dacrl_env
-from dacrl_env import Number
+from dacrl_env import Choice, Number
 from dacrl_env.integrations.configspace import (
     from_configspace,
     to_configspace,
@@ -31,8 +31,10 @@ TASKS = (
     "dacrl/DQN-Acrobot-v0",
     "dacrl/PPO-Pendulum-v0",
     "dacrl/PPO-MiniGridLevels-v0",
+    "dacrl/Pipeline-CartPole-v0",
     "dacrl/NoisyQuadratic-v0",
 )
+PIPELINE = "dacrl/Pipeline-CartPole-v0"
 
 
 def all_of(task: str) -> list[str]:
@@ -105,6 +107,29 @@ def test_inactive_values_are_left_out() -> None:
         given = values(configuration)
         assert ("hold_exponent" in given) == (given["exploration"] == "ez-greedy")
         Static(**given)
+
+
+def test_a_configuration_of_a_pipeline_has_what_its_algorithm_has() -> None:
+    space = to_configspace(PIPELINE, all_of(PIPELINE), seed=2)
+    drawn = [values(c) for c in space.sample_configuration(60)]
+    assert {v["algorithm"] for v in drawn} == {"dqn", "ppo", "sac"}
+    for given in drawn:
+        owners = {name.partition(".")[0] for name in given if "." in name}
+        assert owners == {given["algorithm"]}
+        # a condition on a choice that is conditional itself
+        if given["algorithm"] == "ppo":
+            assert ("ppo.drift_alpha" in given) == (given["ppo.drift"] == "dpo")
+        Static(**given)
+
+
+def test_of_some_algorithms_there_are_their_own_conditions() -> None:
+    two = Choice("algorithm", ("dqn", "ppo"), "ppo")
+    space = to_configspace(PIPELINE, [two, "ppo.learning_rate"], seed=0)
+    for configuration in space.sample_configuration(20):
+        given = values(configuration)
+        assert ("ppo.learning_rate" in given) == (given["algorithm"] == "ppo")
+    with pytest.raises(ValueError, match=r"sac.learning_rate has no meaning.*'dqn'"):
+        to_configspace(PIPELINE, [two, "sac.learning_rate"])
 
 
 def test_options_keep_their_type() -> None:

@@ -9,6 +9,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from dacrl_env.kernels import moments
 from dacrl_env.kernels.compiling import entry
 from dacrl_env.kernels.moments import Moments
+from dacrl_env.kernels.views import matrix
 
 D = 3
 
@@ -20,7 +21,7 @@ def _take_note(p, samples, table):
 
 @entry
 def _normalised(p, sample, table):
-    moments.normalised(p, sample, table)
+    moments.normalised_rows(p, matrix(sample, 0, 1, len(sample)), table)
 
 
 @entry

@@ -18,6 +18,7 @@ from stable_baselines3 import SAC as SB3SAC
 from stable_baselines3.common import logger, type_aliases
 
 from dacrl_env.algorithms import sac as algorithm
+from dacrl_env.algorithms import soft
 from dacrl_env.algorithms.interval import SAMPLES, UPDATES
 from dacrl_env.algorithms.replay import ACTIONS, CONTINUES, DONE, REWARD
 from dacrl_env.algorithms.sb3.envs import MemberEnvs
@@ -175,7 +176,7 @@ def noise_of(runs: Runs, p: int, number: int, B: int) -> list[torch.Tensor]:
 
 def log_temperatures(runs: Runs) -> NDArray[np.float32]:
     """Of all members ``(P,)``: a view."""
-    return runs.state.parameters[:, -algorithm.REST]
+    return runs.state.parameters[:, -soft.REST]
 
 
 # -- Stable-Baselines3 -----------------------------------------------------------------
@@ -244,7 +245,7 @@ def test_updates_equal_those_of_stable_baselines3(
         state.parameters[p] = sac_row(model, fixed)
         state.target[p] = sac_row(model, fixed, "critic_target")
         models.append(model)
-    critics = slice(fixed.actor.row, -algorithm.REST)
+    critics = slice(fixed.actor.row, -soft.REST)
     for _ in range(10):
         done = state.gradient_steps.copy()
         runs.begin_interval()
@@ -262,7 +263,7 @@ def test_updates_equal_those_of_stable_baselines3(
             assert not noises
             expected = sac_row(model, fixed)
             if each[p]["ent_rule"] == "set":  # where a learned one would go on from
-                expected[-algorithm.REST] = math.log(each[p]["alpha"])
+                expected[-soft.REST] = math.log(each[p]["alpha"])
             close = {"rtol": 1e-5, "atol": 1e-5, "err_msg": f"{p}, {done[p]}"}
             np.testing.assert_allclose(state.parameters[p], expected, **close)
             target = sac_row(model, fixed, "critic_target")[critics]
@@ -488,7 +489,7 @@ def test_the_temperature_falls_where_there_is_too_much_entropy(
 
 def test_signals_and_interval_sums():
     runs = make(3, Wander(2), learning_starts=60, batch_size=32, n_step=2)
-    runs.values["ent_rule"][2] = algorithm.SET
+    runs.values["ent_rule"][2] = soft.SET
     runs.train(120)
     fixed, start = runs.learner.fixed, runs.state.parameters.copy()
     runs.begin_interval()
@@ -502,7 +503,7 @@ def test_signals_and_interval_sums():
             batch = batch_of(runs, p, number[p], 32)
             noise, following = noise_of(runs, p, number[p] + algorithm._NOISE, 32)
             row = before[p].clone().requires_grad_()
-            heat = math.exp(before[p, -algorithm.REST].item())
+            heat = math.exp(before[p, -soft.REST].item())
             if p == 2:
                 heat = float(runs.values["alpha"][2])
             loss = algorithm.critic_loss(fixed, row, target[p], batch, heat, following)
@@ -547,7 +548,7 @@ def test_signals_of_a_batch_that_training_does_not_draw():
         seen, actor = batch.next_observations, row[: fixed.actor.row]
         actions, log_probs = proposed(fixed.actor, actor, seen, noise)
         least = torch.minimum(*algorithm.critics(fixed, target, seen, actions))
-        heat = row[-algorithm.REST].exp()
+        heat = row[-soft.REST].exp()
         goal = batch.returns + batch.discounts * (least - heat * log_probs)
         value, _ = algorithm.critics(fixed, row, batch.observations, batch.actions)
         for name, expected in (

@@ -65,6 +65,7 @@ REACTIVE = (
     "vdbe", "lr-bandit", "ultho", "checkpoint-when-best", "reset-every", "adaptive-kl"
 )  # fmt: skip
 WHITE_BOX = ("noise-scale", "meta-gradients", "bmg-epsilon")
+OTHERS = ("discrete_sac", "pipeline")
 UNFIT = {  # what a policy cannot do, and how it says so
     **{("vdbe", "ppo"): "epsilon", ("vdbe", "sgd"): "epsilon"},
     ("noise-scale", "sgd"): "batch_size",
@@ -82,6 +83,14 @@ UNFIT = {  # what a policy cannot do, and how it says so
     ("adaptive-kl", "sac"): "signal/kl",
     ("noise-scale", "sac"): "no differentiable loss",
     ("meta-gradients", "sac"): "does not know the algorithm 'sac'",
+    **{("vdbe", name): "epsilon" for name in OTHERS},
+    **{("bmg-epsilon", name): f"the algorithm '{name}'" for name in OTHERS},
+    **{("adaptive-kl", name): "signal/kl" for name in OTHERS[:1]},
+    **{("adaptive-kl", name): "learning_rate" for name in OTHERS[1:]},
+    **{("noise-scale", name): "no differentiable loss" for name in OTHERS[:1]},
+    **{("noise-scale", name): "batch_size" for name in OTHERS[1:]},
+    **{("meta-gradients", name): f"the algorithm '{name}'" for name in OTHERS},
+    **{(name, "pipeline"): "learning_rate" for name in ("lr-bandit", "ultho")},
 }
 
 
@@ -99,6 +108,17 @@ def test_reference_policies_know_every_task_or_say_why_not(spec, task):
         "dqn": {"budget": 1_200, "decision_interval": 300, "learning_starts": 100},
         "ppo": {"budget": 1_024, "decision_interval": 256, "rollout_length": 16},
         "sac": {"budget": 400, "decision_interval": 100, "learning_starts": 100},
+        "discrete_sac": {
+            "budget": 400,
+            "decision_interval": 100,
+            "learning_starts": 100,
+        },
+        "pipeline": {
+            "budget": 400,
+            "decision_interval": 100,
+            "learning_starts": 100,
+            "rollout_length": 20,
+        },
         "sgd": {"decision_interval": 10},
     }[learner]
     options = suitable_options(policy, get_task(task), options | {"feedback": "train"})

@@ -21,7 +21,6 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from dacrl_env.algorithms.interval import Interval, begin
-from dacrl_env.algorithms.sac import SET
 from dacrl_env.algorithms.sb3 import arguments, off_policy
 from dacrl_env.algorithms.sb3.envs import MemberEnvs
 from dacrl_env.algorithms.sb3.members import (
@@ -32,6 +31,7 @@ from dacrl_env.algorithms.sb3.members import (
     signals,
 )
 from dacrl_env.algorithms.sb3.off_policy import OffPolicy, State
+from dacrl_env.algorithms.soft import SET
 from dacrl_env.core import streams
 from dacrl_env.core.isolation import globals_kept, inner_context
 from dacrl_env.inner_envs import InnerEnv

@@ -36,7 +36,7 @@ _GAMES = {
     "SpaceInvaders": _Game(4.09, 45.0, 20.0, 90.0, 20.0, "aliens shoot back"),
     "Asterix": _Game(0.49, 6.0, None, 2.0, None, "it gets harder the longer it lasts"),
     "Freeway": _Game(0.41, 50.0, 25.0, 35.0, 25.0, "the first crossings come late"),
-    "Seaquest": _Game(0.10, 10.0, 2.0, 2.0, 1.2, "divers and air, and few rewards"),
+    "Seaquest": _Game(0.10, 3.0, 1.0, 2.0, 1.2, "divers and air, and few rewards"),
 }
 # batch, target updates and first steps as in Young and Tian 2019
 _DQN: dict[str, Any] = {

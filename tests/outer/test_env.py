@@ -35,6 +35,7 @@ MODES_AND_FEEDBACK = [
 SMALL: dict[str, dict[str, Any]] = {
     "dqn": {"learning_starts": 100},
     "ppo": {"num_inner_envs": 2, "rollout_length": 10},
+    "sac": {"learning_starts": 100},
 }
 EPISODES = 3
 

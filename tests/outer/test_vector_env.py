@@ -31,6 +31,7 @@ DECISIONS = 4
 SMALL: dict[str, dict[str, Any]] = {
     "dqn": {"learning_starts": 100},
     "ppo": {"num_inner_envs": 2, "rollout_length": 10},
+    "sac": {"learning_starts": 100},
 }
 
 

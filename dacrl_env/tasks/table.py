@@ -57,8 +57,8 @@ _WORLDS = {
     "first": (1e4, 1e8),  # number of the first world
 }
 # sizes up to 20 are possible; no configuration of DQN is known that finds the treasure
-# of the larger ones within the budget. Where an action means the same everywhere, single
-# runs found it at sizes 10, 15 and 20, with and without held exploration
+# of the larger ones within the budget. Where an action means the same everywhere,
+# single runs found it at sizes 10, 15 and 20, with and without held exploration
 _DEEP_SEA = {"size": (8, 14), "mapping": (1, 1e6)}
 _WHOLE = frozenset({"shift_at", "period", "offset", "first", "size", "mapping"})
 # LunarLander counts as solved at a return of 200, and tuned schedules of PPO reach 240

@@ -90,7 +90,7 @@ UNFIT = {  # what a policy cannot do, and how it says so
     **{("noise-scale", name): "no differentiable loss" for name in OTHERS[:1]},
     **{("noise-scale", name): "batch_size" for name in OTHERS[1:]},
     **{("meta-gradients", name): f"the algorithm '{name}'" for name in OTHERS},
-    **{(name, "pipeline"): "learning_rate" for name in ("lr-bandit", "ultho")},
+    ("lr-bandit", "pipeline"): "learning_rate",
 }
 
 

@@ -404,13 +404,10 @@ def _parser() -> argparse.ArgumentParser:
     room.add_argument(
         "--fits", type=count, default=3, help="independent tunings of each rung"
     )
-    room.add_argument("--objective", default="final", help="final or auc")
+    room.add_argument("--objective", default="auc", help="auc (default) or final")
     tuning.add_search(room)
     room.add_argument(
         "--rungs", nargs="+", metavar="RUNG", help="some of them, static-tuned first"
-    )
-    room.add_argument(
-        "--markdown", action="store_true", help="as the table in docs/headroom.md"
     )
     room.add_argument(
         "--keep",
@@ -420,6 +417,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     _evaluation_arguments(room)
     room.set_defaults(command=_headroom, seeds="128")
+
+    page = commands.add_parser(
+        "headroom-page", help="a page of all that headroom --keep has measured"
+    )
+    page.add_argument(
+        "directory", type=Path, help="headroom.md and headroom.png are written to it"
+    )
+    page.set_defaults(command=_headroom_page)
 
     steady = commands.add_parser(
         "tune-static",
@@ -943,9 +948,16 @@ def _headroom(options: argparse.Namespace) -> None:
         )
         path = study.write(result, options.out)
     kept = keeping.keep_headroom(result) if options.keep else {}
-    print(study.markdown([result]) if options.markdown else study.render(result))
+    print(study.render(result))
     print(f"\n{path}")
     tuning.say_kept(kept.values())
+
+
+def _headroom_page(options: argparse.Namespace) -> None:
+    from dacrl_env.studies import headroom_page
+
+    for path in headroom_page.write(options.directory):
+        print(path)
 
 
 def _warm_up(options: argparse.Namespace) -> None:

@@ -107,16 +107,23 @@ class Headroom:
     @property
     def entry(self) -> dict[str, Any]:
         """Its line in ``headroom.json``, as JSON values."""
-        gains = {kind: list(self.values[kind]) for kind in KINDS if kind in self.values}
-        about = {"objective": self.objective, "version": self.settings["version"]}
-        return gains | about
+        values = {name: list(value) for name, value in self.values.items()}
+        gains = {kind: values[kind] for kind in KINDS if kind in values}
+        return {
+            **gains,
+            "objective": self.objective,
+            "values": values,
+            "best": list(self.best),
+            "settings": self.settings,
+            "version": self.settings["version"],
+        }
 
 
 def headroom(
     task: str | Task,
     *,
     store: Store | str | os.PathLike[str],
-    objective: str = "final",
+    objective: str = "auc",
     runs: int = RUNS,
     fits: int = FITS,
     seeds: int | Sequence[int] = SEEDS,
@@ -134,7 +141,7 @@ def headroom(
     Args:
         task: id or task.
         store: a store or its directory.
-        objective: of runs, "final" or "auc".
+        objective: of runs, "auc" or "final".
         runs: complete runs that tuning a rung may take, each time.
         fits: independent tunings of each rung, at least 2.
         seeds: of the test runs, at least 2. A number n is range(n).
@@ -324,25 +331,6 @@ def render(result: Headroom) -> str:
     return "\n".join(lines)
 
 
-def markdown(results: Sequence[Headroom]) -> str:
-    """A table of tasks, for docs/headroom.md."""
-    columns = ("default", *RUNGS, "schedule", "state")
-    lines = [
-        "| task | objective | " + " | ".join(columns) + " | tags |",
-        "| --- | --- | " + "---: | " * len(columns) + "--- |",
-    ]
-    for result in results:
-        cells = [
-            _number(*result.values[name]) if name in result.values else "–"
-            for name in columns
-        ]
-        tags = ", ".join(result.tags)
-        lines.append(
-            f"| {result.task} | {result.objective} | {' | '.join(cells)} | {tags} |"
-        )
-    return "\n".join(lines)
-
-
 def write(result: Headroom, directory: str | os.PathLike[str]) -> Path:
     """Write ``headroom.json``, ``runs.csv`` and the policies of every fit.
 
@@ -360,14 +348,11 @@ def write(result: Headroom, directory: str | os.PathLike[str]) -> Path:
     content = {
         "task": result.task,
         **result.entry,
-        "values": {name: list(value) for name, value in result.values.items()},
-        "best": list(result.best),
         "kept": {
             rung: {"fit": k, "online": result.policies[rung][k].online}
             for rung, k in result.kept.items()
         },
         "tags": list(result.tags),
-        "settings": result.settings,
     }
     path = folder / "headroom.json"
     write_text(path, json.dumps(content, indent=2) + "\n")

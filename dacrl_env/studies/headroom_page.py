@@ -1,0 +1,162 @@
+"""The page docs/headroom.md: one table and one figure of all that was measured.
+
+It is made of what `dacrl headroom --keep` has put into the package, so that no run is
+needed to make it anew: ``dacrl headroom-page docs``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from dacrl_env.comparison.drawing import COLOURS, DPI, save
+from dacrl_env.core.files import write_text
+from dacrl_env.tasks.headroom import KINDS, LEAST, measured, ruled
+from dacrl_env.tasks.rungs import RUNGS
+
+NAME = "headroom"
+_TEXT = f"""\
+# Headroom: what dynamics are worth
+
+Made by `dacrl headroom-page docs` of what `dacrl headroom TASK --keep` has measured;
+`dacrl_env/studies/headroom.py` says how. On each task four rungs are tuned by
+sequential halving at one budget each, over all numbers and choices of the algorithm:
+
+- *static-tuned*: a configuration that holds throughout;
+- *open-loop-tuned*: a schedule of every hyperparameter, which begins at the static one;
+- *freeze-tuned* and *checkpoint-tuned*: rules that look at the score, tuned together
+  with the configuration, from the static one on.
+
+All of that several times over, independently; what comes out is judged by the report
+stream on test seeds and test instances. *Schedule* is what the open-loop rung scores
+above the static one, *state* what the better rule scores above the better open loop.
+Rules are chosen by their score on the tuning split, open loops by their test score,
+which favours the open loop. Brackets are 95 % intervals, which resample fits and,
+within them, seeds.
+
+A gain of at least {LEAST:g} whose interval lies above zero is a tag of the task. A task
+with neither is tagged smoke. *Looking* is what the better rule loses when each run goes
+by the scores of another: the control."""
+
+
+def write(directory: str | os.PathLike[str]) -> list[Path]:
+    """Write ``headroom.md`` and ``headroom.png``, by which it is illustrated.
+
+    Args:
+        directory: is made if it is not there.
+
+    Returns:
+        Paths of what was written.
+
+    Raises:
+        ValueError: nothing is measured, or ``headroom.json`` is damaged.
+        OSError: a file cannot be written.
+    """
+    entries = measured()
+    if not entries:
+        raise ValueError("nothing is measured yet; dacrl headroom TASK --keep does it")
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    page = folder / f"{NAME}.md"
+    write_text(page, markdown(entries))
+    return [page, figure(entries, folder / f"{NAME}.png")]
+
+
+def markdown(entries: Mapping[str, Mapping[str, Any]]) -> str:
+    """The page.
+
+    Args:
+        entries: of ``headroom.json``, by task.
+    """
+    columns = ("default", *RUNGS, *KINDS, "looking")
+    lines = [
+        _TEXT,
+        "",
+        f"![Gains by task, with intervals]({NAME}.png)",
+        "",
+        "| task | objective | " + " | ".join(columns) + " | tags |",
+        "| --- | --- | " + "---: | " * len(columns) + "--- |",
+    ]
+    for task, entry in entries.items():
+        values = {**entry.get("values", {}), **{k: entry.get(k) for k in KINDS}}
+        if "best" in entry:
+            values["looking"] = values.get(f"{entry['best'][1]}, what looking is worth")
+        cells = [_number(values.get(name)) for name in columns]
+        tags = ", ".join(ruled(entry))
+        lines.append(
+            f"| {task} | {entry.get('objective', '–')} | {' | '.join(cells)} | {tags} |"
+        )
+    lines += ["", "## Commands", "", "```"]
+    lines += [_command(task, entry) for task, entry in entries.items()]
+    versions = sorted({str(entry.get("version", "–")) for entry in entries.values()})
+    lines += ["```", "", f"Made by version {', '.join(versions)}.", ""]
+    return "\n".join(lines)
+
+
+def _command(task: str, entry: Mapping[str, Any]) -> str:
+    """What measured an entry."""
+    settings = entry.get("settings", {})
+    words = ["dacrl headroom", task, f"--objective {entry.get('objective', 'auc')}"]
+    words += [
+        f"--{name.replace('_', '-')} {settings[name]:g}"
+        for name in ("runs", "fits", "most_work", "generations")
+        if settings.get(name) is not None
+    ]
+    if "rungs" in settings and tuple(settings["rungs"]) != RUNGS:
+        words.append(f"--rungs {' '.join(settings['rungs'])}")
+    if "seeds" in settings:
+        first, last = settings["seeds"]
+        words.append(f"--seeds {first}:{last + 1}")
+    return " ".join([*words, "--keep --out DIR"])
+
+
+def figure(
+    entries: Mapping[str, Mapping[str, Any]], path: str | os.PathLike[str]
+) -> Path:
+    """Draw gains of both kinds with their intervals, the largest value of state first.
+
+    Args:
+        entries: of ``headroom.json``, by task.
+        path: PNG file to write.
+    """
+    tasks = sorted(entries, key=lambda task: _value(entries[task].get("state")))
+    picture = Figure((6.5, 1.1 + 0.42 * len(tasks)), DPI, layout="constrained")
+    axis = picture.subplots()
+    for k, (kind, colour) in enumerate(zip(KINDS, COLOURS[1:], strict=False)):
+        for y, task in enumerate(tasks):
+            gain = entries[task].get(kind)
+            if gain is None:
+                continue
+            value, low, high = gain
+            at = y + 0.12 - 0.24 * k
+            axis.plot([low, high], [at, at], color=colour, linewidth=1.5)
+            label = f"value of {'a ' if kind == 'schedule' else ''}{kind}"
+            shown = {line.get_label() for line in axis.get_lines()}
+            axis.plot(
+                value, at, "o", color=colour, markersize=5,
+                label=f"_{label}" if label in shown else label,
+            )  # fmt: skip
+    axis.axvline(0, color="0.6", linewidth=0.8)
+    axis.axvline(LEAST, color="0.6", linewidth=0.8, linestyle=":")
+    axis.set_yticks(range(len(tasks)))
+    axis.set_yticklabels([task.removeprefix("dacrl/") for task in tasks], fontsize=8)
+    axis.set_ylim(-0.6, len(tasks) - 0.4)
+    axis.set_xlabel("gain in score, 95 % interval", fontsize=9)
+    axis.spines[["top", "right"]].set_visible(False)
+    picture.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=9)
+    return save(picture, Path(path))
+
+
+def _value(gain: Sequence[float] | None) -> float:
+    return float("-inf") if gain is None else gain[0]
+
+
+def _number(estimate: Sequence[float] | None) -> str:
+    if estimate is None or estimate[0] != estimate[0]:
+        return "–"
+    value, low, high = estimate
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"

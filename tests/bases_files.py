@@ -32,14 +32,13 @@ def entry(**fields: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def own_bases(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
+def own_bases(folder: Path) -> Iterator[Write]:
     """Gives a function that writes a text, or entries, where bases are read.
 
     The tasks that they make are known until the end; the package's own are not.
     """
     tasks, registry, own = dict(TASKS), dict(gym.registry), set(registration._BUILT_IN)
     path = folder / "bases.json"
-    monkeypatch.setattr(bases, "PATH", path)
 
     def forget() -> None:
         bases.stored.cache_clear()
@@ -60,12 +59,13 @@ def own_bases(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
             registration.enter_bases()
         return path
 
-    try:
-        yield write
-    finally:
-        monkeypatch.undo()
-        forget()
-        bases.stored.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bases, "PATH", path)
+        try:
+            yield write
+        finally:
+            forget()
+    bases.stored.cache_clear()
 
 
 def own_policies(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

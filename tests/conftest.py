@@ -6,10 +6,12 @@ import importlib.util
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import populations
 import pytest
 import torch
+from bases_files import own_bases
 from populations import MakeRuns
 
 from dacrl_env import TASKS
@@ -47,6 +49,14 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def no_bases(tmp_path: Path) -> Iterator[None]:
+    """All tasks are those of the table."""
+    with own_bases(tmp_path) as write:
+        write({})
+        yield
 
 
 @pytest.fixture(scope="session")

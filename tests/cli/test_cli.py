@@ -138,7 +138,7 @@ def test_evaluate_one_policy(tmp_path, capsys):
     assert "linear-epsilon,fraction=0.5" in capsys.readouterr().out
 
 
-def test_tasks_lists_what_there_is(capsys):
+def test_tasks_lists_what_there_is(capsys, no_bases):
     assert main(["tasks"]) == 0
     out = capsys.readouterr().out
     pretrained = "pretrained/dqn-cartpole-switch-0"

@@ -23,7 +23,7 @@ def line(out, *more):
 
 
 @pytest.fixture
-def figures(tmp_path, monkeypatch):
+def figures(tmp_path, monkeypatch, no_bases):
     """Two tasks that are measured, one of them with room for closed loops."""
     path = tmp_path / "figures.json"
     entries = {

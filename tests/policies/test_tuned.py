@@ -31,7 +31,7 @@ SHORT: dict[str, Any] = {
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path, monkeypatch, no_bases):
     (tmp_path / "own").mkdir()
     return own_policies(tmp_path / "own", monkeypatch)
 

@@ -188,7 +188,7 @@ def test_a_result_becomes_a_base_and_a_policy(quadratic, tmp_path, monkeypatch):
     result, _ = quadratic
     better = study.Finalist("fit 1", Static(learning_rate=0.25), "a search", 1.0)
     folder = own_policies(tmp_path, monkeypatch)
-    with own_bases(tmp_path, monkeypatch) as base:
+    with own_bases(tmp_path) as base:
         base({})
         chosen = replace(result, chosen=better)
         new, written = keeping.keep_static(chosen)
@@ -335,7 +335,7 @@ def test_the_command_writes_what_it_found(tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
     line = ["tune-static", QUADRATIC, "--runs", "12", "--fits", "1", "--seeds", "4"]
     line += ["--objective", "final", "--num-threads", "1", "--out", str(out), "--keep"]
-    with own_bases(tmp_path, monkeypatch) as base:
+    with own_bases(tmp_path) as base:
         base({})
         assert main(line) == 0
         said = capsys.readouterr().out

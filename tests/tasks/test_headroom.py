@@ -13,7 +13,7 @@ QUADRATIC = TASKS["dacrl/NoisyQuadratic-v0"]
 
 
 @pytest.fixture
-def measure(tmp_path, monkeypatch):
+def measure(tmp_path, monkeypatch, no_bases):
     """A function that puts a text, or entries, where figures are read."""
 
     def write(content):

@@ -271,6 +271,9 @@ def test_a_choice_that_stays_begins_nothing() -> None:
     before = [runs.member(p) for p in range(9)]
     runs.learner.happen(runs.state, runs.values)
     assert [runs.member(p) for p in range(9)] == before
+    choose(runs, *EVERY[4], p=0)  # what another member has
+    after = [runs.member(p) for p in range(9)]
+    assert [x == y for x, y in zip(before, after, strict=True)] == [False] + [True] * 8
 
 
 def test_gradient_steps_are_counted_through_changes_and_draw_anew() -> None:
@@ -449,13 +452,18 @@ def test_a_pipeline_of_fewer_algorithms() -> None:
 
 
 def test_priorities_are_kept_by_all_that_may_need_them() -> None:
-    runs = make([("dqn", "raw")], **{"sac.priority_alpha": 0.7})
-    runs.train(96)
-    choose(runs, "sac")
-    runs.train(64)
-    priorities = runs.state.replay.priorities[0, 0, :160]
-    assert (priorities > 0).all()
-    assert len(np.unique(priorities)) > 10
+    envs = envs_of(1, hyperparameters=["algorithm", "sac.priority_alpha"])
+    envs.reset(seed=0)
+    # DQN has none, and takes note for SAC
+    assert envs.population.learner.steady["dqn.priority_alpha"] == 0.0
+    for algorithm in ("dqn", "sac"):
+        given = {"algorithm": algorithm, "sac.priority_alpha": 0.7}
+        envs.step(envs.to_actions(given))
+    replay = envs.population.state.learner.replay
+    assert (replay.priorities[0, 0, :320] > 0).all()
+    assert len(np.unique(replay.priorities[0, 0, :160])) > 10
+    plain = envs_of(1, hyperparameters=["algorithm"])
+    assert plain.population.state.learner.replay.priorities.shape == (1, 1, 0)
 
 
 @pytest.mark.parametrize(

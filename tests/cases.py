@@ -28,11 +28,14 @@ OFTEN = (
     "dacrl/PPO-Pendulum-v0",
     "dacrl/SAC-Pendulum-v0",
 )
-# these and what they leave out: convolutions, and levels of training and evaluation
+# these and what they leave out: convolutions, levels of training and evaluation, actions
+# of SAC that are discrete, and algorithms that change
 EVERY_KIND = (
     *OFTEN,
     "dacrl/DQN-MinAtar-Breakout-short-v0",
+    "dacrl/DiscreteSAC-CartPole-v0",
     "dacrl/PPO-MiniGridLevels-v0",
+    "dacrl/Pipeline-CartPole-v0",
 )
 
 

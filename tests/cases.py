@@ -28,8 +28,8 @@ OFTEN = (
     "dacrl/PPO-Pendulum-v0",
     "dacrl/SAC-Pendulum-v0",
 )
-# these and what they leave out: convolutions, levels of training and evaluation, actions
-# of SAC that are discrete, and algorithms that change
+# these and what they leave out: convolutions, levels of training and evaluation,
+# discrete actions of SAC, and algorithms that change
 EVERY_KIND = (
     *OFTEN,
     "dacrl/DQN-MinAtar-Breakout-short-v0",

@@ -18,21 +18,21 @@ _SIZES = ((64, 64), (128,), (128, 128), (256, 256))
 _ACTIVATIONS = ("relu", "tanh")
 _TRUTH = (False, True)
 
+_NETWORKS = {"hidden_sizes": _SIZES, "activation": _ACTIVATIONS}
+_SEEN = {"normalize_observations": _TRUTH, "fourier_features": (0, 128)}
+
 MENUS: Mapping[str, Mapping[str, Sequence[Any]]] = {
-    "dqn": {
-        "hidden_sizes": _SIZES,
-        "activation": _ACTIVATIONS,
-        "normalize_observations": _TRUTH,
-        "fourier_features": (0, 128),
-    },
+    "dqn": {**_NETWORKS, **_SEEN},
     "ppo": {
-        "hidden_sizes": _SIZES,
-        "activation": _ACTIVATIONS,
-        "normalize_observations": _TRUTH,
+        **_NETWORKS,
+        **_SEEN,
         "num_inner_envs": (4, 8, 16),
         "rollout_length": (32, 64, 128, 256),
     },
-    "sac": {"hidden_sizes": _SIZES, "activation": _ACTIVATIONS},
+    "sac": _NETWORKS,
+    "discrete_sac": {**_NETWORKS, **_SEEN},
+    # what is seen of observations is a choice of every decision there
+    "pipeline": {**_NETWORKS, "rollout_length": (128, 256, 512)},
     "sgd": {},
 }
 """Options of each field, by algorithm."""

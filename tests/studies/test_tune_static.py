@@ -25,7 +25,13 @@ from dacrl_env.studies.finalists import reduced
 from dacrl_env.studies.headroom import headroom, wide
 from dacrl_env.studies.importance import LEAST, importance
 from dacrl_env.tasks import bases
-from dacrl_env.tasks.registration import get_task, listed
+from dacrl_env.tasks.registration import (
+    ALGORITHMS,
+    configured,
+    get_task,
+    listed,
+    load,
+)
 
 CARTPOLE, QUADRATIC = "dacrl/DQN-CartPole-v0", "dacrl/NoisyQuadratic-v0"
 SHORT: dict[str, Any] = {
@@ -43,6 +49,15 @@ def quadratic(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 # -- choice and estimate -------------------------------------------------------------
+
+
+def test_menus_are_of_every_algorithm_and_of_fields_that_it_has() -> None:
+    assert menus.MENUS.keys() == ALGORITHMS.keys()
+    for algorithm, menu in menus.MENUS.items():
+        config_class = load(ALGORITHMS[algorithm]).config_class
+        for name, options in menu.items():
+            for option in options:
+                configured(algorithm, config_class, {name: option})
 
 
 def test_the_best_of_the_final_is_chosen_and_estimated_on_other_seeds(quadratic):

@@ -17,7 +17,7 @@ from dacrl_env.core.snapshot import Snapshot, SnapshotError
 from dacrl_env.outer.env import check_options, instance_index
 from dacrl_env.outer.population import IN_STEP, Outcome, Population
 from dacrl_env.outer.settings import Settings, resolve
-from dacrl_env.tasks import Option, Task
+from dacrl_env.tasks import Knob, Number, Option, Task
 
 OPTIONS = ("instance", "snapshot", "reset_mask")
 
@@ -274,7 +274,15 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
         )
 
     def _infos(self, mask: NDArray[np.bool_]) -> dict[str, Any]:
-        return vector_info(self.population.info(), mask)
+        infos = vector_info(self.population.info(), mask)
+        shown = infos["hyperparameters"]
+        for h in self.settings.hyperparameters:
+            # also where some are inactive
+            kind = dtype_of(h)
+            if shown[h.name].dtype != kind:
+                filled = np.where(shown[f"_{h.name}"], shown[h.name], 0)
+                shown[h.name] = filled.astype(kind)
+        return infos
 
     def to_config(self, action: Any, member: int = 0) -> dict[str, Option]:
         """Values that one member's action would apply; see the single environment."""
@@ -385,6 +393,14 @@ def _for_all(seed: Any) -> bool:
     listed = isinstance(seed, Sequence | np.ndarray)
     listed &= not isinstance(seed, str | bytes)
     return seed is not None and not (listed and getattr(seed, "shape", None) != ())
+
+
+def dtype_of(knob: Knob) -> np.dtype[Any]:
+    """Of the values of a hyperparameter that is active: object where texts are."""
+    if isinstance(knob, Number):
+        return np.dtype(np.int64 if knob.integer else np.float64)
+    kinds = {type(option) for option in knob.options}
+    return np.dtype(object if len(kinds) > 1 or str in kinds else kinds.pop())
 
 
 def vector_info(info: dict[str, Any], mask: NDArray[np.bool_]) -> dict[str, Any]:

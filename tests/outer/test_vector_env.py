@@ -30,6 +30,8 @@ DECISIONS = 4
 # what makes a run of 400 steps contain updates, by learner
 SMALL: dict[str, dict[str, Any]] = {
     "dqn": {"learning_starts": 100},
+    "discrete_sac": {"learning_starts": 100},
+    "pipeline": {"rollout_length": 20, "learning_starts": 100},
     "ppo": {"num_inner_envs": 2, "rollout_length": 10},
     "sac": {"learning_starts": 100},
 }
@@ -132,14 +134,18 @@ def test_spaces_shapes_and_dtypes(task: str, mode: str) -> None:
 
 @pytest.mark.parametrize(("task", "mode"), cases(TURNS))
 def test_agrees_with_gymnasium_s_own_vector_environment(task: str, mode: str) -> None:
-    seeds = [11, 5]
-    ours = make(task, num_envs=2, action_mode=mode)
+    seeds, options = [11, 5], {"action_mode": mode}
+    if mode == "values":  # most of what lies between the numbers of options is refused
+        controlled = single(task).settings.controlled
+        numbers = [h.name for h in controlled if isinstance(h, Number)]
+        options |= {"hyperparameters": numbers}
+    ours = make(task, num_envs=2, **options)
     theirs = gym.make_vec(
         task,
         num_envs=2,
         vectorization_mode="sync",
         vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP},
-        **options_of(task, action_mode=mode),
+        **options_of(task, **options),
     )
     assert isinstance(theirs, gym.vector.SyncVectorEnv)
     mine, info = ours.reset(seed=seeds)

@@ -34,7 +34,7 @@ def train(
         steps: environment steps of a member.
         interval: of all members; episodes are counted.
     """
-    P, N = envs.keys.shape
+    P, N = envs.observations.shape[:2]
     columns = parts[0].memory.actions.shape[1]
     actions, given = np.zeros((P, N, columns)), np.zeros((3, P, N))
     seen = flat(envs.observations)

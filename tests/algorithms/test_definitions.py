@@ -334,7 +334,7 @@ def test_sac(hidden, A, spread, B) -> None:
     activation = "tanh" if B == 5 else "relu"
     actor = dense.make_network(D, hidden, 2 * A, activation)
     critic = dense.make_network(D + A, hidden, 1, activation)
-    fixed = sac.Fixed(actor, critic, 1, 1, D, A, 0, 1.0, NO_PARTS, False)
+    fixed = sac.Fixed(actor, critic, 1, 1, D, A, 0, 0, 1.0, NO_PARTS, False)
     memory = sac.make_memory(fixed, 256, 1, np.full(A, -2.0), np.full(A, 2.0))
     rows = sac.make_state(2, fixed, 2, np.float32, 3).parameters
     rows[:] = [_sac_row(fixed, rng), _sac_row(fixed, rng)]

@@ -267,6 +267,8 @@ def test_fields_are_those_of_our_own_learners() -> None:
             "normalize_advantages",
             "clip_range_vf",
             "conv_channels",
+            "fourier_features",
+            "fourier_scale",
         },
         "sac": {
             "hidden_sizes",
@@ -274,6 +276,7 @@ def test_fields_are_those_of_our_own_learners() -> None:
             "activation",
             "replay_capacity",
             "learning_starts",
+            "held_starts",
         },
     }
     for name in ALGORITHMS:

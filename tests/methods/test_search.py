@@ -1043,8 +1043,8 @@ def test_static_configuration_is_searched_too(trace, tmp_path):
 
 
 def test_static_configurations_that_runs_cannot_have_are_drawn_again():
-    # no rollout of 8 × 192 steps divides a decision
-    menu = {"rollout_length": [64, 192]}
+    # a decision has 5,120 steps: a rollout of 4 × 1,280 divides it, none of 8 × 1,280
+    menu = {"num_inner_envs": [4], "rollout_length": [64, 1_280]}
     runs = Trials("dacrl/PPO-CartPole-v0", 102_400, 0, SequentialHalving())
     with pytest.raises(ValueError, match=r"rollout_length 100: .* does not divide"):
         search.search_space(
@@ -1056,8 +1056,11 @@ def test_static_configurations_that_runs_cannot_have_are_drawn_again():
         runs, space, space.sample(generator, 30), None,
         lambda n: space.sample(generator, n),
     )  # fmt: skip
-    found = [space.configuration(c).get("rollout_length", 128) for c in drawn[1:]]
-    assert set(found) == {64, 128}
+    found = {
+        (c.get("num_inner_envs", 8), c.get("rollout_length", 128))
+        for c in map(space.configuration, drawn[1:])
+    }
+    assert found == {(4, 64), (4, 128), (4, 1_280), (8, 64), (8, 128)}
     # a larger network is more work
     nets = {"hidden_sizes": [(256, 256)]}
     space = search.search_space(runs, None, "static", configurations=nets)

@@ -359,7 +359,7 @@ WITHOUT = {"double_q": False}
 
 
 @sb3_n_steps  # these tasks have them, too
-@pytest.mark.parametrize("task", DOUBLE_Q)
+@pytest.mark.parametrize("task", quick(DOUBLE_Q, DOUBLE_Q[0]))
 def test_tasks_with_double_q_name_the_way_out(task: str) -> None:
     """The task has set it, not the user, who therefore has to be told."""
     for make_env in (gym.make, gym.make_vec):

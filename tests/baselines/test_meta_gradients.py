@@ -6,6 +6,7 @@ from operator import attrgetter
 import numpy as np
 import pytest
 import torch
+from cases import slow
 from dacrl_env.baselines import meta_gradients
 from dacrl_env.baselines.meta_gradients import MetaGradients, Optimiser, halves, update
 
@@ -91,7 +92,7 @@ GRIDS = ("dacrl/DQN-MiniGrid-Empty-5x5-v0", "dacrl/PPO-MiniGrid-DoorKey-5x5-v0")
     [
         *((task, rate, {}) for task in (DQN, PPO, PENDULUM) for rate in (1e-4, 1e-2)),
         (DQN, 1e-3, FEATURES),
-        *((task, 1e-3, CONVOLUTION) for task in GRIDS),
+        *(slow(task, 1e-3, CONVOLUTION) for task in GRIDS),
     ],
 )
 def test_gradients_agree_with_finite_differences(task, rate, config):

@@ -256,7 +256,8 @@ def test_numpys_error_state_changes_nothing(kind: str, state: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "level"), [("dacrl/PPO-Pendulum-v0", 1.0), ("dacrl/PPO-Acrobot-v0", 0.8)]
+    ("task", "level"),
+    [("dacrl/PPO-Pendulum-v0", 1.0), slow("dacrl/PPO-Acrobot-v0", 0.8)],
 )
 def test_numpys_error_state_and_large_updates(task: str, level: float) -> None:
     def seen() -> list[bytes]:
@@ -309,7 +310,7 @@ def test_numpys_error_state_and_evaluations(policy: str) -> None:
         assert evaluated().equals(expected)
 
 
-@pytest.mark.parametrize("method", ["smac", "tpe", "pb2,population=4"])
+@pytest.mark.parametrize("method", [slow("smac"), "tpe", "pb2,population=4"])
 def test_numpys_error_state_and_libraries_of_methods(method: str) -> None:
     for library in {"smac": ["smac"], "tpe": ["optuna"]}.get(method, []):
         pytest.importorskip(library)

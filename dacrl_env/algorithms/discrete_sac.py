@@ -33,6 +33,7 @@ from dacrl_env.algorithms.features import (
     make_turns,
     prepare,
     prepare_batch,
+    scaled,
 )
 from dacrl_env.algorithms.interval import SAMPLES, UPDATES, Interval
 from dacrl_env.algorithms.register import Register
@@ -330,11 +331,7 @@ def best(p, run, memory):
 def logits_of(p, rows, run, memory):
     """Logits (rows, A) for what is seen first in memory."""
     fixed = run.fixed
-    observations = vector(memory.seen, 0, rows * fixed.D)
-    inputs = vector(memory.inputs, 0, rows * fixed.D)
-    scale = np.float32(fixed.scale)
-    for k in range(len(inputs)):
-        inputs[k] = observations[k] * scale
+    scaled(vector(memory.seen, 0, rows * fixed.D), fixed, memory)
     prepare(p, rows, memory.inputs, run, memory)
     x, logits = (
         seen_by(rows, memory.inputs, fixed),

@@ -58,6 +58,15 @@ def draw_frequencies(p, run):
 
 
 @compiled
+def scaled(observations, fixed, memory):
+    """Observations, one after the other, to where networks take inputs, scaled."""
+    inputs = vector(memory.inputs, 0, len(observations))
+    scale = np.float32(fixed.scale)
+    for k in range(len(inputs)):
+        inputs[k] = observations[k] * scale
+
+
+@compiled
 def prepare(p, rows, room, run, memory):
     """Make of scaled observations (rows, D) what the network sees (rows, I), in place.
 

@@ -37,6 +37,7 @@ from dacrl_env.algorithms.features import (
     make_frequencies,
     make_turns,
     prepare,
+    scaled,
 )
 from dacrl_env.algorithms.interval import SAMPLES, UPDATES, Interval
 from dacrl_env.algorithms.level_replay import Levels
@@ -308,15 +309,6 @@ def log_std_of(p, fixed, rows):
 
 
 # -- rollout ---------------------------------------------------------------------------
-
-
-@compiled
-def scaled(observations, fixed, memory):
-    """Observations, one after the other, to where networks take inputs, scaled."""
-    inputs = vector(memory.inputs, 0, len(observations))
-    scale = np.float32(fixed.scale)
-    for k in range(len(inputs)):
-        inputs[k] = observations[k] * scale
 
 
 @compiled

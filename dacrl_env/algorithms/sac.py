@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dacrl_env.algorithms.features import scaled
 from dacrl_env.algorithms.interval import SAMPLES, UPDATES, Interval
 from dacrl_env.algorithms.register import Register
 from dacrl_env.algorithms.replay import (
@@ -302,7 +303,7 @@ def act(p, r, t, run, memory):
             for a in range(A):
                 memory.actions[n, a] = 2.0 * uniform(drawn, n * A + a) - 1.0
     else:
-        see(N, fixed, memory)
+        scaled(vector(memory.seen, 0, N * fixed.D), fixed, memory)
         x, into = matrix(memory.inputs, 0, N, fixed.D), memory.drawn
         actor = actor_of(row_of(p, state.parameters), fixed)
         propose(fixed.actor, x, drawn, actor, A, into)
@@ -317,7 +318,7 @@ def act(p, r, t, run, memory):
 def best(p, run, memory):
     """The most likely action."""
     fixed, hidden = run.fixed, memory.drawn.hidden
-    see(ONE, fixed, memory)
+    scaled(vector(memory.seen, 0, fixed.D), fixed, memory)
     x, out = (
         matrix(memory.inputs, 0, 1, fixed.D),
         matrix(memory.d_outputs, 0, 1, 2 * fixed.A),
@@ -327,18 +328,6 @@ def best(p, run, memory):
     for a in range(fixed.A):
         memory.actions[0, a] = np.float64(tanh(out[0, a]))
     stretch(row_of(FIRST, memory.actions), memory)
-
-
-@compiled
-def see(rows, fixed, memory):
-    """Write what is seen (rows, D) to the inputs, scaled."""
-    inputs, seen = (
-        vector(memory.inputs, 0, rows * fixed.D),
-        vector(memory.seen, 0, rows * fixed.D),
-    )
-    scale = np.float32(fixed.scale)
-    for k in range(len(inputs)):
-        inputs[k] = seen[k] * scale
 
 
 @compiled

@@ -1,12 +1,14 @@
-"""What arguments of the command line mean: numbers, seeds, options of a task."""
+"""Arguments that commands share, and what they mean: numbers, seeds, options."""
 
 from __future__ import annotations
 
 import argparse
 import inspect
+from pathlib import Path
 from typing import Any
 
 from dacrl_env.core.checks import whole_numbers
+from dacrl_env.core.processes import EXECUTORS, usable_cores
 
 
 def count(text: str) -> int:
@@ -73,3 +75,62 @@ def _whole(given: dict[str, Any], task: str) -> dict[str, Any]:
     if by in IMPLEMENTATIONS and name in IMPLEMENTATIONS[by]:
         given = whole_numbers(load_learner(name, by).config_class, given)
     return given
+
+
+def add_evaluation(parser: argparse.ArgumentParser) -> None:
+    """Add the test seeds, and what `add_executor` and `add_run` do."""
+    parser.add_argument(
+        "--seeds",
+        default="64",
+        metavar="SEEDS",
+        help="test runs: their number, or their seeds: 128:256 are 128 to 255",
+    )
+    add_executor(parser)
+    add_run(parser)
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """Add the number of threads."""
+    parser.add_argument(
+        "--num-threads",
+        type=count,
+        default=usable_cores(),
+        metavar="CORES",
+        help="to use; default: as many as this process may, which its affinity and its "
+        "container limit (here %(default)s)",
+    )
+
+
+def add_executor(parser: argparse.ArgumentParser) -> None:
+    """Add the number of threads, and who runs units of work."""
+    add_threads(parser)
+    parser.add_argument(
+        "--executor",
+        choices=EXECUTORS,
+        help="threads: one unit of work after the other, its members in threads; "
+        "processes: units side by side; default: threads where all of the inner run is "
+        "compiled",
+    )
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Add where results go, and what runs are."""
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument(
+        "--run-budget",
+        type=count,
+        metavar="STEPS",
+        help="inner environment steps of a run",
+    )
+    parser.add_argument("--decision-interval", type=count, metavar="STEPS")
+    parser.add_argument("--eval-interval", type=count, metavar="STEPS")
+    parser.add_argument("--feedback", choices=("eval", "train"))
+    parser.add_argument("--hyperparameters", nargs="+", metavar="NAME")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="other options of the environment, as gymnasium.make takes them: "
+        "eval_episodes=5 instances=test fixed=\"{'gamma':0.9}\"",
+    )

@@ -18,7 +18,15 @@ from typing import Any, NoReturn
 from gymnasium.error import Error
 
 from dacrl_env.cli import suites, terminal, tuning
-from dacrl_env.cli.arguments import count, seeds_of, task_options
+from dacrl_env.cli.arguments import (
+    add_evaluation,
+    add_executor,
+    add_run,
+    add_threads,
+    count,
+    seeds_of,
+    task_options,
+)
 from dacrl_env.cli.interrupts import Interrupts, answered
 from dacrl_env.cli.kept import (
     check_labels,
@@ -31,7 +39,7 @@ from dacrl_env.cli.kept import (
 from dacrl_env.core import memory
 from dacrl_env.core.checks import meant, unknown
 from dacrl_env.core.places import check_file, check_folder
-from dacrl_env.core.processes import EXECUTORS, WorkerDiedError, usable_cores
+from dacrl_env.core.processes import WorkerDiedError
 from dacrl_env.core.version import __version__
 
 
@@ -106,8 +114,8 @@ def _obey(arguments: Sequence[str] | None, interrupts: Interrupts) -> None:
 
 def _way_on(options: argparse.Namespace) -> str:
     """What is said when a command is interrupted."""
-    going_on = (_compare, _evaluate, _fit, _defaults, _oracle, _headroom)
-    if options.command in (*going_on, tuning.tune_static):
+    going_on = (_compare, _evaluate, _fit, _defaults, _oracle)
+    if options.command in (*going_on, tuning.headroom, tuning.tune_static):
         return (
             f"dacrl: interrupted; finished work is kept in {options.out}, the same "
             "command goes on"
@@ -308,7 +316,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SEEDS",
         help="also test what the methods would have returned earlier",
     )
-    _evaluation_arguments(compare)
+    add_evaluation(compare)
     compare.add_argument(
         "--policy-seeds",
         metavar="SEEDS",
@@ -324,7 +332,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("evaluate", help="run one policy on a task")
     evaluate.add_argument("task")
     evaluate.add_argument("policy")
-    _evaluation_arguments(evaluate)
+    add_evaluation(evaluate)
     evaluate.set_defaults(command=_evaluate)
 
     fit = commands.add_parser("fit", help="tune a policy with a method")
@@ -339,8 +347,8 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--method", help="instead of the second place")
     fit.add_argument("--budget", type=count, required=True, metavar="STEPS")
     fit.add_argument("--seed", type=count, default=0, help="of the method run")
-    _threads_argument(fit)
-    _run_arguments(fit)
+    add_threads(fit)
+    add_run(fit)
     fit.set_defaults(command=_fit)
 
     report = commands.add_parser("report", help="write tables and figures of a store")
@@ -354,7 +362,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     defaults.add_argument("--seeds", type=count, default=16)
     defaults.add_argument("--out", type=Path, required=True, metavar="DIR")
-    _executor_arguments(defaults)
+    add_executor(defaults)
     defaults.add_argument("--tasks", nargs="+", metavar="TASK")
     defaults.set_defaults(command=_defaults)
 
@@ -385,56 +393,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="S",
         help="forks of each run and branch that choose, and as many that are valued",
     )
-    _executor_arguments(dynamics)
+    add_executor(dynamics)
     dynamics.add_argument(
         "--markdown", action="store_true", help="as the table in docs/dynamics.md"
     )
-    _run_arguments(dynamics)
+    add_run(dynamics)
     dynamics.set_defaults(command=_oracle)
 
-    room = commands.add_parser(
-        "headroom",
-        help="what schedules and state are worth above a strongly tuned static "
-        "configuration",
-    )
-    room.add_argument("task")
-    room.add_argument(
-        "--runs", type=count, default=1_000, help="tuning of each rung, in runs"
-    )
-    room.add_argument(
-        "--fits", type=count, default=3, help="independent tunings of each rung"
-    )
-    room.add_argument("--objective", default="auc", help="auc (default) or final")
-    tuning.add_search(room)
-    room.add_argument(
-        "--rungs", nargs="+", metavar="RUNG", help="some of them, static-tuned first"
-    )
-    room.add_argument(
-        "--keep",
-        action="store_true",
-        help="also keep the gains in this package, from which the task's tags follow, "
-        "and of each rung a policy, such as freeze-tuned",
-    )
-    _evaluation_arguments(room)
-    room.set_defaults(command=_headroom, seeds="128")
-
-    page = commands.add_parser(
-        "headroom-page", help="a page of all that headroom --keep has measured"
-    )
-    page.add_argument(
-        "directory", type=Path, help="headroom.md and headroom.png are written to it"
-    )
-    page.set_defaults(command=_headroom_page)
-
-    steady = commands.add_parser(
-        "tune-static",
-        help="the strongest static configuration of a task: search all numbers and "
-        "choices, then choose on fresh seeds",
-    )
-    tuning.add_arguments(steady)
-    _executor_arguments(steady)
-    _run_arguments(steady)
-    steady.set_defaults(command=tuning.tune_static)
+    tuning.add_commands(commands)
 
     bench = commands.add_parser(
         "bench", help="measure throughput beside Stable-Baselines3"
@@ -533,61 +499,6 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--traceback", default=argparse.SUPPRESS, **everywhere)
         command.set_defaults(parser=command)
     return parser
-
-
-def _evaluation_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--seeds",
-        default="64",
-        metavar="SEEDS",
-        help="test runs: their number, or their seeds: 128:256 are 128 to 255",
-    )
-    _executor_arguments(parser)
-    _run_arguments(parser)
-
-
-def _threads_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--num-threads",
-        type=count,
-        default=usable_cores(),
-        metavar="CORES",
-        help="to use; default: as many as this process may, which its affinity and its "
-        "container limit (here %(default)s)",
-    )
-
-
-def _executor_arguments(parser: argparse.ArgumentParser) -> None:
-    _threads_argument(parser)
-    parser.add_argument(
-        "--executor",
-        choices=EXECUTORS,
-        help="threads: one unit of work after the other, its members in threads; "
-        "processes: units side by side; default: threads where all of the inner run is "
-        "compiled",
-    )
-
-
-def _run_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
-    parser.add_argument(
-        "--run-budget",
-        type=count,
-        metavar="STEPS",
-        help="inner environment steps of a run",
-    )
-    parser.add_argument("--decision-interval", type=count, metavar="STEPS")
-    parser.add_argument("--eval-interval", type=count, metavar="STEPS")
-    parser.add_argument("--feedback", choices=("eval", "train"))
-    parser.add_argument("--hyperparameters", nargs="+", metavar="NAME")
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        default=[],
-        metavar="NAME=VALUE",
-        help="other options of the environment, as gymnasium.make takes them: "
-        "eval_episodes=5 instances=test fixed=\"{'gamma':0.9}\"",
-    )
 
 
 def _tasks(options: argparse.Namespace) -> None:
@@ -918,46 +829,6 @@ def _oracle(options: argparse.Namespace) -> None:
         )
         print(oracle.render(found))
     print(f"\ntable: {path}")
-
-
-def _headroom(options: argparse.Namespace) -> None:
-    from dacrl_env.policies.tuned import check_kept
-    from dacrl_env.studies import headroom as study
-    from dacrl_env.studies import keeping
-    from dacrl_env.tasks.registration import get_task
-
-    given = task_options(options, options.task)
-    if options.keep:  # what is wrong must not come to light after hours
-        check_kept(get_task(options.task), given)
-    if options.rungs:
-        given["rungs"] = options.rungs
-    with nothing_lost(options.out / "headroom.json", options.out / "runs.csv"):
-        result = study.headroom(
-            options.task,
-            store=options.out / "results",
-            objective=options.objective,
-            runs=options.runs,
-            fits=options.fits,
-            seeds=seeds_of("--seeds", options.seeds),
-            most_work=options.most_work,
-            generations=options.generations,
-            num_threads=options.num_threads,
-            executor=options.executor,
-            show_progress=True,
-            **given,
-        )
-        path = study.write(result, options.out)
-    kept = keeping.keep_headroom(result) if options.keep else {}
-    print(study.render(result))
-    print(f"\n{path}")
-    tuning.say_kept(kept.values())
-
-
-def _headroom_page(options: argparse.Namespace) -> None:
-    from dacrl_env.studies import headroom_page
-
-    for path in headroom_page.write(options.directory):
-        print(path)
 
 
 def _warm_up(options: argparse.Namespace) -> None:

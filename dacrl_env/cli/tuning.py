@@ -1,16 +1,71 @@
-"""``dacrl tune-static``, and what ``--keep`` does."""
+"""``dacrl headroom``, its page, ``dacrl tune-static``, and what ``--keep`` does."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from dacrl_env.cli.arguments import count, task_options
+from dacrl_env.cli.arguments import (
+    add_evaluation,
+    add_executor,
+    add_run,
+    count,
+    seeds_of,
+    task_options,
+)
 from dacrl_env.cli.kept import nothing_lost
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_commands(commands: Any) -> None:
+    """Add the commands to the others of a parser."""
+    room = commands.add_parser(
+        "headroom",
+        help="what schedules and state are worth above a strongly tuned static "
+        "configuration",
+    )
+    room.add_argument("task")
+    room.add_argument(
+        "--runs", type=count, default=1_000, help="tuning of each rung, in runs"
+    )
+    room.add_argument(
+        "--fits", type=count, default=3, help="independent tunings of each rung"
+    )
+    room.add_argument("--objective", default="auc", help="auc (default) or final")
+    _add_search(room)
+    room.add_argument(
+        "--rungs", nargs="+", metavar="RUNG", help="some of them, static-tuned first"
+    )
+    room.add_argument(
+        "--keep",
+        action="store_true",
+        help="also keep the gains in this package, from which the task's tags follow, "
+        "and of each rung a policy, such as freeze-tuned",
+    )
+    add_evaluation(room)
+    room.set_defaults(command=headroom, seeds="128")
+
+    page = commands.add_parser(
+        "headroom-page", help="a page of all that headroom --keep has measured"
+    )
+    page.add_argument(
+        "directory", type=Path, help="headroom.md and headroom.png are written to it"
+    )
+    page.set_defaults(command=headroom_page)
+
+    steady = commands.add_parser(
+        "tune-static",
+        help="the strongest static configuration of a task: search all numbers and "
+        "choices, then choose on fresh seeds",
+    )
+    _add_static(steady)
+    add_executor(steady)
+    add_run(steady)
+    steady.set_defaults(command=tune_static)
+
+
+def _add_static(parser: argparse.ArgumentParser) -> None:
     """Add what ``tune-static`` takes beside options of runs."""
     parser.add_argument("task")
     parser.add_argument(
@@ -20,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--fits", type=count, default=3, metavar="K", help="independent searches"
     )
     parser.add_argument("--objective", default="auc", help="auc (default) or final")
-    add_search(parser)
+    _add_search(parser)
     parser.add_argument(
         "--configurations",
         default="none",
@@ -58,7 +113,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_search(parser: argparse.ArgumentParser) -> None:
+def _add_search(parser: argparse.ArgumentParser) -> None:
     """Add what sequential halving over the wide space takes."""
     parser.add_argument(
         "--most-work",
@@ -74,6 +129,48 @@ def add_search(parser: argparse.ArgumentParser) -> None:
         metavar="G",
         help="of a search, which begin around the winner of the one before",
     )
+
+
+def headroom(options: argparse.Namespace) -> None:
+    """Tune all rungs, test them, and keep what was found if that is asked for."""
+    from dacrl_env.policies.tuned import check_kept
+    from dacrl_env.studies import headroom as study
+    from dacrl_env.studies import keeping
+    from dacrl_env.tasks.registration import get_task
+
+    given = task_options(options, options.task)
+    if options.keep:  # what is wrong must not come to light after hours
+        check_kept(get_task(options.task), given)
+    if options.rungs:
+        given["rungs"] = options.rungs
+    with nothing_lost(options.out / "headroom.json", options.out / "runs.csv"):
+        result = study.headroom(
+            options.task,
+            store=options.out / "results",
+            objective=options.objective,
+            runs=options.runs,
+            fits=options.fits,
+            seeds=seeds_of("--seeds", options.seeds),
+            most_work=options.most_work,
+            generations=options.generations,
+            num_threads=options.num_threads,
+            executor=options.executor,
+            show_progress=True,
+            **given,
+        )
+        path = study.write(result, options.out)
+    kept = keeping.keep_headroom(result) if options.keep else {}
+    print(study.render(result))
+    print(f"\n{path}")
+    _say_kept(kept.values())
+
+
+def headroom_page(options: argparse.Namespace) -> None:
+    """Write the page."""
+    from dacrl_env.studies import headroom_page as study
+
+    for path in study.write(options.directory):
+        print(path)
 
 
 def tune_static(options: argparse.Namespace) -> None:
@@ -110,12 +207,12 @@ def tune_static(options: argparse.Namespace) -> None:
     print(f"\n{path}")
     if options.keep:
         new, written = keeping.keep_static(result, options.controlled)
-        say_kept(written)
+        _say_kept(written)
         if new is not None:
             print(f"kept: {new} starts at it")
 
 
-def say_kept(paths: Iterable[Path]) -> None:
+def _say_kept(paths: Iterable[Path]) -> None:
     """Name the files that were written into the package."""
     for path in paths:
         print(f"kept: {path}")

@@ -74,7 +74,6 @@ from dacrl_env.kernels.moments import mean_and_spread
 from dacrl_env.kernels.random_numbers import draw, uniform
 from dacrl_env.kernels.views import (
     FIRST,
-    ONE,
     aligned,
     approach,
     copy,

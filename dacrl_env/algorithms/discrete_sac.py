@@ -35,7 +35,7 @@ from dacrl_env.algorithms.features import (
     prepare_batch,
     scaled,
 )
-from dacrl_env.algorithms.interval import SAMPLES, UPDATES, Interval
+from dacrl_env.algorithms.interval import SAMPLES, UPDATES
 from dacrl_env.algorithms.register import Register
 from dacrl_env.algorithms.replay import (
     DISCOUNT,
@@ -158,15 +158,6 @@ class State:
 
 _ARRAYS = [f.name for f in fields(State) if f.name != "envs"]
 Arrays = namedtuple("Arrays", _ARRAYS)  # type: ignore[misc]
-
-
-class Run(NamedTuple):
-    """All that training P members takes, beside their environments."""
-
-    fixed: Fixed
-    values: Values
-    state: Arrays
-    interval: Interval
 
 
 class Policies(NamedTuple):

@@ -32,31 +32,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dacrl_env.algorithms.features import (
-    draw_frequencies,
-    inputs_of,
-    make_frequencies,
-    make_turns,
-    prepare,
-    prepare_batch,
-    scaled,
-)
-from dacrl_env.algorithms.interval import SAMPLES, UPDATES, Interval
+from dacrl_env.algorithms import features, replay
+from dacrl_env.algorithms.features import inputs_of
+from dacrl_env.algorithms.interval import SAMPLES, UPDATES
 from dacrl_env.algorithms.register import Register
-from dacrl_env.algorithms.replay import (
-    DISCOUNT,
-    ERROR,
-    RETURN,
-    WEIGHT,
-    Replay,
-    draw_evenly,
-    forget,
-    gather,
-    sample,
-    set_priorities,
-    write,
-)
-from dacrl_env.kernels import dense, moments
+from dacrl_env.algorithms.replay import DISCOUNT, ERROR, RETURN, WEIGHT, Replay
+from dacrl_env.kernels import dense, moments, views
 from dacrl_env.kernels.adam import adam_step
 from dacrl_env.kernels.choices import largest, zipf
 from dacrl_env.kernels.compiling import compiled, entry
@@ -64,17 +45,7 @@ from dacrl_env.kernels.dense import Network, Scratch, backward, forward, predict
 from dacrl_env.kernels.moments import Moments, mean_and_spread
 from dacrl_env.kernels.products import dot
 from dacrl_env.kernels.random_numbers import draw, uniform
-from dacrl_env.kernels.views import (
-    ONE,
-    aligned,
-    approach,
-    copy,
-    held,
-    matrix,
-    row_of,
-    start_of,
-    vector,
-)
+from dacrl_env.kernels.views import aligned, matrix, row_of, start_of, vector
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -144,9 +115,7 @@ class State:
     part_steps: NDArray[np.int64]  # (P, 2) of the optimiser, with each part
     register: Register
     observation_moments: Moments  # (P, D), or (P, 0) without
-    frequencies: NDArray[
-        np.float32
-    ]  # (P, D, whole lines), see `features`; or (P, 0, 0)
+    frequencies: NDArray[np.float32]  # see `features.make_frequencies`
     keys: NDArray[np.uint64]  # (P, purposes)
     env_steps: NDArray[np.int64]  # (P,) taken so far
     gradient_steps: NDArray[np.int64]  # (P,)
@@ -157,15 +126,6 @@ class State:
 
 _ARRAYS = [f.name for f in fields(State) if f.name != "envs"]
 Arrays = namedtuple("Arrays", _ARRAYS)  # type: ignore[misc]
-
-
-class Run(NamedTuple):
-    """All that training P members takes, beside their environments."""
-
-    fixed: Fixed
-    values: Values
-    state: Arrays
-    interval: Interval
 
 
 class Memory(NamedTuple):
@@ -201,7 +161,7 @@ def make_memory(fixed: Fixed, largest_batch: int, K: int) -> Memory:
         actions=np.zeros((N, 1)),
         inputs=aligned(rows, inputs),
         next_inputs=aligned(rows, inputs),
-        turns=make_turns(B, fixed.fourier_features),
+        turns=features.make_turns(B, fixed.fourier_features),
         taken=aligned(B, 1),
         columns=aligned(4, B),
         places=np.zeros(B, np.int64),
@@ -215,16 +175,7 @@ def make_memory(fixed: Fixed, largest_batch: int, K: int) -> Memory:
 def make_state(
     P: int, fixed: Fixed, capacity: int, dtype: type, purposes: int, saved: bool = False
 ) -> State:
-    """Memory for P runs; `restart` gives it meaning.
-
-    Args:
-        P: members.
-        fixed: of the population.
-        capacity: transitions kept of each inner environment.
-        dtype: of observations.
-        purposes: keys of a member.
-        saved: whether there is room for a register.
-    """
+    """Memory for P runs, with transitions of a dtype; `restart` gives it meaning."""
     row, N, D = fixed.net.row, fixed.N, fixed.D
     kept = D if fixed.normalize_observations else 0
     return State(
@@ -238,7 +189,7 @@ def make_state(
         part_steps=np.zeros((P, 2), np.int64),
         register=Register.of(P, 4, row if saved else 0, 2),
         observation_moments=Moments.of(P, kept),
-        frequencies=make_frequencies(P, D, fixed.fourier_features),
+        frequencies=features.make_frequencies(P, D, fixed.fourier_features),
         keys=np.zeros((P, purposes), np.uint64),
         env_steps=np.zeros(P, np.int64),
         gradient_steps=np.zeros(P, np.int64),
@@ -256,16 +207,16 @@ def restart(p, run):
     fixed, state = run.fixed, run.state
     row = start_of(p, state.parameters, fixed.net.row)
     fresh(state.keys[p, INIT], row, run)
-    copy(row, start_of(p, state.target, fixed.net.row))
+    views.copy(row, start_of(p, state.target, fixed.net.row))
     state.mean[p] = np.float32(0.0)
     state.square[p] = np.float32(0.0)
     state.part_steps[p] = 0
     state.register.is_saved[p] = False
     moments.start(p, state.observation_moments)
-    draw_frequencies(p, run)
+    features.draw_frequencies(p, run)
     state.env_steps[p] = state.gradient_steps[p] = 0
     state.since_train[p] = state.since_target[p] = 0
-    forget(p, state.replay)
+    replay.forget(p, state.replay)
     for n in range(fixed.N):
         state.held_steps[p, n] = 0
 
@@ -311,20 +262,18 @@ def act(p, r, t, run, memory):
 @compiled
 def best(p, run, memory):
     """The action of the largest value."""
-    memory.actions[0, 0] = largest(row_of(0, greedy(p, ONE, run, memory)))
+    memory.actions[0, 0] = largest(row_of(0, greedy(p, views.ONE, run, memory)))
 
 
 @compiled
 def greedy(p, rows, run, memory):
     """Action values (rows, A) of what is seen first in memory."""
     fixed = run.fixed
-    scaled(vector(memory.seen, 0, rows * fixed.D), fixed, memory)
-    prepare(p, rows, memory.inputs, run, memory)
+    features.scaled(vector(memory.seen, 0, rows * fixed.D), fixed, memory)
+    features.prepare(p, rows, memory.inputs, run, memory)
     parameters = start_of(p, run.state.parameters, fixed.net.row)
-    q, x = (
-        matrix(memory.outputs, 0, rows, fixed.A),
-        inputs_of(rows, memory.inputs, fixed),
-    )
+    x = inputs_of(rows, memory.inputs, fixed)
+    q = matrix(memory.outputs, 0, rows, fixed.A)
     predict(fixed.net, parameters, x, memory.scratch.hidden, q)
     return q
 
@@ -332,7 +281,7 @@ def greedy(p, rows, run, memory):
 @compiled
 def record(p, r, n, t, reward, terminated, done, run, memory):
     """Write a transition of inner environment n to the replay."""
-    write(p, n, reward, terminated, done, run, memory)
+    replay.write(p, n, reward, terminated, done, run, memory)
     if done:
         run.state.held_steps[p, n] = 0
 
@@ -355,7 +304,7 @@ def are_due(p, run):
     if state.since_target[p] >= values.target_update_interval[p]:
         state.since_target[p] = 0
         target = start_of(p, state.target, row)
-        approach(start_of(p, state.parameters, row), values.tau[p], target)
+        views.approach(start_of(p, state.parameters, row), values.tau[p], target)
     state.since_train[p] += N
     if state.since_train[p] < values.train_freq[p]:
         return False
@@ -370,23 +319,17 @@ def update(p, run, memory):
     row, done = fixed.net.row, state.gradient_steps[p]
     parameters = start_of(p, state.parameters, row)
     B = int(values.batch_size[p])
-    sample(p, draw(state.keys[p, REPLAY], done), B, run, memory)
-    prepare_batch(p, B, run, memory)
+    replay.sample(p, draw(state.keys[p, REPLAY], done), B, run, memory)
+    features.prepare_batch(p, B, run, memory)
     target = start_of(p, state.target, row)
     loss = loss_and_gradient(p, B, parameters, target, fixed, values, memory)
     if fixed.prioritised and values.priority_alpha[p] > 0.0:
-        set_priorities(p, B, run, memory)
+        replay.set_priorities(p, B, run, memory)
     norm = adam_step(
-        parameters,
-        memory.gradients,
-        start_of(p, state.mean, row),
-        start_of(p, state.square, row),
-        fixed.parts,
-        row_of(p, state.part_steps),
-        values.learning_rate[p],
-        ADAM_EPSILON,
-        values.max_grad_norm[p],
-    )
+        parameters, memory.gradients, start_of(p, state.mean, row),
+        start_of(p, state.square, row), fixed.parts, row_of(p, state.part_steps),
+        values.learning_rate[p], ADAM_EPSILON, values.max_grad_norm[p],
+    )  # fmt: skip
     state.gradient_steps[p] = done + 1
     interval.sums[p, LOSS] += loss
     interval.sums[p, GRAD_NORM] += norm
@@ -399,9 +342,8 @@ def td_error(b, action, h, goal, parameters, fixed, memory):
     """Value of the action of row b, minus its target."""
     last = len(fixed.net.weights) - 1
     w = dense.weights(fixed.net, parameters, last)
-    return (
-        dot(h, b, w, action) + dense.biases(fixed.net, parameters, last)[action] - goal
-    )
+    bias = dense.biases(fixed.net, parameters, last)[action]
+    return dot(h, b, w, action) + bias - goal
 
 
 @compiled
@@ -460,14 +402,13 @@ def signals(p, run, memory, into):
     Temporal-difference error and values come from one larger batch, drawn from a part
     of the replay stream that training does not use.
     """
-    fixed, state, interval = run.fixed, run.state, run.interval
-    row, B = fixed.net.row, PROBE_BATCH
+    fixed, state, row, B = run.fixed, run.state, run.fixed.net.row, PROBE_BATCH
     parameters = start_of(p, state.parameters, row)
     target = start_of(p, state.target, row)
     drawn = draw(state.keys[p, REPLAY], state.env_steps[p] + _PROBE_DRAWS)
-    draw_evenly(p, drawn, B, run, memory)
-    gather(p, B, run, memory)
-    prepare_batch(p, B, run, memory)
+    replay.draw_evenly(p, drawn, B, run, memory)
+    replay.gather(p, B, run, memory)
+    features.prepare_batch(p, B, run, memory)
     targets(B, parameters, target, run.values.double_q[p] > 0.0, fixed, memory)
     x = inputs_of(B, memory.inputs, fixed)
     h = forward(fixed.net, parameters, x, memory.scratch.hidden)
@@ -481,18 +422,17 @@ def signals(p, run, memory, into):
     mean, square = mean_and_spread(vector(columns, DISCOUNT * B, B))
     into[TD_ERROR], into[VALUE_MEAN] = errors, mean
     into[VALUE_STD] = math.sqrt(square / (B - 1))
-    into[UPDATE_RATIO] = dense.relative_change(
-        start_of(p, interval.start, row), parameters
-    )
+    before = start_of(p, run.interval.start, row)
+    into[UPDATE_RATIO] = dense.relative_change(before, parameters)
 
 
 @entry
 def batch_of(p, key, B, run, memory):
     """A batch of member p for somebody else, into memory, all as likely."""
-    run, memory = held(run), held(memory)
-    draw_evenly(p, draw(key, run.state.env_steps[p]), B, run, memory)
-    gather(p, B, run, memory)
-    prepare_batch(p, B, run, memory)
+    run, memory = views.held(run), views.held(memory)
+    replay.draw_evenly(p, draw(key, run.state.env_steps[p]), B, run, memory)
+    replay.gather(p, B, run, memory)
+    features.prepare_batch(p, B, run, memory)
 
 
 # -- the definition --------------------------------------------------------------------
@@ -544,8 +484,7 @@ def loss(
     q, errors = td_errors(net, parameters, target, batch, options)
     nothing = errors.new_zeros(()).expand_as(errors)
     squared = torch.as_tensor(options.loss)[..., None] == MSE
-    each = torch.where(
-        squared, errors**2, huber_loss(errors, nothing, reduction="none")
-    )
+    huber = huber_loss(errors, nothing, reduction="none")
+    each = torch.where(squared, errors**2, huber)
     k = torch.as_tensor(options.q_regularisation)[..., None]
     return (batch.weights * (each + k * q)).mean(-1)

@@ -1,19 +1,19 @@
 """What has an algorithm's functions called: members that train, and that are evaluated.
 
-An algorithm is a file with these compiled functions; which file is meant follows from
-the type of ``run``, when a driver is compiled. Each is for member p, whose place in a
-rollout is r, at step t of the rollout:
+An algorithm is a file with these compiled functions. Each is for member p, whose place
+in a rollout is r, at step t of the rollout:
 
 - ``act(p, r, t, run, memory)`` writes actions for ``memory.seen`` (N, D) to
   ``memory.actions`` (N, A);
 - ``record(p, r, n, t, reward, terminated, done, run, memory)`` takes note of what a
   step of environment n gave; what is seen after it is in ``memory.following`` (N, D),
-  also where an episode ended;
+  also where an episode ended. The last two are 0 or 1;
 - ``learn(p, r, t, run, memory)`` does what is due after a step of all environments,
   with what is to be acted on next in ``memory.seen``;
 - ``best(p, run, memory)`` writes the best action for the first row of ``memory.seen``
   to the first row of ``memory.actions``;
 - ``restart(p, run)`` puts it before its first step, with the keys it has;
+- ``fresh(key, row, run)`` writes fresh networks to a row;
 - ``signals(p, run, memory, into)`` writes what the interval tells of it, (k,), where
   the inner environments show ``memory.seen`` (N, D).
 
@@ -21,9 +21,13 @@ An algorithm that chooses the levels of environments which have them
 (:mod:`~dacrl_env.inner_envs.dynamics`) has two functions more:
 
 - ``on_level(p, n, t, level, is_first, run, memory)`` takes note of the level in which
-  environment n takes a step, and whether it is the first of an episode;
+  environment n takes a step, and whether it is the first of an episode, 0 or 1;
 - ``next_level(p, key, episode, run)`` is the level of an episode, numbered as it is, of
   the environment with this key; where it is negative, the environment's own stays.
+
+Drivers know an algorithm by the addresses of these functions and of what they are
+called with, a `Link`. So neither is compiled anew for each of the other: the functions
+of an algorithm are compiled once, and what steps an environment once an environment.
 
 Compiled environments are stepped by `train` and `play`. Those that Python steps are
 served by `act_all`, `learn_all` and `best_all`, with the same functions.
@@ -32,9 +36,13 @@ served by `act_all`, `learn_all` and `best_all`, with the same functions.
 from __future__ import annotations
 
 import sys
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
+import numpy as np
+from numba import typeof, types
 from numba.extending import overload
+from numpy.typing import NDArray
 
 from dacrl_env.algorithms.interval import EPISODES, LENGTHS, RETURNS
 from dacrl_env.inner_envs.dynamics import (
@@ -47,8 +55,59 @@ from dacrl_env.inner_envs.dynamics import (
     observe,
     variables_of,
 )
-from dacrl_env.kernels.compiling import PART, compiled, entry
-from dacrl_env.kernels.views import FIRST, copy, held, row_of, vector
+from dacrl_env.kernels.calls import call, call_for_number, lying, words_of
+from dacrl_env.kernels.compiling import PART, address_of, compiled, entry
+from dacrl_env.kernels.views import FIRST, Held, address, copy, held, row_of, vector
+
+Ints = NDArray[np.int64]
+Numbers = NDArray[np.float64]
+
+
+class Functions(NamedTuple):
+    """Addresses of an algorithm's compiled functions; 0: it has none."""
+
+    act: int
+    record: int
+    learn: int
+    best: int
+    restart: int
+    fresh: int
+    signals: int
+    on_level: int
+    next_level: int
+
+
+class Calls(NamedTuple):
+    """An algorithm's functions, and how many words their tuples take in memory."""
+
+    functions: Functions
+    run_words: int
+    memory_words: int
+
+
+class Link(NamedTuple):
+    """What compiled drivers know of an algorithm and of its members."""
+
+    functions: Functions
+    run: Ints  # memory in which the tuple lies
+    memory: Ints
+    N: int
+    D: int
+    T: int
+    # what both sides use of the memory, and of the interval
+    seen: NDArray[np.float32]
+    following: NDArray[np.float32]
+    actions: Numbers
+    room: Numbers
+    finished: Numbers
+
+
+class Linked(NamedTuple):
+    """A link, and all that lies at its addresses, which lives as long as this."""
+
+    link: Link
+    run: Any
+    memory: Any
 
 
 def arrays_of(kind: Any, state: Any) -> Any:
@@ -56,125 +115,97 @@ def arrays_of(kind: Any, state: Any) -> Any:
     return kind._make(getattr(state, name) for name in kind._fields)
 
 
-# -- stubs, whose meaning follows from the type of the run -----------------------------
+def calls_of(run: Any, memory: Any) -> Calls:
+    """An algorithm's functions, compiled or loaded for tuples of these types.
+
+    It takes a millisecond to find out the types: whoever calls this keeps the result.
+    """
+    kinds = typeof(run), typeof(memory)
+    functions = _functions(type(run.fixed).__module__, *map(Held, kinds))
+    return Calls(functions, *map(words_of, kinds))
 
 
-def act(p, r, t, run, memory):  # type: ignore[no-untyped-def]
-    """See the module's docstring."""
-    raise NotImplementedError
+@cache
+def _functions(module: str, run: Any, memory: Any) -> Functions:
+    number, key, both = types.int64, types.uint64, (run, memory)
+    row, told = (types.Array(x, 1, "C") for x in (types.float32, types.float64))
+    nothing = types.void
+    signatures = {
+        "act": nothing(*[number] * 3, *both),
+        "record": nothing(*[number] * 4, types.float64, *[number] * 2, *both),
+        "learn": nothing(*[number] * 3, *both),
+        "best": nothing(number, *both),
+        "restart": nothing(number, run),
+        "fresh": nothing(key, row, run),
+        "signals": nothing(number, *both, told),
+        "on_level": nothing(*[number] * 5, *both),
+        "next_level": number(number, key, number, run),
+    }
+    found = {}
+    for name, signature in signatures.items():
+        function = getattr(sys.modules[module], name, None)
+        found[name] = 0 if function is None else address_of(function.py_func, signature)
+    return Functions(**found)
 
 
-def record(p, r, n, t, reward, terminated, done, run, memory):  # type: ignore[no-untyped-def]
-    """See the module's docstring."""
-    raise NotImplementedError
+def link(calls: Calls, run: Any, memory: Any) -> Linked:
+    """What drivers take.
 
-
-def learn(p, r, t, run, memory):  # type: ignore[no-untyped-def]
-    """See the module's docstring."""
-    raise NotImplementedError
-
-
-def best(p, run, memory):  # type: ignore[no-untyped-def]
-    """See the module's docstring."""
-    raise NotImplementedError
-
-
-def restart(p, run):  # type: ignore[no-untyped-def]
-    """See the module's docstring."""
-    raise NotImplementedError
-
-
-def fresh(key, row, run):  # type: ignore[no-untyped-def]
-    """See the module's docstring."""
-    raise NotImplementedError
-
-
-def signals(p, run, memory, into):  # type: ignore[no-untyped-def]
-    """See the module's docstring."""
-    raise NotImplementedError
-
-
-def _of(run: Any, name: str) -> Any:
-    """The function itself: another one that calls it would take as long to compile."""
-    return getattr(sys.modules[run.instance_class.__module__], name).py_func
-
-
-@overload(act, jit_options=PART)
-def _act(p, r, t, run, memory):  # type: ignore[no-untyped-def]
-    return _of(run, "act")
-
-
-@overload(record, jit_options=PART)
-def _record(p, r, n, t, reward, terminated, done, run, memory):  # type: ignore[no-untyped-def]
-    return _of(run, "record")
-
-
-@overload(learn, jit_options=PART)
-def _learn(p, r, t, run, memory):  # type: ignore[no-untyped-def]
-    return _of(run, "learn")
-
-
-@overload(best, jit_options=PART)
-def _best(p, run, memory):  # type: ignore[no-untyped-def]
-    return _of(run, "best")
-
-
-@overload(restart, jit_options=PART)
-def _restart(p, run):  # type: ignore[no-untyped-def]
-    return _of(run, "restart")
-
-
-@overload(fresh, jit_options=PART)
-def _fresh(key, row, run):  # type: ignore[no-untyped-def]
-    return _of(run, "fresh")
-
-
-@overload(signals, jit_options=PART)
-def _signals(p, run, memory, into):  # type: ignore[no-untyped-def]
-    return _of(run, "signals")
+    Args:
+        calls: of the algorithm, for tuples of these types.
+        run: of the population.
+        memory: of a thread.
+    """
+    fixed = run.fixed
+    made = Link(
+        calls.functions, lying(run, calls.run_words),
+        lying(memory, calls.memory_words), fixed.N, fixed.D, fixed.T, memory.seen,
+        memory.following, memory.actions, memory.room, run.interval.finished,
+    )  # fmt: skip
+    return Linked(made, run, memory)
 
 
 # -- levels, where environments have them and the algorithm chooses --------------------
 
 
-def see_level(p, n, t, run, memory, env, envs):  # type: ignore[no-untyped-def]
+def see_level(p, n, t, link, env, envs):  # type: ignore[no-untyped-def]
     """Tell the algorithm in which level environment n takes its next step."""
     raise NotImplementedError
 
 
-def choose_level(p, n, run, env, envs):  # type: ignore[no-untyped-def]
+def choose_level(p, n, link, env, envs):  # type: ignore[no-untyped-def]
     """Put environment n, at the start of an episode, into the algorithm's level."""
     raise NotImplementedError
 
 
-def _choice(run: Any, env: Any, name: str) -> Any:
-    module = sys.modules[run.instance_class.__module__]
-    return getattr(module, name, None) if has_levels(env) else None
-
-
 @overload(see_level, jit_options=PART)
-def _see_level(p, n, t, run, memory, env, envs):  # type: ignore[no-untyped-def]
-    on_level = _choice(run, env, "on_level")
-    if on_level is None:
-        return lambda p, n, t, run, memory, env, envs: None
+def _see_level(p, n, t, link, env, envs):  # type: ignore[no-untyped-def]
+    if not has_levels(env):
+        return lambda p, n, t, link, env, envs: None
 
-    def see(p, n, t, run, memory, env, envs):  # type: ignore[no-untyped-def]
-        level = level_of(env, variables_of(p, n, envs))
-        on_level(p, n, t, level, envs.lengths[p, n] == 0, run, memory)
+    def see(p, n, t, link, env, envs):  # type: ignore[no-untyped-def]
+        on_level = link.functions.on_level
+        if on_level != 0:
+            level = np.int64(level_of(env, variables_of(p, n, envs)))
+            is_first = np.int64(envs.lengths[p, n] == 0)
+            run, memory = address(link.run), address(link.memory)
+            call(on_level, (p, n, t, level, is_first, run, memory))
 
     return see
 
 
 @overload(choose_level, jit_options=PART)
-def _choose_level(p, n, run, env, envs):  # type: ignore[no-untyped-def]
-    next_level = _choice(run, env, "next_level")
-    if next_level is None:
-        return lambda p, n, run, env, envs: None
+def _choose_level(p, n, link, env, envs):  # type: ignore[no-untyped-def]
+    if not has_levels(env):
+        return lambda p, n, link, env, envs: None
 
-    def choose(p, n, run, env, envs):  # type: ignore[no-untyped-def]
-        level = next_level(p, envs.keys[p, n], envs.episodes[p, n], run)
-        if level >= 0:
-            begin_level(env, level, variables_of(p, n, envs))
+    def choose(p, n, link, env, envs):  # type: ignore[no-untyped-def]
+        next_level = link.functions.next_level
+        if next_level != 0:
+            key, episode = envs.keys[p, n], envs.episodes[p, n]
+            level = call_for_number(next_level, (p, key, episode, address(link.run)))
+            if level >= 0:
+                begin_level(env, level, variables_of(p, n, envs))
 
     return choose
 
@@ -182,52 +213,66 @@ def _choose_level(p, n, run, env, envs):  # type: ignore[no-untyped-def]
 # -- compiled environments -------------------------------------------------------------
 
 
-@entry
-def train(p, steps, run, memory, env, envs):
+def train(p: int, steps: int, linked: Linked, env: Any, envs: Any) -> None:
     """Train member p for some environment steps, whole rollouts.
 
     Args:
         p: number of the member; what belongs to others is not touched.
         steps: environment steps, a multiple of N · T.
-        run: of the population.
-        memory: of this thread; its rollout has a single place.
+        linked: its rollout has a single place.
         env: the environment.
         envs: state of the P × N environments.
     """
-    run, memory, envs = held(run), held(memory), held(envs)
-    N, D, T = run.fixed.N, run.fixed.D, run.fixed.T
-    see(p, run, memory, env, envs)
-    for i in range(steps // N):
-        t = i % T
-        act(p, FIRST, t, run, memory)
-        for n in range(N):
-            A = memory.actions.shape[1]
-            action = vector(memory.actions, n * A, A)
-            see_level(p, n, t, run, memory, env, envs)
-            reward, terminated, cut = advance(p, n, action, env, envs, memory.room)
-            observe(env, variables_of(p, n, envs), vector(memory.following, n * D, D))
-            done = terminated or cut
-            record(p, FIRST, n, t, reward, terminated, done, run, memory)
-            if done:
-                run.interval.finished[p, EPISODES] += 1.0
-                run.interval.finished[p, RETURNS] += envs.returns[p, n]
-                run.interval.finished[p, LENGTHS] += envs.lengths[p, n]
-                begin_next(p, n, env, envs, memory.room)
-                choose_level(p, n, run, env, envs)
-        see(p, run, memory, env, envs)
-        learn(p, FIRST, t, run, memory)
-
-
-@compiled
-def see(p, run, memory, env, envs):
-    """Write what member p sees (N, D) to ``memory.seen``."""
-    D = run.fixed.D
-    for n in range(run.fixed.N):
-        observe(env, variables_of(p, n, envs), vector(memory.seen, n * D, D))
+    _train(p, steps, linked.link, env, envs)
 
 
 @entry
-def play(i, members, keys, physics, lifetime, run, memory, env, envs, returns, steps):
+def _train(p, steps, link, env, envs):
+    link, envs = held(link), held(envs)
+    N, D, T, functions = link.N, link.D, link.T, link.functions
+    run, memory = address(link.run), address(link.memory)
+    _see(p, link, env, envs)
+    for i in range(steps // N):
+        t = i % T
+        call(functions.act, (p, FIRST, t, run, memory))
+        for n in range(N):
+            A = link.actions.shape[1]
+            action = vector(link.actions, n * A, A)
+            see_level(p, n, t, link, env, envs)
+            reward, terminated, cut = advance(p, n, action, env, envs, link.room)
+            observe(env, variables_of(p, n, envs), vector(link.following, n * D, D))
+            done = terminated or cut
+            told = np.float64(reward), np.int64(terminated), np.int64(done)
+            call(functions.record, (p, FIRST, n, t, *told, run, memory))
+            if done:
+                link.finished[p, EPISODES] += 1.0
+                link.finished[p, RETURNS] += envs.returns[p, n]
+                link.finished[p, LENGTHS] += envs.lengths[p, n]
+                begin_next(p, n, env, envs, link.room)
+                choose_level(p, n, link, env, envs)
+        _see(p, link, env, envs)
+        call(functions.learn, (p, FIRST, t, run, memory))
+
+
+@compiled
+def _see(p, link, env, envs):
+    """Write what member p sees (N, D) to the memory."""
+    for n in range(link.N):
+        observe(env, variables_of(p, n, envs), vector(link.seen, n * link.D, link.D))
+
+
+def play(
+    i: int,
+    members: Ints,
+    keys: NDArray[np.uint64],
+    physics: Numbers,
+    lifetime: Ints,
+    linked: Linked,
+    env: Any,
+    envs: Any,
+    returns: Numbers,
+    steps: Ints,
+) -> None:
     """Evaluation episodes of a member, whose actions are the best it knows.
 
     All environments that are compiled have a time limit, so that episodes end.
@@ -239,25 +284,31 @@ def play(i, members, keys, physics, lifetime, run, memory, env, envs, returns, s
         physics: (m, K) constants.
         lifetime: (m,) steps each training environment has taken: constants that change
             in the course of training remain as they are now.
-        run: of the population; not changed.
-        memory: of this thread.
+        linked: the population is not changed.
         env: the environment.
         envs: (1, 1) room for one environment.
         returns: (m, E) written to.
         steps: (m,) of all episodes of a member, written to.
     """
-    run, memory, envs = held(run), held(memory), held(envs)
-    p, A, D = members[i], memory.actions.shape[1], run.fixed.D
+    given = members, keys, physics, lifetime
+    _play(i, *given, linked.link, env, envs, returns, steps)
+
+
+@entry
+def _play(i, members, keys, physics, lifetime, link, env, envs, returns, steps):
+    link, envs = held(link), held(envs)
+    p, D, A = members[i], link.D, link.actions.shape[1]
+    run, memory = address(link.run), address(link.memory)
     steps[i] = 0
     for e in range(keys.shape[1]):
-        begin_evaluation(keys[i, e], physics[i], lifetime[i], env, envs, memory.room)
+        begin_evaluation(keys[i, e], physics[i], lifetime[i], env, envs, link.room)
         over = False
         while not over:
-            observe(env, variables_of(FIRST, FIRST, envs), vector(memory.seen, 0, D))
-            best(p, run, memory)
-            action = vector(memory.actions, 0, A)
+            observe(env, variables_of(FIRST, FIRST, envs), vector(link.seen, 0, D))
+            call(link.functions.best, (p, run, memory))
+            action = vector(link.actions, 0, A)
             _, terminated, truncated = advance(
-                FIRST, FIRST, action, env, envs, memory.room
+                FIRST, FIRST, action, env, envs, link.room
             )
             over = terminated or truncated
         returns[i, e] = envs.returns[0, 0]
@@ -280,8 +331,14 @@ def _all_of(array):
     return vector(array, 0, array.size)
 
 
-@entry
-def act_all(first, last, t, seen, actions, run, memory):
+def act_all(
+    first: int,
+    last: int,
+    t: int,
+    seen: NDArray[np.float32],
+    actions: Numbers,
+    linked: Linked,
+) -> None:
     """Actions (P, N, A) of some members for what is seen (P, N, D).
 
     Args:
@@ -290,18 +347,32 @@ def act_all(first, last, t, seen, actions, run, memory):
         t: step of the rollout.
         seen: before the step.
         actions: written to.
-        run: of the population.
-        memory: of this thread; its rollout has P places, which threads share.
+        linked: its rollout has P places.
     """
-    run, memory = held(run), held(memory)
-    for p in range(first, last):
-        copy(_of_member(p, seen), _all_of(memory.seen))
-        act(p, p, t, run, memory)
-        copy(_all_of(memory.actions), _of_member(p, actions))
+    _act_all(first, last, t, seen, actions, linked.link)
 
 
 @entry
-def learn_all(first, last, t, seen, following, now, actions, given, run, memory):
+def _act_all(first, last, t, seen, actions, link):
+    link = held(link)
+    run, memory = address(link.run), address(link.memory)
+    for p in range(first, last):
+        copy(_of_member(p, seen), _all_of(link.seen))
+        call(link.functions.act, (p, p, t, run, memory))
+        copy(_all_of(link.actions), _of_member(p, actions))
+
+
+def learn_all(
+    first: int,
+    last: int,
+    t: int,
+    seen: NDArray[np.float32],
+    following: NDArray[np.float32],
+    now: NDArray[np.float32],
+    actions: Numbers,
+    given: Numbers,
+    linked: Linked,
+) -> None:
     """Take note of a step of some members' environments, and do what is due.
 
     Args:
@@ -313,54 +384,84 @@ def learn_all(first, last, t, seen, following, now, actions, given, run, memory)
         now: (P, N, D) what is to be acted on next.
         actions: (P, N, A) of `act_all`.
         given: (3, P, N) reward, whether it terminated, whether the episode is over.
-        run: of the population.
-        memory: of this thread, as in `act_all`.
+        linked: as in `act_all`.
     """
-    run, memory = held(run), held(memory)
-    for p in range(first, last):
-        copy(_of_member(p, seen), _all_of(memory.seen))
-        copy(_of_member(p, following), _all_of(memory.following))
-        copy(_of_member(p, actions), _all_of(memory.actions))
-        for n in range(run.fixed.N):
-            reward, terminated, done = given[0, p, n], given[1, p, n], given[2, p, n]
-            record(p, p, n, t, reward, terminated > 0.0, done > 0.0, run, memory)
-        copy(_of_member(p, now), _all_of(memory.seen))
-        learn(p, p, t, run, memory)
+    _learn_all(first, last, t, seen, following, now, actions, given, linked.link)
 
 
 @entry
-def best_all(members, observations, actions, run, memory):
+def _learn_all(first, last, t, seen, following, now, actions, given, link):
+    link = held(link)
+    run, memory = address(link.run), address(link.memory)
+    for p in range(first, last):
+        copy(_of_member(p, seen), _all_of(link.seen))
+        copy(_of_member(p, following), _all_of(link.following))
+        copy(_of_member(p, actions), _all_of(link.actions))
+        for n in range(link.N):
+            flags = np.int64(given[1, p, n] > 0.0), np.int64(given[2, p, n] > 0.0)
+            told = p, p, n, t, given[0, p, n], *flags
+            call(link.functions.record, (*told, run, memory))
+        copy(_of_member(p, now), _all_of(link.seen))
+        call(link.functions.learn, (p, p, t, run, memory))
+
+
+def best_all(
+    members: Ints, observations: NDArray[np.float32], actions: Numbers, linked: Linked
+) -> None:
     """Best actions (R, A) of members (R,) for observations (R, D)."""
-    run, memory = held(run), held(memory)
+    _best_all(members, observations, actions, linked.link)
+
+
+@entry
+def _best_all(members, observations, actions, link):
+    link = held(link)
+    run, memory = address(link.run), address(link.memory)
     for r in range(len(members)):
-        copy(row_of(r, observations), row_of(FIRST, memory.seen))
-        best(members[r], run, memory)
-        copy(row_of(FIRST, memory.actions), row_of(r, actions))
+        copy(row_of(r, observations), row_of(FIRST, link.seen))
+        call(link.functions.best, (members[r], run, memory))
+        copy(row_of(FIRST, link.actions), row_of(r, actions))
 
 
 # -- any environments ------------------------------------------------------------------
 
 
-@entry
-def restart_all(members, run):
+def restart_all(members: Ints, linked: Linked) -> None:
     """Put members (m,) before their first step, with the keys they have."""
-    run = held(run)
-    for i in range(len(members)):
-        restart(members[i], run)
+    _restart_all(members, linked.link)
 
 
 @entry
-def fresh_all(keys, rows, run):
+def _restart_all(members, link):
+    link = held(link)
+    for i in range(len(members)):
+        call(link.functions.restart, (members[i], address(link.run)))
+
+
+def fresh_all(
+    keys: NDArray[np.uint64], rows: NDArray[np.float32], linked: Linked
+) -> None:
     """Write fresh networks, each of a key (m,), to rows (m, row)."""
-    run = held(run)
-    for i in range(len(keys)):
-        fresh(keys[i], row_of(i, rows), run)
+    _fresh_all(keys, rows, linked.link)
 
 
 @entry
-def signals_all(members, seen, run, memory, into):
+def _fresh_all(keys, rows, link):
+    link = held(link)
+    for i in range(len(keys)):
+        call(link.functions.fresh, (keys[i], row_of(i, rows), address(link.run)))
+
+
+def signals_all(
+    members: Ints, seen: NDArray[np.float32], linked: Linked, into: Numbers
+) -> None:
     """What the interval tells of members (m,) into (m, k); all see (P, N, D)."""
-    run, memory = held(run), held(memory)
+    _signals_all(members, seen, linked.link, into)
+
+
+@entry
+def _signals_all(members, seen, link, into):
+    link = held(link)
+    run, memory = address(link.run), address(link.memory)
     for i in range(len(members)):
-        copy(_of_member(members[i], seen), _all_of(memory.seen))
-        signals(members[i], run, memory, row_of(i, into))
+        copy(_of_member(members[i], seen), _all_of(link.seen))
+        call(link.functions.signals, (members[i], run, memory, row_of(i, into)))

@@ -1,4 +1,4 @@
-"""What happened between two decisions: sums over gradient steps and episodes."""
+"""What training takes, and what happened between two decisions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EPISODES, RETURNS, LENGTHS = range(3)  # columns of `Interval.finished`
 
 
 class Interval(NamedTuple):
-    """Starts empty at a decision; no part of a run's state."""
+    """Sums over gradient steps and episodes since a decision; no part of the state."""
 
     sums: NDArray[np.float64]  # (P, k) over gradient steps, named by the algorithm
     counts: NDArray[np.int64]  # (P, 2) gradient steps, and transitions used in them
@@ -57,6 +57,15 @@ class Interval(NamedTuple):
         """
         finite = np.isfinite(self.sums).all(1) & np.isfinite(parameters).all(1)
         return np.asarray(~finite)
+
+
+class Run(NamedTuple):
+    """All that training P members takes, beside their environments."""
+
+    fixed: Any  # of the algorithm, as are values and state
+    values: Any
+    state: Any  # its arrays
+    interval: Interval
 
 
 def begin(parameters: NDArray[Any], names: Sequence[str]) -> Interval:

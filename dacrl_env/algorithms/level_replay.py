@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from dacrl_env.kernels.compiling import compiled
 from dacrl_env.kernels.functions import exp_double, log_double
 from dacrl_env.kernels.random_numbers import below, draw, uniform
+from dacrl_env.kernels.views import matrix
 
 NO_CHOICE = -1  # the level stays what the environment has drawn
 # choices of levels are draws of the environments' keys that neither starts of episodes
@@ -195,6 +196,15 @@ def _rank(u, seen, temperature):
         if left < 0.0:
             return rank
     return seen
+
+
+@compiled
+def note_scores(p, r, advantages, run, memory):
+    """`score` the levels of rollout r, whose column of advantages is given."""
+    N, T, rollout = run.fixed.N, run.fixed.T, memory.rollout
+    found = matrix(rollout.columns, (r * 4 + advantages) * N * T, N, T)
+    going_on = matrix(rollout.going_on, r * N * T, N, T)
+    score(p, found, going_on, memory.levels, run.state.levels)
 
 
 @compiled

@@ -6,12 +6,10 @@ Stable-Baselines3: separate actor and critic, orthogonal initialisation, advanta
 normalised per minibatch, bootstrapping where an episode is truncated. Discrete and
 continuous (diagonal Gaussian) actions. Optional: observations and rewards normalised by
 running moments, as VecNormalize does, random Fourier features in the place of
-observations (`features`), and clipped changes of values; the drift function that Lu et
-al. 2022, "Discovered policy optimisation" found, in the place of clipping;
-epochs that end where the policy has moved far (`stop_early`, as Stable-Baselines3's
-``target_kl``); and a learning rate that follows how far each step moves the policy, as
-in rsl_rl (Rudin et al. 2022, "Learning to walk in minutes using massively parallel deep
-reinforcement learning").
+observations (`features`), and clipped changes of values; a learned drift function in
+the place of clipping (`ppo_gain`); epochs that end where the policy has moved far
+(``stop_early``, as Stable-Baselines3's ``target_kl``); and a learning rate that follows
+how far each step moves it (`ppo_rate`).
 
 `loss` is the definition, in torch; what trains is `loss_and_gradient`, which is tested
 against it.
@@ -31,22 +29,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dacrl_env.algorithms import level_replay
-from dacrl_env.algorithms.features import (
-    draw_frequencies,
-    make_frequencies,
-    make_turns,
-    prepare,
-    scaled,
-)
-from dacrl_env.algorithms.interval import SAMPLES, UPDATES, Interval
+from dacrl_env.algorithms import features, level_replay
+from dacrl_env.algorithms.interval import SAMPLES, UPDATES
 from dacrl_env.algorithms.level_replay import Levels
 from dacrl_env.algorithms.level_replay import next_level as next_level  # for drivers
 from dacrl_env.algorithms.level_replay import on_level as on_level
 from dacrl_env.algorithms.ppo_gain import Options, gains, objective
+from dacrl_env.algorithms.ppo_rate import rate_of
 from dacrl_env.algorithms.register import Register
 from dacrl_env.algorithms.rollout import Rollout
-from dacrl_env.kernels import choices, dense, moments
+from dacrl_env.kernels import choices, dense, moments, views
 from dacrl_env.kernels.adam import adam_step
 from dacrl_env.kernels.advantages import gae
 from dacrl_env.kernels.compiling import compiled
@@ -54,16 +46,7 @@ from dacrl_env.kernels.dense import Network, Scratch, backward, predict
 from dacrl_env.kernels.functions import exp
 from dacrl_env.kernels.moments import Moments
 from dacrl_env.kernels.random_numbers import draw, normal, shuffle, uniform
-from dacrl_env.kernels.views import (
-    FIRST,
-    LINE,
-    ONE,
-    aligned,
-    copy,
-    matrix,
-    row_of,
-    vector,
-)
+from dacrl_env.kernels.views import FIRST, ONE, aligned, matrix, row_of, vector
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,10 +55,6 @@ ADAM_EPSILON = 1e-5
 EPOCHS = 32  # more than n_epochs can be: addresses of shuffles do not meet
 _BLOCK = 256  # rows whose values are computed at once: they stay in the cache
 
-AS_SET, KL_ADAPTIVE = range(2)  # … of the rule of the learning rate
-# the adaptive rate is divided or multiplied by FACTOR where the policy has moved more
-# than twice, or less than half, as far as is desired
-LOWEST_RATE, HIGHEST_RATE, FACTOR = 1e-5, 1e-2, 1.5
 TOO_FAR = 1.5  # times target_kl: epochs end
 
 INIT, ACT, REPLAY = range(3)  # purposes of a member's keys
@@ -137,7 +116,7 @@ class Fixed(NamedTuple):
 
 def rest(A: int) -> int:
     """Length of the part of a row that has log standard deviations."""
-    return 4 * LINE * (1 + A // (4 * LINE))
+    return 4 * views.LINE * (1 + A // (4 * views.LINE))
 
 
 @dataclass
@@ -150,9 +129,7 @@ class State:
     part_steps: NDArray[np.int64]  # (P, 5) of the optimiser, with each part
     register: Register
     observation_moments: Moments  # (P, D)
-    frequencies: NDArray[
-        np.float32
-    ]  # (P, D, whole lines), see `features`; or (P, 0, 0)
+    frequencies: NDArray[np.float32]  # see `features.make_frequencies`
     return_moments: Moments  # (P, 1)
     discounted: NDArray[np.float64]  # (P, N) running discounted returns
     rate: NDArray[np.float64]  # (P,) learning rate that follows the divergence
@@ -166,15 +143,6 @@ class State:
 
 _ARRAYS = [f.name for f in fields(State) if f.name != "envs"]
 Arrays = namedtuple("Arrays", _ARRAYS)  # type: ignore[misc]
-
-
-class Run(NamedTuple):
-    """All that training P members takes, beside their environments."""
-
-    fixed: Fixed
-    values: Values
-    state: Arrays
-    interval: Interval
 
 
 class Memory(NamedTuple):
@@ -225,7 +193,7 @@ def make_memory(
         order=np.zeros(S, np.int64),
         levels=np.zeros((N, fixed.T), np.int64),
         inputs=aligned(rows, inputs),
-        turns=make_turns(B, fixed.fourier_features),
+        turns=features.make_turns(B, fixed.fourier_features),
         taken=aligned(B, kept),
         columns=aligned(4, B),
         outputs=aligned(B, A),
@@ -246,7 +214,7 @@ def make_state(
         part_steps=np.zeros((P, 5), np.int64),
         register=Register.of(P, 3, fixed.row if saved else 0, 5),
         observation_moments=Moments.of(P, fixed.D),
-        frequencies=make_frequencies(P, fixed.D, fixed.fourier_features),
+        frequencies=features.make_frequencies(P, fixed.D, fixed.fourier_features),
         return_moments=Moments.of(P, 1),
         discounted=np.zeros((P, fixed.N)),
         rate=np.zeros(P),
@@ -271,7 +239,7 @@ def restart(p, run):
     state.part_steps[p] = 0
     state.register.is_saved[p] = False
     moments.start(p, state.observation_moments)
-    draw_frequencies(p, run)
+    features.draw_frequencies(p, run)
     moments.start(p, state.return_moments)
     state.discounted[p] = state.rate[p] = 0.0
     state.rate_from[p] = np.nan
@@ -314,8 +282,8 @@ def log_std_of(p, fixed, rows):
 @compiled
 def inputs_for(p, observation, run, memory):
     """What the networks of member p see (1, I) of an observation (D,), in memory."""
-    scaled(observation, run.fixed, memory)
-    prepare(p, ONE, memory.inputs, run, memory)
+    features.scaled(observation, run.fixed, memory)
+    features.prepare(p, ONE, memory.inputs, run, memory)
     return matrix(memory.inputs, 0, 1, run.fixed.actor.sizes[0])
 
 
@@ -327,15 +295,15 @@ def act(p, r, t, run, memory):
     """
     fixed, state, rollout = run.fixed, run.state, memory.rollout
     N, T, A, width = fixed.N, fixed.T, fixed.A, fixed.actor.sizes[0]
-    scaled(vector(memory.seen, 0, N * fixed.D), fixed, memory)
+    features.scaled(vector(memory.seen, 0, N * fixed.D), fixed, memory)
     if fixed.normalize_observations:
         seen = matrix(memory.inputs, 0, N, fixed.D)
         moments.take_note(p, seen, state.observation_moments)
-    prepare(p, N, memory.inputs, run, memory)
+    features.prepare(p, N, memory.inputs, run, memory)
     inputs = matrix(memory.inputs, 0, N, width)
     for n in range(N):
         at = ((r * N + n) * (T + 1) + t) * width
-        copy(row_of(n, inputs), vector(rollout.observations, at, width))
+        views.copy(row_of(n, inputs), vector(rollout.observations, at, width))
     parameters = actor_of(p, fixed, state.parameters)
     q = matrix(memory.outputs, 0, N, A)
     predict(fixed.actor, parameters, inputs, memory.scratch.hidden, q)
@@ -406,7 +374,7 @@ def finish(p, r, run, memory):
     for n in range(N):
         seen = inputs_for(p, row_of(n, memory.seen), run, memory)
         at = ((r * N + n) * (T + 1) + T) * width
-        copy(row_of(FIRST, seen), vector(rollout.observations, at, width))
+        views.copy(row_of(FIRST, seen), vector(rollout.observations, at, width))
     parameters = critic_of(p, fixed, state.parameters)
     rows = N * (T + 1)
     for first in range(0, rows, _BLOCK):
@@ -429,15 +397,6 @@ def finish(p, r, run, memory):
             rollout.columns[r, RETURN, n, t] = advantages[t] + own[t]
 
 
-@compiled
-def note_scores(p, r, run, memory):
-    """Score the levels of the rollout by its advantages."""
-    N, T, rollout = run.fixed.N, run.fixed.T, memory.rollout
-    advantages = matrix(rollout.columns, (r * 4 + ADVANTAGE) * N * T, N, T)
-    going_on = matrix(rollout.going_on, r * N * T, N, T)
-    level_replay.score(p, advantages, going_on, memory.levels, run.state.levels)
-
-
 # -- learning --------------------------------------------------------------------------
 
 
@@ -451,7 +410,7 @@ def learn(p, r, t, run, memory):
     S, size = fixed.N * fixed.T, int(values.batch_size[p])
     finish(p, r, run, memory)
     if state.levels.scores.shape[1]:
-        note_scores(p, r, run, memory)
+        level_replay.note_scores(p, r, ADVANTAGE, run, memory)
     moved = False
     for epoch in range(int(values.n_epochs[p])):
         number = state.env_steps[p] * EPOCHS + epoch
@@ -476,9 +435,7 @@ def take(r, first, B, run, memory):
     for b in range(B):
         i = memory.order[first + b]
         at = (r * (S + fixed.N) + i + i // T) * width
-        seen = vector(rollout.observations, at, width)
-        for k in range(width):
-            inputs[b, k] = seen[k]
+        views.copy(vector(rollout.observations, at, width), row_of(b, inputs))
         action = vector(rollout.actions, (r * S + i) * kept, kept)
         for a in range(kept):
             taken[b, a] = action[a]
@@ -513,28 +470,6 @@ def update(p, B, moved, run, memory):
     interval.counts[p, UPDATES] += 1
     interval.counts[p, SAMPLES] += B
     return True
-
-
-@compiled
-def rate_of(p, kl, moved, run):
-    """The learning rate of a step: as set, or by the divergence of the minibatch.
-
-    An adaptive rate begins at the rate that is set, and again when another one is.
-    """
-    values, state = run.values, run.state
-    as_set = values.learning_rate[p]
-    if values.lr_rule[p] != KL_ADAPTIVE:
-        state.rate_from[p] = np.nan
-        return as_set
-    if state.rate_from[p] != as_set:
-        state.rate_from[p] = state.rate[p] = as_set
-    if moved:
-        rate, desired = state.rate[p], values.desired_kl[p]
-        if kl > 2.0 * desired:
-            state.rate[p] = max(rate / FACTOR, LOWEST_RATE)
-        elif kl < 0.5 * desired:
-            state.rate[p] = min(rate * FACTOR, HIGHEST_RATE)
-    return state.rate[p]
 
 
 @compiled
@@ -592,14 +527,12 @@ def discrete_gradient(p, B, parameters, run, memory):
         # logits become log probabilities, d probabilities
         entropy = choices.log_softmax(row_of(b, logits), row_of(b, d))
         log_ratio = logits[b, action] - columns[LOG_PROB, b]
-        gain, slope, divergence = objective(
-            p, columns[ADVANTAGE, b], log_ratio, B, values
-        )
+        gain, slope, shift = objective(p, columns[ADVANTAGE, b], log_ratio, B, values)
         for a in range(A):
             d[b, a] *= slope + bonus * (logits[b, a] + entropy)
         d[b, action] -= slope
         loss -= gain + bonus * entropy
-        kl += divergence
+        kl += shift
         mean_entropy += entropy / np.float32(B)
     into = vector(memory.gradients, 0, fixed.actor.row)
     backward(fixed.actor, row, x, hidden, d, into, memory.scratch)
@@ -628,16 +561,14 @@ def gaussian_gradient(p, B, parameters, run, memory):
     for b in range(B):
         log_prob = choices.log_density(row_of(b, taken), row_of(b, means), log_std)
         log_ratio = log_prob - columns[LOG_PROB, b]
-        gain, slope, divergence = objective(
-            p, columns[ADVANTAGE, b], log_ratio, B, values
-        )
+        gain, slope, shift = objective(p, columns[ADVANTAGE, b], log_ratio, B, values)
         for a in range(A):
             deviation = exp(log_std[a])
             z = (taken[b, a] - means[b, a]) / deviation
             d[b, a] = -slope * z / deviation
             d_log_std[a] -= slope * (z * z - np.float32(1.0))
         loss -= gain
-        kl += divergence
+        kl += shift
     into = vector(memory.gradients, 0, fixed.actor.row)
     backward(fixed.actor, row, x, hidden, d, into, memory.scratch)
     return loss, kl, entropy
@@ -651,16 +582,15 @@ def signals(p, run, memory, into):
     """What the interval tells of member p, who sees ``memory.seen``: ``into`` (3,)."""
     fixed, state, N = run.fixed, run.state, run.fixed.N
     parameters = critic_of(p, fixed, state.parameters)
-    scaled(vector(memory.seen, 0, N * fixed.D), fixed, memory)
-    prepare(p, N, memory.inputs, run, memory)
+    features.scaled(vector(memory.seen, 0, N * fixed.D), fixed, memory)
+    features.prepare(p, N, memory.inputs, run, memory)
     inputs = matrix(memory.inputs, 0, N, fixed.actor.sizes[0])
     value = matrix(memory.outputs, 0, N, 1)
     predict(fixed.critic, parameters, inputs, memory.scratch.hidden, value)
     mean, square = moments.mean_and_spread(vector(value, 0, N))
     into[VALUE_MEAN], into[VALUE_STD] = mean, math.sqrt(square / N)
-    into[UPDATE_RATIO] = dense.relative_change(
-        row_of(p, run.interval.start), row_of(p, state.parameters)
-    )
+    before = row_of(p, run.interval.start)
+    into[UPDATE_RATIO] = dense.relative_change(before, row_of(p, state.parameters))
 
 
 @compiled
@@ -699,10 +629,8 @@ def loss(fixed: Fixed, rows: Tensor, batch: Batch, options: Options) -> Tensor:
     at = fixed.actor.row + fixed.critic.row
     log_std = rows[..., None, at : at + fixed.A]
     out = dense.apply(fixed.actor, rows[..., : fixed.actor.row], batch.observations)
-    values = dense.apply(
-        fixed.critic, rows[..., fixed.actor.row : at], batch.observations
-    )
-    values = values.squeeze(-1)
+    critic = rows[..., fixed.actor.row : at]
+    values = dense.apply(fixed.critic, critic, batch.observations).squeeze(-1)
     if fixed.continuous:
         normals = torch.distributions.Normal(out, log_std.exp(), validate_args=False)
         log_probs = normals.log_prob(batch.actions).sum(-1)

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dacrl_env.algorithms.features import scaled
-from dacrl_env.algorithms.interval import SAMPLES, UPDATES, Interval
+from dacrl_env.algorithms.interval import SAMPLES, UPDATES
 from dacrl_env.algorithms.register import Register
 from dacrl_env.algorithms.replay import (
     DISCOUNT,
@@ -155,15 +155,6 @@ class State:
 
 _ARRAYS = [f.name for f in fields(State) if f.name != "envs"]
 Arrays = namedtuple("Arrays", _ARRAYS)  # type: ignore[misc]
-
-
-class Run(NamedTuple):
-    """All that training P members takes, beside their environments."""
-
-    fixed: Fixed
-    values: Values
-    state: Arrays
-    interval: Interval
 
 
 class Memory(NamedTuple):

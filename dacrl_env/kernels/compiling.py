@@ -107,11 +107,21 @@ def external(name: str, signature: Any) -> Callable[[Callable[..., Any]], Any]:
     """A function that compiled ones call by a name of the process, as they do C's."""
 
     def compile_now(function: Callable[..., Any]) -> Any:
-        made = _kept(lambda **options: numba.cfunc(signature, **options)(function))
-        llvm.add_symbol(name, made.address)
-        return made
+        llvm.add_symbol(name, address_of(function, signature))
+        return function
 
     return compile_now
+
+
+def address_of(function: Callable[..., Any], signature: Any) -> int:
+    """Where a function begins, compiled for a signature; it stays there."""
+    about: Any = {"error_model": "numpy", "pipeline_class": _Entry}
+    made = _kept(lambda **more: numba.cfunc(signature, **about, **more)(function))
+    _CALLED.append(made)
+    return int(made.address)
+
+
+_CALLED: list[Any] = []  # what has an address that somebody knows
 
 
 class _Teller(event.Listener):

@@ -43,11 +43,6 @@ class Held(types.Type):
         """What tells types apart: classes of one name have the same text."""
         return self.kind
 
-    @property
-    def instance_class(self) -> Any:
-        """The class of the tuple."""
-        return self.kind.instance_class
-
 
 @register_model(Held)
 class _Pointer(models.PrimitiveModel):

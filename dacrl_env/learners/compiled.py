@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dacrl_env.algorithms import drivers
-from dacrl_env.algorithms.interval import Interval, begin
+from dacrl_env.algorithms.interval import Interval, Run, begin
 from dacrl_env.core import streams
 from dacrl_env.inner_envs import InnerEnv, dynamics
 from dacrl_env.inner_envs.env import CompiledEnv
@@ -103,6 +103,7 @@ class Compiled(ABC):
         self._memories: dict[int, Any] = {}  # by number of the thread
         self._room = (0, 0)  # places of rollouts and transitions that they are made for
         self._piece = 0  # environment steps that take about `_SECONDS`
+        self._calls: drivers.Calls | None = None  # once they are needed
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy is made afresh: memory of threads is of this one alone."""
@@ -144,7 +145,7 @@ class Compiled(ABC):
         """
         state = self._make_state(len(keys))
         state.keys[...] = keys
-        drivers.restart_all(np.arange(len(keys)), self._run(state))
+        self._restart(state, np.arange(len(keys)))
         state.envs = self.env.init(self._env_keys(keys), physics)
         return state
 
@@ -154,8 +155,11 @@ class Compiled(ABC):
     ) -> None:
         """Put some members back before their first step, with new streams."""
         state.keys[members] = keys
-        drivers.restart_all(np.asarray(members, np.int64), self._run(state))
+        self._restart(state, np.asarray(members, np.int64))
         self.env.restart(state.envs, members, self._env_keys(keys), physics)
+
+    def _restart(self, state: Any, members: Ints) -> None:
+        drivers.restart_all(members, self.link(self._run(state)))
 
     def begin_episodes(self, state: Any) -> None:
         """Leave the inner episodes that are under way and begin the next ones."""
@@ -180,7 +184,7 @@ class Compiled(ABC):
             rows = np.zeros((len(members), state.parameters.shape[1]), np.float32)
             # of no earlier event, nor of the beginning
             keys = streams.bits(init[members], state.env_steps[members], 1)[:, 0]
-            drivers.fresh_all(keys, rows, self._run(state))
+            drivers.fresh_all(keys, rows, self.link(self._run(state)))
             return rows
 
         return events.happen(state, values, self.fixed.parts, self.head, fresh)
@@ -207,7 +211,7 @@ class Compiled(ABC):
         values = {**values, **{n: np.full(P, x) for n, x in absent.items()}}
         rows = (np.ascontiguousarray(values[n], float) for n in names)
         arrays = drivers.arrays_of(kinds.Arrays, state)
-        return kinds.Run(self.fixed, kinds.Values._make(rows), arrays, interval)
+        return Run(self.fixed, kinds.Values._make(rows), arrays, interval)
 
     def _memory_of(
         self, thread: int = 0, places: int = 1, values: Values | None = None
@@ -226,6 +230,19 @@ class Compiled(ABC):
         if thread not in self._memories:
             self._memories[thread] = self._make_memory(*self._room)
         return self._memories[thread]
+
+    def link(self, run: Any, memory: Any = None) -> drivers.Linked:
+        """What drivers take.
+
+        Args:
+            run: of a population.
+            memory: of a thread; None: any, which no rollout is kept in.
+        """
+        if memory is None:
+            memory = self._memory_of(0, self._room[0] or 1)
+        if self._calls is None:
+            self._calls = drivers.calls_of(run, memory)
+        return drivers.link(self._calls, run, memory)
 
     def _threads(self, jobs: int) -> int:
         return max(1, min(self.num_threads, jobs))
@@ -255,17 +272,17 @@ class Compiled(ABC):
         returns, steps = np.empty(keys.shape), np.empty(len(members), np.int64)
         threads = self._threads(len(members))
         ones = [dynamics.make_env_state(1, 1, K, env.variables) for _ in range(threads)]
-        memories = [self._memory_of(k) for k in range(threads)]
+        run = self._run(state)
+        links = [self.link(run, self._memory_of(k)) for k in range(threads)]
         given = (
             np.asarray(members, np.int64),
             np.ascontiguousarray(keys),
             np.ascontiguousarray(physics),
             lifetime,
-            self._run(state),
         )
 
         def work(thread: int, i: int) -> None:
-            here = memories[thread], env, ones[thread]
+            here = links[thread], env, ones[thread]
             drivers.play(i, *given, *here, returns, steps)
 
         spread(range(len(members)), work, threads)
@@ -273,13 +290,14 @@ class Compiled(ABC):
 
     def policy(self, state: Any, members: Ints) -> Act:
         """Best actions ``(m, E)`` for observations ``(m, E, …)`` of members."""
-        run, memory = self._run(state), self._memory_of()
+        linked = self.link(self._run(state), self._memory_of())
+        columns = linked.memory.actions.shape[1]
 
         def act(observations: NDArray[Any]) -> NDArray[Any]:
             m, E = observations.shape[:2]
             flat = np.ascontiguousarray(observations.reshape(m * E, -1), np.float32)
-            actions = np.empty((m * E, memory.actions.shape[1]))
-            drivers.best_all(np.repeat(members, E), flat, actions, run, memory)
+            actions = np.empty((m * E, columns))
+            drivers.best_all(np.repeat(members, E), flat, actions, linked)
             return stepped.native(self.env, actions.reshape(m, E, -1))
 
         return act
@@ -320,13 +338,14 @@ class Compiled(ABC):
         run, env = self._run(state, values, interval), self.env.env
         envs = self.env.tuple_of(state.envs)
         memories = [self._memory_of(k, 1, values) for k in range(threads)]
+        links = [self.link(run, memory) for memory in memories]
 
         def work(thread: int, p: int) -> None:
             left = steps
             while left:
                 piece = min(left, self._next_piece())
                 began = time.perf_counter()
-                drivers.train(p, piece, run, memories[thread], env, envs)
+                drivers.train(p, piece, links[thread], env, envs)
                 self._took(piece, time.perf_counter() - began)
                 left -= piece
 
@@ -337,7 +356,7 @@ class Compiled(ABC):
     ) -> Part:
         """Members from a first to before a last one, where Python steps."""
         memory = self._memory_of(0, len(state.env_steps), values)
-        return Part(first, last, self._run(state, values, interval), memory)
+        return Part(first, last, self.link(self._run(state, values, interval), memory))
 
     def _next_piece(self) -> int:
         """Environment steps of the next call, so that an interrupt is soon heard."""
@@ -369,13 +388,9 @@ class Compiled(ABC):
     ) -> dict[str, Floats]:
         """What the interval tells of members ``(m,)``, by name."""
         into = np.zeros((len(members), len(self.told)))
-        drivers.signals_all(
-            members,
-            stepped.flat(state.envs.observations),
-            self._run(state, values, interval),
-            self._memory_of(0, self._room[0] or 1),
-            into,
-        )
+        seen = stepped.flat(state.envs.observations)
+        linked = self.link(self._run(state, values, interval))
+        drivers.signals_all(members, seen, linked, into)
         told = {name: into[:, k] for k, name in enumerate(self.told)}
         means = interval.means(self.sums).items()
         return {name: each[members] for name, each in means} | told

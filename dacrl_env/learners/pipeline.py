@@ -235,7 +235,8 @@ class Pipeline:
         state.replay.made_for[members] = np.nan
         state.part[members] = number
         blank(state, members)
-        run = self.parts[number]._run(state)
+        part = self.parts[number]
+        run = part._run(state)
         # what it would put back before a run's first step goes on
         own = {n: getattr(state, n).copy() for n in ("env_steps", "gradient_steps")}
         if hasattr(run.state, "replay"):
@@ -244,7 +245,7 @@ class Pipeline:
             own["replay"] = state.replay._replace(**copies)
         own["keys"] = self._fresh_keys(state, members)
         run = run._replace(state=run.state._replace(**own))
-        drivers.restart_all(members, run)
+        drivers.restart_all(members, part.link(run))
 
     @staticmethod
     def _fresh_keys(state: PipelineState, members: Ints) -> streams.UInts:

@@ -257,13 +257,14 @@ class PPO(Compiled):
         steps = self.granularity(self.config)
         memory = self._make_memory(P, 1)
         if not isinstance(self.env, CompiledEnv):
-            every = stepped.Part(0, P, run, memory)
+            every = stepped.Part(0, P, self.link(run, memory))
             stepped.train(self.env, state.envs, [every], steps, run.interval)
             return memory.rollout
         rollout: Rollout = memory.rollout
         one, envs = self._make_memory(1, 1), self.env.tuple_of(state.envs)
+        linked = self.link(run, one)
         for p in range(P):
-            drivers.train(p, steps, run, one, self.env.env, envs)
+            drivers.train(p, steps, linked, self.env.env, envs)
             for whole, part in zip(rollout, one.rollout, strict=True):
                 whole[p] = part[0]
         self.env.observe(state.envs)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dacrl_env.algorithms import drivers
+from dacrl_env.algorithms.drivers import Linked
 from dacrl_env.algorithms.interval import EPISODES, LENGTHS, RETURNS, Interval
 from dacrl_env.inner_envs import InnerEnv, Transition
 
@@ -18,8 +19,7 @@ class Part(NamedTuple):
 
     first: int
     last: int  # the one after the last
-    run: Any  # of the population
-    memory: Any  # its rollout has a place for every member of the population
+    linked: Linked  # its rollout has a place for every member of the population
 
 
 def train(
@@ -35,19 +35,19 @@ def train(
         interval: of all members; episodes are counted.
     """
     P, N = envs.observations.shape[:2]
-    columns = parts[0].memory.actions.shape[1]
+    columns = parts[0].linked.link.actions.shape[1]
     actions, given = np.zeros((P, N, columns)), np.zeros((3, P, N))
     seen = flat(envs.observations)
     for i in range(steps // N):
-        for first, last, run, memory in parts:
-            t = i % run.fixed.T
-            drivers.act_all(first, last, t, seen, actions, run, memory)
+        for first, last, linked in parts:
+            t = i % linked.link.T
+            drivers.act_all(first, last, t, seen, actions, linked)
         step = env.step(envs, native(env, actions))
         following, now = flat(step.observations), flat(envs.observations)
         given[0], given[1], given[2] = step.rewards, step.terminated, step.done
-        for first, last, run, memory in parts:
-            told = seen, following, now, actions, given, run, memory
-            drivers.learn_all(first, last, i % run.fixed.T, *told)
+        for first, last, linked in parts:
+            told = seen, following, now, actions, given, linked
+            drivers.learn_all(first, last, i % linked.link.T, *told)
         if np.count_nonzero(step.done):
             _count(step, interval)
         seen = now

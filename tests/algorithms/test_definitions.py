@@ -16,7 +16,7 @@ from dacrl_env.algorithms import (
     soft,
     tanh_gaussian,
 )
-from dacrl_env.algorithms.interval import begin
+from dacrl_env.algorithms.interval import Run, begin
 from dacrl_env.algorithms.rollout import make_rollout
 from dacrl_env.kernels import dense
 from dacrl_env.kernels.compiling import entry
@@ -259,7 +259,7 @@ def _check_ppo(D, image, hidden, continuous, limit, drift, B) -> None:
     )
     interval = begin(state.parameters, ("loss", "grad_norm", "kl", "entropy"))
     arrays = drivers.arrays_of(ppo.Arrays, state)
-    run = ppo.Run(fixed, values, arrays, interval)
+    run = Run(fixed, values, arrays, interval)
     loss, _, entropy = _ppo_loss(0, B, parameters, run, memory)
     actions = torch.tensor(memory.taken[:B])
     batch = ppo.Batch(

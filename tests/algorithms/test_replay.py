@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from populations import Runs, Stepped, make_runs
 
 from dacrl_env.algorithms import dqn, drivers
-from dacrl_env.algorithms.interval import begin
+from dacrl_env.algorithms.interval import Run, begin
 from dacrl_env.algorithms.replay import ACTIONS, DONE
 from dacrl_env.core import snapshot
 from dacrl_env.inner_envs import Transition
@@ -187,7 +187,7 @@ def test_bytes_stay_bytes() -> None:
     values = dqn.Values(*np.ones((len(dqn.Values._fields), 1)))
     values.replay_window[:] = 100
     interval = begin(state.parameters, ("loss", "grad_norm"))
-    run = dqn.Run(fixed, values, drivers.arrays_of(dqn.Arrays, state), interval)
+    run = Run(fixed, values, drivers.arrays_of(dqn.Arrays, state), interval)
     memory = dqn.make_memory(fixed, 64, 1)
     dqn.batch_of(0, KEYS[0], 64, run, memory)
     rows = memory.taken[:64, 0].astype(int)

@@ -180,7 +180,7 @@ def test_evaluations_play_levels_that_are_held_out() -> None:
     for key in keys(60, 1, seed=3)[:, :, None]:
         drivers.play(
             0, np.zeros(1, np.int64), key, np.zeros((1, 0)), np.zeros(1, np.int64),
-            learner._run(runs.state), learner._memory_of(), env, room,
+            learner.link(learner._run(runs.state)), env, room,
             np.zeros((1, 1)), np.zeros(1, np.int64),
         )  # fmt: skip
         found.append(int(room.variables[0, 0, rooms.LEVEL]))

@@ -26,6 +26,7 @@ from stable_baselines3.common.type_aliases import RolloutBufferSamples
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from dacrl_env.algorithms import ppo as algorithm
+from dacrl_env.algorithms import ppo_rate
 from dacrl_env.algorithms.sb3 import ppo as sb3
 from dacrl_env.algorithms.sb3.envs import MemberEnvs
 from dacrl_env.core import streams
@@ -425,11 +426,11 @@ def test_the_rate_follows_the_divergence():
 def test_the_adaptive_rate_keeps_its_bounds():
     low = make(1, **WHOLE, lr_rule="kl-adaptive", desired_kl=1e-12, n_epochs=30)
     low.rollouts(2)
-    assert low.state.rate[0] == algorithm.LOWEST_RATE
+    assert low.state.rate[0] == ppo_rate.LOWEST_RATE
     options = {**WHOLE, "learning_rate": 1e-4}
     high = make(1, **options, lr_rule="kl-adaptive", desired_kl=1e6, n_epochs=30)
     high.rollouts(1)
-    assert high.state.rate[0] == algorithm.HIGHEST_RATE
+    assert high.state.rate[0] == ppo_rate.HIGHEST_RATE
 
 
 def test_the_adaptive_rate_begins_at_the_rate_that_is_set():
@@ -439,10 +440,10 @@ def test_the_adaptive_rate_begins_at_the_rate_that_is_set():
     runs.values["learning_rate"][0] = 1e-4
     runs.rollouts(1)
     # it goes on where nothing else is set
-    assert runs.state.rate == pytest.approx([1e-4 * 1.5**2, algorithm.HIGHEST_RATE])
-    runs.values["lr_rule"][:] = algorithm.AS_SET
+    assert runs.state.rate == pytest.approx([1e-4 * 1.5**2, ppo_rate.HIGHEST_RATE])
+    runs.values["lr_rule"][:] = ppo_rate.AS_SET
     runs.rollouts(1)
-    runs.values["lr_rule"][:] = algorithm.KL_ADAPTIVE
+    runs.values["lr_rule"][:] = ppo_rate.KL_ADAPTIVE
     runs.rollouts(1)
     assert runs.state.rate == pytest.approx([1e-4 * 1.5**2, 3e-3 * 1.5**2])
 

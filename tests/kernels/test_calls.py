@@ -1,0 +1,90 @@
+"""Compiled functions that are called by address, with tuples that lie in memory."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from numba import typeof, types
+from numpy.typing import NDArray
+
+from dacrl_env.kernels.calls import call, call_for_number, lying, words_of
+from dacrl_env.kernels.compiling import address_of, entry
+from dacrl_env.kernels.views import Held, address
+
+
+class Inner(NamedTuple):
+    numbers: NDArray[np.float64]
+    flag: bool
+
+
+class Outer(NamedTuple):
+    inner: Inner
+    factor: float
+    count: int
+
+
+class Other(NamedTuple):
+    shift: float
+    numbers: NDArray[np.float64]
+
+
+def _scale(i, key, row, given):
+    if given.inner.flag:
+        given.inner.numbers[i] = given.factor * row[i] + np.float64(key)
+
+
+def _move(i, key, row, given):
+    given.numbers[i] = row[i] + given.shift
+
+
+def _count(i, given):
+    return i + given.count
+
+
+@entry
+def _use(function, key, row, memory):
+    for i in range(len(row)):
+        call(function, (np.int64(i), key, row, address(memory)))
+
+
+@entry
+def _ask(function, i, memory):
+    return call_for_number(function, (i, address(memory)))
+
+
+def _known(value: Any) -> tuple[Any, NDArray[np.int64]]:
+    kind = typeof(value)
+    return Held(kind), lying(value, words_of(kind))
+
+
+ROW = types.Array(types.float64, 1, "C")
+
+
+@pytest.mark.parametrize("flag", [False, True])
+def test_one_caller_calls_functions_of_different_tuples(flag: bool) -> None:
+    numbers, moved, row = np.zeros(5), np.zeros(5), np.arange(5.0)
+    outer = Outer(Inner(numbers, flag), 3.0, 40)
+    before = len(_use.signatures)
+    for value, function in ((outer, _scale), (Other(0.5, moved), _move)):
+        kind, memory = _known(value)
+        signature = types.void(types.int64, types.uint64, ROW, kind)
+        _use(address_of(function, signature), np.uint64(7), row, memory)
+    assert numbers.tolist() == ([7.0, 10.0, 13.0, 16.0, 19.0] if flag else [0.0] * 5)
+    assert moved.tolist() == [0.5, 1.5, 2.5, 3.5, 4.5]
+    assert len(_use.signatures) - before <= 1  # compiled for neither
+
+
+def test_a_number_comes_back() -> None:
+    kind, memory = _known(Outer(Inner(np.zeros(1), True), 0.0, 40))
+    function = address_of(_count, types.int64(types.int64, kind))
+    assert _ask(function, 2, memory) == 42
+    assert _ask(function, -(2**40), memory) == 40 - 2**40
+
+
+def test_whole_words_are_there_for_every_part() -> None:
+    inner = Inner(np.zeros((3,)), True)
+    array = words_of(typeof(inner.numbers))
+    assert words_of(typeof(inner)) == array + 1  # a truth takes a word of its own
+    assert words_of(typeof(Outer(inner, 1.0, 1))) == array + 3

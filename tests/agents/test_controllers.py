@@ -500,6 +500,7 @@ def test_training_on_cartpole_goes_on_too(
     assert resumed.cost == expected.cost
 
 
+@pytest.mark.slow
 def test_a_killed_fit_goes_on_from_the_command_line(tmp_path: Path) -> None:
     spec = f"controller-ppo,{SMALL},n_epochs=1"
     command = [sys.executable, "-m", "dacrl_env", "fit", QUADRATIC, spec]
@@ -751,6 +752,7 @@ def test_minibatches_divide_a_rollout() -> None:
     assert divisor(7, 3) == 1
 
 
+@pytest.mark.slow
 def test_a_program_of_its_own(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "dacrl_env.agents.train_ppo", QUADRATIC]
     command += ["--budget", "1600", "--out", str(tmp_path), "--population", "4"]

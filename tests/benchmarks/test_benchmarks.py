@@ -89,6 +89,7 @@ def test_one_thread_is_pinned_and_everything_is_put_back():
         torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 def test_scaling_measures_time_and_memory(capsys):
     arguments = ["bench", "--scaling", "--tasks", TASK, "--populations", "2", "34"]
     assert main([*arguments, "--repeats", "1", "--seconds", "0.01"]) == 0

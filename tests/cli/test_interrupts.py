@@ -125,7 +125,11 @@ def compare(out: Path, workers: int) -> list[str]:
 
 @pytest.mark.parametrize(
     ("number", "status", "workers"),
-    [(signal.SIGINT, 130, 2), (signal.SIGTERM, 143, 1), slow(signal.SIGTERM, 143, 2)],
+    [
+        slow(signal.SIGINT, 130, 2),
+        (signal.SIGTERM, 143, 1),
+        slow(signal.SIGTERM, 143, 2),
+    ],
 )
 def test_a_comparison_is_interrupted(tmp_path, number, status, workers):
     command = Command(compare(tmp_path / "out", workers), tmp_path)
@@ -137,6 +141,7 @@ def test_a_comparison_is_interrupted(tmp_path, number, status, workers):
     assert list(tmp_path.glob("out/results/*.parquet"))
 
 
+@pytest.mark.slow
 def test_threads_of_workers_are_interrupted(tmp_path):
     """Those of a controller's training, in a worker of a comparison."""
     out = tmp_path / "out"
@@ -542,6 +547,7 @@ program()
 """
 
 
+@pytest.mark.slow
 def test_workers_that_die_are_one_line_each(tmp_path):
     out = tmp_path / "out"
     arguments = ["compare", QUADRATIC, "--policies", "default", "random", "--seeds"]

@@ -313,6 +313,7 @@ def undisturbed() -> pd.DataFrame:
     return dacrl_env.compare(**WORK, batch=1)
 
 
+@pytest.mark.slow
 # finished units before each kill
 @pytest.mark.parametrize(("workers", "kills"), [slow(1, (1, 5)), (2, (3,))])
 def test_a_killed_comparison_goes_on_where_it_stopped(

@@ -60,7 +60,7 @@ def check(frame, alone):
     ("options", "stored"),
     [
         ({"num_threads": 8}, True),  # more than there are cores
-        ({"num_threads": 3, "executor": "processes"}, True),
+        slow({"num_threads": 3, "executor": "processes"}, True),
         slow({"num_threads": 2}, True),
         slow({"num_threads": 2}, False),
         slow({"num_threads": 8}, False),

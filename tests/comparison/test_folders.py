@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from cases import slow
 from PIL import Image
 
 import dacrl_env
@@ -121,6 +122,7 @@ def test_a_policy_that_nobody_kept_is_kept_before_it_is_replaced(out, capsys):
     ]
 
 
+@pytest.mark.slow
 def test_methods_at_two_budgets(out):
     line = ["compare", QUADRATIC, "--methods", "random-search", "--runs", "2"]
     line += ["--seeds", "2", "--num-threads", "1", "--out", "o", "--anytime", "2"]
@@ -289,8 +291,8 @@ def test_tables_of_any_frame_have_one_line_a_row():
 @pytest.mark.parametrize(
     "environment",
     [
-        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
-        {"PYTHONIOENCODING": "ascii"},
+        slow({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}),
+        slow({"PYTHONIOENCODING": "ascii"}),
         {"PYTHONIOENCODING": "latin-1:strict"},
     ],
 )

@@ -266,7 +266,7 @@ def test_a_unit_whose_owner_dies_is_taken_over(tmp_path, workers):
     assert [frame["value"][0] for frame in frames] == [1, 2]
 
 
-@pytest.mark.parametrize("workers", [slow(1), 2])
+@pytest.mark.parametrize("workers", [1, slow(2)])
 def test_nobody_waits_for_oneself(tmp_path, workers):
     """For a journal that this process has open elsewhere."""
     plan = {"tuning_budget": 200, "seeds": [0], "store": tmp_path}

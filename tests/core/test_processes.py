@@ -153,6 +153,7 @@ print(frame["policy"].iloc[0], frame["hp/learning_rate"].max())
 """
 
 
+@pytest.mark.slow
 def test_a_program_s_own_environments_work_in_workers(tmp_path):
     script = tmp_path / "program.py"
     script.write_text(PROGRAM)

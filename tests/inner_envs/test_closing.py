@@ -103,6 +103,7 @@ def test_evaluate(implementation):
         assert account.most <= 3 + AT_ONCE  # a population and its evaluation
 
 
+@pytest.mark.slow
 def test_compare_with_fits():
     entry, account = holding()
     with task_on(entry) as task:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import quick
+from cases import quick, slow
 from games import NAMES, PLAY, Original, check_variables
 from numpy.typing import NDArray
 from stepping import FEW, GAMES, constants, keys, moved, random_actions, start
@@ -196,12 +196,12 @@ def test_how_sticky_actions_are(env_id: str, sticky: float) -> None:
 @pytest.mark.parametrize(
     ("env_id", "name", "interval", "timer"),
     [
-        ("SpaceInvaders", "shot_interval", 7.5, space_invaders.SHOT_TIMER),
+        slow("SpaceInvaders", "shot_interval", 7.5, space_invaders.SHOT_TIMER),
         ("SpaceInvaders", "move_interval", 8.5, space_invaders.MOVE_TIMER),
         ("Asterix", "spawn_interval", 3.25, asterix.SPAWN_TIMER),
         ("Asterix", "move_interval", 2.5, asterix.MOVE_TIMER),
         ("Freeway", "move_interval", 4.5, freeway.WAIT),
-        ("Seaquest", "spawn_interval", 6.5, seaquest.SPAWN_TIMER),
+        slow("Seaquest", "spawn_interval", 6.5, seaquest.SPAWN_TIMER),
     ],
 )
 def test_intervals_need_not_be_whole_numbers(

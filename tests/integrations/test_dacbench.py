@@ -176,7 +176,7 @@ print(json.dumps({
     ("vision", "leftovers"),
     [
         ("absent", False),
-        ("runtime-error", False),
+        slow("runtime-error", False),
         slow("import-error", True),
         slow("works", False),
     ],
@@ -579,6 +579,7 @@ def logged(dac: Any, tmp_path: Path) -> Any:
         yield log
 
 
+@pytest.mark.slow
 def test_plots(logged: Any) -> None:
     from dacbench import plotting
 

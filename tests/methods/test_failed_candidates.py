@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from cases import slow
 
 import dacrl_env
 from dacrl_env.policies import get_method
@@ -20,7 +21,7 @@ METHODS = [
     "successive-halving",
     "hyperband",
     "tpe,generation=4",
-    "smac",
+    slow("smac"),
     "cma-es,generation=4,seeds=1",
     "pbt,population=4",
     "pb2,population=4",

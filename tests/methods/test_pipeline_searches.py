@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from cases import slow
 
 import dacrl_env
 from dacrl_env.comparison import option_panels, report
@@ -50,7 +51,7 @@ def owners(row: Any) -> set[str]:
         "random-search,family='schedule'",
         "hyperband",
         "tpe",
-        "smac",
+        slow("smac"),
         "pbt,population=4",
         "pb2,population=4",
         "sequential-halving,family='switch',static_first=True",

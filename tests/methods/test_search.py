@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from cases import quick
+from cases import quick, slow
 from dacrl_env.baselines import hyperband, quadratic
 from dacrl_env.baselines.grid_search import distinct, most_points
 from searches import (
@@ -193,7 +193,7 @@ class InterruptedFitError(Exception):
     pass
 
 
-@pytest.mark.parametrize("after", [2, 6, 9])
+@pytest.mark.parametrize("after", [slow(2), 6, slow(9)])
 @pytest.mark.parametrize("spec", [*METHODS, STEERED])
 def test_interrupted_fits_go_on(monkeypatch, tmp_path, spec, after):
     monkeypatch.setattr(trials, "CHECKPOINT_SECONDS", 0.0)
@@ -543,6 +543,7 @@ for spec in (
 """
 
 
+@pytest.mark.slow
 def test_other_packages_ask_for_the_same_in_every_process():
     """Else no journal could be continued; strings are hashed anew in every process."""
     children = [

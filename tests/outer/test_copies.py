@@ -183,7 +183,9 @@ WAYS = [
 APART = [slow(kind, way) if way == "deepcopy" else (kind, way) for kind, way in WAYS]
 # the two of a kind in turn
 TURNS = [
-    slow(kind, way) if kind != "dqn, objects" and k % 4 in (0, 3) else (kind, way)
+    slow(kind, way)
+    if (kind != "dqn, objects" and k % 4 in (0, 3)) or kind.startswith("sb3 ppo")
+    else (kind, way)
     for k, (kind, way) in enumerate(WAYS)
 ]
 
@@ -264,7 +266,7 @@ def _handed_over(env: Any) -> Callable[[], Any]:
         ("dqn", "fork"),
         slow("dqn", "spawn"),
         slow("dqn, objects", "fork"),
-        ("dqn, objects", "spawn"),
+        slow("dqn, objects", "spawn"),
     ],
 )
 def test_copies_in_an_async_vector_env(kind: str, context: str) -> None:

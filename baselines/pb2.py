@@ -64,6 +64,7 @@ class PB2:
         quantile: share of the members that exploits, and share that is copied.
         objective: "final", "best" or "auc".
         points: most recent points that the bandit learns from.
+        default_first: the first member begins with the defaults.
 
     Raises:
         ValueError: values outside of their ranges, or a population too small for the

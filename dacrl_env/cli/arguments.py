@@ -11,15 +11,19 @@ from dacrl_env.core.checks import whole_numbers
 from dacrl_env.core.processes import EXECUTORS, usable_cores
 
 
-def count(text: str) -> int:
+class WrongTypeError(argparse.ArgumentTypeError, ValueError):
+    """An argument that is not what is taken, on the line or in a file."""
+
+
+def count(text: Any) -> int:
     """A whole number, also written as 5e6."""
     try:
         value = float(text)
         if value == int(value):
             return int(value)
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, TypeError):
         pass
-    raise argparse.ArgumentTypeError(f"{text} is not a whole number")
+    raise WrongTypeError(f"{text} is not a whole number")
 
 
 def seeds_of(option: str, text: str) -> range:

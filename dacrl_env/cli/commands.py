@@ -11,13 +11,13 @@ import signal
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from gymnasium.error import Error
 
-from dacrl_env.cli import suites, terminal, tuning
+from dacrl_env.cli import listing, suites, terminal, tuning
 from dacrl_env.cli.arguments import (
     add_evaluation,
     add_executor,
@@ -36,8 +36,9 @@ from dacrl_env.cli.kept import (
     take_labels,
     with_labels,
 )
+from dacrl_env.cli.parser import Commands, Parser
 from dacrl_env.core import memory
-from dacrl_env.core.checks import meant, unknown
+from dacrl_env.core.checks import unknown
 from dacrl_env.core.places import check_file, check_folder
 from dacrl_env.core.processes import WorkerDiedError
 from dacrl_env.core.version import __version__
@@ -98,7 +99,7 @@ def program() -> NoReturn:
 
 
 def _obey(arguments: Sequence[str] | None, interrupts: Interrupts) -> None:
-    options = _parser().parse_args(arguments)
+    options = _parser().read(arguments)
     interrupts.line = _way_on(options)
     try:
         here = os.getcwd()
@@ -210,58 +211,16 @@ def _check_places(options: argparse.Namespace) -> None:
 # -- options ------------------------------------------------------------------------
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what was meant, and how the command that was given is used."""
-
-    line: Sequence[str] = ()  # that is read
-
-    def __init__(self, **about: Any) -> None:
-        # `--seed` of another command is not `--seeds`
-        super().__init__(**about, allow_abbrev=False)
-
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        _Parser.line = sys.argv[1:] if args is None else args
-        options, rest = self.parse_known_args(args, namespace)
-        if rest:
-            parser: _Parser = getattr(options, "parser", self)
-            parser.error(
-                f"unrecognized arguments: {' '.join(rest)}"
-                + parser._near(rest, self._option_string_actions)
-            )
-        return options
-
-    def _near(self, rest: list[str], more: Iterable[str]) -> str:
-        """What may have been meant by arguments that nothing takes."""
-        names = [*self._option_string_actions, *more]
-        if rest[0].startswith("-"):
-            options = [text.partition("=")[0] for text in rest if text[:1] == "-"]
-            return "".join(meant(name, names) for name in options)
-        return "; policies are given by --policies" if "--policies" in names else ""
-
-    def error(self, message: str) -> NoReturn:
-        wrong = re.search(r"invalid choice: '?([^' ]*)'? \(choose from (.*)\)", message)
-        if wrong is not None:
-            message += meant(wrong[1], re.findall(r"[\w-]+", wrong[2]))
-        if "arguments are required" in message:
-            given = [text.partition("=")[0] for text in self.line]
-            valid = self._option_string_actions
-            for name in (n for n in given if n[:2] == "--" and n not in valid):
-                message += f"; got {name}{meant(name, valid)}"
-        super().error(message)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="dacrl",
         description="Compare ways of configuring reinforcement learning "
         "while it trains.",
     )
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(required=True, metavar="command")
+    commands = Commands(parser)
 
-    tasks = commands.add_parser("tasks", help="list the tasks and policies")
-    tasks.add_argument("--markdown", action="store_true", help="as docs/tasks.md")
-    tasks.set_defaults(command=_tasks)
+    listing.add_commands(commands)
 
     compare = commands.add_parser(
         "compare", help="run policies on one or more tasks, report how they differ"
@@ -494,47 +453,9 @@ def _parser() -> argparse.ArgumentParser:
         "action": "store_true",
         "help": "all of an error in your own code",
     }
-    parser.add_argument("--traceback", **everywhere)
-    for command in commands.choices.values():  # before the command, or after it
-        command.add_argument("--traceback", default=argparse.SUPPRESS, **everywhere)
-        command.set_defaults(parser=command)
+    for each in (parser, *parser.commands.values()):  # before the command, or after it
+        each.add_argument("--traceback", **everywhere)
     return parser
-
-
-def _tasks(options: argparse.Namespace) -> None:
-    from dacrl_env.outer.settings import own_hyperparameters
-    from dacrl_env.policies import METHODS, POLICIES, pretrained
-    from dacrl_env.policies.tuned import tuned
-    from dacrl_env.tasks import bases, headroom
-    from dacrl_env.tasks.registration import ALGORITHMS, listed, load, markdown
-
-    if options.markdown:
-        print(markdown())
-        return
-    for task in listed():
-        learner = load(ALGORITHMS[task.algorithm])
-        controlled = task.controlled or learner.controlled
-        print(f"{task.id}: {task.description}")
-        inner = task.inner_env or "none"
-        print(f"  inner environment  {inner}, algorithm {task.algorithm}")
-        print(f"  budget             {task.budget:,} steps, {task.decisions} decisions")
-        print(
-            f"  returns            random {task.random_return:g}, reference "
-            f"{task.reference_return:g}, floor {task.floor_return:g}"
-        )
-        print(f"  controlled         {', '.join(controlled)}")
-        known = own_hyperparameters(task, learner.hyperparameters)
-        others = [name for name in known if name not in controlled]
-        print(f"  can be controlled  {', '.join(others)}")
-        print(f"  base               {bases.shown(task.id)}")
-        print(f"  headroom           {headroom.shown(task.id)}")
-        print(f"  tuned policies     {', '.join(tuned(task.id)) or '–'}")
-        tags = headroom.tags_of(task)
-        if tags:
-            print(f"  tags               {', '.join(tags)}")
-    print(f"policies: {', '.join(POLICIES)}, module:Class, or a policy file")
-    print(f"policies that come with the package: {', '.join(pretrained())}")
-    print(f"methods: {', '.join(METHODS)}, or module:Class")
 
 
 def _compare(options: argparse.Namespace) -> None:

@@ -33,6 +33,22 @@ def meant(name: Any, valid: Iterable[Any]) -> str:
     return f" (did you mean {by_letters[near[0]]!r}?)" if near else ""
 
 
+def forgiven(name: str, valid: Iterable[str]) -> str:
+    """The valid name that differs in case, hyphens and underscores alone, or the name.
+
+    Args:
+        name: as it was given.
+        valid: names; of several that fit none is taken.
+    """
+    names = list(valid)
+    fits = [] if name in names else [v for v in names if _plain(v) == _plain(name)]
+    return fits[0] if len(fits) == 1 else name
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "")
+
+
 def unknown(what: str, name: Any, valid: Iterable[Any]) -> str:
     """The message for a name that is none of the valid ones."""
     names = list(valid)

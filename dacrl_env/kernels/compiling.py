@@ -226,7 +226,10 @@ def _unsealed(path: str) -> Any:
     if content != _sealed(content[32:]):
         _tell_damage(os.path.dirname(path))
         return None
-    return pickle.loads(content[32:])
+    try:
+        return pickle.loads(content[32:])
+    except (ImportError, AttributeError):  # of types that this process does not know
+        return None
 
 
 @cache

@@ -18,7 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dacrl_env.core.blame import blame_if_users, is_users
-from dacrl_env.core.checks import check_types, meant, unknown, whole_numbers
+from dacrl_env.core.checks import (
+    check_types,
+    forgiven,
+    meant,
+    unknown,
+    whole_numbers,
+)
 from dacrl_env.core.files import read_json, write_whole
 from dacrl_env.core.provenance import NoSource, described
 from dacrl_env.core.specs import NOT_IN_LABELS, POLICY_SUFFIXES, read_spec
@@ -552,7 +558,7 @@ def get_method(spec: str) -> Method:
         ValueError: an unknown name, class or argument; the message lists the valid
             ones.
     """
-    method: Method = _by_name(spec, METHODS, "method")
+    method: Method = _by_name(spec, "method")
     return method
 
 
@@ -579,7 +585,7 @@ def get_policy(spec: str) -> Policy:
         return load_fitted(_pretrained(name), **kwargs)
     if name.endswith(POLICY_SUFFIXES):
         return load_fitted(name, **kwargs)
-    policy: Policy = _by_name(spec, POLICIES, "policy")
+    policy: Policy = _by_name(spec, "policy")
     return policy
 
 
@@ -602,9 +608,32 @@ def _pretrained(name: str) -> Path:
     return known[name]
 
 
-def _by_name(
-    spec: str, table: Mapping[str, tuple[str, dict[str, Any]]], what: str
-) -> Any:
+def factory_of(name: str, what: str) -> tuple[Any, dict[str, Any]]:
+    """What makes a policy or method, and the arguments that its name stands for.
+
+    Args:
+        name: without arguments. Case, hyphens and underscores of names of this package
+            do not count.
+        what: "policy" or "method".
+
+    Raises:
+        ValueError: an unknown name or class.
+    """
+    table = {"policy": POLICIES, "method": METHODS}[what]
+    if what == "policy" and (
+        name.startswith(PRETRAINED) or name.endswith(POLICY_SUFFIXES)
+    ):
+        return load_fitted, {}
+    if ":" in name:
+        return _own(name, what), {}
+    known = forgiven(name, table)
+    if known not in table:
+        raise ValueError(_unknown(name, table, what))
+    entry, preset = table[known]
+    return load(entry), dict(preset)
+
+
+def _by_name(spec: str, what: str) -> Any:
     name, kwargs = read_spec(spec, what)
     label, equals, rest = name.partition("=")
     if equals and set(label) & set(NOT_IN_LABELS):
@@ -612,13 +641,8 @@ def _by_name(
             f"unknown {what} {name!r}; a label with one of {' '.join(NOT_IN_LABELS)} "
             f"is in quotation marks, which shells want quoted: '\"{label}\"={rest}'"
         )
-    if ":" in name:
-        factory = _own(name, what)
-    elif name in table:
-        entry, preset = table[name]
-        factory, kwargs = load(entry), {**preset, **kwargs}
-    else:
-        raise ValueError(_unknown(name, table, what))
+    factory, preset = factory_of(name, what)
+    kwargs = {**preset, **kwargs}
     try:
         inspect.signature(factory).bind(**kwargs)
     except TypeError as error:

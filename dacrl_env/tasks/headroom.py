@@ -32,6 +32,7 @@ KINDS = ("state", "schedule")
 """What gains are measured of; also the tags of tasks that have them."""
 
 _RULED = (*KINDS, "smoke")  # tags that follow from figures
+SUITES = (*_RULED, "default", "all")
 
 
 @functools.cache

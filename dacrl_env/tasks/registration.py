@@ -7,6 +7,7 @@ Implementations are named by strings and imported when an environment is made, s
 from __future__ import annotations
 
 import importlib
+import re
 import textwrap
 import warnings
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec, get_env_id, parse_env_id
 
 from dacrl_env.core.blame import blame
-from dacrl_env.core.checks import check_types, plain, unknown
+from dacrl_env.core.checks import check_types, forgiven, plain, unknown
 from dacrl_env.tasks import bases, headroom, measured
 from dacrl_env.tasks.backends import COMPILED_ENVS, OF_LEVELS, backend_of
 from dacrl_env.tasks.knobs import Event, Number
@@ -297,6 +298,9 @@ def enter_bases() -> None:
 def get_task(task: str | Task) -> Task:
     """A task by id, or by ``"module:id"`` where importing the module registers it.
 
+    Ids may be without ``dacrl/``, and without the version, which is then the newest.
+    Case, hyphens and underscores do not count.
+
     Raises:
         ValueError: no such id or module; the message lists the valid ids.
     """
@@ -308,6 +312,8 @@ def get_task(task: str | Task) -> Task:
     if colon:
         import_module(module, f"task {task!r}")
     if name not in TASKS:
+        name = _forgiven(name)
+    if name not in TASKS:
         own = ", or module:id of one that a module registers"
         if name in gym.registry:  # an inner environment's
             on_it = [t.id for t in listed() if t.inner_env == name]
@@ -316,6 +322,14 @@ def get_task(task: str | Task) -> Task:
         valid = [t.id for t in listed()]
         raise ValueError(f"{unknown('task', task, valid)}{own}")
     return TASKS[name]
+
+
+def _forgiven(name: str) -> str:
+    """The id that is meant by a part of it, or the name itself."""
+    newest = {re.sub(r"-v\d+$", "", task.id): task.id for task in listed()}
+    known = newest | {full: full for full in TASKS}
+    known |= {short.removeprefix("dacrl/"): full for short, full in known.items()}
+    return known.get(forgiven(name, known), name)
 
 
 def load_learner(name: str, implementation: str) -> Any:

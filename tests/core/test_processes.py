@@ -447,7 +447,7 @@ def test_workers_default_to_the_affinity(capsys):
     code = (
         "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); "
         "from dacrl_env.cli.commands import _parser; "
-        "print(_parser().parse_args(['evaluate', 't', 'p', '--out', 'o']).num_threads)"
+        "print(_parser().read(['evaluate', 't', 'p', '--out', 'o']).num_threads)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

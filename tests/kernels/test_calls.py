@@ -2,45 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 from numba import typeof, types
 from numpy.typing import NDArray
 
+from dacrl_env.algorithms.interval import Interval, Run
 from dacrl_env.kernels.calls import call, call_for_number, lying, words_of
 from dacrl_env.kernels.compiling import address_of, entry
 from dacrl_env.kernels.views import Held, address
 
-
-class Inner(NamedTuple):
-    numbers: NDArray[np.float64]
-    flag: bool
+# tuples of the package: the code of a function is kept with the types it was compiled
+# for, which other processes have to know
 
 
-class Outer(NamedTuple):
-    inner: Inner
-    factor: float
-    count: int
+def _outer(numbers: NDArray[np.float64], flag: bool) -> Run:
+    return Run(Interval(numbers, flag, 3.0, 40), 3.0, 40, 0)
 
 
-class Other(NamedTuple):
-    shift: float
-    numbers: NDArray[np.float64]
+def _other(numbers: NDArray[np.float64]) -> Interval:
+    return Interval(0.5, numbers, 1, 2)
 
 
 def _scale(i, key, row, given):
-    if given.inner.flag:
-        given.inner.numbers[i] = given.factor * row[i] + np.float64(key)
+    if given.fixed.counts:
+        given.fixed.sums[i] = given.values * row[i] + np.float64(key)
 
 
 def _move(i, key, row, given):
-    given.numbers[i] = row[i] + given.shift
+    given.counts[i] = row[i] + given.sums
 
 
 def _count(i, given):
-    return i + given.count
+    return i + given.state
 
 
 @entry
@@ -65,9 +61,9 @@ ROW = types.Array(types.float64, 1, "C")
 @pytest.mark.parametrize("flag", [False, True])
 def test_one_caller_calls_functions_of_different_tuples(flag: bool) -> None:
     numbers, moved, row = np.zeros(5), np.zeros(5), np.arange(5.0)
-    outer = Outer(Inner(numbers, flag), 3.0, 40)
+    outer = _outer(numbers, flag)
     before = len(_use.signatures)
-    for value, function in ((outer, _scale), (Other(0.5, moved), _move)):
+    for value, function in ((outer, _scale), (_other(moved), _move)):
         kind, memory = _known(value)
         signature = types.void(types.int64, types.uint64, ROW, kind)
         _use(address_of(function, signature), np.uint64(7), row, memory)
@@ -77,14 +73,13 @@ def test_one_caller_calls_functions_of_different_tuples(flag: bool) -> None:
 
 
 def test_a_number_comes_back() -> None:
-    kind, memory = _known(Outer(Inner(np.zeros(1), True), 0.0, 40))
+    kind, memory = _known(_outer(np.zeros(1), True))
     function = address_of(_count, types.int64(types.int64, kind))
     assert _ask(function, 2, memory) == 42
     assert _ask(function, -(2**40), memory) == 40 - 2**40
 
 
 def test_whole_words_are_there_for_every_part() -> None:
-    inner = Inner(np.zeros((3,)), True)
-    array = words_of(typeof(inner.numbers))
-    assert words_of(typeof(inner)) == array + 1  # a truth takes a word of its own
-    assert words_of(typeof(Outer(inner, 1.0, 1))) == array + 3
+    array, value = words_of(typeof(np.zeros(3))), _outer(np.zeros(3), True)
+    assert words_of(typeof(value.fixed)) == array + 3  # a truth takes a word, too
+    assert words_of(typeof(value)) == array + 6

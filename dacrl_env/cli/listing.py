@@ -1,0 +1,326 @@
+"""``dacrl list`` and ``dacrl tasks``: what there is, and what its arguments mean."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import shutil
+import textwrap
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from docstring_parser import DocstringStyle, parse
+
+from dacrl_env.core.checks import forgiven, unknown
+from dacrl_env.core.specs import read_spec
+
+KINDS = ("tasks", "policies", "methods", "suites")
+_MAKES = {"policies": "policy", "methods": "method"}
+_KINDS_OF = {what: kind for kind, what in _MAKES.items()}
+
+
+def add_commands(commands: Any) -> None:
+    """Add the commands to the others of a parser."""
+    names = commands.add_parser(
+        "list",
+        help="tasks, policies, methods or suites; with a NAME all about it",
+        epilog="examples: dacrl list tasks; dacrl list methods hyperband; "
+        "dacrl list policies freeze-when-good --json",
+    )
+    names.add_argument("kind", choices=KINDS)
+    names.add_argument("name", nargs="?", metavar="NAME")
+    names.add_argument("--json", dest="as_json", action="store_true", help="as JSON")
+    names.set_defaults(command=show)
+
+    tasks = commands.add_parser("tasks", help="all about every task")
+    tasks.add_argument("--markdown", action="store_true", help="as docs/tasks.md")
+    tasks.set_defaults(command=show_tasks)
+
+
+def show(options: argparse.Namespace) -> None:
+    """Print what there is of a kind, or all about one of them."""
+    kind, name = options.kind, options.name
+    if kind == "tasks":
+        found = _tasks() if name is None else about_task(name)
+    elif kind == "suites":
+        found = _suites()
+        if name is not None and name not in found:
+            raise ValueError(unknown("suite", name, found))
+        found = found if name is None else {name: found[name]}
+    elif name is None:
+        found = {n: about(n, _MAKES[kind])["summary"] for n in _names(kind)}
+    else:
+        found = about(name, _MAKES[kind])
+    if options.as_json:
+        print(json.dumps(found, indent=2, default=str))
+    elif name is None or kind == "suites":
+        print(_table({k: _line(v) for k, v in found.items()}))
+        if kind in _MAKES:
+            print(f"\nall about one: dacrl list {kind} NAME")
+    else:
+        print(_task_text(found) if kind == "tasks" else described(found))
+
+
+def show_tasks(options: argparse.Namespace) -> None:
+    """Print all about every task, or the page of them."""
+    from dacrl_env.tasks.registration import listed, markdown
+
+    if options.markdown:
+        print(markdown())
+        return
+    for task in listed():
+        print(_task_text(about_task(task)))
+
+
+# -- tasks ---------------------------------------------------------------------------
+
+
+def _tasks() -> dict[str, Any]:
+    from dacrl_env.tasks.registration import listed
+
+    return {task.id: about_task(task) for task in listed()}
+
+
+def about_task(task: Any) -> dict[str, Any]:
+    """All about a task, as JSON values.
+
+    Args:
+        task: id or task.
+
+    Raises:
+        ValueError: an unknown task.
+    """
+    from dacrl_env.outer.settings import own_hyperparameters
+    from dacrl_env.policies.tuned import tuned
+    from dacrl_env.tasks import bases, headroom, measured
+    from dacrl_env.tasks.registration import ALGORITHMS, get_task, load
+
+    task = get_task(task)
+    learner = load(ALGORITHMS[task.algorithm])
+    controlled = list(task.controlled or learner.controlled)
+    known = own_hyperparameters(task, learner.hyperparameters)
+    gains = headroom.measured().get(task.id, {})
+    return {
+        "id": task.id,
+        "description": task.description,
+        "inner environment": task.inner_env,
+        "algorithm": task.algorithm,
+        "budget": task.budget,
+        "decisions": task.decisions,
+        "returns": {
+            "random": task.random_return,
+            "reference": task.reference_return,
+            "floor": task.floor_return,
+        },
+        "controlled": controlled,
+        "can be controlled": [name for name in known if name not in controlled],
+        "seconds a run": measured.seconds().get(task.id, {}).get("seconds"),
+        "base": bases.shown(task.id),
+        "headroom": {kind: gains[kind] for kind in headroom.KINDS if kind in gains},
+        "tuned policies": list(tuned(task.id)),
+        "tags": list(headroom.tags_of(task)),
+    }
+
+
+def _task_text(found: Mapping[str, Any]) -> str:
+    from dacrl_env.tasks import headroom
+
+    returns = found["returns"]
+    rows = {
+        "inner environment": f"{found['inner environment'] or 'none'}, algorithm "
+        f"{found['algorithm']}",
+        "budget": f"{found['budget']:,} steps, {found['decisions']} decisions",
+        "returns": ", ".join(f"{name} {x:g}" for name, x in returns.items()),
+        "controlled": ", ".join(found["controlled"]),
+        "can be controlled": ", ".join(found["can be controlled"]),
+        "base": found["base"],
+        "headroom": headroom.shown(found["id"]),
+        "tuned policies": ", ".join(found["tuned policies"]) or "–",
+        "tags": ", ".join(found["tags"]) or "–",
+    }
+    return f"{found['id']}: {found['description']}\n{_table(rows, '  ')}"
+
+
+def _suites() -> dict[str, Any]:
+    from dacrl_env.tasks.headroom import SUITES, suite
+    from dacrl_env.tasks.registration import listed
+
+    found = {}
+    for name in SUITES:
+        try:
+            found[name] = suite(name, listed())
+        except ValueError:  # no task has the tag
+            found[name] = []
+    return found
+
+
+# -- policies and methods ------------------------------------------------------------
+
+
+def _names(kind: str) -> Iterable[str]:
+    from dacrl_env.policies import METHODS, POLICIES, pretrained
+
+    return METHODS if kind == "methods" else [*POLICIES, *pretrained()]
+
+
+def about(spec: str, what: str) -> dict[str, Any]:
+    """What a policy or method is, and its arguments, as JSON values.
+
+    Args:
+        spec: a name, ``"module:Class"`` or a file, with arguments or without.
+        what: "policy" or "method".
+
+    Returns:
+        ``name``, ``summary``, ``text``, ``arguments``: each with ``name``, ``type``,
+        ``default`` (none, if it is required) and ``meaning``.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    from dacrl_env.policies.protocol import factory_of, load_fitted
+
+    name = read_spec(spec, what)[0]
+    factory, preset = factory_of(name, what)
+    if factory is load_fitted:
+        return _about_file(name)
+    name = forgiven(name, _names(_KINDS_OF[what]))
+    page = parse(inspect.getdoc(factory) or "", DocstringStyle.GOOGLE)
+    meanings = _meanings(factory)
+    arguments = []
+    for parameter in inspect.signature(factory).parameters.values():
+        described = {"name": parameter.name, "type": _type(parameter.annotation)}
+        if parameter.name in preset:
+            described["default"] = repr(preset[parameter.name])
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            described["name"] = "NAME"
+            described["default"] = "as it is"
+        elif parameter.default is not parameter.empty:
+            described["default"] = repr(parameter.default)
+        meaning = meanings.get(parameter.name) or ""
+        arguments.append({**described, "meaning": " ".join(meaning.split())})
+    text = page.long_description or ""
+    summary = " ".join((page.short_description or "").split())
+    return {"name": name, "summary": summary, "text": text, "arguments": arguments}
+
+
+def described_by_name(word: str) -> str | None:
+    """All about a policy or method of this package; None: the word names none."""
+    from dacrl_env.policies import METHODS, POLICIES
+
+    name = word.rpartition("=")[2] if "," not in word else word.partition(",")[0]
+    for what, table in (("policy", POLICIES), ("method", METHODS)):
+        known = forgiven(name, table)
+        if known in table:
+            return described(about(known, what))
+    return None
+
+
+def _meanings(factory: Any) -> dict[str, str]:
+    """What docstrings of a class and of those it rests on say of arguments."""
+    found: dict[str, str] = {}
+    for kind in reversed(getattr(factory, "__mro__", (factory,))):
+        for one in parse(kind.__doc__ or "", DocstringStyle.GOOGLE).params:
+            found[one.arg_name.lstrip("*")] = one.description or ""
+    return found
+
+
+def _about_file(name: str) -> dict[str, Any]:
+    from dacrl_env.policies.protocol import get_policy
+
+    fitted: Any = get_policy(name)
+    given = ", ".join(f"{k}={v}" for k, v in (fitted.settings or {}).items())
+    text = f"{type(fitted.policy).__name__}, made for {fitted.task or 'any task'}"
+    arguments = [
+        {
+            "name": "any_task",
+            "type": "bool",
+            "default": "False",
+            "meaning": "run it on other tasks, and with runs of another length",
+        }
+    ]
+    return {
+        "name": name,
+        "summary": "a policy from a file.",
+        "text": f"{text}{f' with {given}' if given else ''}.",
+        "arguments": arguments,
+    }
+
+
+def _type(annotation: Any) -> str:
+    if annotation is inspect.Parameter.empty:
+        return ""
+    return (
+        annotation
+        if isinstance(annotation, str)
+        else inspect.formatannotation(annotation)
+    )
+
+
+def described(found: Mapping[str, Any]) -> str:
+    """What `about` found, as text for a terminal."""
+    lines = _wrapped(f"{found['name']}: {found['summary']}")
+    if found["text"]:
+        lines += ["", *_wrapped(found["text"])]
+    if found["arguments"]:
+        lines += ["", "arguments, after commas, as NAME=VALUE:"]
+    for one in found["arguments"]:
+        default = f", default {one['default']}" if "default" in one else ", required"
+        lines += textwrap.wrap(
+            f"{one['name']} ({one['type'] or 'any'}{default})", width(),
+            initial_indent="  ", subsequent_indent=4 * " ", break_on_hyphens=False,
+        )  # fmt: skip
+        lines += textwrap.wrap(
+            one["meaning"].replace("``", ""), width() - 6, initial_indent=6 * " ",
+            subsequent_indent=6 * " ", break_on_hyphens=False,
+        )  # fmt: skip
+    return "\n".join(lines)
+
+
+# -- tables --------------------------------------------------------------------------
+
+
+def width() -> int:
+    """Columns of the terminal; 88 where there is none."""
+    return max(40, shutil.get_terminal_size((88, 24)).columns)
+
+
+def _wrapped(text: str) -> list[str]:
+    wrap: Callable[[str], list[str]] = lambda part: textwrap.wrap(  # noqa: E731
+        part, width(), break_on_hyphens=False
+    )
+    parts = [" ".join(part.split()) for part in text.split("\n\n")]
+    return "\n\n".join("\n".join(wrap(part)) for part in parts).split("\n")
+
+
+def _line(value: Any) -> str:
+    """One line about a task, a policy or method, or the tasks of a suite."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return ", ".join(value) or "no task"
+    from dacrl_env.tasks import headroom
+
+    gain = headroom.shown(value["id"])
+    return value["description"] + ("" if gain == "–" else f" ({gain})")
+
+
+def _table(rows: Mapping[str, str], indent: str = "") -> str:
+    """Names and what is said of them, wrapped to the terminal."""
+    first = max(map(len, rows), default=0) + 2
+    room = width() - len(indent) - first
+    beside = room >= 30
+    lines = []
+    for name, text in rows.items():
+        if not beside:  # too narrow: below
+            lines.append(f"{indent}{name}")
+            more = f"{indent}    "
+            lines += textwrap.wrap(
+                text, width(), initial_indent=more, subsequent_indent=more,
+                break_on_hyphens=False,
+            )  # fmt: skip
+            continue
+        parts = textwrap.wrap(text, room, break_on_hyphens=False) or [""]
+        lines.append(f"{indent}{name:{first}}{parts[0]}".rstrip())
+        lines += [f"{indent}{'':{first}}{part}" for part in parts[1:]]
+    return "\n".join(lines)

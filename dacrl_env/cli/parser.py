@@ -1,0 +1,254 @@
+"""The parser of the command line: jsonargparse, and what was meant.
+
+jsonargparse is argparse with files of configuration: ``--config FILE.yaml`` takes all
+that a command takes, checked as the line is, and ``--print-config`` writes it. What is
+added here: a file may also say what has its place on the line, a name that is nearly
+right gets the one that was meant, and mistakes show how the command is used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jsonargparse
+import yaml
+
+from dacrl_env.cli import listing
+from dacrl_env.cli.arguments import WrongTypeError
+from dacrl_env.core.checks import meant
+
+Command = Callable[[argparse.Namespace], None]
+_NUMBER = r"^[-+]?([0-9]+|(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?)$"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's numbers: 16:32 is a text, and 5e6 a number."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [
+        (tag, pattern)
+        for tag, pattern in resolvers
+        if tag not in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+    ]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9]+$"), list("-+0123456789")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(_NUMBER), list("-+.0123456789")
+)
+
+
+def _load(text: str) -> Any:
+    return yaml.load(text, _Loader)  # a SafeLoader
+
+
+jsonargparse.set_loader("yaml", _load, exceptions=(yaml.YAMLError,))
+jsonargparse.set_parsing_settings(add_print_completion_argument=True)
+
+
+class _Help(argparse.HelpFormatter):
+    """Defaults are shown, where the text does not say them."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text, default = action.help or "", action.default
+        plain = isinstance(default, int | float | str) and not isinstance(default, bool)
+        if not plain or default == argparse.SUPPRESS or "default" in text:
+            return text
+        return f"{text} (default: %(default)s)".strip()
+
+
+def text(value: Any) -> str:
+    """An argument as it was written, also where a file has a number."""
+    if isinstance(value, dict | list):
+        raise WrongTypeError(f"{value} is no single value")
+    return str(value)
+
+
+def _named(key: re.Match[str]) -> str:
+    return f"--{key[1].replace('_', '-')}: "
+
+
+def _files_first(line: Sequence[str]) -> list[str]:
+    """A line that begins with its command and files, so that the rest goes before."""
+    files, rest, words = list[str](), list[str](), iter(line)
+    for word in words:
+        if word == "--config":
+            files += [word, *([path] if (path := next(words, None)) else [])]
+        else:
+            (files if word.startswith("--config=") else rest).append(word)
+    at = next((k for k, word in enumerate(rest) if word[:1] != "-"), len(rest))
+    return [*rest[: at + 1], *files, *rest[at + 1 :]]
+
+
+class Parser(jsonargparse.ArgumentParser):
+    """Of the whole line, or of one command."""
+
+    command: Command
+
+    def __init__(self, **about: Any) -> None:
+        # `--seed` of another command is not `--seeds`
+        super().__init__(
+            allow_abbrev=False,
+            print_config="--print-%s",
+            formatter_class=_Help,
+            **about,
+        )
+        self.places: list[str] = []  # arguments without a name
+        self.needed: list[str] = []  # of them
+        self.commands: dict[str, Parser] = {}
+        self.line: Sequence[str] = ()  # that is read
+        self.above: Parser | None = None  # of the whole line
+
+    def add_argument(self, *names: Any, **about: Any) -> Any:
+        """As of argparse; what has no type is a text.
+
+        What has a place on the line may be missing there, if a file says it.
+        """
+        if not about.keys() & {"action", "type"}:
+            about["type"] = text
+        if names[0][:1] != "-":
+            self.places.append(names[0])
+            if "nargs" not in about:
+                self.needed.append(names[0])
+                about["nargs"] = "?"
+        return super().add_argument(*names, **about)
+
+    def set_defaults(self, *arguments: Any, **named: Any) -> None:
+        """As of argparse; ``command`` is what obeys."""
+        if "command" in named:
+            self.command = named.pop("command")
+        if arguments or named:
+            super().set_defaults(*arguments, **named)
+
+    def read(self, line: Sequence[str] | None) -> argparse.Namespace:
+        """Options of the command that is given, with ``command`` and ``parser``.
+
+        Args:
+            line: arguments; None: those of this process.
+
+        Raises:
+            SystemExit: something is wrong, and is said; or help was asked for.
+        """
+        self.line = sys.argv[1:] if line is None else line
+        found = self.parse_args(_files_first(self.line))
+        parser = self.commands[found.subcommand]
+        given = dict(vars(found[found.subcommand]))
+        for path in given.pop("config", None) or ():
+            said = _load(Path(str(path)).read_text(encoding="utf-8")) or {}
+            for name in parser.places:
+                if given[name] in (None, []) and name in said:
+                    given[name] = said[name]
+        for action in parser._actions:
+            flag = action.nargs == 0 and action.dest in given
+            if flag and not isinstance(given[action.dest], bool):
+                parser.error(
+                    f"{action.option_strings[0]}: true or false, got "
+                    f"{given[action.dest]}"
+                )
+        missing = [name for name in parser.needed if given[name] is None]
+        if missing:
+            parser.line = self.line
+            parser.error(f"the following arguments are required: {', '.join(missing)}")
+        own = {"command": parser.command, "parser": parser}
+        shared = {k: v for k, v in vars(found).items() if k in given and v}
+        return argparse.Namespace(**given | shared | own)
+
+    def print_help(self, file: Any = None) -> None:
+        """Also of the policies and methods that the line names before."""
+        super().print_help(file)
+        line = (self.above or self).line
+        for word in dict.fromkeys(line[1:]):
+            text = listing.described_by_name(word)
+            if text is not None:
+                print(f"\n{text}", file=file)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Say what is wrong, what was meant, and how the command is used."""
+        parser = getattr(ex, "subcommand_parser", None) or self
+        wrong = re.search(
+            r"invalid choice: '?([^' ]*)'? \(choose from (.*)\)", message
+        ) or re.search(r"'(.*)' not among choices \((.*)\)", message)
+        if wrong is not None:
+            message += meant(wrong[1], re.findall(r"[\w-]+", wrong[2]))
+        needed = re.search(r"arguments are required: (\w[\w-]*)\.(\w+)$", message)
+        if needed is not None:  # as a file names it
+            parser = self.commands[needed[1]]
+            message = f"the following arguments are required: {parser._name(needed[2])}"
+        unread = re.search(r"does not accept option '(.*)'", message)
+        if unread is not None:
+            parser = self.commands.get(message.split("'")[1], self)
+            message = f"unknown in a file: {unread[1]}{meant(unread[1], parser._keys)}"
+        if message.startswith("unrecognized arguments: "):
+            message += parser._near(message.split()[2:], self._option_string_actions)
+        if "arguments are required" in message:
+            valid = parser._option_string_actions
+            given = [word.partition("=")[0] for word in (self.above or self).line]
+            for name in (n for n in given if n[:2] == "--" and n not in valid):
+                message += f"; got {name}{meant(name, valid)}"
+        message = re.sub(r'^Parser key "(\w+)": ', _named, message)
+        message = message.replace("Problems parsing config: ", "--config: ")
+        if "was not provided" in message:
+            message = "which command? " + ", ".join(self.commands)
+        parser.print_usage(sys.stderr)
+        sys.stderr.write(f"{parser.prog}: error: {message}\n")
+        sys.exit(2)
+
+    @property
+    def _keys(self) -> list[str]:
+        return [a.dest for a in self._actions if a.dest not in ("help", "config")]
+
+    def _name(self, key: str) -> str:
+        """How the line names what a file calls by a key."""
+        (action,) = (a for a in self._actions if a.dest == key)
+        return action.option_strings[-1] if action.option_strings else key
+
+    def _near(self, rest: list[str], more: Iterable[str]) -> str:
+        """What may have been meant by arguments that nothing takes."""
+        names = [*self._option_string_actions, *more]
+        if rest[0].startswith("-"):
+            options = [word.partition("=")[0] for word in rest if word[:1] == "-"]
+            return "".join(meant(name, names) for name in options)
+        return "; policies are given by --policies" if "--policies" in names else ""
+
+
+class Commands:
+    """Commands of a parser.
+
+    Args:
+        parser: of the whole line.
+    """
+
+    def __init__(self, parser: Parser) -> None:
+        self._parser = parser
+        self._added = parser.add_subcommands(required=True, metavar="command")
+
+    def add_parser(self, name: str, **about: Any) -> Parser:
+        """The parser of a new command.
+
+        Args:
+            name: of the command.
+            **about: ``help``, what it does in a line, and more as argparse's parsers
+                take it.
+        """
+        line = about.pop("help")
+        made = Parser(description=f"{line[0].upper()}{line[1:]}.", **about)
+        self._added.add_subcommand(name, made, help=line)
+        made.prog, made.above = f"{self._parser.prog} {name}", self._parser
+        made.add_argument(
+            "--config",
+            action=jsonargparse.ActionConfigFile,
+            metavar="FILE.yaml",
+            help="options by their names; what the line says goes before",
+        )
+        printing = made._option_string_actions["--print-config"]
+        printing.metavar = "[FLAGS]"
+        self._parser.commands[name] = made
+        return made

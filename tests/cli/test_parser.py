@@ -1,0 +1,186 @@
+"""Files of options, help of policies and methods, and names that are forgiven."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from dacrl_env.cli.commands import main
+from dacrl_env.core.checks import forgiven
+from dacrl_env.policies import METHODS, POLICIES, get_method, get_policy
+from dacrl_env.tasks.registration import get_task
+
+QUADRATIC = "dacrl/NoisyQuadratic-v0"
+
+
+def write(path: Path, **options: Any) -> str:
+    path.write_text("".join(f"{k}: {v}\n" for k, v in options.items()))
+    return str(path)
+
+
+def usage(capsys: Any, *line: str) -> str:
+    with pytest.raises(SystemExit) as caught:
+        main(list(line))
+    assert caught.value.code == 2
+    return str(capsys.readouterr().err)
+
+
+def seeds(out: Path) -> dict[str, list[int]]:
+    (path,) = out.glob("*/summary.csv")
+    found = pd.read_csv(path).groupby("policy")["seed"].agg(list)
+    return {str(name): each for name, each in found.items()}
+
+
+def test_a_file_has_a_whole_experiment(tmp_path: Path) -> None:
+    policies = "[default, 'static,learning_rate=1e-2']"
+    about = {"task": QUADRATIC, "policies": policies, "out": tmp_path / "out"}
+    file = write(tmp_path / "x.yaml", **about, seeds="16:18", run_budget="1e2")
+    assert main(["compare", "--config", file]) == 0
+    assert seeds(tmp_path / "out") == {
+        "default": [16, 17],  # no number to the base of 60
+        "static,learning_rate=1e-2": [16, 17],
+    }
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_the_line_goes_before_the_file(tmp_path: Path, first: bool) -> None:
+    file = write(tmp_path / "x.yaml", task="nothing", policies="[random]", seeds=9)
+    line = [QUADRATIC, "--policies", "default", "--seeds", "1"]
+    given = [f"--config={file}"]
+    out = ["--out", str(tmp_path / "out")]
+    assert main(["compare", *(given + line if first else line + given), *out]) == 0
+    assert seeds(tmp_path / "out") == {"default": [0]}
+
+
+def test_what_is_printed_is_a_file(tmp_path: Path, capsys: Any) -> None:
+    line = ["compare", QUADRATIC, "--policies", "default", "--seeds", "2"]
+    line += ["--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit) as caught:
+        main([*line, "--print-config"])
+    assert caught.value.code == 0
+    (tmp_path / "x.yaml").write_text(capsys.readouterr().out)
+    assert not (tmp_path / "out").exists()
+    assert main(["compare", "--config", str(tmp_path / "x.yaml")]) == 0
+    assert seeds(tmp_path / "out") == {"default": [0, 1]}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"polices": "[default]"}, "unknown in a file: polices (did you mean 'polic"),
+        ({"budget": "many"}, "--budget: many is not a whole number"),
+        ({"budget": "2.5"}, "2.5 is not a whole number"),
+        ({"total": "perhaps"}, "--total: true or false, got perhaps"),
+        ({"seeds": "{a: 1}"}, "is no single value"),
+        ({"policies": "default"}, "--policies: "),
+        ({"feedback": "trian"}, "did you mean 'train'?"),
+        ({"seeds": "["}, "--config: "),
+    ],
+)
+def test_what_is_wrong_in_a_file(
+    tmp_path: Path, capsys: Any, options: dict[str, Any], message: str
+) -> None:
+    file = write(tmp_path / "x.yaml", task=QUADRATIC, out=tmp_path / "out", **options)
+    err = usage(capsys, "compare", "--config", file)
+    assert err.startswith("usage: dacrl compare ")
+    assert message in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_is_not_there(tmp_path: Path, capsys: Any) -> None:
+    err = usage(capsys, "compare", "--config", str(tmp_path / "none.yaml"))
+    assert "--config: File does not exist" in err
+    assert "required: task, policy" in usage(capsys, "evaluate", "--out", str(tmp_path))
+
+
+def test_completion_for_shells(capsys: Any) -> None:
+    pytest.importorskip("shtab")
+    with pytest.raises(SystemExit) as caught:
+        main(["--print_completion", "shtab-bash"])
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    assert "dacrl" in out
+    assert "--run-budget" in out
+
+
+# -- lists and help --------------------------------------------------------------------
+
+
+def listed(capsys: Any, *line: str) -> Any:
+    assert main(["list", *line, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_everything_is_listed(capsys: Any) -> None:
+    assert set(METHODS) == set(listed(capsys, "methods"))
+    policies = listed(capsys, "policies")
+    assert set(POLICIES) <= set(policies)
+    assert "pretrained/dqn-cartpole-switch-0" in policies
+    tasks = listed(capsys, "tasks")
+    assert tasks[QUADRATIC] == listed(capsys, "tasks", "NoisyQuadratic")
+    assert tasks[QUADRATIC]["budget"] == 50
+    assert QUADRATIC in listed(capsys, "suites")["all"]
+
+
+@pytest.mark.parametrize("kind", ["methods", "policies"])
+def test_every_argument_of_every_name_has_a_meaning(capsys: Any, kind: str) -> None:
+    for name in {"methods": METHODS, "policies": POLICIES}[kind]:
+        found = listed(capsys, kind, name)
+        assert found["summary"], name
+        for argument in found["arguments"]:
+            assert argument["meaning"], (name, argument["name"])
+            assert argument["type"], (name, argument["name"])
+
+
+def test_lines_are_no_wider_than_the_terminal(
+    capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    for line in (["tasks"], ["methods"], ["methods", "pbt"], ["tasks", "DQN-CartPole"]):
+        assert main(["list", *line]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) > 5
+        assert max(map(len, lines)) <= 60
+
+
+def test_help_tells_of_what_the_line_names(capsys: Any) -> None:
+    for line in (
+        ["fit", QUADRATIC, "hyperband,eta=4", "--help"],
+        ["compare", QUADRATIC, "--policies", "default", "x=freeze_when_good", "--help"],
+    ):
+        with pytest.raises(SystemExit) as caught:
+            main(line)
+        assert caught.value.code == 0
+        out = capsys.readouterr().out
+        assert out.startswith("usage: dacrl ")
+        assert ("eta (int, default 3)" in out) == (line[0] == "fit")
+        assert ("threshold (float, default 0.6)" in out) == (line[0] == "compare")
+
+
+@pytest.mark.parametrize(
+    ("name", "full"),
+    [
+        ("DQN-CartPole", "dacrl/DQN-CartPole-"),
+        ("dqn-cartpole-v0", "dacrl/DQN-CartPole-v0"),
+        ("dacrl/noisy_quadratic", QUADRATIC),
+        ("NoisyQuadratic-v0", QUADRATIC),
+    ],
+)
+def test_tasks_are_forgiven_case_and_parts(name: str, full: str) -> None:
+    assert get_task(name).id.startswith(full)
+
+
+def test_names_are_forgiven_case_and_hyphens() -> None:
+    good = type(get_policy("freeze-when-good"))
+    assert type(get_policy("freeze_when_good")) is good
+    assert type(get_policy("FreezeWhenGood,threshold=0.5")) is good
+    assert type(get_method("Random_Search")) is type(get_method("random-search"))
+    assert forgiven("AB", ["a-b", "a_b"]) == "AB"  # which one?
+    with pytest.raises(ValueError, match="unknown policy 'freezewhengod'"):
+        get_policy("freezewhengod")
+    with pytest.raises(ValueError, match="unknown task 'DQN-CartPoll'"):
+        get_task("DQN-CartPoll")

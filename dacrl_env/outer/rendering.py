@@ -156,7 +156,8 @@ class _Figure:
         from matplotlib.figure import Figure
 
         with matplotlib.rc_context({"text.usetex": False}):
-            figure = Figure((WIDTH / _DPI, HEIGHT / _DPI), _DPI, layout="none")
+            figure = Figure((WIDTH / _DPI, HEIGHT / _DPI), _DPI)
+            figure.set_layout_engine("none")
             self.canvas = FigureCanvasAgg(figure)
             figure.text(
                 _LEFT, 0.95, course.title, fontsize=11, parse_math=False, va="center"

@@ -228,10 +228,10 @@ def test_frames_are_collected() -> None:
     importlib.util.find_spec("moviepy") is None, reason="RecordVideo needs moviepy"
 )
 def test_a_video_of_a_run(tmp_path: Path) -> None:
-    env = gym.wrappers.RecordVideo(make("rgb_array"), str(tmp_path))
+    env = gym.wrappers.RecordVideo(make("rgb_array"), str(tmp_path / "film"))
     env.reset(seed=0)
     while not env.step(np.zeros(1, np.float32))[2]:
         pass
     env.close()
-    (film,) = tmp_path.glob("*.mp4")
+    (film,) = tmp_path.glob("film/*.mp4")
     assert film.stat().st_size > 1_000

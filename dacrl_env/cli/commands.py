@@ -589,6 +589,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _fit(options: argparse.Namespace) -> None:
     from dacrl_env.comparison.comparison import fit
+    from dacrl_env.core import trackers
 
     task, method = _fit_what(options)
     fitted = fit(
@@ -599,6 +600,7 @@ def _fit(options: argparse.Namespace) -> None:
         store=options.out / "results",
         num_threads=options.num_threads,
         show_progress=True,
+        tracker=trackers.tensorboard(options.out / "tensorboard"),
         **task_options(options, task),
     )
     about = {"method": method, "budget": options.budget, "seed": options.seed}

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from gymnasium.error import Error
 
-from dacrl_env.cli import suites, terminal, tuning
+from dacrl_env.cli import exporting, suites, terminal, tuning
 from dacrl_env.cli.arguments import (
     add_evaluation,
     add_executor,
@@ -401,6 +401,7 @@ def _parser() -> argparse.ArgumentParser:
     dynamics.set_defaults(command=_oracle)
 
     tuning.add_commands(commands)
+    exporting.add_command(commands)
 
     bench = commands.add_parser(
         "bench", help="measure throughput beside Stable-Baselines3"

@@ -149,16 +149,16 @@ def run_policy(
     """
     check_options(task_kwargs)
     check_tracker(tracker)
-    telling = Telling(tracker, label)
     seeds = checked_seeds(seeds)
     check_made_for(policy, task, name, task_kwargs)
     options = suitable_options(policy, task, task_kwargs)
-    frames = [
-        _evaluate_batch(
-            policy, task, batch, split, name, run, progress, telling, options
-        )
-        for batch in batches(seeds)
-    ]
+    with closing(Telling(tracker, label)) as telling:
+        frames = [
+            _evaluate_batch(
+                policy, task, batch, split, name, run, progress, telling, options
+            )
+            for batch in batches(seeds)
+        ]
     return pd.concat(frames, ignore_index=True)
 
 

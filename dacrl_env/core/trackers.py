@@ -117,6 +117,7 @@ class Telling:
 
     def __init__(self, tracker: Tracker | None, label: str | None = None) -> None:
         self.tracker, self.label = tracker, label
+        self._under_way: dict[TrackedRun, None] = {}
 
     def tell(self, run: TrackedRun, step: int, values: Mapping[str, Any]) -> None:
         """Tell it numbers and texts; those that are not finite, and None, are left out.
@@ -125,15 +126,22 @@ class Telling:
         """
         if self.tracker is None:
             return
+        self._under_way[run] = None
         plain = {k: getattr(v, "item", lambda v=v: v)() for k, v in values.items()}
         kept = {k: v for k, v in plain.items() if _is_told(v)}
         self._call(self.tracker, run, int(step), kept)
 
     def end(self, run: TrackedRun) -> None:
         """Say that a run is over, to trackers that want to know."""
+        self._under_way.pop(run, None)
         end = getattr(self.tracker, "end", None)
         if end is not None:
             self._call(end, run)
+
+    def close(self) -> None:
+        """Say so of all that are under way."""
+        for run in [*self._under_way]:
+            self.end(run)
 
     def _call(self, function: Any, *arguments: Any) -> None:
         try:
@@ -168,7 +176,7 @@ def tracked(tracker: Tracker | None, run: TrackedRun) -> Iterator[None]:
         yield
     finally:
         _current.reset(token)
-        telling.end(run)
+        telling.close()
 
 
 def is_tracked() -> bool:

@@ -174,6 +174,22 @@ def test_evaluations_tell_every_decision_of_every_run() -> None:
     )
 
 
+def test_a_tracker_is_told_the_end_of_runs_that_fail() -> None:
+    class Breaks:
+        action_mode = "continuous"
+
+        def reset(self, envs: Any, seed: int) -> None:
+            pass
+
+        def act(self, observations: Any, infos: Any) -> Any:
+            raise ZeroDivisionError
+
+    notes = Notes()
+    with pytest.raises(ZeroDivisionError):
+        dacrl_env.evaluate(Breaks(), QUADRATIC, 2, tracker=notes, **SHORT)
+    assert [run.seed for run in notes.ended] == [0, 1]
+
+
 class ToFile:
     """A tracker that other processes can have."""
 

@@ -25,6 +25,7 @@ QUADRATIC = "dacrl/NoisyQuadratic-v0"
 SHORT = {"decision_interval": 10}  # five decisions a run of 50 steps
 LINEAR = "linear,hyperparameter=learning_rate,start=0.1,end=0.01"
 RANDOM = "random-search"
+CONTROLLER = "controller-ppo,population=4,trials=1,trial_runs=4"
 
 has_tensorboard = pytest.mark.skipif(
     importlib.util.find_spec("tensorboard") is None, reason="needs tensorboard"
@@ -134,13 +135,7 @@ def test_choices_are_told_as_texts() -> None:
 
 def test_controllers_tell_what_stable_baselines3_records(tmp_path: Path) -> None:
     notes = Notes()
-    spec = "controller-ppo,population=4,trials=1,trial_runs=4,hidden_sizes=(4,)"
-    if (
-        "hidden_sizes"
-        not in dacrl_env.get_method("controller-ppo").__dataclass_fields__
-    ):
-        spec = spec.partition(",hidden")[0]
-    fitted = fit(notes, spec, 2_000, store=tmp_path)
+    fitted = fit(notes, CONTROLLER, 2_000, store=tmp_path)
     assert len(notes.told) == len({step for _, step, _ in notes.told}) > 1
     told = {name for _, _, values in notes.told for name in values}
     assert {"train/loss", "controller/return", "controller/trial"} <= told
@@ -148,6 +143,32 @@ def test_controllers_tell_what_stable_baselines3_records(tmp_path: Path) -> None
     assert notes.told[-1][1] == fitted.cost.env_steps
     # whoever tracks has all; without anybody TensorBoard's files are in the store
     assert not list(tmp_path.rglob("events.out.tfevents.*"))
+
+
+def test_a_controller_that_goes_on_tells_its_curve_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dacrl_env.agents import training
+
+    class Stops(Notes):
+        def __call__(self, *told: Any) -> None:
+            super().__call__(*told)
+            if len(self.told) == 3:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    whole, cut, again = Notes(), Stops(), Notes()
+    fit(whole, CONTROLLER, 1_200)
+    with pytest.raises(KeyboardInterrupt):
+        fit(cut, CONTROLLER, 1_200, store=tmp_path)
+    fit(again, CONTROLLER, 1_200, store=tmp_path)
+    assert len(whole.told) > 3
+    for mine, before in zip(again.told, whole.told, strict=True):
+        assert mine[:2] == before[:2]
+        shared = mine[2].keys() & before[2].keys() - {"time/fps", "time/time_elapsed"}
+        assert "controller/return" in shared
+        expected = {name: before[2][name] for name in shared}
+        assert {name: mine[2][name] for name in shared} == pytest.approx(expected)
 
 
 # -- runs -----------------------------------------------------------------------

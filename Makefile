@@ -18,6 +18,8 @@ test: $(READY)
 # RecordEpisodeStatistics counts members that restart in the same step only from 1.4 on
 LOWEST := .venv-lowest
 LOWEST_TESTS := tests/test_import.py tests/outer/test_vector_env.py \
+	tests/outer/test_autoreset.py tests/outer/test_rendering.py \
+	tests/core/test_trackers.py tests/integrations/test_minari.py \
 	tests/inner_envs/test_gymnasium_adapter.py tests/comparison/test_report.py \
 	tests/core/test_store.py tests/core/test_snapshot.py \
 	tests/integrations/test_sb3.py tests/algorithms/test_sb3_*.py \

@@ -31,7 +31,7 @@ import pandas as pd
 import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
-from stable_baselines3.common.logger import Logger, configure
+from stable_baselines3.common.logger import KVWriter, Logger, configure
 from stable_baselines3.common.vec_env import (
     VecEnv,
     VecEnvWrapper,
@@ -40,7 +40,7 @@ from stable_baselines3.common.vec_env import (
 )
 
 from dacrl_env.comparison.evaluation import evaluate, suitable_options
-from dacrl_env.core import checks, random_state
+from dacrl_env.core import checks, random_state, trackers
 from dacrl_env.core.isolation import globals_kept
 from dacrl_env.core.locks import journal_lock
 from dacrl_env.core.provenance import NoSource
@@ -196,6 +196,7 @@ class Seen(VecEnvWrapper):
         self.columns, self.progress = columns, progress
         self.cost = Cost()
         self._spent = [Cost()] * venv.num_envs  # of the runs under way
+        self.finals: Sequence[dict[str, Any]] = ()  # infos of the last decision
 
     def reset(self) -> NDArray[np.float32]:
         """Begin new runs."""
@@ -211,8 +212,8 @@ class Seen(VecEnvWrapper):
         """One outer step."""
         observations, rewards, ended, infos = self.venv.step_wait()
         before = self.cost.env_steps
-        finals = [info.get("final_info", info) for info in infos]
-        self._charge(finals, fresh=False)
+        self.finals = [info.get("final_info", info) for info in infos]
+        self._charge(self.finals, fresh=False)
         if ended.any():
             for i in np.flatnonzero(ended):
                 last = infos[i]["terminal_observation"]
@@ -359,6 +360,8 @@ class _Training:
         self.tried = {(k + 1) * rounds // trials for k in range(trials)}
 
     def _logger(self) -> Logger:
+        if trackers.is_tracked():
+            return Logger(None, [_Told()])
         if self.folder is None or importlib.util.find_spec("tensorboard") is None:
             return Logger(None, [])
         return configure(str(self.folder), ["tensorboard"])
@@ -460,9 +463,8 @@ class _Training:
         }
         self.course.curve.append(row)
         logger = self.model.logger
-        for name, value in row.items():
-            if np.isfinite(value):
-                logger.record(f"controller/{name}", value)
+        for name, value in {**_shown(row), **_applied(self.seen.finals)}.items():
+            logger.record(name, value)
         logger.dump(cost.env_steps)
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -502,8 +504,45 @@ class _Training:
             ],
             curve=about["curve"],
         )
+        for row in self.course.curve:
+            trackers.tell(int(row["env_steps"]), _shown(row))
         if self.progress is not None:
             self.progress(self.seen.cost.env_steps)
+
+
+class _Told(KVWriter):
+    """Where Stable-Baselines3 writes what it records: to whoever tracks the fit."""
+
+    def write(
+        self,
+        key_values: dict[str, Any],
+        key_excluded: dict[str, tuple[str, ...]],
+        step: int = 0,
+    ) -> None:
+        """Tell numbers and texts."""
+        trackers.tell(step, key_values)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def _shown(row: dict[str, float]) -> dict[str, float]:
+    """A row of the curve as it is recorded."""
+    return {f"controller/{k}": v for k, v in row.items() if np.isfinite(v)}
+
+
+def _applied(infos: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Scores of runs at their last decision, and means of the numbers applied there."""
+    if not infos:
+        return {}
+    scores = [info["score"] for info in infos]
+    told = {"score/mean": float(np.mean(scores)), "score/best": float(np.max(scores))}
+    for name in dict.fromkeys(n for info in infos for n in info["hyperparameters"]):
+        values = [info["hyperparameters"].get(name) for info in infos]
+        known = [v for v in values if isinstance(v, float | int)]
+        if known:
+            told[f"hp_mean/{name}"] = float(np.mean(known))
+    return told
 
 
 def layers_of(*parts: torch.nn.Module) -> dict[str, NDArray[Any]]:

@@ -83,14 +83,19 @@ def _whole(given: dict[str, Any], task: str) -> dict[str, Any]:
 
 def add_evaluation(parser: argparse.ArgumentParser) -> None:
     """Add the test seeds, and what `add_executor` and `add_run` do."""
+    add_seeds(parser, "test runs")
+    add_executor(parser)
+    add_run(parser)
+
+
+def add_seeds(parser: argparse.ArgumentParser, what: str = "runs") -> None:
+    """Add the seeds of runs."""
     parser.add_argument(
         "--seeds",
         default="64",
         metavar="SEEDS",
-        help="test runs: their number, or their seeds: 128:256 are 128 to 255",
+        help=f"{what}: their number, or their seeds: 128:256 are 128 to 255",
     )
-    add_executor(parser)
-    add_run(parser)
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:
@@ -120,6 +125,11 @@ def add_executor(parser: argparse.ArgumentParser) -> None:
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add where results go, and what runs are."""
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    add_options(parser)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what runs are."""
     parser.add_argument(
         "--run-budget",
         type=count,

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from gymnasium.error import Error
 
-from dacrl_env.cli import listing, suites, terminal, tuning
+from dacrl_env.cli import exporting, listing, suites, terminal, tuning
 from dacrl_env.cli.arguments import (
     add_evaluation,
     add_executor,
@@ -360,6 +360,7 @@ def _parser() -> Parser:
     dynamics.set_defaults(command=_oracle)
 
     tuning.add_commands(commands)
+    exporting.add_command(commands)
 
     bench = commands.add_parser(
         "bench", help="measure throughput beside Stable-Baselines3"
@@ -510,6 +511,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _fit(options: argparse.Namespace) -> None:
     from dacrl_env.comparison.comparison import fit
+    from dacrl_env.core import trackers
 
     task, method = _fit_what(options)
     fitted = fit(
@@ -520,6 +522,7 @@ def _fit(options: argparse.Namespace) -> None:
         store=options.out / "results",
         num_threads=options.num_threads,
         show_progress=True,
+        tracker=trackers.tensorboard(options.out / "tensorboard"),
         **task_options(options, task),
     )
     about = {"method": method, "budget": options.budget, "seed": options.seed}

@@ -55,6 +55,7 @@ from dacrl_env.core.blame import blame_if_users, is_users
 from dacrl_env.core.installed import version
 from dacrl_env.core.provenance import NoSource, check_files, files_of
 from dacrl_env.core.store import Store
+from dacrl_env.core.trackers import TrackedRun, Tracker, check_tracker, tracked
 from dacrl_env.methods.trials import fit_key, forget_journal
 from dacrl_env.outer.decisions import tell_intervals
 from dacrl_env.policies import (
@@ -89,6 +90,7 @@ def compare(
     split: str = "test",
     batch: int = BATCH,
     show_progress: bool = False,
+    tracker: Tracker | None = None,
     **task_kwargs: Any,
 ) -> pd.DataFrame:
     """Run several policies, and those that methods make, on the same seeds.
@@ -129,6 +131,8 @@ def compare(
         split: "test" or "tuning".
         batch: seeds of a unit of work.
         show_progress: a progress bar on standard error.
+        tracker: told of fits and test runs while they go on, see
+            :class:`dacrl_env.Tracker`; not of those that are in the store.
         **task_kwargs: options of the environment.
 
     Returns:
@@ -158,6 +162,7 @@ def compare(
         batch=batch,
         shuffled=shuffled,
         policy_seeds=policy_seeds,
+        tracker=tracker,
     )
     with _bar(plan, show_progress) as bar:
         own_seeds = plan.policy_seeds
@@ -200,6 +205,7 @@ def check(
     executor: str | Executor | None = None,
     split: str = "test",
     batch: int = BATCH,
+    tracker: Tracker | None = None,
     **task_kwargs: Any,
 ) -> None:
     """What `compare` checks before anything is run; for comparisons still to come.
@@ -224,14 +230,20 @@ def check(
         shuffled=shuffled,
         policy_seeds=policy_seeds,
         tell=False,
+        tracker=tracker,
     )
 
 
 def labelled(frame: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
     """Results whose policies have their labels for names."""
-    shown = {f"{name} shuffled": f"{label} shuffled" for name, label in labels.items()}
-    shown |= labels
+    shown = _with_shuffled(labels)
     return frame.assign(policy=[shown.get(name, name) for name in frame["policy"]])
+
+
+def _with_shuffled(labels: Mapping[str, str]) -> dict[str, str]:
+    """Labels by name, those of shuffled controllers, too."""
+    shown = {f"{name} shuffled": f"{label} shuffled" for name, label in labels.items()}
+    return {**shown, **labels}
 
 
 def anytime(
@@ -317,6 +329,7 @@ def fit(
     num_threads: int | None = None,
     show_progress: bool = False,
     run_budget: int | None = None,
+    tracker: Tracker | None = None,
     **task_kwargs: Any,
 ) -> Fitted:
     """Run a method once; with a store, an interrupted fit goes on.
@@ -335,6 +348,8 @@ def fit(
             cores that this process may use. No result depends on it.
         show_progress: a progress bar on standard error.
         run_budget: inner environment steps of one run; None: the task's.
+        tracker: told of the fit while it goes on, see :class:`dacrl_env.Tracker`; not
+            of one that is in the store.
         **task_kwargs: options of the environment.
 
     Raises:
@@ -368,6 +383,7 @@ def fit(
         task_kwargs,
         num_threads=num_threads,
         executor="threads",
+        tracker=tracker,
     )
     with _bar(plan, show_progress) as bar:
         return _fit_all(plan, bar, first=first)[0].fitted
@@ -392,6 +408,7 @@ class _Plan:
     labels: dict[str, str]  # name to what is shown instead
     objects: dict[str, Any]  # policies and methods that were not given as texts
     runner: Runner
+    tracker: Tracker | None = None
 
     def policy(self, name: str) -> Policy:
         """A policy of its own for a unit of work."""
@@ -527,6 +544,7 @@ def _plan(
     shuffled: bool = False,
     policy_seeds: int | Sequence[int] | None = None,
     tell: bool = True,
+    tracker: Tracker | None = None,
 ) -> _Plan:
     """What is wrong should come to light before hours of work."""
     task, seeds = get_task(task), checked_seeds(seeds)
@@ -552,6 +570,7 @@ def _plan(
         )
     options = dict(options)
     check_options(options)
+    check_tracker(tracker)
     units = runner(executor, num_threads, all_compiled(task, options))
     if total and options.setdefault("feedback", "train") != "train":
         raise ValueError(
@@ -576,6 +595,7 @@ def _plan(
         labels,
         {**policies.objects, **methods.objects},
         units,
+        tracker,
     )
     check_copies(plan.objects)
     for name in plan.policies:
@@ -586,7 +606,7 @@ def _plan(
     for name in plan.methods:
         check_method(plan.method(name), name, task, spend, split, options)
     if units.travels:
-        check_travel([task, options, *plan.objects.values()])
+        check_travel([task, options, tracker, *plan.objects.values()])
     if store is not None:
         _check_store(plan, store, member)
     return plan
@@ -695,7 +715,9 @@ def _fit_all(plan: _Plan, bar: Any, first: int = 0) -> list[_Fit]:
         keeps = plan.store is not None and key is not None
         directory = plan.store.directory if plan.store is not None and keeps else None
         maker = (same[name], name, plan.objects.get(name))
-        about = (plan.task, plan.tuning_budget, run, directory, plan.options)
+        shown = TrackedRun("fit", plan.task.id, plan.labels.get(name, name), run)
+        told = (plan.tracker, shown)
+        about = (plan.task, plan.tuning_budget, run, directory, plan.options, *told)
         jobs.append((_fit_unit, (*maker, *about)))
     sizes = [plan.tuning_budget] * len(units)
     frames = run_units(plan.store, keys, jobs, sizes, plan.runner, bar)
@@ -739,7 +761,8 @@ def _evaluate_all(
         runs.append(list(range(len(jobs), len(jobs) + len(parts))))
         same = _same(plan, subject.policy)
         keys += [None if key is None else {**key, "seeds": part} for part in parts]
-        given = (plan.task, plan.options)
+        shown = _with_shuffled(plan.labels).get(subject.name, subject.name)
+        given = (plan.task, plan.options, plan.tracker, shown)
         jobs += [(_evaluate_unit, (same, subject, part, *given)) for part in parts]
     tell_unnamed(reasons)
     there = [store is not None and key is not None and key in store for key in keys]
@@ -765,13 +788,15 @@ def _fit_unit(
     seed: int,
     directory: Path | None,
     options: dict[str, Any],
+    tracker: Tracker | None,
+    shown: TrackedRun,
     progress: Callable[[int], Any],
 ) -> pd.DataFrame:
     """One run of a method, which is made here unless it was given as an object."""
     store = None if directory is None else Store(directory)
     made = get_method(name) if method is None else copy.deepcopy(method)
     same.check()
-    with blame_if_users(made, f"method {name}, fit()"):
+    with blame_if_users(made, f"method {name}, fit()"), tracked(tracker, shown):
         fitted = made.fit(task, budget, seed, store, progress, **options)
 
     def suits(policy: Policy) -> None:
@@ -787,6 +812,8 @@ def _evaluate_unit(
     seeds: list[int],
     task: Task,
     options: dict[str, Any],
+    tracker: Tracker | None,
+    shown: str,
     progress: Callable[[int], Any],
 ) -> pd.DataFrame:
     same.check()
@@ -798,5 +825,7 @@ def _evaluate_unit(
         name=subject.name,
         run=subject.run,
         progress=progress,
+        tracker=tracker,
+        label=shown,
         **options,
     )

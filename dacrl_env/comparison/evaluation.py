@@ -14,6 +14,7 @@ import pandas as pd
 from dacrl_env.comparison.given import PolicyLike, checked_seeds, name_of, one
 from dacrl_env.core import checks
 from dacrl_env.core.blame import blame_if_users
+from dacrl_env.core.trackers import Telling, TrackedRun, Tracker, check_tracker
 from dacrl_env.learners.threads import default_threads, granted
 from dacrl_env.outer.decisions import intervals, tell_intervals
 from dacrl_env.outer.settings import own_hyperparameters
@@ -53,6 +54,18 @@ _FIXED_COLUMNS = (
     "report_online",
 )
 
+# those that change in a run, and that a tracker is told beside what is set
+_TOLD = (
+    "eval_steps",
+    "gradient_steps",
+    "reward",
+    "score",
+    "report_score",
+    "eval_return",
+    "train_return",
+    "diverged",
+)
+
 
 def evaluate(
     policy: PolicyLike,
@@ -64,6 +77,7 @@ def evaluate(
     run: int = 0,
     num_threads: int | None = None,
     progress: Callable[[int], None] | None = None,
+    tracker: Tracker | None = None,
     **task_kwargs: Any,
 ) -> pd.DataFrame:
     """Run a policy once per seed.
@@ -84,6 +98,8 @@ def evaluate(
         num_threads: members that are trained at a time; None: as many as there are
             cores that this process may use. No result depends on it.
         progress: called with inner environment steps done since its last call.
+        tracker: told of every decision of every run, see
+            :class:`dacrl_env.Tracker`; None: nobody is.
         **task_kwargs: options of the environment.
 
     Returns:
@@ -109,6 +125,7 @@ def evaluate(
             name=name,
             run=run,
             progress=progress,
+            tracker=tracker,
             **task_kwargs,
         )
 
@@ -122,17 +139,26 @@ def run_policy(
     name: str,
     run: int,
     progress: Callable[[int], None] | None,
+    tracker: Tracker | None = None,
+    label: str | None = None,
     **task_kwargs: Any,
 ) -> pd.DataFrame:
-    """As `evaluate`, of a policy whose name is known."""
+    """As `evaluate`, of a policy whose name is known.
+
+    A tracker is told the label instead of the name, if there is one.
+    """
     check_options(task_kwargs)
+    check_tracker(tracker)
     seeds = checked_seeds(seeds)
     check_made_for(policy, task, name, task_kwargs)
     options = suitable_options(policy, task, task_kwargs)
-    frames = [
-        _evaluate_batch(policy, task, batch, split, name, run, progress, options)
-        for batch in batches(seeds)
-    ]
+    with closing(Telling(tracker, label)) as telling:
+        frames = [
+            _evaluate_batch(
+                policy, task, batch, split, name, run, progress, telling, options
+            )
+            for batch in batches(seeds)
+        ]
     return pd.concat(frames, ignore_index=True)
 
 
@@ -259,11 +285,12 @@ def _evaluate_batch(
     name: str,
     run: int,
     progress: Callable[[int], None] | None,
+    telling: Telling,
     options: dict[str, Any],
 ) -> pd.DataFrame:
     envs = PopulationEnv(task, len(seeds), split=split, report=True, **options)
     with closing(envs):
-        return _run_batch(policy, envs, seeds, split, name, run, progress)
+        return _run_batch(policy, envs, seeds, split, name, run, progress, telling)
 
 
 def _run_batch(
@@ -274,6 +301,7 @@ def _run_batch(
     name: str,
     run: int,
     progress: Callable[[int], None] | None,
+    telling: Telling,
 ) -> pd.DataFrame:
     P, task = len(seeds), envs.settings.task
     observations, infos = envs.reset(seed=seeds)
@@ -315,6 +343,11 @@ def _run_batch(
             nothing,
         )
     ]
+    told = [
+        TrackedRun("evaluate", task.id, telling.label or name, run, seed)
+        for seed in seeds
+    ]
+    _tell(telling, told, parts[0])
     running = np.ones(P, bool)
     step = 0
     while running.any():
@@ -340,6 +373,7 @@ def _run_batch(
                         common, step, marks[point], state.reports[:, point], applied
                     )[between]
                 )
+                _tell(telling, told, parts[-1])
         at = np.searchsorted(marks, now)
         on_mark = marks[np.minimum(at, len(marks) - 1)] == now
         reported = np.where(
@@ -357,12 +391,26 @@ def _run_batch(
             applied,
         )
         parts.append(rows[running])
+        _tell(telling, told, parts[-1])
+        for i in np.flatnonzero(running & outcome.ended):
+            telling.end(told[i])
         if progress is not None:
             progress(int((now - before)[running].sum()))
         running &= ~outcome.ended
     frame = pd.concat(parts, ignore_index=True)
     frame = frame.sort_values(["seed", "env_steps"], kind="stable", ignore_index=True)
     return frame[[*_FIXED_COLUMNS, *columns.values()]]
+
+
+def _tell(telling: Telling, runs: Sequence[TrackedRun], rows: pd.DataFrame) -> None:
+    """Tell a tracker of rows of the frame, each of a member."""
+    if telling.tracker is None:
+        return
+    names = map(str, rows.columns)
+    own = [name for name in names if name in _TOLD or name.startswith("hp/")]
+    for row in rows.to_dict("records"):
+        values = {name: row[name] for name in own}
+        telling.tell(runs[row["member"]], row["env_steps"], values)
 
 
 def _tuning(policy: Policy) -> dict[str, float]:

@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dacrl_env.core import checks
+from dacrl_env.core import checks, trackers
 from dacrl_env.core.checks import unknown
 from dacrl_env.core.files import read_json, write_whole
 from dacrl_env.core.installed import version
@@ -42,7 +42,7 @@ from dacrl_env.core.store import Store, StoreError, canonical
 from dacrl_env.outer.population import Population
 from dacrl_env.outer.settings import Settings, resolve
 from dacrl_env.policies import Cost, Fitted, Method, Policy, cost_of
-from dacrl_env.tasks import Task
+from dacrl_env.tasks import Number, Task
 from dacrl_env.tasks.registration import get_task
 
 _JOURNAL = "journal.json"
@@ -200,6 +200,7 @@ class Trials:
         self._step = 0  # decisions of the present runs
         self._parents = np.zeros(0, np.int64)  # (P,) of the next decision
         self._trace: list[dict[str, Any]] = []
+        self._best_told = -np.inf  # score
         self._done = 0  # operations so far
         self._progress = progress
         self._journal: _Journal | None = None
@@ -304,8 +305,11 @@ class Trials:
 
     def _taken(self, name: str, key: Floats, rules: list[Rule]) -> Observed:
         """Train for as many decisions as there are rules, and take note of them."""
+        before = self.cost
         result = self._operation(name, key, lambda: self._advance(rules))
         seen = Observed(**{name: np.array(value) for name, value in result.items()})
+        if trackers.is_tracked():
+            self._tell(seen, before)
         about = {}
         if self._configuration is not None:
             about = {"configuration": self._configuration}
@@ -327,6 +331,31 @@ class Trials:
             )
             self._parents = np.arange(self._size)
         return seen
+
+    def _tell(self, seen: Observed, before: Cost) -> None:
+        """Tell a tracker of decisions, between two costs."""
+        numbers = [k for k, h in enumerate(self.controlled) if isinstance(h, Number)]
+        for k, (scores, applied) in enumerate(
+            zip(seen.scores, seen.applied, strict=True), start=1
+        ):
+            best, cost = (
+                int(np.argmax(scores)),
+                before.towards(self.cost, k / len(seen.scores)),
+            )
+            self._best_told = max(self._best_told, float(scores[best]))
+            told = {
+                "score/mean": scores.mean(),
+                "score/best": scores[best],
+                "score/best_so_far": self._best_told,
+                "cost/runs": self._size,
+                "cost/eval_steps": cost.eval_steps,
+                "cost/gradient_steps": cost.gradient_steps,
+            }
+            for j, h in enumerate(self.controlled):
+                told[f"hp/{h.name}"] = h.native(applied[best, j])
+            for j in numbers:
+                told[f"hp_mean/{self.controlled[j].name}"] = applied[:, j].mean()
+            trackers.tell(cost.env_steps, told)
 
     def fork(self, parents: Ints) -> None:
         """Member i continues from ``parents[i]``, with random streams of its own."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from dacrl_env.core import checks
 from dacrl_env.core.snapshot import Snapshot
 from dacrl_env.outer.population import Population
+from dacrl_env.outer.rendering import RENDER_MODES, Course, check_render_mode
 from dacrl_env.outer.settings import Settings, resolve
 from dacrl_env.tasks import Option, Task
 
@@ -149,14 +150,23 @@ class DynamicConfigEnv(gym.Env[NDArray[np.float32], Any]):
     ``flops``, and at the end of the run ``wall_seconds`` (not before, since
     equal runs give equal infos).
 
+    ## Rendering
+    ``render_mode="ansi"``: `render` gives one line, the last decision with the values
+    set, the score and the reward. ``"rgb_array"``: an image ``(480, 640, 3)`` of scores
+    and values so far, one a decision, so that ``RecordVideo`` shows a run as it goes.
+    After a snapshot both begin where it does.
+
     ## Arguments
-    See :func:`dacrl_env.outer.settings.resolve`.
+    ``render_mode``; for others see :func:`dacrl_env.outer.settings.resolve`.
 
     ## Version History
     * v0: initial version.
     """
 
-    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 - as Gymnasium has it
+    metadata: dict[str, Any] = {  # noqa: RUF012 - as Gymnasium has it
+        "render_modes": [*RENDER_MODES],
+        "render_fps": 4,  # decisions
+    }
 
     def __init__(
         self,
@@ -164,10 +174,8 @@ class DynamicConfigEnv(gym.Env[NDArray[np.float32], Any]):
         render_mode: str | None = None,
         **options: Any,
     ) -> None:
-        if render_mode is not None:
-            # the type on which Stable-Baselines3 tries again without it
-            raise TypeError(f"render_mode {render_mode!r} is not supported")
-        self.render_mode = None
+        check_render_mode(render_mode)
+        self.render_mode = render_mode
         self.settings: Settings = resolve(task, **options)
         self.population = Population(self.settings, 1)
         self.observation_names = self.population.observation_names
@@ -175,6 +183,11 @@ class DynamicConfigEnv(gym.Env[NDArray[np.float32], Any]):
             -1.0, 1.0, (len(self.observation_names),), np.float32
         )
         self.action_space = self.population.actions.space
+        self._course: Course | None = None  # nobody looks
+        if render_mode is not None:
+            s = self.settings
+            decisions = s.budget // s.decision_interval
+            self._course = Course(s.task.id, s.budget, decisions, s.controlled)
         self._running = False
         self._seed: int | None = None
         self._member = 0  # of the seed: another one after a restored population's run
@@ -210,7 +223,7 @@ class DynamicConfigEnv(gym.Env[NDArray[np.float32], Any]):
         name = (one + self._seed, one + self._member, one + self._episode)
         self.population.start(one, *name, instance)
         self._running = True
-        return self._observation(), self._info()
+        return self._observation(), self._begun()
 
     def step(
         self, action: Any
@@ -226,13 +239,35 @@ class DynamicConfigEnv(gym.Env[NDArray[np.float32], Any]):
         requested = self._requested(action)
         outcome = self.population.advance(requested)
         self._running = not outcome.ended[0]
-        return (
-            self._observation(),
-            float(outcome.rewards[0]),
-            bool(outcome.ended[0]),
-            False,
-            self._info(),
-        )
+        reward, info = float(outcome.rewards[0]), self._info()
+        if self._course is not None:
+            self._course.add(int(self.population.state.decisions[0]), info, reward)
+        return self._observation(), reward, bool(outcome.ended[0]), False, info
+
+    def render(self) -> Any:
+        """What the mode shows; None without one.
+
+        Raises:
+            ResetNeeded: before the first reset.
+        """
+        if self._course is None:
+            gym.logger.warn(
+                "render() shows nothing without a render_mode; valid: "
+                f"{', '.join(RENDER_MODES)}"
+            )
+            return None
+        if not self._course.points:
+            raise error.ResetNeeded("call reset() before render(): there is no run")
+        if self.render_mode == "ansi":
+            return self._course.line()
+        return self._course.image()
+
+    def _begun(self) -> dict[str, Any]:
+        """The info of a run that begins here, of which note is taken."""
+        info = self._info()
+        if self._course is not None:
+            self._course.begin(int(self.population.state.decisions[0]), info)
+        return info
 
     def _requested(self, action: Any) -> NDArray[np.float64]:
         current = self.population.state.requested
@@ -295,6 +330,7 @@ class DynamicConfigEnv(gym.Env[NDArray[np.float32], Any]):
         self._seed, self._episode = int(state.seeds[0]), int(state.episodes[0])
         self._member = int(state.seed_members[0])
         self._running = not self.population.ended()[0]
+        self._begun()
 
 
 def check_options(

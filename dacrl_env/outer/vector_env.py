@@ -45,7 +45,8 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
     Args:
         task: id or task.
         num_envs: members, P.
-        render_mode: not supported.
+        render_mode: None. A member is rendered alone: ``gymnasium.make`` with the same
+            seed gives the same run.
         num_threads: members that are trained at a time; results do not depend on it.
             None: as many as there are cores that this process may use. Environments
             that Python steps, and ``implementation="sb3"``, take one.
@@ -71,7 +72,10 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
         **options: Any,
     ) -> None:
         if render_mode is not None:
-            raise TypeError(f"render_mode {render_mode!r} is not supported")
+            raise ValueError(
+                f"render_mode {render_mode!r} is not supported for a population; "
+                "gymnasium.make has it: ansi, rgb_array"
+            )
         num_envs = checks.whole("num_envs", num_envs)
         if num_threads is not None:
             num_threads = checks.whole("num_threads", num_threads)

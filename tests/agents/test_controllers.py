@@ -527,7 +527,7 @@ def test_a_killed_fit_goes_on_from_the_command_line(tmp_path: Path) -> None:
     assert not list((tmp_path / "a").glob("results/fits/*"))
     (curve,) = (tmp_path / "b").glob("results/curves/*/curve.csv")
     assert curve.read_text().startswith("round,env_steps,eval_steps,return,trial")
-    events = list(curve.parent.glob("events.out.tfevents.*"))
+    events = list((tmp_path / "b" / "tensorboard").rglob("events.out.tfevents.*"))
     assert bool(events) == (importlib.util.find_spec("tensorboard") is not None)
 
 

@@ -60,12 +60,12 @@ def test_their_checker(mode: str) -> None:
     check_env(gym.make(TASK, action_mode=mode, **TINY), warn=True)
 
 
-@pytest.mark.filterwarnings("ignore:.*render_mode='rgb_array':UserWarning")
 def test_environments_are_made_by_their_id():
     from stable_baselines3.common.env_util import make_vec_env
 
     envs = make_vec_env(TASK, n_envs=2, env_kwargs=TINY)
     assert envs.reset().shape[0] == 2
+    assert [image.shape for image in envs.get_images()] == [(480, 640, 3)] * 2
     sb3.PPO("MlpPolicy", TASK, device="cpu")
 
 

@@ -132,12 +132,15 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
 
 
 @pytest.mark.filterwarnings(  # Gymnasium warns of render modes before we refuse them
-    "ignore:.*render_mode='human'.*not in the possible render_modes:UserWarning"
+    "ignore:.*render_mode='.*'.*not in the possible render_modes:UserWarning"
 )
-@pytest.mark.parametrize("function", [make, make_vec])
-def test_render_modes_are_refused(function: Any) -> None:
-    with pytest.raises(TypeError, match="render_mode 'human' is not supported"):
-        function(render_mode="human")
+@pytest.mark.parametrize("mode", ["depth_array", "text", ""])
+def test_render_modes_that_there_are_not_are_refused(mode: str) -> None:
+    with pytest.raises(ValueError, match="valid: ansi, rgb_array, None") as caught:
+        make(render_mode=mode)
+    assert repr(mode) in one_line(caught)
+    with pytest.raises(ValueError, match="is not supported for a population"):
+        make_vec(render_mode=mode)
 
 
 @pytest.mark.parametrize(

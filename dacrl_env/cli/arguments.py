@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 import inspect
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dacrl_env.core.checks import whole_numbers
 from dacrl_env.core.processes import EXECUTORS, usable_cores
+
+if TYPE_CHECKING:
+    from dacrl_env.comparison.comparison import Expected
 
 
 class WrongTypeError(argparse.ArgumentTypeError, ValueError):
@@ -96,6 +101,56 @@ def add_seeds(parser: argparse.ArgumentParser, what: str = "runs") -> None:
         metavar="SEEDS",
         help=f"{what}: their number, or their seeds: 128:256 are 128 to 255",
     )
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """Add how much is said, and in which form."""
+    parser.add_argument(
+        "--quiet", action="store_true", help="say nothing but what is wrong"
+    )
+    parser.add_argument(
+        "--json",
+        dest="as_json",
+        action="store_true",
+        help="write what came out as JSON, and nothing else, to standard output",
+    )
+
+
+def add_dry_run(parser: argparse.ArgumentParser) -> None:
+    """Add that nothing is to be run."""
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check everything, and say what it would take, by what runs of the "
+        "default were measured to take",
+    )
+
+
+def say_expected(expected: Sequence[Expected]) -> list[dict[str, Any]]:
+    """Print what a command would take; the same as JSON values."""
+    for one in expected:
+        parts = [f"{one.tuning_steps:,} training steps of tuning"] * bool(
+            one.tuning_steps
+        )
+        if one.test_runs:
+            parts.append(
+                f"{one.test_runs:,} test runs ({one.test_steps:,} training steps)"
+            )
+        about = "" if one.seconds is None else f"; about {_duration(one.seconds)}"
+        cores = f" on {one.cores} core{'s' * (one.cores > 1)}" if about else ""
+        print(f"{one.task}: {', '.join(parts)}{about}{cores}")
+    known = [one.seconds for one in expected if one.seconds is not None]
+    if len(expected) > 1 and len(known) == len(expected):
+        print(f"all: about {_duration(sum(known))}")
+    print("nothing was run (--dry-run)")
+    return [asdict(one) for one in expected]
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("h", 3600.0), ("min", 60.0)):
+        if seconds >= size:
+            return f"{seconds / size:.2g} {unit}"
+    return f"{max(seconds, 1):.0f} s"
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:

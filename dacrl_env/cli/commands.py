@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
+import json
 import os
 import re
 import signal
@@ -12,6 +13,8 @@ import sys
 import sysconfig
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, redirect_stdout
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,11 +22,14 @@ from gymnasium.error import Error
 
 from dacrl_env.cli import exporting, listing, suites, terminal, tuning
 from dacrl_env.cli.arguments import (
+    add_dry_run,
     add_evaluation,
     add_executor,
+    add_output,
     add_run,
     add_threads,
     count,
+    say_expected,
     seeds_of,
     task_options,
 )
@@ -109,8 +115,24 @@ def _obey(arguments: Sequence[str] | None, interrupts: Interrupts) -> None:
         ) from None
     if "" not in sys.path and here not in sys.path:
         sys.path.append(here)  # module:Class, as under `python -m`
-    _check_places(options)
-    options.command(options)
+    if not getattr(options, "dry_run", False):
+        _check_places(options)
+    as_json = getattr(options, "as_json", False)
+    options.shown = not getattr(options, "quiet", False)  # progress
+    with ExitStack() as stack:
+        if as_json or not options.shown:
+            null = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+            stack.enter_context(redirect_stdout(null))
+        result = options.command(options)
+    if as_json and result is not None:
+        print(json.dumps(result, indent=2, default=_as_json))
+
+
+def _as_json(value: Any) -> Any:
+    """What JSON has no word for."""
+    import numpy as np
+
+    return value.item() if isinstance(value, np.generic) else str(value)
 
 
 def _way_on(options: argparse.Namespace) -> str:
@@ -286,12 +308,16 @@ def _parser() -> Parser:
         metavar="POLICY",
         help="what the others are compared with (default: the first policy)",
     )
+    add_output(compare)
+    add_dry_run(compare)
     compare.set_defaults(command=_compare)
 
     evaluate = commands.add_parser("evaluate", help="run one policy on a task")
     evaluate.add_argument("task")
     evaluate.add_argument("policy")
     add_evaluation(evaluate)
+    add_output(evaluate)
+    add_dry_run(evaluate)
     evaluate.set_defaults(command=_evaluate)
 
     fit = commands.add_parser("fit", help="tune a policy with a method")
@@ -308,12 +334,15 @@ def _parser() -> Parser:
     fit.add_argument("--seed", type=count, default=0, help="of the method run")
     add_threads(fit)
     add_run(fit)
+    add_output(fit)
+    add_dry_run(fit)
     fit.set_defaults(command=_fit)
 
     report = commands.add_parser("report", help="write tables and figures of a store")
     report.add_argument("directory", type=Path, help="--out of an earlier comparison")
     report.add_argument("--reference", metavar="POLICY")
     suites.add_objective(report)
+    add_output(report)
     report.set_defaults(command=_report)
 
     defaults = commands.add_parser(
@@ -459,7 +488,7 @@ def _parser() -> Parser:
     return parser
 
 
-def _compare(options: argparse.Namespace) -> None:
+def _compare(options: argparse.Namespace) -> Any:
     from dacrl_env.comparison.comparison import anytime
 
     suites.check_arguments(options)
@@ -477,12 +506,11 @@ def _compare(options: argparse.Namespace) -> None:
         shown["policy_seeds"] = seeds_of("--policy-seeds", options.policy_seeds)
     labels = take_labels(options.policies) | take_labels(options.methods)
     if suites.wanted(options):
-        suites.compare(options, shown, labels)
-        return
-    folder = _run(
+        return suites.compare(options, shown, labels)
+    folder, result = _run(
         options, options.policies, options.reference, options.methods, shown, labels
     )
-    if options.methods and options.anytime:
+    if options.methods and options.anytime and not options.dry_run:
         from dacrl_env.comparison import report
         from dacrl_env.core.files import write_text
 
@@ -493,7 +521,7 @@ def _compare(options: argparse.Namespace) -> None:
             store=options.out / "results",
             num_threads=options.num_threads,
             executor=options.executor,
-            show_progress=True,
+            show_progress=options.shown,
             **tuning,
             **task_options(options, options.task),
         )
@@ -503,17 +531,27 @@ def _compare(options: argparse.Namespace) -> None:
             write_text(files[0], course.to_csv(index=False))
             report.anytime(course, files[1])
         print(f"anytime: {files[1]}")
+        result["anytime"] = str(files[0])
+    return result
 
 
-def _evaluate(options: argparse.Namespace) -> None:
-    _run(options, [options.policy], None)
+def _evaluate(options: argparse.Namespace) -> Any:
+    return _run(options, [options.policy], None)[1]
 
 
-def _fit(options: argparse.Namespace) -> None:
-    from dacrl_env.comparison.comparison import fit
+def _fit(options: argparse.Namespace) -> Any:
+    from dacrl_env.comparison.comparison import check, fit
     from dacrl_env.core import trackers
+    from dacrl_env.policies.protocol import NETWORK, to_json
 
     task, method = _fit_what(options)
+    if options.dry_run:
+        expected = check(
+            task, methods=[method], seeds=1, tuning_budget=options.budget, runs=1,
+            num_threads=options.num_threads, tested=False,
+            **task_options(options, task),
+        )  # fmt: skip
+        return say_expected([expected])
     fitted = fit(
         method,
         task,
@@ -521,18 +559,28 @@ def _fit(options: argparse.Namespace) -> None:
         options.seed,
         store=options.out / "results",
         num_threads=options.num_threads,
-        show_progress=True,
+        show_progress=options.shown,
         tracker=trackers.tensorboard(options.out / "tensorboard"),
         **task_options(options, task),
     )
     about = {"method": method, "budget": options.budget, "seed": options.seed}
     path = _keep_policy(options.out, fitted, about)
     cost = fitted.cost
+    found = to_json(fitted.policy)
+    if found["kind"] == NETWORK:
+        found = {"kind": NETWORK}  # without its weights
+    print(f"found: {json.dumps(found, default=_as_json)}"[:1000])
+    if fitted.online is not None:
+        print(f"score in its tuning runs: {fitted.online:.3f}")
     print(
         f"spent {cost.env_steps:,} training, {cost.eval_steps:,} evaluation and "
         f"{cost.gradient_steps:,} gradient steps"
     )
     print(f"policy: {path}")
+    return {
+        "policy": str(path), "found": found, "online": fitted.online,
+        "cost": asdict(cost),
+    }  # fmt: skip
 
 
 def _keep_policy(out: Path, fitted: Any, about: dict[str, Any]) -> Path:
@@ -596,10 +644,10 @@ def _run(
     methods: Sequence[str] = (),
     tuning: dict[str, Any] | None = None,
     labels: Mapping[str, str] | None = None,
-) -> Path:
-    """Compare, and write the report; returns its folder."""
+) -> tuple[Path, Any]:
+    """Compare, and write the report; its folder, and what came out as JSON values."""
     from dacrl_env.comparison import report
-    from dacrl_env.comparison.comparison import compare
+    from dacrl_env.comparison.comparison import check, compare
     from dacrl_env.comparison.results import folder_of
     from dacrl_env.tasks.registration import get_task
 
@@ -614,18 +662,17 @@ def _run(
         valid += [f"{labels.get(name, name)} shuffled" for name in methods]
     if reference is not None and reference not in valid:
         raise ValueError(unknown("reference", reference, valid))
-    frame = compare(
-        task,
-        policies,
-        seeds,
-        methods=methods,
-        store=options.out / "results",
-        num_threads=options.num_threads,
-        executor=options.executor,
-        show_progress=True,
+    asked: dict[str, Any] = {
+        "methods": methods,
+        "num_threads": options.num_threads,
+        "executor": options.executor,
         **(tuning or {}),
         **given,
-    )
+    }
+    if options.dry_run:
+        return options.out, say_expected([check(task, policies, seeds, **asked)])
+    asked |= {"store": options.out / "results", "show_progress": options.shown}
+    frame = compare(task, policies, seeds, **asked)
     if labels:
         keep_labels(options.out, labels)
     frame = with_labels(frame, labels)
@@ -646,7 +693,14 @@ def _run(
             f"the report before also had {', '.join(sorted(dropped))}; all in one: "
             f"dacrl report {options.out}"
         )
-    return folder
+    return folder, _came_out(written)
+
+
+def _came_out(written: Any) -> dict[str, Any]:
+    """A report as JSON values."""
+    tables = {"policies": written.table, "paired": written.paired}
+    rows = {name: json.loads(t.to_json(orient="records")) for name, t in tables.items()}
+    return {"report": str(written.path), **rows}
 
 
 def _shown_in(folder: Path) -> set[str]:
@@ -659,7 +713,7 @@ def _shown_in(folder: Path) -> set[str]:
         return set()
 
 
-def _report(options: argparse.Namespace) -> None:
+def _report(options: argparse.Namespace) -> Any:
     from dacrl_env.comparison import report
     from dacrl_env.comparison.results import stored
 
@@ -669,6 +723,7 @@ def _report(options: argparse.Namespace) -> None:
     every = dict.fromkeys(policy for policies in names.values() for policy in policies)
     if reference is not None and reference not in every:
         raise ValueError(f"unknown reference {reference!r}; valid: {', '.join(every)}")
+    result = {}
     for folder, kept in found.items():
         known = reference in names[folder]
         notes = kept.notes
@@ -677,6 +732,7 @@ def _report(options: argparse.Namespace) -> None:
         written = report.write_report(
             kept.frame, options.directory / folder, reference if known else None, notes
         )
+        result[folder] = _came_out(written)
         if len(found) > 1:
             print(f"{folder}\n")
         print(report.render(written.table))
@@ -684,6 +740,7 @@ def _report(options: argparse.Namespace) -> None:
             print(note)
         print(f"\nreport: {written.path}")
     suites.report_all(options.directory, found, reference, options.objective)
+    return result
 
 
 def _defaults(options: argparse.Namespace) -> None:
@@ -706,7 +763,7 @@ def _defaults(options: argparse.Namespace) -> None:
     for task in tasks:  # a wrong one must not come to light after hours
         check(task, **given)
     for task in tasks:
-        frames[task] = compare(task, **given, batch=part, show_progress=True)
+        frames[task] = compare(task, **given, batch=part, show_progress=options.shown)
     for task, frame in frames.items():
         print(f"\n{task}")
         print(report.render(report.table(report.summarize(frame))))
@@ -741,7 +798,7 @@ def _oracle(options: argparse.Namespace) -> None:
     files = ("dynamics.csv", "points.csv", "dynamics.md")
     with nothing_lost(*(options.out / name for name in files)):
         for name in names:
-            found = oracle.oracle(name, **each[name], show_progress=True)
+            found = oracle.oracle(name, **each[name], show_progress=options.shown)
             results.append(found)
             path = oracle.write(results, options.out)
     if options.markdown:

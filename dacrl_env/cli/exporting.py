@@ -43,8 +43,7 @@ def add_command(commands: Any) -> None:
 
 def export(options: argparse.Namespace) -> None:
     """Run the policy, and write the data set."""
-    from tqdm import tqdm
-
+    from dacrl_env.core.progress import progress
     from dacrl_env.integrations.minari import check_name
     from dacrl_env.integrations.minari import export as to_minari
     from dacrl_env.tasks.registration import get_task
@@ -53,7 +52,7 @@ def export(options: argparse.Namespace) -> None:
     seeds = seeds_of("--seeds", options.seeds)
     task, given = get_task(options.task), task_options(options, options.task)
     total = len(seeds) * (given.get("budget") or task.budget)
-    with tqdm(total=total, unit=" steps", unit_scale=True, desc=task.id) as bar:
+    with progress(total, task.id, True) as bar:
         data = to_minari(
             options.policy,
             task,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import json
 import shutil
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
@@ -38,7 +37,7 @@ def add_commands(commands: Any) -> None:
     tasks.set_defaults(command=show_tasks)
 
 
-def show(options: argparse.Namespace) -> None:
+def show(options: argparse.Namespace) -> Any:
     """Print what there is of a kind, or all about one of them."""
     kind, name = options.kind, options.name
     if kind == "tasks":
@@ -53,13 +52,14 @@ def show(options: argparse.Namespace) -> None:
     else:
         found = about(name, _MAKES[kind])
     if options.as_json:
-        print(json.dumps(found, indent=2, default=str))
-    elif name is None or kind == "suites":
+        return found
+    if name is None or kind == "suites":
         print(_table({k: _line(v) for k, v in found.items()}))
         if kind in _MAKES:
             print(f"\nall about one: dacrl list {kind} NAME")
     else:
         print(_task_text(found) if kind == "tasks" else described(found))
+    return None
 
 
 def show_tasks(options: argparse.Namespace) -> None:
@@ -71,6 +71,8 @@ def show_tasks(options: argparse.Namespace) -> None:
         return
     for task in listed():
         print(_task_text(about_task(task)))
+    for kind in ("policies", "methods"):
+        print(_table({kind: ", ".join([*_names(kind), "or module:Class"])}))
 
 
 # -- tasks ---------------------------------------------------------------------------
@@ -139,7 +141,8 @@ def _task_text(found: Mapping[str, Any]) -> str:
         "tuned policies": ", ".join(found["tuned policies"]) or "–",
         "tags": ", ".join(found["tags"]) or "–",
     }
-    return f"{found['id']}: {found['description']}\n{_table(rows, '  ')}"
+    first = "\n".join(_wrapped(f"{found['id']}: {found['description']}"))
+    return f"{first}\n{_table(rows, '  ')}"
 
 
 def _suites() -> dict[str, Any]:

@@ -102,24 +102,24 @@ class Parser(jsonargparse.ArgumentParser):
             **about,
         )
         self.places: list[str] = []  # arguments without a name
-        self.needed: list[str] = []  # of them
         self.commands: dict[str, Parser] = {}
         self.line: Sequence[str] = ()  # that is read
         self.above: Parser | None = None  # of the whole line
 
     def add_argument(self, *names: Any, **about: Any) -> Any:
-        """As of argparse; what has no type is a text.
-
-        What has a place on the line may be missing there, if a file says it.
-        """
+        """As of argparse; what has no type is a text."""
         if not about.keys() & {"action", "type"}:
             about["type"] = text
         if names[0][:1] != "-":
             self.places.append(names[0])
-            if "nargs" not in about:
-                self.needed.append(names[0])
-                about["nargs"] = "?"
         return super().add_argument(*names, **about)
+
+    def _let_files_say(self) -> list[str]:
+        """Names of what has a place on the line, and may be missing there."""
+        needed = [a for a in self._actions if a.dest in self.places and a.required]
+        for action in needed:
+            action.nargs, action.required = "?", False
+        return [action.dest for action in needed]
 
     def set_defaults(self, *arguments: Any, **named: Any) -> None:
         """As of argparse; ``command`` is what obeys."""
@@ -138,6 +138,9 @@ class Parser(jsonargparse.ArgumentParser):
             SystemExit: something is wrong, and is said; or help was asked for.
         """
         self.line = sys.argv[1:] if line is None else line
+        needed = {}
+        if any(word.partition("=")[0] == "--config" for word in self.line):
+            needed = {k: each._let_files_say() for k, each in self.commands.items()}
         found = self.parse_args(_files_first(self.line))
         parser = self.commands[found.subcommand]
         given = dict(vars(found[found.subcommand]))
@@ -153,7 +156,8 @@ class Parser(jsonargparse.ArgumentParser):
                     f"{action.option_strings[0]}: true or false, got "
                     f"{given[action.dest]}"
                 )
-        missing = [name for name in parser.needed if given[name] is None]
+        wanted = needed.get(found.subcommand, ())
+        missing = [name for name in wanted if given[name] is None]
         if missing:
             parser.line = self.line
             parser.error(f"the following arguments are required: {', '.join(missing)}")
@@ -178,10 +182,12 @@ class Parser(jsonargparse.ArgumentParser):
         ) or re.search(r"'(.*)' not among choices \((.*)\)", message)
         if wrong is not None:
             message += meant(wrong[1], re.findall(r"[\w-]+", wrong[2]))
-        needed = re.search(r"arguments are required: (\w[\w-]*)\.(\w+)$", message)
-        if needed is not None:  # as a file names it
-            parser = self.commands[needed[1]]
-            message = f"the following arguments are required: {parser._name(needed[2])}"
+        first, _, rest = message.partition("arguments are required: ")
+        if rest and "." in rest:  # as a file names them
+            keys = [key.partition(".")[::2] for key in rest.split(", ")]
+            parser = self.commands[keys[0][0]]
+            message = first + "arguments are required: "
+            message += ", ".join(parser._name(key) for _, key in keys)
         unread = re.search(r"does not accept option '(.*)'", message)
         if unread is not None:
             parser = self.commands.get(message.split("'")[1], self)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dacrl_env.cli.arguments import count, seeds_of, task_options
+from dacrl_env.cli.arguments import count, say_expected, seeds_of, task_options
 from dacrl_env.cli.kept import check_labels, keep_labels, with_labels
 from dacrl_env.core.checks import unknown
 
@@ -77,7 +78,7 @@ def check_arguments(options: argparse.Namespace) -> None:
 
 def compare(
     options: argparse.Namespace, tuning: dict[str, Any], labels: Mapping[str, str]
-) -> None:
+) -> Any:
     """Compare on every task, write its report, and that of the suite.
 
     Args:
@@ -91,7 +92,13 @@ def compare(
     """
     from dacrl_env.comparison import report
     from dacrl_env.comparison.results import folder_of
-    from dacrl_env.comparison.suite import Unfit, checked_tasks, plan_suite, run_suite
+    from dacrl_env.comparison.suite import (
+        Unfit,
+        checked_tasks,
+        expected,
+        plan_suite,
+        run_suite,
+    )
     from dacrl_env.comparison.suite_report import About, render, write_suite
     from dacrl_env.tasks.headroom import suite
     from dacrl_env.tasks.registration import get_task, listed
@@ -123,6 +130,10 @@ def compare(
         executor=options.executor,
         **tuning,
     )
+    if options.dry_run:
+        for one in unfit:
+            print(f"{one.policy} is left out on {one.task}: {one.reason}")
+        return say_expected([expected(plan) for plan in plans])
     folders = {}
     for plan in plans:
         given = dict(each[plan.task.id])
@@ -141,7 +152,7 @@ def compare(
     about.write(options.out)  # also of a suite that is interrupted
     before = _shown_in(options.out / about.folder)
     summaries = {}
-    for plan, results in run_suite(plans, show_progress=True):
+    for plan, results in run_suite(plans, show_progress=options.shown):
         frame, task = with_labels(results, labels), plan.task.id
         known = about.reference in set(frame["policy"])
         first = about.reference if known else None
@@ -164,6 +175,11 @@ def compare(
             f"the report before also had {', '.join(sorted(dropped))}; all in one: "
             f"dacrl report {options.out}"
         )
+    return {
+        "report": str(found.path),
+        "policies": json.loads(found.aggregates.overall.to_json(orient="records")),
+        "tasks": {task: str(options.out / name) for task, name in folders.items()},
+    }
 
 
 def report_all(

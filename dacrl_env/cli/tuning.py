@@ -155,7 +155,7 @@ def headroom(options: argparse.Namespace) -> None:
             generations=options.generations,
             num_threads=options.num_threads,
             executor=options.executor,
-            show_progress=True,
+            show_progress=options.shown,
             **given,
         )
         path = study.write(result, options.out)
@@ -199,7 +199,7 @@ def tune_static(options: argparse.Namespace) -> None:
             configurations=options.configurations,
             num_threads=options.num_threads,
             executor=options.executor,
-            show_progress=True,
+            show_progress=options.shown,
             **given,
         )
         path = study.write(result, options.out)

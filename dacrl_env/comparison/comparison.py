@@ -18,7 +18,6 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from dacrl_env.comparison.before import (
     check_copies,
@@ -53,6 +52,7 @@ from dacrl_env.comparison.returned import written
 from dacrl_env.comparison.units import Runner, run_units
 from dacrl_env.core.blame import blame_if_users, is_users
 from dacrl_env.core.installed import version
+from dacrl_env.core.progress import progress
 from dacrl_env.core.provenance import NoSource, check_files, files_of
 from dacrl_env.core.store import Store
 from dacrl_env.core.trackers import TrackedRun, Tracker, check_tracker, tracked
@@ -67,7 +67,7 @@ from dacrl_env.policies import (
     get_policy,
 )
 from dacrl_env.policies.tuned import on
-from dacrl_env.tasks import Task
+from dacrl_env.tasks import Task, bases, measured
 from dacrl_env.tasks.registration import get_task
 
 ANYTIME_POINTS = 12  # incumbents of a fit that are tested, spread over its budget
@@ -206,14 +206,20 @@ def check(
     split: str = "test",
     batch: int = BATCH,
     tracker: Tracker | None = None,
+    tested: bool = True,
     **task_kwargs: Any,
-) -> None:
+) -> Expected:
     """What `compare` checks before anything is run; for comparisons still to come.
+
+    ``tested=False`` leaves out the test runs: it is then what `fit` checks.
+
+    Returns:
+        What it will take, with nothing in the store.
 
     Raises:
         ValueError, OSError: as `compare`.
     """
-    _plan(
+    plan = _plan(
         task,
         given(policies, "policy"),
         given(methods, "method"),
@@ -232,6 +238,7 @@ def check(
         tell=False,
         tracker=tracker,
     )
+    return _expected(plan, shuffled, tested)
 
 
 def labelled(frame: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
@@ -390,6 +397,41 @@ def fit(
 
 
 # -- what is to be done ---------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a comparison takes.
+
+    Args:
+        task: id.
+        tuning_steps: inner environment steps of training, of all fits.
+        test_runs: complete runs.
+        test_steps: inner environment steps of training in them.
+        seconds: about, on ``cores``, by what runs of the default were measured to take
+            on some machine (``dacrl references --seconds``); None: they were not.
+        cores: that are used.
+    """
+
+    task: str
+    tuning_steps: int
+    test_runs: int
+    test_steps: int
+    seconds: float | None
+    cores: int
+
+
+def _expected(plan: _Plan, shuffled: bool, tested: bool) -> Expected:
+    fits = len(plan.methods) * plan.runs
+    runs = len(plan.policies) * len(plan.policy_seeds)
+    runs = tested * (runs + fits * len(plan.seeds) * (1 + shuffled))
+    steps = runs * plan.steps
+    known = measured.seconds().get(bases.original(plan.task.id))
+    seconds, cores = None, getattr(plan.runner, "num_threads", 1)
+    if known is not None:
+        each = known["seconds"] / plan.task.budget
+        seconds = (plan.fitting_steps + steps) * each / cores
+    return Expected(plan.task.id, plan.fitting_steps, runs, steps, seconds, cores)
 
 
 @dataclass(frozen=True)
@@ -664,13 +706,8 @@ def _check_store(plan: _Plan, store: Store, member: int) -> None:
 
 def _bar(plan: _Plan, shown: bool) -> Any:
     tested = len(plan.policies) + len(plan.methods) * plan.runs
-    return tqdm(
-        total=plan.fitting_steps + tested * len(plan.seeds) * plan.steps,
-        unit=" steps",
-        unit_scale=True,
-        desc=plan.task.id,
-        disable=not shown,
-    )
+    total = plan.fitting_steps + tested * len(plan.seeds) * plan.steps
+    return progress(total, plan.task.id, shown)
 
 
 def _spread(fitted: Fitted) -> list[tuple[Cost, Policy]]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from dacrl_env.comparison.comparison import check, compare, tuning_steps
+from dacrl_env.comparison.comparison import Expected, check, compare, tuning_steps
 from dacrl_env.comparison.given import Given, MethodLike, PolicyLike, Several, given
 from dacrl_env.policies import get_method, get_policy
 from dacrl_env.tasks import Task
@@ -176,6 +176,11 @@ def plan_suite(
             reason = next(u.reason for u in unfit if u.policy == name)
             raise ValueError(f"{name} suits none of the tasks: {reason}")
     return plans, unfit
+
+
+def expected(plan: TaskPlan) -> Expected:
+    """What a plan takes."""
+    return check(plan.task, plan.policies, methods=plan.methods, **plan.options)
 
 
 def run_suite(

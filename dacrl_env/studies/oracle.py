@@ -42,7 +42,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from dacrl_env.comparison import stats
 from dacrl_env.comparison.comparison import check as check_comparison
@@ -55,6 +54,7 @@ from dacrl_env.comparison.units import run_units
 from dacrl_env.core import checks
 from dacrl_env.core.files import write_text
 from dacrl_env.core.installed import version
+from dacrl_env.core.progress import progress
 from dacrl_env.core.snapshot import Snapshot, SnapshotNotSupported, capture
 from dacrl_env.core.store import Store
 from dacrl_env.methods.search import around
@@ -602,13 +602,8 @@ def branching(
         ]
         for part in parts
     ]
-    bar = tqdm(
-        total=sum(_size(plan, *unit) for unit in zip(parts, every, strict=True)),
-        unit=" steps",
-        unit_scale=True,
-        desc=f"{task.id} branching",
-        disable=not show_progress,
-    )
+    total = sum(_size(plan, *unit) for unit in zip(parts, every, strict=True))
+    bar = progress(total, f"{task.id} branching", show_progress)
     with bar:
         chosen_by = run(every, choosing=True)
         choices = {

@@ -184,3 +184,55 @@ def test_names_are_forgiven_case_and_hyphens() -> None:
         get_policy("freezewhengod")
     with pytest.raises(ValueError, match="unknown task 'DQN-CartPoll'"):
         get_task("DQN-CartPoll")
+
+
+# -- how much is said ------------------------------------------------------------------
+
+
+def test_a_dry_run_says_what_it_would_take(tmp_path: Path, capsys: Any) -> None:
+    out = ["--out", str(tmp_path / "out"), "--num-threads", "2", "--dry-run"]
+    methods = ["--methods", "race", "--budget", "3e6", "--runs", "3"]
+    line = ["--policies", "default", "random", "--seeds", "8", *methods, *out]
+    assert main(["compare", "DQN-CartPole-v0", *line]) == 0
+    said = capsys.readouterr().out
+    assert "9,000,000 training steps of tuning" in said
+    assert "40 test runs (2,000,000 training steps); about" in said
+    assert "on 2 cores" in said
+    two = ["--tasks", "DQN-CartPole-v0", "PPO-CartPole-v0"]
+    assert main(["compare", *two, *line]) == 0
+    said = capsys.readouterr().out
+    assert said.count(" test runs ") == 2
+    assert "\nall: about " in said
+    assert main(["fit", QUADRATIC, "race", "--budget", "1e3", *out, "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert (found["tuning_steps"], found["test_runs"]) == (1_000, 0)
+    assert main(["fit", QUADRATIC, "race", "--budget", "1", *out]) == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_json_is_all_that_is_written(tmp_path: Path, capsys: Any) -> None:
+    out = ["--out", str(tmp_path), "--json"]
+    line = ["compare", QUADRATIC, "--policies", "default", "random", "--seeds", "3"]
+    assert main([*line, *out]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["policy"] for row in found["policies"]] == ["default", "random"]
+    assert Path(found["report"]).is_file()
+    assert main(["report", str(tmp_path), "--json"]) == 0
+    (again,) = json.loads(capsys.readouterr().out).values()
+    assert again["policies"] == found["policies"]
+    assert main(["fit", QUADRATIC, "race", "--budget", "2e3", *out]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert list(found["found"]["arguments"]) == ["learning_rate"]
+    assert Path(found["policy"]).is_file()
+    both = ["--tasks", QUADRATIC, "--policies", "default", "random", "--seeds", "3"]
+    assert main(["compare", *both, *out]) == 0
+    assert list(json.loads(capsys.readouterr().out)["tasks"]) == [QUADRATIC]
+
+
+def test_quiet_commands_say_nothing(tmp_path: Path, capfd: Any) -> None:
+    line = ["compare", QUADRATIC, "--policies", "default", "--seeds", "3"]
+    assert main([*line, "--out", str(tmp_path), "--quiet"]) == 0
+    assert capfd.readouterr() == ("", "")
+    assert seeds(tmp_path) == {"default": [0, 1, 2]}
+    assert main([*line, "--out", str(tmp_path), "--quiet", "--reference", "x"]) == 2
+    assert "unknown reference 'x'" in capfd.readouterr().err

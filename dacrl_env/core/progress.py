@@ -1,0 +1,55 @@
+"""Progress of long work on standard error: a bar, or lines without a terminal."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from tqdm import tqdm
+
+SECONDS = 10.0  # between two lines
+
+
+class _Lines(tqdm):
+    """Whole lines, for files that somebody reads afterwards."""
+
+    _closed = False
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+        """Write how far it is, in a line of its own."""
+        if self.n and msg != "":
+            self.fp.write(f"{self}\n")
+            self.fp.flush()
+        return True
+
+    def close(self) -> None:
+        """Write the last line, if there was a first one."""
+        if not (self.disable or self._closed) and self.n > self.last_print_n:
+            self.display()
+        self._closed = True
+
+
+def progress(total: int, what: str, shown: bool) -> Any:
+    """A bar of steps, with the time that is left.
+
+    Args:
+        total: steps; it may be changed.
+        what: is done.
+        shown: whether it is.
+
+    Returns:
+        A tqdm bar, a context manager with ``update`` and ``total``.
+    """
+    given: dict[str, Any] = {
+        "total": total,
+        "unit": " steps",
+        "unit_scale": True,
+        "desc": what,
+        "disable": not shown,
+    }
+    if sys.stderr.isatty():
+        return tqdm(**given)
+    text = (
+        "{desc}: {percentage:.0f}% of {total_fmt} steps, {remaining} left, {rate_fmt}"
+    )
+    return _Lines(**given, mininterval=SECONDS, maxinterval=SECONDS, bar_format=text)

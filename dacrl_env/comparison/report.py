@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from dacrl_env.comparison import option_panels, stats
+from dacrl_env.comparison.courses import Courses, courses, learning_curve
 from dacrl_env.comparison.drawing import (
     COLOURS,
     DPI,
@@ -258,8 +259,12 @@ def curves(frame: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
         ValueError: If columns are missing or the frame is empty or has several tasks.
     """
     _check(frame)
-    names = [c for c in frame.columns if c.startswith("hp/") and frame[c].notna().any()]
-    policies = list(frame["policy"].unique())
+    return draw_courses(courses(frame), path)
+
+
+def draw_courses(found: Courses, path: str | os.PathLike[str]) -> Path:
+    """As `curves`, of what is known already; returns ``path``."""
+    names, policies, options = found.names, found.policies, found.options
     # No pyplot: a Figure of its own leaves no global state and needs no display.
     figure = Figure((6.5, 2.9 + 1.25 * len(names)), DPI, layout="constrained")
     heights = [2.2, *[1.0] * len(names)]
@@ -270,33 +275,26 @@ def curves(frame: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
     score, panels = axes[0], dict(zip(names, axes[1:], strict=True))
     score.axhline(1, color="0.6", linewidth=0.8, linestyle=":", zorder=0)
     score.axhline(0, color="0.6", linewidth=0.8, linestyle=":", zorder=0)
-    reports = np.unique(frame.loc[frame["report_score"].notna(), "env_steps"])
     alpha = min(0.14, 0.8 / len(policies))  # many bands must not hide the lines
-    options = option_panels.found(frame, names)
     shown: dict[str, list[float]] = {name: [] for name in names}
     handles: list[Any] = []
     for i, policy in enumerate(policies):
-        rows = frame[frame["policy"] == policy]
         colour = COLOURS[i % len(COLOURS)]
         style = STYLES[i % len(STYLES)]
         look: dict[str, Any] = {
             "color": colour, "linestyle": style, "linewidth": 1.5
         }  # fmt: skip
         band: dict[str, Any] = {"color": colour, "alpha": alpha, "linewidth": 0}
-        x, mean, low, high = _learning_curve(rows, reports)
+        x, mean, low, high = found.scores[policy]
         handles += score.plot(x, mean, **look)
         score.fill_between(x, low, high, **band)
         for name, axis in panels.items():
-            if rows[name].isna().all():  # this policy controls something else
-                continue
-            if name in options:
-                told = rows[rows[name].notna()]
-                if options[name].is_event:  # without report points between decisions
-                    told = told[told["reward"].notna()]
-                each = _per_run(told, name).bfill(axis=1)
+            if (policy, name) in found.chosen:
+                each = found.chosen[policy, name]
                 option_panels.draw(axis, each, options[name], i, colour)
+            if (policy, name) not in found.values:
                 continue
-            x, median, low, high = _applied(rows, name)
+            x, median, low, high = found.values[policy, name]
             axis.plot(x, median, drawstyle="steps-pre", **look)
             axis.fill_between(x, low, high, step="pre", **band)
             shown[name] += [*low, *high]
@@ -314,7 +312,7 @@ def curves(frame: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
     axes[-1].set_xlabel("inner training environment steps")
     axes[-1].xaxis.set_major_locator(MaxNLocator(6))
     axes[-1].xaxis.set_major_formatter(EngFormatter())
-    axes[-1].set_xlim(0, float(frame["env_steps"].max()))
+    axes[-1].set_xlim(0, found.end)
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(labelsize=8)
@@ -352,7 +350,7 @@ def gallery(frames: Mapping[str, pd.DataFrame], path: str | os.PathLike[str]) ->
     for k, (axis, frame) in enumerate(zip(grid.ravel(), frames.values(), strict=False)):
         _check(frame)
         reports = np.unique(frame.loc[frame["report_score"].notna(), "env_steps"])
-        x, mean, low, high = _learning_curve(frame, reports)
+        x, mean, low, high = learning_curve(frame, reports)
         for level in (0, 1):
             axis.axhline(level, color="0.6", linewidth=0.8, linestyle=":", zorder=0)
         axis.plot(x, mean, color=COLOURS[1], linewidth=1.5)
@@ -598,44 +596,6 @@ def _check(frame: pd.DataFrame) -> None:
             f"{int(twice.sum())} rows repeat a (policy, run, seed, step), the first of "
             f"them {frame.loc[twice, _RUN].iloc[0].to_dict()}"
         )
-
-
-def _learning_curve(rows: pd.DataFrame, reports: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Environment steps, mean report score and its band of one policy."""
-    known = rows[rows["report_score"].notna()]
-    diverged = known["diverged"].astype(bool)
-    scores = _per_run(known[~diverged], "report_score").reindex(columns=reports)
-    floor = known[diverged].groupby(["run", "seed"])["report_score"].last()
-    scores = scores.reindex(scores.index.union(floor.index)).T
-    # The floor from where a run has ended; other policies' report points are left out.
-    scores[floor.index] = scores[floor.index].bfill().fillna(floor)
-    scores = scores.dropna().T
-    values = scores.to_numpy(dtype=np.float64)
-    fits, seeds = (scores.index.get_level_values(name) for name in ("run", "seed"))
-    bounds = [
-        stats.bootstrap_interval(v, groups=fits, shared=seeds, resamples=500)
-        for v in values.T
-    ]
-    low, high = np.asarray(bounds).reshape(-1, 2).T
-    return scores.columns.to_numpy(), values.mean(axis=0), low, high
-
-
-def _applied(rows: pd.DataFrame, name: str) -> tuple[np.ndarray, ...]:
-    """Environment steps, median, 10 % and 90 % quantile of a policy's values."""
-    values = _per_run(rows[rows[name].notna()], name)
-    # A run without a row at some step is inside an interval that ends at a later one;
-    # after its last row it has ended, and is left out.
-    values = values.bfill(axis=1)
-    drawn = values.quantile([0.5, 0.1, 0.9]).to_numpy(dtype=np.float64)  # (3, points)
-    steps = np.concatenate([[0.0], values.columns.to_numpy(dtype=np.float64)])
-    drawn = np.concatenate([drawn[:, :1], drawn], axis=1)  # the first interval
-    return steps, *drawn
-
-
-def _per_run(rows: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Values with a row per (run, seed) and a column per number of steps, ascending."""
-    steps = rows.groupby(["run", "seed", "env_steps"])[column].last().unstack()
-    return steps.sort_index(axis=1)
 
 
 def _cells(result: pd.DataFrame, brief: bool = False) -> list[pd.DataFrame]:

@@ -31,7 +31,9 @@ from dacrl_env.cli.interrupts import Interrupts, answered
 from dacrl_env.cli.kept import (
     check_labels,
     keep_labels,
+    keep_made,
     kept_labels,
+    made_of,
     nothing_lost,
     take_labels,
     with_labels,
@@ -99,6 +101,7 @@ def program() -> NoReturn:
 
 def _obey(arguments: Sequence[str] | None, interrupts: Interrupts) -> None:
     options = _parser().parse_args(arguments)
+    options.line = [*_Parser.line]
     interrupts.line = _way_on(options)
     try:
         here = os.getcwd()
@@ -709,14 +712,17 @@ def _run(
         given.setdefault("feedback", "train")
     folder: Path = options.out / folder_of(task, given)
     dropped = _shown_in(folder) - set(frame["policy"])
-    written = report.write_report(frame, folder, reference)
+    made = keep_made(
+        folder, options.line, [*policies, *methods], reference, labels, given
+    )
+    written = report.write_report(frame, folder, reference, made=made)
     print(report.render(written.table))
     if len(names) > 1:
         print()
         print(report.render(written.paired))
         for note in written.alone:
             print(note)
-    print(f"\nreport: {written.path}")
+    print(f"\nreport: {written.path}\npage: {written.page}")
     if dropped:
         print(
             f"the report before also had {', '.join(sorted(dropped))}; all in one: "
@@ -736,29 +742,45 @@ def _shown_in(folder: Path) -> set[str]:
 
 
 def _report(options: argparse.Namespace) -> None:
+    from dataclasses import replace
+
     from dacrl_env.comparison import report
     from dacrl_env.comparison.results import stored
 
-    found = stored(options.directory / "results", kept_labels(options.directory))
+    labels, ways = kept_labels(options.directory), {}
+
+    def order(folder: str) -> Sequence[str]:
+        ways[folder] = made_of(options.directory / folder)
+        return ways[folder].policies
+
+    found = stored(options.directory / "results", labels, order)
     reference = options.reference
     names = {name: list(kept.frame["policy"].unique()) for name, kept in found.items()}
     every = dict.fromkeys(policy for policies in names.values() for policy in policies)
     if reference is not None and reference not in every:
         raise ValueError(f"unknown reference {reference!r}; valid: {', '.join(every)}")
     for folder, kept in found.items():
-        known = reference in names[folder]
+        made = replace(ways[folder], settings=kept.settings, versions=kept.versions)
+        first = reference
+        if first is None and made.reference is not None:  # that of the comparison
+            first = labels.get(made.reference, made.reference)
+        known = first in names[folder]
         notes = kept.notes
         if reference is not None and not known:
             notes = [*notes, f"{reference} has no results here."]
         written = report.write_report(
-            kept.frame, options.directory / folder, reference if known else None, notes
+            kept.frame,
+            options.directory / folder,
+            first if known else None,
+            notes,
+            made,
         )
         if len(found) > 1:
             print(f"{folder}\n")
         print(report.render(written.table))
         for note in notes:
             print(note)
-        print(f"\nreport: {written.path}")
+        print(f"\nreport: {written.path}\npage: {written.page}")
     suites.report_all(options.directory, found, reference, options.objective)
 
 

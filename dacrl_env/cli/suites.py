@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dacrl_env.cli.arguments import count, seeds_of, task_options
-from dacrl_env.cli.kept import check_labels, keep_labels, with_labels
+from dacrl_env.cli.kept import check_labels, keep_labels, keep_made, with_labels
 from dacrl_env.core.checks import unknown
 
 OBJECTIVES = ("auc", "final", "best")
@@ -150,7 +150,11 @@ def compare(
             for u in about.unfit
             if u.task == task
         ]
-        written = report.write_report(frame, options.out / folders[task], first, notes)
+        folder = options.out / folders[task]
+        made = keep_made(
+            folder, options.line, specs, about.reference, labels, each[task]
+        )
+        written = report.write_report(frame, folder, first, notes, made)
         summaries[task] = report.summarize(frame)
         print(f"{task}: {written.path}")
     found = write_suite(summaries, options.out, about)

@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import re
+import shlex
 import signal
 import sys
 import sysconfig
@@ -592,6 +593,9 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _fit(options: argparse.Namespace) -> None:
     from dacrl_env.comparison.comparison import fit
+    from dacrl_env.comparison.fit_page import fit_page
+    from dacrl_env.comparison.made import Made
+    from dacrl_env.tasks.registration import get_task
 
     task, method = _fit_what(options)
     fitted = fit(
@@ -605,20 +609,26 @@ def _fit(options: argparse.Namespace) -> None:
         **task_options(options, task),
     )
     about = {"method": method, "budget": options.budget, "seed": options.seed}
-    path = _keep_policy(options.out, fitted, about)
+    path, own = _keep_policy(options.out, fitted, about)
+    made = Made(
+        commands=[f"dacrl {shlex.join(options.line)}"],
+        settings=task_options(options, task),
+    )
+    page = fit_page(fitted, method, get_task(task).id, own.name, made)
+    written = page.write(own.with_suffix(".html"))
     cost = fitted.cost
     print(
         f"spent {cost.env_steps:,} training, {cost.eval_steps:,} evaluation and "
         f"{cost.gradient_steps:,} gradient steps"
     )
-    print(f"policy: {path}")
+    print(f"policy: {path}\npage: {written}")
 
 
-def _keep_policy(out: Path, fitted: Any, about: dict[str, Any]) -> Path:
+def _keep_policy(out: Path, fitted: Any, about: dict[str, Any]) -> tuple[Path, Path]:
     """Write the policy of a fit: under a name of its own, and as the latest one.
 
     Returns:
-        The file of the latest one.
+        The file of the latest one, and that of its own name.
     """
     from dacrl_env.core.files import write_whole
     from dacrl_env.policies import fitted_bytes, policy_suffix
@@ -627,14 +637,15 @@ def _keep_policy(out: Path, fitted: Any, about: dict[str, Any]) -> Path:
     latest, data = out / f"policy{suffix}", fitted_bytes(fitted, about)
     folder.mkdir(parents=True, exist_ok=True)
     before = latest.read_bytes() if latest.is_file() else None
-    write_whole(folder / _policy_name(data, about, suffix), data)
+    own = folder / _policy_name(data, about, suffix)
+    write_whole(own, data)
     if before is not None and before != data:
         old = folder / _policy_name(before, _about_policy(latest), suffix)
         if not old.is_file():
             write_whole(old, before)
         print(f"{latest} was that of another fit, which is kept as {old}")
     write_whole(latest, data)
-    return latest
+    return latest, own
 
 
 def _policy_name(data: bytes, about: Mapping[str, Any], suffix: str) -> str:
@@ -781,7 +792,7 @@ def _report(options: argparse.Namespace) -> None:
         for note in notes:
             print(note)
         print(f"\nreport: {written.path}\npage: {written.page}")
-    suites.report_all(options.directory, found, reference, options.objective)
+    suites.report_all(options.directory, found, reference, options.objective, labels)
 
 
 def _defaults(options: argparse.Namespace) -> None:

@@ -66,7 +66,8 @@ def courses(frame: pd.DataFrame) -> Courses:
     scores: dict[str, Curve] = {}
     values: dict[tuple[str, str], Curve] = {}
     chosen: dict[tuple[str, str], pd.DataFrame] = {}
-    for policy, rows in frame.groupby("policy", sort=False, observed=True):
+    for policy in frame["policy"].unique():
+        rows = frame[frame["policy"] == policy]
         scores[policy] = learning_curve(rows, reports)
         for name in names:
             if rows[name].isna().all():  # this policy controls something else

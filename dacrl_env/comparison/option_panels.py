@@ -42,7 +42,7 @@ def found(frame: pd.DataFrame, names: Sequence[str]) -> dict[str, Options]:
     known = {f"hp/{h.name}": h for h in every}
     result = {}
     for name in names:
-        if _is_numeric(frame[name]):
+        if is_numeric(frame[name]):
             continue
         event = name in known and not known[name].held
         options = sorted(frame[name].dropna().unique().tolist(), key=str)
@@ -52,7 +52,8 @@ def found(frame: pd.DataFrame, names: Sequence[str]) -> dict[str, Options]:
     return result
 
 
-def _is_numeric(column: pd.Series) -> bool:
+def is_numeric(column: pd.Series) -> bool:
+    """Whether what a column says are numbers, and no truths."""
     truths = {type(value) for value in column.dropna().unique()} & {bool, np.bool_}
     return pd.api.types.is_numeric_dtype(column.dtype) and not truths
 

@@ -105,7 +105,7 @@ def comparison_page(
         figures=figures,
         policies=found.policies,
         sections=sections,
-        facts={**_task_facts(task), **facts, **made_facts(made)},
+        facts={**task_facts(task), **facts, **made_facts(made)},
         commands=made.commands,
         more={
             "report.md": "the same as Markdown",
@@ -168,7 +168,7 @@ def _runs(summary: pd.DataFrame) -> tuple[Table, list[str]]:
     return _table(cells), said
 
 
-def _task_facts(task: str) -> dict[str, str]:
+def task_facts(task: str) -> dict[str, str]:
     """What the table of tasks says; nothing of a task that is not in it."""
     known = TASKS.get(task)
     if known is None:

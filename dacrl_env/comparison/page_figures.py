@@ -64,6 +64,7 @@ class Figure:
         events: marks.
         runs: single runs, by policy and panel.
         run_names: of single runs, by policy.
+        show_runs: whether single runs are shown from the beginning.
     """
 
     title: str = STEPS
@@ -75,6 +76,7 @@ class Figure:
     events: list[dict[str, Any]] = field(default_factory=list)
     runs: list[dict[str, Any]] = field(default_factory=list)
     run_names: dict[int, list[str]] = field(default_factory=dict)
+    show_runs: bool = False
     _grids: _Places = field(default_factory=_Places)
     _values: _Places = field(default_factory=_Places)
 
@@ -160,7 +162,7 @@ class Figure:
             shape: how Plotly connects points.
         """
         steps = each.columns.to_numpy(dtype=np.float64)
-        series = []
+        series: list[list[int] | None] = []
         for values in each.to_numpy(dtype=np.float64):
             known = ~np.isnan(values)
             if not known.any():
@@ -194,6 +196,7 @@ class Figure:
             "events": self.events,
             "runs": self.runs,
             "runNames": self.run_names,
+            "showRuns": self.show_runs,
             "grids": self._grids.lists,
             "values": self._values.lists,
         }
@@ -268,12 +271,11 @@ def _kept_runs(
     found: Courses, frame: pd.DataFrame, most: int
 ) -> dict[str, pd.MultiIndex]:
     """Runs of each policy that are shown singly, by fit and seed."""
-    every = {
-        policy: pd.MultiIndex.from_frame(
-            rows[["run", "seed"]].drop_duplicates().sort_values(["run", "seed"])
-        )
-        for policy, rows in frame.groupby("policy", sort=False, observed=True)
-    }
+    every: dict[str, pd.MultiIndex] = {}
+    for policy in found.policies:
+        rows = frame.loc[frame["policy"] == policy, ["run", "seed"]]
+        rows = rows.drop_duplicates().sort_values(["run", "seed"])
+        every[policy] = pd.MultiIndex.from_frame(rows)
     numbers_of = {  # of one run of a policy
         policy: len(found.scores[policy].steps)
         + sum(len(c.steps) for (p, _), c in found.values.items() if p == policy)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +15,8 @@ from dacrl_env.comparison.tables import cells_of
 METRIC = "report_auc"
 """What comparisons are judged by, as suites are if nothing else is asked for."""
 
-_FEW = 10  # pairs, below which intervals of a bootstrap are too narrow
+FEW = 10
+"""Runs, or pairs of them, below which intervals of a bootstrap are too narrow."""
 
 
 class Verdict(NamedTuple):
@@ -59,52 +60,69 @@ def verdict(
             "told of who is ahead"
         )
         return Verdict(f"{said}; {why}.", [], None)
-    cells = cells_of(rows)[0]
-    words = list(map(_word, rows["difference_low"], rows["difference_high"]))
     order = np.argsort(-rows["difference"].to_numpy(), kind="stable")
+    rows = rows.iloc[order].reset_index(drop=True)
+    cells = cells_of(rows)[0]
+    words, headline = judged(
+        list(cells["policy"]),
+        rows["difference_low"],
+        rows["difference_high"],
+        printable(reference),
+        f" by {cells['difference'][0]} in {METRIC}, over {cells['pairs'][0]} runs "
+        "paired by seed",
+    )
     table = Table(
         ["policy", "verdict", "difference", "P(better)", "pairs"],
         [
-            [
-                cells["policy"][k], words[k], cells["difference"][k],
-                cells["P(better)"][k], cells["pairs"][k],
-            ]
-            for k in order
+            [row["policy"], word, row["difference"], row["P(better)"], row["pairs"]]
+            for row, word in zip(cells.to_dict("records"), words, strict=True)
         ],
         texts=2,
-    )  # fmt: skip
-    named = {
-        word: [cells["policy"][k] for k in order if words[k] == word]
-        for word in ("ahead", "behind", "not told apart")
-    }
-    best = int(order[0])
-    headline = _headline(
-        named,
-        printable(reference),
-        f"{cells['difference'][best]} in {METRIC}, over {cells['pairs'][best]} "
-        "runs paired by seed",
     )
     return Verdict(headline, _caveats(results, rows), table)
 
 
-def _word(low: float, high: float) -> str:
-    return "ahead" if low > 0 else "behind" if high < 0 else "not told apart"
+def judged(
+    policies: Sequence[str],
+    lows: Iterable[float],
+    highs: Iterable[float],
+    reference: str,
+    how: str,
+) -> tuple[list[str], str]:
+    """What intervals say.
 
+    Args:
+        policies: beside the reference, the best first.
+        lows: lower ends of the intervals of their differences; NaN: no interval.
+        highs: upper ends.
+        reference: what they are compared with.
+        how: by how much the first is ahead, should it be.
 
-def _headline(named: dict[str, list[str]], reference: str, difference: str) -> str:
-    ahead, behind, unclear = named["ahead"], named["behind"], named["not told apart"]
+    Returns:
+        A word for each policy, and a sentence.
+    """
+    words = [
+        "ahead" if low > 0 else "behind" if high < 0 else "not told apart"
+        for low, high in zip(lows, highs, strict=True)
+    ]
+    named: dict[str, list[str]] = {}
+    for policy, word in zip(policies, words, strict=True):
+        named.setdefault(word, []).append(policy)
+    ahead, behind = named.get("ahead", []), named.get("behind", [])
+    unclear = named.get("not told apart", [])
     if ahead:
-        first = f"{ahead[0]} is ahead of {reference} by {difference}"
+        said = f"{ahead[0]} is ahead of {reference}{how}"
         if len(ahead) > 1:
-            first += f"; so {_is(ahead[1:])} {_listed(ahead[1:])}, by less"
-        return f"{first}."
-    if not behind:
+            said += f"; so {_is(ahead[1:])} {_listed(ahead[1:])}, by less"
+    elif not behind:
         both = _listed([reference, *unclear])
-        return f"Nothing can be told: these runs do not tell {both} apart."
-    said = f"No policy is ahead of {reference}: {_listed(behind)} {_is(behind)} behind"
-    if unclear:
-        said += f", and of {_listed(unclear)} nothing can be told"
-    return f"{said}."
+        said = f"Nothing can be told: these runs do not tell {both} apart"
+    else:
+        said = f"No policy is ahead of {reference}: {_listed(behind)} "
+        said += f"{_is(behind)} behind"
+        if unclear:
+            said += f", and of {_listed(unclear)} nothing can be told"
+    return words, f"{said}."
 
 
 def _is(names: Sequence[str]) -> str:
@@ -131,19 +149,50 @@ def _caveats(results: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
             "not differ, one is ahead or behind by chance. Policies that are ahead are "
             "not compared with each other."
         )
-    few = rows.loc[rows["pairs"] < _FEW, "policy"]
+    few = rows.loc[rows["pairs"] < FEW, "policy"]
     if len(few):
-        said.append(
-            f"Of {_listed([*map(printable, few)])} there are fewer than {_FEW} pairs "
-            "of runs: such intervals are too narrow, so take more seeds before you "
-            "rely on them."
-        )
-    spent = [name for name in results.columns if name.startswith("tuning_")]
-    tuned = results[spent].sum(axis=1) > 0
-    single = results.loc[tuned & (results["fits"] == 1), "policy"]
-    if len(single):
-        said.append(
-            f"{_listed([*map(printable, single)])} {_is(single.tolist())} the result "
-            "of a single fit: the interval says nothing about what another fit gives."
-        )
-    return said
+        said.append(few_runs(few, "pairs of runs"))
+    return said + about_single_fits(
+        [policy for policy, fits in _tuned(results) if fits == 1]
+    )
+
+
+def few_runs(policies: Iterable[str], what: str) -> str:
+    """A sentence on policies of which there are fewer runs than `FEW`."""
+    return (
+        f"Of {_listed([*map(printable, policies)])} there are fewer than {FEW} {what}: "
+        "such intervals are too narrow, so take more seeds before you rely on them."
+    )
+
+
+def about_single_fits(policies: Sequence[str]) -> list[str]:
+    """A sentence on policies that a method made once; none of no policies."""
+    if not policies:
+        return []
+    return [
+        f"{_listed([*map(printable, policies)])} {_is(policies)} the result of a "
+        "single fit: the interval says nothing about what another fit gives."
+    ]
+
+
+def single_fits(summary: pd.DataFrame) -> list[str]:
+    """Policies that a method made, and made once.
+
+    Args:
+        summary: of `dacrl_env.comparison.report.summarize`, of any number of tasks.
+    """
+    fits = summary.groupby("policy", sort=False)["run"].nunique().rename("fits")
+    spent = [name for name in summary.columns if name.startswith("tuning_")]
+    costs = summary.groupby("policy", sort=False)[spent].max()
+    return [p for p, n in _tuned(costs.join(fits).reset_index()) if n == 1]
+
+
+def _tuned(rows: pd.DataFrame) -> list[tuple[str, int]]:
+    """Policies that methods made, and by how many fits.
+
+    Args:
+        rows: one a policy, with columns ``tuning_…`` and ``fits``.
+    """
+    spent = [name for name in rows.columns if name.startswith("tuning_")]
+    tuned = rows[rows[spent].sum(axis=1) > 0]
+    return [*zip(tuned["policy"], tuned["fits"].astype(int), strict=True)]

@@ -4,7 +4,7 @@
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const shown = data.policies.map(() => true);
-  const withRuns = data.policies.map(() => false);
+  const withRuns = data.policies.map(() => data.figures.some((one) => one.showRuns));
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const touch = window.matchMedia("(pointer: coarse)");
   const symbols = ["triangle-down", "triangle-up", "square"];
@@ -184,7 +184,7 @@
       const end = 1 - (top + title) / inner;
       layout[k === 0 ? "yaxis" : `yaxis${k + 1}`] = {
         ...grid, domain: [Math.max(0, end - panel.height / inner), end],
-        type: panel.log ? "log" : "linear", nticks: 5, zeroline: false,
+        type: panel.log ? "log" : "linear", ...(panel.log ? { dtick: 1 } : { nticks: 5 }), zeroline: false,
         showticklabels: !panel.places, showgrid: !panel.places,
         exponentformat: "power", automargin: false, tickfont: { size: 11 },
         ...(panel.places ? { range: [panel.places, 0], fixedrange: true } : {}),
@@ -260,7 +260,7 @@
       if (panel.line !== null) {
         layout.shapes.push({
           type: "line", xref: "x", x0: panel.line, x1: panel.line, yref: "paper",
-          y0: 0, y1: 1, line: { color: css("--faint"), width: 1, dash: "dot" },
+          y0: 0, y1: layout.yaxis.domain[1], line: { color: css("--faint"), width: 1, dash: "dot" },
         });
       }
       return Plotly.react(place.children[k], traces, layout, { ...config, displayModeBar: false });

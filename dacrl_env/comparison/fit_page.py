@@ -19,6 +19,7 @@ from dacrl_env.comparison.pages import Page, Section, Table
 from dacrl_env.policies import Fitted, Policy, identity
 
 _SHORT, _LONG = 160, 4_000  # letters of a policy, in a table and in full
+_ABOUT = {"method": "Method", "budget": "Tuning budget", "seed": "Seed"}
 _SINGLY = 64  # runs that are shown singly from the beginning
 
 
@@ -95,7 +96,7 @@ def fit_page(fitted: Fitted, method: str, task: str, file: str, made: Made) -> P
         sections=sections,
         facts={
             **task_facts(task),
-            **{str(name): str(value) for name, value in about.items()},
+            **{_ABOUT.get(name, name): str(value) for name, value in about.items()},
             **made_facts(made),
         },
         commands=made.commands,

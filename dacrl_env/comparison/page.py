@@ -184,7 +184,11 @@ def task_facts(task: str) -> dict[str, str]:
 
 def made_facts(made: Made) -> dict[str, str]:
     """Settings that were given, and versions."""
-    given = {f"Option {name}": f"{value}" for name, value in made.settings.items()}
+    meant = {"budget": "budget of a run"}
+    given = {
+        f"Option {meant.get(name, name)}": f"{value}"
+        for name, value in made.settings.items()
+    }
     versions = made.versions or {
         "dacrl-env": installed.version(),
         **installed.libraries(),

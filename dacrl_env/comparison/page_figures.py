@@ -26,7 +26,7 @@ from dacrl_env.comparison.courses import (
 from dacrl_env.comparison.drawing import printable
 from dacrl_env.comparison.pages import number, numbers
 
-MOST = 400_000
+MOST = 250_000
 """Numbers of single runs in one page, at most: they take up to seven bytes each."""
 
 SCORE = "score (0 random, 1 reference)"
@@ -225,8 +225,8 @@ def course_figure(
         found: result of `courses` of the frame.
         frame: rows of one task.
         units: by name of hyperparameter.
-        most: numbers of single runs, at most; of policies with more runs evenly spaced
-            ones are kept.
+        most: numbers of single runs, at most; where there are more, evenly spaced runs
+            are kept.
 
     Returns:
         The figure, and a sentence on what of the single runs is shown.
@@ -247,12 +247,17 @@ def course_figure(
         bands = [c for (_, other), c in found.values.items() if other == name]
         ends = np.concatenate([end for c in bands for end in (c.low, c.high)])
         panels[name] = figure.add_panel(title, log=is_wide(ends))
-    kept = _kept_runs(found, frame, most)
+    every: dict[str, pd.MultiIndex] = {}
+    for policy in found.policies:
+        rows = frame.loc[frame["policy"] == policy, ["run", "seed"]]
+        rows = rows.drop_duplicates().sort_values(["run", "seed"])
+        every[policy] = pd.MultiIndex.from_frame(rows)
+    with_scores, with_values = _kept_runs(found, every, most)
     for place, policy in enumerate(found.policies):
         figure.add_curve(place, score, found.scores[policy])
         rows = frame[frame["policy"] == policy]
-        index = kept[policy]
-        names = _run_names(index, rows)
+        index = with_scores[policy]
+        names = _run_names(index)
         known = rows[rows["report_score"].notna()]
         scores = per_run(known, "report_score").reindex(index)
         figure.add_runs(place, score, scores, names)
@@ -262,48 +267,66 @@ def course_figure(
                 figure.add_options(place, panel, each, found.options[name])
             if (policy, name) in found.values:
                 figure.add_curve(place, panel, found.values[policy, name], "vh")
-                values = values_of_runs(rows, name).reindex(index)
+                values = values_of_runs(rows, name)
+                values = values.reindex(with_values[policy]).reindex(index)
                 figure.add_runs(place, panel, values, names, "vh")
-    return figure.data(), _shown_runs(kept, frame)
+    return figure.data(), _shown_runs(every, with_scores, with_values)
 
 
 def _kept_runs(
-    found: Courses, frame: pd.DataFrame, most: int
-) -> dict[str, pd.MultiIndex]:
-    """Runs of each policy that are shown singly, by fit and seed."""
-    every: dict[str, pd.MultiIndex] = {}
-    for policy in found.policies:
-        rows = frame.loc[frame["policy"] == policy, ["run", "seed"]]
-        rows = rows.drop_duplicates().sort_values(["run", "seed"])
-        every[policy] = pd.MultiIndex.from_frame(rows)
-    numbers_of = {  # of one run of a policy
-        policy: len(found.scores[policy].steps)
-        + sum(len(c.steps) for (p, _), c in found.values.items() if p == policy)
-        for policy in every
-    }
-    total = sum(numbers_of[policy] * len(runs) for policy, runs in every.items())
+    found: Courses, every: Mapping[str, pd.MultiIndex], most: int
+) -> tuple[dict[str, pd.MultiIndex], dict[str, pd.MultiIndex]]:
+    """Runs of each policy whose scores, and whose values, are shown singly.
+
+    Scores come first; values have the rest.
+    """
+    points = {policy: len(found.scores[policy].steps) for policy in every}
+    scores, left = _thinned(every, points, most)
+    points = dict.fromkeys(every, 0)
+    for (policy, _), curve in found.values.items():
+        points[policy] += len(curve.steps)
+    return scores, _thinned(scores, points, left)[0]
+
+
+def _thinned(
+    runs: Mapping[str, pd.MultiIndex], points: Mapping[str, int], most: int
+) -> tuple[dict[str, pd.MultiIndex], int]:
+    """Evenly spaced runs of each policy, and how many numbers are left of ``most``."""
+    total = sum(points[policy] * len(index) for policy, index in runs.items())
+    share = min(1.0, most / max(total, 1))
     kept = {}
-    for policy, runs in every.items():
-        number_of = max(1, int(len(runs) * min(1.0, most / total)))
-        places = np.linspace(0, len(runs) - 1, number_of).round().astype(int)
-        kept[policy] = runs[places]
-    return kept
+    for policy, index in runs.items():
+        number_of = max(1, int(len(index) * share))
+        places = np.linspace(0, len(index) - 1, number_of).round().astype(int)
+        kept[policy] = index[places]
+    spent = sum(points[policy] * len(index) for policy, index in kept.items())
+    return kept, most - spent
 
 
-def _run_names(index: pd.MultiIndex, rows: pd.DataFrame) -> list[str]:
-    fits = rows["run"].nunique() > 1
+def _run_names(index: pd.MultiIndex) -> list[str]:
+    fits = len(index.unique("run")) > 1
     return [f"fit {r}, seed {s}" if fits else f"seed {s}" for r, s in index]
 
 
-def _shown_runs(kept: Mapping[str, pd.MultiIndex], frame: pd.DataFrame) -> str:
-    there = len(frame[["policy", "run", "seed"]].drop_duplicates())
-    shown = sum(map(len, kept.values()))
-    if shown == there:
+def _shown_runs(
+    every: Mapping[str, pd.MultiIndex],
+    scores: Mapping[str, pd.MultiIndex],
+    values: Mapping[str, pd.MultiIndex],
+) -> str:
+    """What of the single runs is in the figure."""
+    there, *shown = (sum(map(len, runs.values())) for runs in (every, scores, values))
+    parts = [
+        f"of {there:,} runs {number_of:,}, evenly spaced by seed, show their {what} "
+        "singly"
+        for number_of, what in zip(shown, ("scores", "values"), strict=True)
+        if number_of < there
+    ]
+    if not parts:
         return "Numbers in figures are rounded to four digits."
+    said = "; ".join(parts)
     return (
-        f"Of {there:,} runs {shown:,}, evenly spaced by seed, can be shown singly, to "
-        "keep this file small; means, intervals and tables are of all of them. Numbers "
-        "in figures are rounded to four digits."
+        f"To keep this file small, {said}. Means, intervals and tables are of all "
+        "runs. Numbers in figures are rounded to four digits."
     )
 
 

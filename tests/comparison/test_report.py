@@ -461,7 +461,8 @@ def test_write_report(frame, tmp_path):
     frame["policy"] = frame["policy"].replace("wild", "wi|d")
     path = report.write_report(frame, tmp_path / "new" / "report").path
     assert path.name == "report.md"
-    files = ["curves.png", "paired.csv", "report.md", "summary.csv", "table.csv"]
+    files = ["curves.png", "paired.csv", "report.html", "report.md"]
+    files += ["summary.csv", "table.csv"]
     assert sorted(p.name for p in path.parent.iterdir()) == files
     text = path.read_text(encoding="utf-8")
     assert text.startswith("# Comparison on dacrl/DQN-CartPole-v0\n")

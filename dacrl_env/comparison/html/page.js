@@ -13,8 +13,10 @@
   // Plotly takes <b>, <a> and entities in its texts for markup; nothing here is any
   const plain = (text) =>
     String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
-  const label = (policy) => data.policies[policy].label.map(plain).join("<br>");
-  const count = (value) => value.toLocaleString("en-US", { maximumFractionDigits: 3 });
+  const labels = data.policies.map((policy) => policy.label.map(plain).join("<br>"));
+  const label = (policy) => labels[policy];
+  const format = new Intl.NumberFormat("en-US", { maximumFractionDigits: 3 });
+  const count = (value) => format.format(value);
   const short = (value) => (value === null ? "–" : String(value));
   const css = (name) =>
     getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -132,16 +134,18 @@
   // All single runs of a policy in one panel: one line with gaps in it.
   function runTrace(figure, part) {
     const x = [], y = [], text = [];
+    const title = plain(figure.panels[part.panel].title);
+    const places = new Map(); // texts of steps, which runs share
     part.series.forEach((series, k) => {
       if (series === null) return;
-      const name = plain(figure.runNames[part.policy][k]);
+      const about = `${label(part.policy)}<br>${plain(figure.runNames[part.policy][k])}`;
       const grid = figure.grids[series[0]], values = figure.values[series[1]];
+      if (!places.has(grid)) places.set(grid, grid.map((at_) => at(figure, at_)));
+      const steps = places.get(grid);
       grid.forEach((at_, i) => {
         x.push(at_);
         y.push(values[i]);
-        text.push(
-          `${label(part.policy)}<br>${name}<br>${at(figure, at_)}<br>` +
-          `${plain(figure.panels[part.panel].title)}: ${short(values[i])}`);
+        text.push(`${about}<br>${steps[i]}<br>${title}: ${short(values[i])}`);
       });
       x.push(null);
       y.push(null);

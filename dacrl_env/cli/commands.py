@@ -592,6 +592,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _fit(options: argparse.Namespace) -> None:
+    from dacrl_env.comparison import pages
     from dacrl_env.comparison.comparison import fit
     from dacrl_env.comparison.fit_page import fit_page
     from dacrl_env.comparison.made import Made
@@ -614,8 +615,11 @@ def _fit(options: argparse.Namespace) -> None:
         commands=[f"dacrl {shlex.join(options.line)}"],
         settings=task_options(options, task),
     )
-    page = fit_page(fitted, method, get_task(task).id, own.name, made)
-    written = page.write(own.with_suffix(".html"))
+    folder = options.out / "fits" / own.stem
+    folder.mkdir(parents=True, exist_ok=True)
+    beside = f"../../policies/{own.name}"
+    page = fit_page(fitted, method, get_task(task).id, beside, made)
+    written = page.write(folder / pages.NAME)
     cost = fitted.cost
     print(
         f"spent {cost.env_steps:,} training, {cost.eval_steps:,} evaluation and "

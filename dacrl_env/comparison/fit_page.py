@@ -30,7 +30,7 @@ def fit_page(fitted: Fitted, method: str, task: str, file: str, made: Made) -> P
         fitted: result of the method.
         method: its name.
         task: id.
-        file: of the policy, beside the page.
+        file: of the policy, relative to the page.
         made: how it was made.
     """
     figures, sections, notes = [], [], []

@@ -465,10 +465,10 @@ class Report(NamedTuple):
     """What a comparison came to."""
 
     path: Path  # of report.md
-    page: Path  # report.html
     table: pd.DataFrame  # see `table`
     paired: pd.DataFrame  # see `paired`
     alone: list[str]  # sentences on policies without differences
+    page: Path  # of report.html
 
 
 def write_report(
@@ -556,7 +556,7 @@ def write_report(
         [*notes, *alone], _NOTE, _UNITS, made or Made(),
     )  # fmt: skip
     written = page.write(folder / pages.NAME)
-    return Report(path, written, results, differences, alone)
+    return Report(path, results, differences, alone, written)
 
 
 def comparable(summary: pd.DataFrame, reference: str) -> tuple[pd.DataFrame, list[str]]:

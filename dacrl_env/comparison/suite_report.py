@@ -110,8 +110,8 @@ class SuiteReport(NamedTuple):
     """What a suite came to."""
 
     path: Path  # of report.md
-    page: Path  # of report.html
     aggregates: Aggregates
+    page: Path  # of report.html
 
 
 def write_suite(
@@ -178,7 +178,7 @@ def write_suite(
         },
         made or Made(),
     ).write(folder / pages.NAME)
-    return SuiteReport(path, page, found)
+    return SuiteReport(path, found, page)
 
 
 def _facts(found: Aggregates, about: About, summary: pd.DataFrame) -> dict[str, str]:

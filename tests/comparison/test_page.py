@@ -367,14 +367,17 @@ def test_a_fit_s_page_shows_what_was_found_and_the_runs_behind_it():
     assert len(Reader(bare.html()).data["figures"]) == 1
 
 
-def test_fit_writes_its_page_beside_the_policy(tmp_path, capsys):
+def test_every_fit_has_a_folder_with_its_page(tmp_path, capsys):
     line = [
         "fit", QUADRATIC, "random-search", "--budget", "1200", "--run-budget", "400",
         "--num-threads", "1", "--out", str(tmp_path),
     ]  # fmt: skip
     assert main(line) == 0
-    (path,) = (tmp_path / "policies").glob("*.html")
-    assert path.with_suffix(".json").is_file()
+    (path,) = (tmp_path / "fits").glob("*/report.html")
+    (policy,) = (tmp_path / "policies").iterdir()
+    assert policy.stem == path.parent.name
     assert f"page: {path}" in capsys.readouterr().out
-    texts = Reader(path.read_text(encoding="utf-8")).texts
-    assert any(text.startswith("dacrl fit ") for text in texts)
+    found = Reader(path.read_text(encoding="utf-8"))
+    assert any(text.startswith("dacrl fit ") for text in found.texts)
+    links = [about["href"] for tag, about in found.elements if tag == "a"]
+    assert [(path.parent / link).resolve() for link in links] == [policy.resolve()]

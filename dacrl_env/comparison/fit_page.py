@@ -19,6 +19,7 @@ from dacrl_env.comparison.pages import Page, Section, Table
 from dacrl_env.policies import Fitted, Policy, identity
 
 _SHORT, _LONG = 160, 4_000  # letters of a policy, in a table and in full
+_NEEDED = {"generation", "member", "parent", "step", "score"}  # in the trace of a fit
 _ABOUT = {"method": "Method", "budget": "Tuning budget", "seed": "Seed"}
 _SINGLY = 64  # runs that are shown singly from the beginning
 
@@ -35,7 +36,12 @@ def fit_page(fitted: Fitted, method: str, task: str, file: str, made: Made) -> P
     """
     figures, sections, notes = [], [], []
     trace = fitted.trace
-    if trace is not None and len(trace):
+    # a method of one's own may keep something else
+    if (
+        trace is not None
+        and {*trace.columns} >= _NEEDED
+        and trace["score"].notna().any()
+    ):
         figure, said = _runs_figure(trace)
         figures.append(figure)
         sections.append(
@@ -153,6 +159,8 @@ def _runs_figure(trace: pd.DataFrame) -> tuple[dict[str, Any], list[str]]:
     figure.show_runs = len(index) <= _SINGLY
     for name, height in (("score", 260), *((name, 100) for name in names)):
         each = trace.pivot_table(name, ["generation", "member"], "step", aggfunc="last")
+        if each.empty:  # there is none that is a number
+            continue
         values = each.to_numpy(dtype=np.float64)
         wide = name != "score" and is_wide(values)
         title = "observed score" if name == "score" else name.removeprefix("hp/")
@@ -171,7 +179,7 @@ def _runs_figure(trace: pd.DataFrame) -> tuple[dict[str, Any], list[str]]:
     copies = int((trace["parent"] != trace["member"]).sum())
     said = []
     if copies:
-        said.append(f"{copies:,} times a run went on as a copy of another one.")
+        said.append(f"Runs went on as copies of others: {copies:,} times.")
     if len(kept) < len(runs):
         said.append(
             f"Of {len(runs):,} runs {len(kept):,}, evenly spaced, can be shown singly."

@@ -351,7 +351,7 @@ def test_a_fit_s_page_shows_what_was_found_and_the_runs_behind_it():
     page = fit_page.fit_page(make_fit(), HOSTILE[0], QUADRATIC, "a.json", made)
     found = Reader(page.html())
     assert page.headline.endswith("found a static configuration: learning_rate 0.0001.")
-    assert "1 times a run went on as a copy of another one." in found.texts
+    assert "Runs went on as copies of others: 1 times." in found.texts
     runs, course = found.data["figures"]
     assert [panel["title"] for panel in runs["panels"]] == [
         "observed score",
@@ -363,6 +363,12 @@ def test_a_fit_s_page_shows_what_was_found_and_the_runs_behind_it():
     (table,) = page.sections[0].tables
     assert table.rows[0][:4] == ["0", "3", "5", "0.5500"]
     assert len(found.scripts) == 4
+    # as methods of one's own may leave it
+    odd = make_fit()
+    odd.trace["score"] = np.nan
+    assert len(fit_page.fit_page(odd, "mine", QUADRATIC, "a.json", made).figures) == 1
+    odd.trace = odd.trace[["step"]]
+    assert len(fit_page.fit_page(odd, "mine", QUADRATIC, "a.json", made).figures) == 1
     bare = fit_page.fit_page(make_fit(False), "mine", QUADRATIC, "a.json", made)
     assert len(Reader(bare.html()).data["figures"]) == 1
 

@@ -36,12 +36,7 @@ def fit_page(fitted: Fitted, method: str, task: str, file: str, made: Made) -> P
     """
     figures, sections, notes = [], [], []
     trace = fitted.trace
-    # a method of one's own may keep something else
-    if (
-        trace is not None
-        and {*trace.columns} >= _NEEDED
-        and trace["score"].notna().any()
-    ):
+    if trace is not None and _is_shown(trace):
         figure, said = _runs_figure(trace)
         figures.append(figure)
         sections.append(
@@ -108,6 +103,11 @@ def fit_page(fitted: Fitted, method: str, task: str, file: str, made: Made) -> P
         commands=made.commands,
         more={file: "the policy"},
     )
+
+
+def _is_shown(trace: pd.DataFrame) -> bool:
+    """Whether it is as `Fitted` says: a method of one's own may keep something else."""
+    return {*trace.columns} >= _NEEDED and bool(trace["score"].notna().any())
 
 
 def _values(policy: Policy) -> Mapping[str, Any] | None:

@@ -233,6 +233,33 @@ def test_many_runs_are_thinned_and_the_page_says_so():
     assert len(few["runNames"][0]) == 11
 
 
+@pytest.mark.slow
+def test_a_large_comparison_has_a_page_that_can_be_sent(tmp_path):
+    """Eight policies, 128 seeds and 100 decisions, of nine hyperparameters."""
+    rng = np.random.default_rng(0)
+    step = np.arange(101)
+    first = make_run("", 0, np.ones(20)).iloc[[0]]
+    first = first.drop(columns=["hp/loss", "hp/checkpoint"])
+    frames = []
+    for policy in range(8):
+        frame = first.loc[[0] * 128 * 101].reset_index(drop=True)
+        frame["policy"] = f"policy {policy}"
+        frame["seed"] = np.repeat(np.arange(128), 101)
+        frame["step"] = np.tile(step, 128)
+        frame["env_steps"] = 100 * frame["step"]
+        scores = rng.random(len(frame))
+        frame["report_score"] = np.where(frame["step"] % 5, np.nan, scores)
+        for name in range(9):
+            frame[f"hp/h{name}"] = 10 ** rng.uniform(-5, -1, len(frame))
+        frames.append(frame)
+    frame = pd.concat(frames, ignore_index=True)
+    path = report.write_report(frame, tmp_path).page
+    assert 3e6 < path.stat().st_size < 8e6
+    text = path.read_text(encoding="utf-8")
+    assert "To keep this file small, of 1,024 runs" in text
+    assert text.count("<tr>") > 1_024
+
+
 def test_options_have_the_shares_of_runs(monkeypatch):
     frame = make_frame({"a": 0.5}, seeds=4)
     frame.loc[(frame["seed"] == 0) & (frame["step"] > 9), "hp/loss"] = "huber"

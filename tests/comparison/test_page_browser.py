@@ -108,6 +108,53 @@ def test_it_fits_the_width_and_says_nothing_on_the_console(opened, name, width):
     assert browser.execute_script(size) >= 12
 
 
+def test_no_button_sends_a_figure_to_anybody(opened):
+    browser = opened("comparison")
+    buttons = {
+        button.get_attribute("data-title")
+        for button in browser.find_elements("css selector", ".modebar-btn")
+    }
+    assert buttons == {
+        *("Download plot as a PNG", "Zoom", "Pan", "Zoom in", "Zoom out"),
+        "Reset axes",
+    }
+    script = "return document.querySelector('.figure')._context"
+    context = browser.execute_script(script)
+    assert not context["showSendToCloud"]
+    assert context["plotlyServerURL"] == ""
+    # what is downloaded is made in the page
+    image = browser.execute_async_script(
+        "Plotly.toImage(document.querySelector('.figure')).then(arguments[0])"
+    )
+    assert image.startswith("data:image/png")
+
+
+def test_a_curve_tells_more_under_the_pointer(opened):
+    from selenium.webdriver import ActionChains
+
+    browser = opened("comparison")
+    click(browser, ".runs", 1)
+    figure = browser.find_element("css selector", ".figure")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", figure)
+    x, y = browser.execute_script(
+        """
+        const place = document.querySelector(".figure");
+        const {xaxis, yaxis} = place._fullLayout;
+        const run = place.data.find((one) => one.meta.part === "runs");
+        const box = place.getBoundingClientRect();
+        return [xaxis._offset + xaxis.d2p(run.x[9]) - box.width / 2,
+          yaxis._offset + yaxis.d2p(run.y[9]) - box.height / 2];
+        """
+    )
+    ActionChains(browser).move_to_element_with_offset(figure, x, y).perform()
+    text = browser.execute_async_script(
+        "const done = arguments[0]; setTimeout(() => done("
+        "document.querySelector('.hoverlayer').textContent), 150)"
+    )
+    assert "seed" in text
+    assert "inner training environment steps: 4,500" in text
+
+
 def test_a_click_on_a_policy_hides_its_curves(opened):
     browser = opened("comparison")
     before = traces(browser, "visible")

@@ -209,6 +209,7 @@
 
   const config = {
     responsive: true, displaylogo: false,
+    showSendToCloud: false, plotlyServerURL: "", // figures go to nobody
     displayModeBar: window.innerWidth < 600 ? false : "hover",
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
   };

@@ -16,6 +16,10 @@ if not (installed.parent / "py.typed").is_file():
     sys.exit("py.typed is not in the wheel")
 if not (installed.parent / "tasks" / "bases.json").is_file():
     sys.exit("the bases of tasks are not in the wheel")
+page = installed.parent / "comparison" / "html"
+for name in ("page.html", "page.js", "vendored/plotly-basic.min.js"):
+    if not (page / name).is_file():
+        sys.exit(f"{name}, a part of pages, is not in the wheel")
 kinds = {path.suffix for path in pretrained().values()}
 if kinds != {".json", ".safetensors"}:
     sys.exit(

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import sys
 import sysconfig
@@ -37,7 +38,9 @@ from dacrl_env.cli.interrupts import Interrupts, answered
 from dacrl_env.cli.kept import (
     check_labels,
     keep_labels,
+    keep_made,
     kept_labels,
+    made_of,
     nothing_lost,
     take_labels,
     with_labels,
@@ -540,9 +543,13 @@ def _evaluate(options: argparse.Namespace) -> Any:
 
 
 def _fit(options: argparse.Namespace) -> Any:
+    from dacrl_env.comparison import pages
     from dacrl_env.comparison.comparison import check, fit
+    from dacrl_env.comparison.fit_page import fit_page
+    from dacrl_env.comparison.made import Made
     from dacrl_env.core import trackers
     from dacrl_env.policies.protocol import NETWORK, to_json
+    from dacrl_env.tasks.registration import get_task
 
     task, method = _fit_what(options)
     if options.dry_run:
@@ -564,7 +571,16 @@ def _fit(options: argparse.Namespace) -> Any:
         **task_options(options, task),
     )
     about = {"method": method, "budget": options.budget, "seed": options.seed}
-    path = _keep_policy(options.out, fitted, about)
+    path, own = _keep_policy(options.out, fitted, about)
+    made = Made(
+        commands=[f"dacrl {shlex.join(options.line)}"],
+        settings=task_options(options, task),
+    )
+    folder = options.out / "fits" / own.stem
+    folder.mkdir(parents=True, exist_ok=True)
+    beside = f"../../policies/{own.name}"
+    page = fit_page(fitted, method, get_task(task).id, beside, made)
+    written = page.write(folder / pages.NAME)
     cost = fitted.cost
     found = to_json(fitted.policy)
     if found["kind"] == NETWORK:
@@ -576,18 +592,18 @@ def _fit(options: argparse.Namespace) -> Any:
         f"spent {cost.env_steps:,} training, {cost.eval_steps:,} evaluation and "
         f"{cost.gradient_steps:,} gradient steps"
     )
-    print(f"policy: {path}")
+    print(f"policy: {path}\npage: {written}")
     return {
-        "policy": str(path), "found": found, "online": fitted.online,
-        "cost": asdict(cost),
+        "policy": str(path), "page": str(written), "found": found,
+        "online": fitted.online, "cost": asdict(cost),
     }  # fmt: skip
 
 
-def _keep_policy(out: Path, fitted: Any, about: dict[str, Any]) -> Path:
+def _keep_policy(out: Path, fitted: Any, about: dict[str, Any]) -> tuple[Path, Path]:
     """Write the policy of a fit: under a name of its own, and as the latest one.
 
     Returns:
-        The file of the latest one.
+        The file of the latest one, and that of its own name.
     """
     from dacrl_env.core.files import write_whole
     from dacrl_env.policies import fitted_bytes, policy_suffix
@@ -596,14 +612,15 @@ def _keep_policy(out: Path, fitted: Any, about: dict[str, Any]) -> Path:
     latest, data = out / f"policy{suffix}", fitted_bytes(fitted, about)
     folder.mkdir(parents=True, exist_ok=True)
     before = latest.read_bytes() if latest.is_file() else None
-    write_whole(folder / _policy_name(data, about, suffix), data)
+    own = folder / _policy_name(data, about, suffix)
+    write_whole(own, data)
     if before is not None and before != data:
         old = folder / _policy_name(before, _about_policy(latest), suffix)
         if not old.is_file():
             write_whole(old, before)
         print(f"{latest} was that of another fit, which is kept as {old}")
     write_whole(latest, data)
-    return latest
+    return latest, own
 
 
 def _policy_name(data: bytes, about: Mapping[str, Any], suffix: str) -> str:
@@ -680,14 +697,17 @@ def _run(
         given.setdefault("feedback", "train")
     folder: Path = options.out / folder_of(task, given)
     dropped = _shown_in(folder) - set(frame["policy"])
-    written = report.write_report(frame, folder, reference)
+    made = keep_made(
+        folder, options.line, [*policies, *methods], reference, labels, given
+    )
+    written = report.write_report(frame, folder, reference, made=made)
     print(report.render(written.table))
     if len(names) > 1:
         print()
         print(report.render(written.paired))
         for note in written.alone:
             print(note)
-    print(f"\nreport: {written.path}")
+    print(f"\nreport: {written.path}\npage: {written.page}")
     if dropped:
         print(
             f"the report before also had {', '.join(sorted(dropped))}; all in one: "
@@ -714,10 +734,18 @@ def _shown_in(folder: Path) -> set[str]:
 
 
 def _report(options: argparse.Namespace) -> Any:
+    from dataclasses import replace
+
     from dacrl_env.comparison import report
     from dacrl_env.comparison.results import stored
 
-    found = stored(options.directory / "results", kept_labels(options.directory))
+    labels, ways = kept_labels(options.directory), {}
+
+    def order(folder: str) -> Sequence[str]:
+        ways[folder] = made_of(options.directory / folder)
+        return ways[folder].policies
+
+    found = stored(options.directory / "results", labels, order)
     reference = options.reference
     names = {name: list(kept.frame["policy"].unique()) for name, kept in found.items()}
     every = dict.fromkeys(policy for policies in names.values() for policy in policies)
@@ -725,12 +753,20 @@ def _report(options: argparse.Namespace) -> Any:
         raise ValueError(f"unknown reference {reference!r}; valid: {', '.join(every)}")
     result = {}
     for folder, kept in found.items():
-        known = reference in names[folder]
+        made = replace(ways[folder], settings=kept.settings, versions=kept.versions)
+        first = reference
+        if first is None and made.reference is not None:  # that of the comparison
+            first = labels.get(made.reference, made.reference)
+        known = first in names[folder]
         notes = kept.notes
         if reference is not None and not known:
             notes = [*notes, f"{reference} has no results here."]
         written = report.write_report(
-            kept.frame, options.directory / folder, reference if known else None, notes
+            kept.frame,
+            options.directory / folder,
+            first if known else None,
+            notes,
+            made,
         )
         result[folder] = _came_out(written)
         if len(found) > 1:
@@ -738,8 +774,8 @@ def _report(options: argparse.Namespace) -> Any:
         print(report.render(written.table))
         for note in notes:
             print(note)
-        print(f"\nreport: {written.path}")
-    suites.report_all(options.directory, found, reference, options.objective)
+        print(f"\nreport: {written.path}\npage: {written.page}")
+    suites.report_all(options.directory, found, reference, options.objective, labels)
     return result
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from dacrl_env.comparison.made import Made
 
 LABELS = "labels.json"  # in the directory of a comparison
 
@@ -108,6 +111,44 @@ def keep_labels(directory: Path, labels: Mapping[str, str]) -> None:
     taken = set(labels.values())
     kept = {n: x for n, x in kept_labels(directory).items() if x not in taken}
     write_text(directory / LABELS, json.dumps({**kept, **labels}, indent=1))
+
+
+def made_of(folder: Path) -> Made:
+    """How the comparison in a folder was made; nothing if the file is damaged."""
+    from dacrl_env.comparison.made import Made
+
+    try:
+        return Made.read(folder)
+    except ValueError as error:
+        print(f"dacrl: {error}; the order of policies is not known", file=sys.stderr)
+        return Made()
+
+
+def keep_made(
+    folder: Path,
+    line: Sequence[str],
+    names: Sequence[str],
+    reference: str | None,
+    labels: Mapping[str, str],
+    settings: Mapping[str, Any],
+) -> Made:
+    """Remember how a comparison is made.
+
+    Args:
+        folder: of the comparison.
+        line: the command line, without its program.
+        names: of policies and methods, without labels, in their order.
+        reference: label or name of a policy; None: the first.
+        labels: by what they stand for.
+        settings: options of the environment that were given.
+    """
+    from dataclasses import replace
+
+    meant = {label: name for name, label in labels.items()}
+    name = None if reference is None else meant.get(reference, reference)
+    made = made_of(folder).again(names, name, f"dacrl {shlex.join(line)}")
+    made.write(folder)
+    return replace(made, settings=settings)
 
 
 @contextmanager

@@ -129,7 +129,7 @@ class Parser(jsonargparse.ArgumentParser):
             super().set_defaults(*arguments, **named)
 
     def read(self, line: Sequence[str] | None) -> argparse.Namespace:
-        """Options of the command that is given, with ``command`` and ``parser``.
+        """Options of the command that is given, with ``command``, ``parser``, ``line``.
 
         Args:
             line: arguments; None: those of this process.
@@ -161,7 +161,7 @@ class Parser(jsonargparse.ArgumentParser):
         if missing:
             parser.line = self.line
             parser.error(f"the following arguments are required: {', '.join(missing)}")
-        own = {"command": parser.command, "parser": parser}
+        own = {"command": parser.command, "parser": parser, "line": [*self.line]}
         shared = {k: v for k, v in vars(found).items() if k in given and v}
         return argparse.Namespace(**given | shared | own)
 

@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from dacrl_env.cli.arguments import count, say_expected, seeds_of, task_options
-from dacrl_env.cli.kept import check_labels, keep_labels, with_labels
+from dacrl_env.cli.kept import (
+    check_labels,
+    keep_labels,
+    keep_made,
+    made_of,
+    with_labels,
+)
 from dacrl_env.core.checks import unknown
 
 OBJECTIVES = ("auc", "final", "best")
@@ -125,7 +131,7 @@ def compare(
         tuning_runs=options.budget_runs,
         skip_unfit=options.skip_unfit,
         task_options=each,
-        store=options.out / "results",
+        store=None if options.dry_run else options.out / "results",
         num_threads=options.num_threads,
         executor=options.executor,
         **tuning,
@@ -161,14 +167,21 @@ def compare(
             for u in about.unfit
             if u.task == task
         ]
-        written = report.write_report(frame, options.out / folders[task], first, notes)
+        folder = options.out / folders[task]
+        made = keep_made(
+            folder, options.line, specs, about.reference, labels, each[task]
+        )
+        written = report.write_report(frame, folder, first, notes, made)
         summaries[task] = report.summarize(frame)
         print(f"{task}: {written.path}")
-    found = write_suite(summaries, options.out, about)
+    made = keep_made(
+        options.out / about.folder, options.line, specs, about.reference, labels, {}
+    )
+    found = write_suite(summaries, options.out, about, made=made, order=names)
     print()
     print(render(found.aggregates))
     _say_notes(found.aggregates.notes, about)
-    print(f"\nreport: {found.path}")
+    print(f"\nreport: {found.path}\npage: {found.page}")
     dropped = before - set(found.aggregates.overall["policy"])
     if dropped:
         print(
@@ -187,6 +200,7 @@ def report_all(
     found: Mapping[str, Any],
     reference: str | None,
     objective: str | None,
+    labels: Mapping[str, str],
 ) -> None:
     """Write the reports of all suites in a directory anew, from what is kept there.
 
@@ -195,6 +209,7 @@ def report_all(
         found: of `dacrl_env.comparison.results.stored`.
         reference: None: that of the suite.
         objective: None: that of the suite.
+        labels: of policies and methods, by what they stand for.
 
     Raises:
         ValueError: a damaged file of a suite; or an objective is given and there is no
@@ -227,11 +242,13 @@ def report_all(
             reference=first if first in there else None,
             objective=objective or about.objective,
         )
-        written = write_suite(summaries, directory, about, notes)
+        made = made_of(path.parent)
+        order = [labels.get(name, name) for name in made.policies]
+        written = write_suite(summaries, directory, about, notes, made, order)
         print(f"{path.parent.name}\n")
         print(render(written.aggregates))
         _say_notes([*notes, *written.aggregates.notes], about)
-        print(f"\nreport: {written.path}")
+        print(f"\nreport: {written.path}\npage: {written.page}")
 
 
 def _say_notes(notes: list[str], about: Any) -> None:

@@ -84,6 +84,7 @@ def aggregate(
     reference: str | None = None,
     resamples: int = 2000,
     seed: int = 0,
+    order: Sequence[str] = (),
 ) -> Aggregates:
     """Aggregates of several policies over several tasks.
 
@@ -94,6 +95,7 @@ def aggregate(
         reference: policy that the others are compared with; None: the first one.
         resamples: number of bootstrap samples.
         seed: of this call's own generator; equal calls give equal intervals.
+        order: of policies; those that are not in it follow as they come.
 
     Raises:
         ValueError: an unknown objective or reference, no rows, a score that is not
@@ -104,7 +106,8 @@ def aggregate(
     if resamples < 1:
         raise ValueError(f"resamples must be positive, not {resamples}")
     _check(summary, OBJECTIVES[objective])
-    policies = list(summary["policy"].unique())
+    there = list(summary["policy"].unique())
+    policies = list(dict.fromkeys([*(p for p in order if p in there), *there]))
     first = policies[0] if reference is None else reference
     if first not in policies:
         raise ValueError(unknown("reference", first, policies))

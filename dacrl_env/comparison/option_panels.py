@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -41,7 +42,7 @@ def found(frame: pd.DataFrame, names: Sequence[str]) -> dict[str, Options]:
     known = {f"hp/{h.name}": h for h in every}
     result = {}
     for name in names:
-        if _is_numeric(frame[name]):
+        if is_numeric(frame[name]):
             continue
         event = name in known and not known[name].held
         options = sorted(frame[name].dropna().unique().tolist(), key=str)
@@ -51,7 +52,8 @@ def found(frame: pd.DataFrame, names: Sequence[str]) -> dict[str, Options]:
     return result
 
 
-def _is_numeric(column: pd.Series) -> bool:
+def is_numeric(column: pd.Series) -> bool:
+    """Whether what a column says are numbers, and no truths."""
     truths = {type(value) for value in column.dropna().unique()} & {bool, np.bool_}
     return pd.api.types.is_numeric_dtype(column.dtype) and not truths
 
@@ -68,11 +70,9 @@ def draw(
         place: number of the policy.
         colour: of the policy.
     """
-    steps = np.concatenate([[0.0], values.columns.to_numpy(dtype=np.float64)])
-    alive = values.notna().sum().to_numpy(dtype=np.float64)
-    bottom = np.zeros(len(alive))
-    for k, option in enumerate(options.shown):
-        share = (values == option).sum().to_numpy(dtype=np.float64) / alive
+    steps, every = shares(values, options)
+    bottom = np.zeros(len(steps) - 1)
+    for k, share in enumerate(every):
         if options.is_event:  # at the beginning of the interval
             at, size = steps[:-1][share > 0], share[share > 0]
             axis.scatter(
@@ -90,6 +90,28 @@ def draw(
     if not options.is_event:
         ends = [place + _EDGE, place + 1 - _EDGE]
         axis.plot([0, 0], ends, color=colour, linewidth=4, solid_capstyle="butt")
+
+
+def shares(
+    values: pd.DataFrame, options: Options
+) -> tuple[npt.NDArray[np.float64], list[npt.NDArray[np.float64]]]:
+    """Share of runs with each option, of those that have not ended.
+
+    Args:
+        values: a row a run, and a column for the end of each interval.
+        options: of the column.
+
+    Returns:
+        Ends of intervals with 0 before them, ``(intervals + 1,)``, and of each option
+        shares ``(intervals,)``.
+    """
+    steps = np.concatenate([[0.0], values.columns.to_numpy(dtype=np.float64)])
+    alive = values.notna().sum().to_numpy(dtype=np.float64)
+    found = [
+        (values == option).sum().to_numpy(dtype=np.float64) / alive
+        for option in options.shown
+    ]
+    return steps, found
 
 
 def finish(axis: Axes, name: str, options: Options, policies: int) -> None:

@@ -19,7 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from dacrl_env.comparison import option_panels, stats
+from dacrl_env.comparison import option_panels, pages, stats
+from dacrl_env.comparison.courses import Courses, courses, learning_curve
 from dacrl_env.comparison.drawing import (
     COLOURS,
     DPI,
@@ -28,21 +29,15 @@ from dacrl_env.comparison.drawing import (
     any_letters,
     escaped,
     is_control,
-    printable,
     save,
     wrapped,
 )
+from dacrl_env.comparison.made import Made
+from dacrl_env.comparison.page import comparison_page
+from dacrl_env.comparison.tables import COSTS, METRICS, cells_of, markdown
 from dacrl_env.core.files import write_text
 from dacrl_env.core.version import __version__
 
-METRICS = ("report_final", "report_auc", "report_best")
-COSTS = {
-    "env_steps": "training steps",
-    "eval_steps": "evaluation steps",
-    "gradient_steps": "gradient steps",
-    "flops": "floating-point operations",
-    "wall_seconds": "wall seconds",
-}
 TUNING = {
     f"tuning_{name}": name
     for name in ("env_steps", "eval_steps", "gradient_steps", "flops")
@@ -258,8 +253,12 @@ def curves(frame: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
         ValueError: If columns are missing or the frame is empty or has several tasks.
     """
     _check(frame)
-    names = [c for c in frame.columns if c.startswith("hp/") and frame[c].notna().any()]
-    policies = list(frame["policy"].unique())
+    return draw_courses(courses(frame), path)
+
+
+def draw_courses(found: Courses, path: str | os.PathLike[str]) -> Path:
+    """As `curves`, of what is known already; returns ``path``."""
+    names, policies, options = found.names, found.policies, found.options
     # No pyplot: a Figure of its own leaves no global state and needs no display.
     figure = Figure((6.5, 2.9 + 1.25 * len(names)), DPI, layout="constrained")
     heights = [2.2, *[1.0] * len(names)]
@@ -270,33 +269,26 @@ def curves(frame: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
     score, panels = axes[0], dict(zip(names, axes[1:], strict=True))
     score.axhline(1, color="0.6", linewidth=0.8, linestyle=":", zorder=0)
     score.axhline(0, color="0.6", linewidth=0.8, linestyle=":", zorder=0)
-    reports = np.unique(frame.loc[frame["report_score"].notna(), "env_steps"])
     alpha = min(0.14, 0.8 / len(policies))  # many bands must not hide the lines
-    options = option_panels.found(frame, names)
     shown: dict[str, list[float]] = {name: [] for name in names}
     handles: list[Any] = []
     for i, policy in enumerate(policies):
-        rows = frame[frame["policy"] == policy]
         colour = COLOURS[i % len(COLOURS)]
         style = STYLES[i % len(STYLES)]
         look: dict[str, Any] = {
             "color": colour, "linestyle": style, "linewidth": 1.5
         }  # fmt: skip
         band: dict[str, Any] = {"color": colour, "alpha": alpha, "linewidth": 0}
-        x, mean, low, high = _learning_curve(rows, reports)
+        x, mean, low, high = found.scores[policy]
         handles += score.plot(x, mean, **look)
         score.fill_between(x, low, high, **band)
         for name, axis in panels.items():
-            if rows[name].isna().all():  # this policy controls something else
-                continue
-            if name in options:
-                told = rows[rows[name].notna()]
-                if options[name].is_event:  # without report points between decisions
-                    told = told[told["reward"].notna()]
-                each = _per_run(told, name).bfill(axis=1)
+            if (policy, name) in found.chosen:
+                each = found.chosen[policy, name]
                 option_panels.draw(axis, each, options[name], i, colour)
+            if (policy, name) not in found.values:
                 continue
-            x, median, low, high = _applied(rows, name)
+            x, median, low, high = found.values[policy, name]
             axis.plot(x, median, drawstyle="steps-pre", **look)
             axis.fill_between(x, low, high, step="pre", **band)
             shown[name] += [*low, *high]
@@ -314,7 +306,7 @@ def curves(frame: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
     axes[-1].set_xlabel("inner training environment steps")
     axes[-1].xaxis.set_major_locator(MaxNLocator(6))
     axes[-1].xaxis.set_major_formatter(EngFormatter())
-    axes[-1].set_xlim(0, float(frame["env_steps"].max()))
+    axes[-1].set_xlim(0, found.end)
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(labelsize=8)
@@ -352,7 +344,7 @@ def gallery(frames: Mapping[str, pd.DataFrame], path: str | os.PathLike[str]) ->
     for k, (axis, frame) in enumerate(zip(grid.ravel(), frames.values(), strict=False)):
         _check(frame)
         reports = np.unique(frame.loc[frame["report_score"].notna(), "env_steps"])
-        x, mean, low, high = _learning_curve(frame, reports)
+        x, mean, low, high = learning_curve(frame, reports)
         for level in (0, 1):
             axis.axhline(level, color="0.6", linewidth=0.8, linestyle=":", zorder=0)
         axis.plot(x, mean, color=COLOURS[1], linewidth=1.5)
@@ -456,7 +448,7 @@ def render(result: pd.DataFrame) -> str:
     `table.csv` has them.
     """
     blocks = []
-    for cells in _cells(result, brief=True):
+    for cells in cells_of(result, brief=True):
         columns = [[name, *cells[name]] for name in cells]
         widths = [max(map(len, column)) for column in columns]
         lines = ["  ".join("-" * width for width in widths)]
@@ -476,6 +468,7 @@ class Report(NamedTuple):
     table: pd.DataFrame  # see `table`
     paired: pd.DataFrame  # see `paired`
     alone: list[str]  # sentences on policies without differences
+    page: Path  # of report.html
 
 
 def write_report(
@@ -483,14 +476,19 @@ def write_report(
     directory: str | os.PathLike[str],
     reference: str | None = None,
     notes: Sequence[str] = (),
+    made: Made | None = None,
 ) -> Report:
-    """Writes `report.md` with `summary.csv`, `table.csv`, `paired.csv`, `curves.png`.
+    """Writes `report.md` and `report.html`, with tables and a figure as files.
+
+    They are `summary.csv`, `table.csv`, `paired.csv` and `curves.png`. The page is one
+    file that needs nothing else.
 
     Args:
         frame: Rows of one task.
         directory: Made if missing; files of an earlier report are replaced.
         reference: Policy for the paired differences; None takes the first one.
         notes: What else there is to say, in sentences.
+        made: How it was made, for the page; None: not known.
 
     Policies that share no seed with the reference have no differences from it.
 
@@ -511,11 +509,12 @@ def write_report(
     write_text(folder / "summary.csv", summary.to_csv(index=False))
     write_text(folder / "table.csv", results.to_csv(index=False))
     write_text(folder / "paired.csv", differences.to_csv(index=False))
-    curves(frame, folder / "curves.png")
+    found = courses(frame)
+    draw_courses(found, folder / "curves.png")
 
     task = frame["task"].iloc[0]
     facts = {
-        "Policies": ", ".join(map(escaped, policies)),
+        "Policies": ", ".join(policies),
         "Test runs": f"{len(summary)} ({summary['seed'].nunique()} seeds)",
         "Budget": f"{summary['env_steps'].max():,.0f} environment steps a run",
     }
@@ -526,16 +525,16 @@ def write_report(
             facts[name.capitalize()] = listed or "default"
     parts = [
         f"# Comparison on {task}",
-        "\n".join(f"- {name}: {value}" for name, value in facts.items())
+        "\n".join(f"- {name}: {escaped(value)}" for name, value in facts.items())
         + f"\n- Made with: dacrl-env {__version__}",
         *map(escaped, [*notes, *alone]),
         "## Scores and cost",
-        _markdown(results),
+        markdown(results),
     ]
     if len(differences):
         parts += [
             f"## Paired differences from {escaped(reference)}",
-            _markdown(differences),
+            markdown(differences),
             "Positive differences are better than the reference, over runs paired by "
             "seed. P(better) is the probability that a run of the policy beats one of "
             "the reference, ties counted half; its interval ignores the pairing.",
@@ -552,7 +551,12 @@ def write_report(
     ]
     path = folder / "report.md"
     write_text(path, "\n\n".join(parts) + "\n")
-    return Report(path, results, differences, alone)
+    page = comparison_page(
+        frame, found, summary, results, differences, reference, facts,
+        [*notes, *alone], _NOTE, _UNITS, made or Made(),
+    )  # fmt: skip
+    written = page.write(folder / pages.NAME)
+    return Report(path, results, differences, alone, written)
 
 
 def comparable(summary: pd.DataFrame, reference: str) -> tuple[pd.DataFrame, list[str]]:
@@ -598,113 +602,3 @@ def _check(frame: pd.DataFrame) -> None:
             f"{int(twice.sum())} rows repeat a (policy, run, seed, step), the first of "
             f"them {frame.loc[twice, _RUN].iloc[0].to_dict()}"
         )
-
-
-def _learning_curve(rows: pd.DataFrame, reports: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Environment steps, mean report score and its band of one policy."""
-    known = rows[rows["report_score"].notna()]
-    diverged = known["diverged"].astype(bool)
-    scores = _per_run(known[~diverged], "report_score").reindex(columns=reports)
-    floor = known[diverged].groupby(["run", "seed"])["report_score"].last()
-    scores = scores.reindex(scores.index.union(floor.index)).T
-    # The floor from where a run has ended; other policies' report points are left out.
-    scores[floor.index] = scores[floor.index].bfill().fillna(floor)
-    scores = scores.dropna().T
-    values = scores.to_numpy(dtype=np.float64)
-    fits, seeds = (scores.index.get_level_values(name) for name in ("run", "seed"))
-    bounds = [
-        stats.bootstrap_interval(v, groups=fits, shared=seeds, resamples=500)
-        for v in values.T
-    ]
-    low, high = np.asarray(bounds).reshape(-1, 2).T
-    return scores.columns.to_numpy(), values.mean(axis=0), low, high
-
-
-def _applied(rows: pd.DataFrame, name: str) -> tuple[np.ndarray, ...]:
-    """Environment steps, median, 10 % and 90 % quantile of a policy's values."""
-    values = _per_run(rows[rows[name].notna()], name)
-    # A run without a row at some step is inside an interval that ends at a later one;
-    # after its last row it has ended, and is left out.
-    values = values.bfill(axis=1)
-    drawn = values.quantile([0.5, 0.1, 0.9]).to_numpy(dtype=np.float64)  # (3, points)
-    steps = np.concatenate([[0.0], values.columns.to_numpy(dtype=np.float64)])
-    drawn = np.concatenate([drawn[:, :1], drawn], axis=1)  # the first interval
-    return steps, *drawn
-
-
-def _per_run(rows: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Values with a row per (run, seed) and a column per number of steps, ascending."""
-    steps = rows.groupby(["run", "seed", "env_steps"])[column].last().unstack()
-    return steps.sort_index(axis=1)
-
-
-def _cells(result: pd.DataFrame, brief: bool = False) -> list[pd.DataFrame]:
-    """What people read of a `paired`, or of a `table` (scores, then costs), as text."""
-    policies = [printable(name) for name in result["policy"]]
-    if "difference" in result:
-        differences = {
-            "policy": policies,
-            "metric": [str(metric) for metric in result["metric"]],
-            "pairs": [str(pairs) for pairs in result["pairs"]],
-            "difference": _intervals(result, "difference", "+.3f"),
-            "P(better)": _intervals(result, "probability", ".3f"),
-        }
-        return [pd.DataFrame(differences)]
-    scores = {"policy": policies, "runs": [str(runs) for runs in result["runs"]]}
-    for metric in METRICS:
-        scores[metric] = _intervals(result, f"{metric}_mean", ".3f")
-        if metric == METRICS[0] or not brief:
-            iqm = _intervals(result, f"{metric}_iqm", ".3f", brief)
-            scores[f"{metric} IQM"] = iqm
-    scores["failures"] = [f"{share:.1%}" for share in result["failure"]]
-    if result["report_online"].notna().any():
-        online = _intervals(result, "report_online", ".3f", brief)
-        scores["report_online"] = [
-            "–" if cell.startswith("nan") else cell for cell in online
-        ]
-    costs = {"policy": policies}
-    for name, title in COSTS.items():
-        form = (
-            ",.1f" if name == "wall_seconds" else ".3g" if name == "flops" else ",.0f"
-        )
-        spent = (
-            result[f"tuning_{name}"]
-            if f"tuning_{name}" in result
-            else [0.0] * len(result)
-        )
-        costs[title] = [
-            _charged(before, own, form)
-            for before, own in zip(spent, result[name], strict=True)
-        ]
-    costs["total steps"] = [format(value, ",.0f") for value in result["total_steps"]]
-    return [pd.DataFrame(scores), pd.DataFrame(costs)]
-
-
-def _charged(tuning: float, run: float, form: str) -> str:
-    """Cells such as `5,000,000 + 50,000`; the run alone where nothing was tuned."""
-    own = format(run, form)
-    return own if tuning == 0 else f"{format(tuning, form)} + {own}"
-
-
-def _intervals(
-    result: pd.DataFrame, column: str, form: str, brief: bool = False
-) -> list[str]:
-    """Cells such as `0.812 [0.790, 0.834]`; no brackets where there is no interval."""
-    if brief:
-        return [format(value, form) for value in result[column]]
-    names = [column, f"{column}_low", f"{column}_high"]
-    return [
-        format(value, form)
-        + ("" if np.isnan(low) else f" [{format(low, form)}, {format(high, form)}]")
-        for value, low, high in result[names].itertuples(index=False)
-    ]
-
-
-def _markdown(result: pd.DataFrame) -> str:
-    blocks = []
-    for cells in _cells(result):
-        lines = [list(cells.columns), [":--"] + ["--:"] * (cells.shape[1] - 1)]
-        # all but names are numbers
-        lines += [[escaped(line[0]), *line[1:]] for line in cells.values]
-        blocks.append("\n".join("| " + " | ".join(line) + " |" for line in lines))
-    return "\n\n".join(blocks)

@@ -7,7 +7,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -232,10 +232,14 @@ class Kept:
     Args:
         frame: as `compare` gives it; names of policies are those shown.
         notes: what is there and not shown, in sentences.
+        settings: options of the environment.
+        versions: of this package and of libraries, of the unit that was written last.
     """
 
     frame: pd.DataFrame
     notes: list[str]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 def folder(task: str, budget: int, settings: Mapping[str, Any], split: str) -> str:
@@ -266,18 +270,23 @@ def folder_of(task: Task, options: Mapping[str, Any], split: str = "test") -> st
 
 
 def stored(
-    directory: str | os.PathLike[str], labels: Mapping[str, str] | None = None
+    directory: str | os.PathLike[str],
+    labels: Mapping[str, str] | None = None,
+    orders: Callable[[str], Sequence[str]] = lambda name: (),
 ) -> dict[str, Kept]:
     """Comparisons in a store, by the name that `folder` gives them.
 
     Of each policy the newest version is there: the one that was written, or asked for,
     last. All are of one version of this package and of the task. Fits of one name that
     differ in method, budget or seed have rows of their own, told apart in their names.
-    Where units overlap in policy, run and seed, the larger one counts.
+    Where units overlap in policy, run and seed, the larger one counts. Policies whose
+    order is not known come after the others, in the order in which they were first
+    written.
 
     Args:
         directory: of the store.
         labels: to be shown instead of names.
+        orders: names of policies in their order, by the name of a comparison.
 
     Raises:
         FileNotFoundError: no such directory, or nothing in it.
@@ -295,7 +304,7 @@ def stored(
             groups.setdefault(name, []).append(entry)
     found = {}
     for name, entries in groups.items():
-        kept = _kept(store, entries, labels or {})
+        kept = _kept(store, entries, labels or {}, orders(name))
         if kept is not None:
             found[name] = kept
     if not found:
@@ -303,10 +312,16 @@ def stored(
     return found
 
 
-def _kept(store: Store, entries: list[Entry], labels: Mapping[str, str]) -> Kept | None:
+def _kept(
+    store: Store,
+    entries: list[Entry],
+    labels: Mapping[str, str],
+    order: Sequence[str],
+) -> Kept | None:
     """One comparison; None if all of it went in the meantime."""
     notes = []
     newest = max(entries, key=lambda entry: entry.written)
+    settings, libraries = newest.key["settings"], newest.versions
     edition = _edition(newest.key)
     older = [entry for entry in entries if _edition(entry.key) != edition]
     entries = [entry for entry in entries if _edition(entry.key) == edition]
@@ -320,6 +335,7 @@ def _kept(store: Store, entries: list[Entry], labels: Mapping[str, str]) -> Kept
     for entry in entries:
         fit = canonical({"about": entry.key["about"]})
         rows.setdefault((entry.key["policy"], fit), []).append(entry)
+    rows = dict(sorted(rows.items(), key=lambda row: _place(row[0][0], row[1], order)))
     shown = _shown([(name, json.loads(fit)["about"]) for name, fit in rows], labels)
     parts = []
     for text, versions in zip(shown, rows.values(), strict=True):
@@ -340,7 +356,18 @@ def _kept(store: Store, entries: list[Entry], labels: Mapping[str, str]) -> Kept
         frame = _joined(store, chosen)
         if frame is not None:
             parts.append(frame.assign(policy=text))
-    return Kept(pd.concat(parts, ignore_index=True), notes) if parts else None
+    if not parts:
+        return None
+    return Kept(pd.concat(parts, ignore_index=True), notes, settings, libraries)
+
+
+def _place(
+    name: str, entries: list[Entry], order: Sequence[str]
+) -> tuple[int, int, int]:
+    """What policies are sorted by; shuffled ones follow after all others."""
+    own = name.removesuffix(" shuffled")
+    known = order.index(own) if own in order else len(order)
+    return own != name, known, min(entry.written for entry in entries)
 
 
 def _joined(store: Store, entries: list[Entry]) -> pd.DataFrame | None:

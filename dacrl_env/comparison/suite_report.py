@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from dacrl_env.comparison import pages
 from dacrl_env.comparison.aggregate import OBJECTIVES, Aggregates, aggregate
 from dacrl_env.comparison.drawing import (
     COLOURS,
@@ -25,7 +26,10 @@ from dacrl_env.comparison.drawing import (
     save,
     wrapped,
 )
+from dacrl_env.comparison.made import Made
 from dacrl_env.comparison.suite import Unfit
+from dacrl_env.comparison.suite_page import suite_page
+from dacrl_env.comparison.verdict import single_fits
 from dacrl_env.core.files import read_json, write_text
 from dacrl_env.core.store import digest
 from dacrl_env.core.version import __version__
@@ -107,6 +111,7 @@ class SuiteReport(NamedTuple):
 
     path: Path  # of report.md
     aggregates: Aggregates
+    page: Path  # of report.html
 
 
 def write_suite(
@@ -114,8 +119,10 @@ def write_suite(
     directory: str | os.PathLike[str],
     about: About,
     notes: Sequence[str] = (),
+    made: Made | None = None,
+    order: Sequence[str] = (),
 ) -> SuiteReport:
-    """Writes ``report.md``, tables as CSV files and two figures.
+    """Writes ``report.md`` and ``report.html``, tables as CSV files and two figures.
 
     ``suite.csv`` has one row per task and run, ``aggregates.csv``, ``tasks.csv`` and
     ``profile.csv`` are the tables of `Aggregates`.
@@ -125,6 +132,8 @@ def write_suite(
         directory: of the comparisons; the folder of the suite is made in it.
         about: the suite.
         notes: what else there is to say, in sentences.
+        made: how it was made, for the page; None: not known.
+        order: of policies; others follow as they come.
 
     Raises:
         ValueError: as `aggregate`; nothing is written then.
@@ -134,7 +143,7 @@ def write_suite(
     parts = [runs.assign(task=task) for task, runs in summaries.items()]
     summary = pd.concat(parts, ignore_index=True)
     summary = summary[["task", *(c for c in summary if c != "task")]]
-    found = aggregate(summary, about.objective, about.reference)
+    found = aggregate(summary, about.objective, about.reference, order=order)
     folder = Path(directory) / about.folder
     about.write(Path(directory))
     write_text(folder / "suite.csv", summary.to_csv(index=False))
@@ -147,9 +156,40 @@ def write_suite(
         profile(found, folder / "profile.png")
         figures = ["aggregates.png", "profile.png"]
     path = folder / "report.md"
-    text = _text(found, about, summary, [*notes, *_left_out(about)], figures)
-    write_text(path, text)
-    return SuiteReport(path, found)
+    notes = [*notes, *_left_out(about)]
+    write_text(path, _text(found, about, summary, notes, figures))
+    page = suite_page(
+        found,
+        about.name,
+        _facts(found, about, summary),
+        _overall_cells(found),
+        _task_cells(found),
+        about.folders,
+        [*notes, *found.notes],
+        {name: (title, _BETTER.get(name, "more")) for name, title in _VALUES.items()},
+        single_fits(summary),
+        _NOTE,
+        {
+            "report.md": "the same as Markdown",
+            **dict.fromkeys(figures, "a figure"),
+            "suite.csv": "a row per task and run",
+            "aggregates.csv": "all tasks together in full",
+            "tasks.csv": "tasks in full",
+        },
+        made or Made(),
+    ).write(folder / pages.NAME)
+    return SuiteReport(path, found, page)
+
+
+def _facts(found: Aggregates, about: About, summary: pd.DataFrame) -> dict[str, str]:
+    """Settings, by name."""
+    return {
+        "Tasks": f"{len(about.folders)}",
+        "Policies": ", ".join(map(str, found.overall["policy"])),
+        "Reference": found.reference,
+        "Objective": f"{found.objective} ({OBJECTIVES[found.objective]})",
+        "Test runs": f"{len(summary):,}",
+    }
 
 
 def _left_out(about: About) -> list[str]:
@@ -167,15 +207,9 @@ def _text(
     figures: Sequence[str],
 ) -> str:
     column = OBJECTIVES[found.objective]
-    policies = found.overall["policy"]
     facts = {
-        "Tasks": f"{len(about.folders)}",
-        "Policies": ", ".join(map(escaped, policies)),
-        "Reference": escaped(found.reference),
-        "Objective": f"{found.objective} (`{column}`)",
-        "Test runs": f"{len(summary):,}",
-        "Made with": f"dacrl-env {__version__}",
-    }
+        **_facts(found, about, summary), "Made with": f"dacrl-env {__version__}"
+    }  # fmt: skip
     overall, tasks = _overall_cells(found), _task_cells(found)
     folders = {
         task: name for task, name in about.folders.items() if task in set(tasks["task"])
@@ -185,7 +219,7 @@ def _text(
     )
     parts = [
         f"# Suite {escaped(about.name)}",
-        "\n".join(f"- {name}: {value}" for name, value in facts.items()),
+        "\n".join(f"- {name}: {escaped(value)}" for name, value in facts.items()),
         *map(escaped, [*notes, *found.notes]),
         "## Over all tasks",
         _markdown(overall),

@@ -59,7 +59,8 @@ def test_every_task_has_a_folder_and_so_has_the_suite(comparison):
     assert len(list(comparison.glob("dacrl-*/report.md"))) == 2
     suite = folder(comparison)
     assert {path.name for path in suite.iterdir()} == {
-        "aggregates.csv", "aggregates.png", "profile.csv", "profile.png", "report.md",
+        "aggregates.csv", "aggregates.png", "comparison.json", "profile.csv",
+        "profile.png", "report.html", "report.md",
         "suite.csv", "suite.json", "tasks.csv",
     }  # fmt: skip
     table = pd.read_csv(suite / "tasks.csv")

@@ -16,7 +16,7 @@ from PIL import Image
 import dacrl_env
 from dacrl_env.cli import commands
 from dacrl_env.cli.commands import main
-from dacrl_env.comparison import report
+from dacrl_env.comparison import drawing, report
 from dacrl_env.core import files
 from dacrl_env.policies import load_fitted
 
@@ -284,8 +284,8 @@ def test_labels_of_several_lines_are_refused_before_the_work(out, label, capsys)
 
 
 def test_tables_of_any_frame_have_one_line_a_row():
-    assert report.printable("a\nb\x1b") == "a\\nb\\x1b"
-    assert report.escaped("a_b _c_ d|e") == r"a_b \_c\_ d\|e"
+    assert drawing.printable("a\nb\x1b") == "a\\nb\\x1b"
+    assert drawing.escaped("a_b _c_ d|e") == r"a_b \_c\_ d\|e"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from PIL import Image
 
-from dacrl_env.comparison import option_panels, report, stats
+from dacrl_env.comparison import courses, option_panels, report, stats
 
 POINTS, BUDGET, FLOOR = 20, 10_000, -0.5
 
@@ -236,7 +236,7 @@ def test_paired_refuses_what_it_cannot_pair(frame):
 def test_learning_curve_of_diverged_runs_goes_on_at_the_floor(frame):
     rows = frame[frame["policy"] == "wild"]
     reports = np.arange(0, BUDGET + 1, 500)
-    x, mean, low, high = report._learning_curve(rows, reports)
+    x, mean, low, high = courses.learning_curve(rows, reports)
     np.testing.assert_array_equal(x, reports)
     assert mean[3] == pytest.approx(np.linspace(0.05, 1.0, POINTS)[2])
     assert mean[4] == pytest.approx((FLOOR + np.linspace(0.05, 1.0, POINTS)[3]) / 2)
@@ -245,7 +245,7 @@ def test_learning_curve_of_diverged_runs_goes_on_at_the_floor(frame):
     assert (mean <= high).all()
     # Also where no run is left, and where others were reported at other steps.
     gone = rows[rows["seed"] < 3]
-    x, mean, *_ = report._learning_curve(gone, np.union1d(reports, [750]))
+    x, mean, *_ = courses.learning_curve(gone, np.union1d(reports, [750]))
     assert x[2] == 750
     np.testing.assert_allclose(mean[[2, 3]], 0.1)
     np.testing.assert_allclose(mean[5:], FLOOR)
@@ -256,7 +256,7 @@ def test_applied_values_hold_before_their_row_and_end_with_the_run():
     second = make_run("a", 0, 1, np.ones(20))
     second["hp"] = np.where(second["step"] == 0, np.nan, 3.0)
     coarse = second[(second["step"] % 2 == 0)]  # decides half as often
-    x, median, low, _ = report._applied(pd.concat([first, coarse]), "hp")
+    x, median, low, _ = courses.applied(pd.concat([first, coarse]), "hp")
     np.testing.assert_array_equal(x[:5], [0, 250, 500, 750, 1000])
     np.testing.assert_array_equal(median[:5], [2, 2, 2, 2, 3])
     assert low[1] == pytest.approx(1.2)
@@ -464,7 +464,8 @@ def test_write_report(frame, tmp_path):
     frame["policy"] = frame["policy"].replace("wild", "wi|d")
     path = report.write_report(frame, tmp_path / "new" / "report").path
     assert path.name == "report.md"
-    files = ["curves.png", "paired.csv", "report.md", "summary.csv", "table.csv"]
+    files = ["curves.png", "paired.csv", "report.html", "report.md"]
+    files += ["summary.csv", "table.csv"]
     assert sorted(p.name for p in path.parent.iterdir()) == files
     text = path.read_text(encoding="utf-8")
     assert text.startswith("# Comparison on dacrl/DQN-CartPole-v0\n")

@@ -150,7 +150,7 @@ def about(**fields):
 def test_the_report_has_all_tables_and_figures(tmp_path):
     summaries = {"A-v0": made(0.2), "B-v0": made(0.3, ["default"])}
     unfit = [Unfit("B-v0", "a_b|c", "it has no b")]
-    path, found = suite_report.write_suite(summaries, tmp_path, about(unfit=unfit))
+    path, found, _ = suite_report.write_suite(summaries, tmp_path, about(unfit=unfit))
     folder = path.parent
     assert folder.parent == tmp_path
     assert folder.name.startswith("suite-state-")
@@ -174,7 +174,7 @@ def test_the_report_has_all_tables_and_figures(tmp_path):
 
 def test_a_report_without_common_tasks_has_no_figures(tmp_path):
     summaries = {"A-v0": made(0.2, ["a"]), "B-v0": made(0.3, ["b"])}
-    path, found = suite_report.write_suite(summaries, tmp_path, about())
+    path, found, _ = suite_report.write_suite(summaries, tmp_path, about())
     assert not list(path.parent.glob("*.png"))
     assert ".png" not in path.read_text()
     with pytest.raises(ValueError, match="no task has results of all"):

@@ -96,7 +96,8 @@ def compare(
     """Run several policies, and those that methods make, on the same seeds.
 
     Policies and methods are given one or several, as names, objects, or classes that
-    need no arguments; policies also as paths of policy files. A mapping has labels,
+    need no arguments; policies also as paths of policy files, or as models of
+    Stable-Baselines3 (see :func:`dacrl_env.policies.from_sb3`). A mapping has labels,
     which are in the ``policy`` column instead of names::
 
         compare(task, {"mine": Mine(depth=2), "slow": "linear-epsilon,fraction=0.5"}, 8)

@@ -1,7 +1,8 @@
 """What policies, methods and seeds may be given as, and what they are then called.
 
 One of them or several; as texts, objects, or classes that need no arguments; policies
-also as paths of files. A mapping gives labels, which results are shown under.
+also as paths of files, and as models of Stable-Baselines3. A mapping gives labels,
+which results are shown under.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from dacrl_env.policies import (
     Method,
     Policy,
     checked,
+    from_sb3,
     get_method,
     get_policy,
+    is_model,
 )
 
 _T = TypeVar("_T")
@@ -108,6 +111,8 @@ def one(thing: Any, what: str) -> Any:
     if isinstance(thing, str | os.PathLike):
         make: Any = get_method if what == "method" else get_policy
         return make(os.fspath(thing))
+    if what == "policy" and is_model(thing):
+        return from_sb3(thing)
     if isinstance(thing, Mapping | list | tuple):
         raise ValueError(f"one {what} is taken here, got {thing!r}")
     if inspect.isclass(thing):

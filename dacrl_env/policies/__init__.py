@@ -27,6 +27,7 @@ from dacrl_env.policies.protocol import (
     save_fitted,
     to_json,
 )
+from dacrl_env.policies.sb3_model import SB3Policy, from_sb3, is_model
 
 __all__ = [
     "FORMAT",
@@ -39,14 +40,17 @@ __all__ = [
     "Fitted",
     "Method",
     "Policy",
+    "SB3Policy",
     "checked",
     "cost_of",
     "fitted_bytes",
     "folder_of_pretrained",
     "from_json",
+    "from_sb3",
     "get_method",
     "get_policy",
     "identity",
+    "is_model",
     "load_fitted",
     "needs",
     "parts_of",

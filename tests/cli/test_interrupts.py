@@ -88,7 +88,7 @@ class Command:
         """Of standard error, without the bars."""
         self.errors.seek(0)
         parts = self.errors.read().replace("\r", "\n").split("\n")
-        return [p for p in parts if p.strip() and "steps/s]" not in p and "%|" not in p]
+        return [p for p in parts if p.strip() and "steps/s" not in p]
 
 
 started: list[Command] = []

@@ -393,7 +393,7 @@ def test_names_that_are_nearly_right(options: dict[str, Any], message: str) -> N
 @pytest.mark.parametrize(
     ("task", "message"),
     [
-        ("DQN-CartPole-v0", "mean 'dacrl/DQN-CartPole-v0'"),
+        ("DQN-CartPol-v0", "mean 'dacrl/DQN-CartPole-v0'"),
         ("CartPole-v1", "no task, register_task.*there is dacrl/DQN-CartPole-v0"),
         ("Blackjack-v1", "Blackjack-v1 is no task"),
     ],

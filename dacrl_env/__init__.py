@@ -34,6 +34,7 @@ _LAZY = {
     "fit": "dacrl_env.comparison.comparison:fit",
     "get_method": "dacrl_env.policies:get_method",
     "get_policy": "dacrl_env.policies:get_policy",
+    "read_results": "dacrl_env.comparison.results:read_results",
 }
 
 __all__ = [
@@ -64,6 +65,7 @@ __all__ = [
     "get_method",
     "get_policy",
     "get_task",
+    "read_results",
     "register_task",
 ]
 

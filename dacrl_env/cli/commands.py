@@ -344,6 +344,13 @@ def _parser() -> Parser:
     report = commands.add_parser("report", help="write tables and figures of a store")
     report.add_argument("directory", type=Path, help="--out of an earlier comparison")
     report.add_argument("--reference", metavar="POLICY")
+    report.add_argument(
+        "--figures",
+        nargs="+",
+        choices=("pdf", "svg"),
+        default=[],
+        help="write the curves in these formats, too",
+    )
     suites.add_objective(report)
     add_output(report)
     report.set_defaults(command=_report)
@@ -768,6 +775,8 @@ def _report(options: argparse.Namespace) -> Any:
             notes,
             made,
         )
+        for kind in options.figures:
+            report.curves(kept.frame, options.directory / folder / f"curves.{kind}")
         result[folder] = _came_out(written)
         if len(found) > 1:
             print(f"{folder}\n")

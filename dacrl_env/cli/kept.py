@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from dacrl_env.comparison.made import Made
 
-LABELS = "labels.json"  # in the directory of a comparison
-
 
 def take_labels(specs: list[str]) -> dict[str, str]:
     """Cut the labels off policies or methods; they come back by what is left."""
@@ -44,19 +42,16 @@ def with_labels(frame: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
 
 def kept_labels(directory: Path) -> dict[str, str]:
     """Labels of the comparisons in a directory, the latest ones; damaged ones: none."""
-    from dacrl_env.core.files import read_json
+    from dacrl_env.comparison.results import LABELS, labels_in
 
-    path = directory / LABELS
     try:
-        labels = read_json(path.read_bytes())
-        if not all(isinstance(label, str) for label in labels.values()):
-            raise ValueError("a label is no text")
-    except FileNotFoundError:
-        return {}
+        return labels_in(directory)
     except ValueError as error:
-        print(f"dacrl: {path}: {error}; names are shown, not labels", file=sys.stderr)
+        print(
+            f"dacrl: {directory / LABELS}: {error}; names are shown, not labels",
+            file=sys.stderr,
+        )
         return {}
-    return labels
 
 
 def check_labels(
@@ -106,6 +101,7 @@ def keep_labels(directory: Path, labels: Mapping[str, str]) -> None:
         directory: of comparisons.
         labels: by what they stand for.
     """
+    from dacrl_env.comparison.results import LABELS
     from dacrl_env.core.files import write_text
 
     taken = set(labels.values())

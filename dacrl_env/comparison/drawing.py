@@ -75,8 +75,22 @@ def any_letters() -> Iterator[None]:
         yield
 
 
+# formats without pixels, and what would differ from one time to the next
+VECTOR = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
+
+
 def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
-    """Write a figure as a PNG file, whole or not at all; returns the path."""
+    """Write a figure, whole or not at all; returns the path.
+
+    It is a PNG file, or PDF or SVG where the path ends so.
+    """
+    kind = Path(path).suffix[1:].lower()
+    if kind in VECTOR:
+        data = io.BytesIO()
+        with any_letters():
+            figure.savefig(data, format=kind, metadata=VECTOR[kind])
+        write_whole(path, data.getvalue())
+        return Path(path)
     canvas = FigureCanvasAgg(figure)
     with any_letters():
         canvas.draw()

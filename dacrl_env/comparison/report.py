@@ -244,7 +244,7 @@ def curves(frame: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
 
     Args:
         frame: Rows of one task.
-        path: PNG file to write.
+        path: PNG file to write, or PDF or SVG by its ending.
 
     Returns:
         `path`.

@@ -8,12 +8,14 @@ import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from dacrl_env.comparison.evaluation import batches
+from dacrl_env.core.files import read_json
 from dacrl_env.core.installed import version
 from dacrl_env.core.provenance import NoSource, described, source
 from dacrl_env.core.sources import OWN
@@ -267,6 +269,47 @@ def folder_of(task: Task, options: Mapping[str, Any], split: str = "test") -> st
         settings = {"printed": {name: repr(value) for name, value in options.items()}}
     budget = options.get("budget") or task.budget
     return folder(task.id, int(budget), settings, split)
+
+
+LABELS = "labels.json"  # in the directory of a comparison
+
+
+def labels_in(directory: str | os.PathLike[str]) -> dict[str, str]:
+    """Labels of the comparisons in a directory, by what they stand for.
+
+    Raises:
+        ValueError: a damaged file.
+    """
+    path = Path(directory) / LABELS
+    try:
+        labels = read_json(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    if not all(isinstance(label, str) for label in labels.values()):
+        raise ValueError("a label is no text")
+    return labels
+
+
+def read_results(directory: str | os.PathLike[str]) -> pd.DataFrame:
+    """All results in a directory, one frame.
+
+    Args:
+        directory: ``--out`` of a comparison, or the store of `compare`.
+
+    Returns:
+        The frames of `compare`, one comparison after the other. The column
+        ``comparison`` names them by task, budget and settings, as folders do.
+
+    Raises:
+        FileNotFoundError: no such directory, or nothing in it.
+        ValueError: a damaged file of labels.
+        StoreError: a damaged file of results.
+    """
+    below = Path(directory) / "results"
+    store = below if below.is_dir() else Path(directory)
+    found = stored(store, labels_in(directory))
+    frames = [kept.frame.assign(comparison=name) for name, kept in found.items()]
+    return pd.concat(frames, ignore_index=True)
 
 
 def stored(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba.core import types
+from numba.core.errors import TypingError
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 from numpy.typing import NDArray
@@ -34,14 +35,27 @@ def lying(value: Any, words: int) -> NDArray[np.int64]:
     Args:
         value: a named tuple of numbers, arrays and named tuples.
         words: that it takes, see `words_of`.
+
+    Raises:
+        TypingError: an array that is not contiguous, or is not to be written to; for
+            functions are compiled for others.
     """
     place = np.zeros(words, np.int64)
     _put(value, place)
     return place
 
 
+def _check(kind: Any) -> None:
+    for each in getattr(kind, "types", ()):  # of a named tuple
+        _check(each)
+    if isinstance(kind, types.Array) and (kind.layout != "C" or not kind.mutable):
+        raise TypingError(f"arrays lie in memory as they are made here, got {kind}")
+
+
 @intrinsic  # type: ignore[untyped-decorator]
 def _store(typing_context: Any, value: Any, place: Any) -> Any:
+    _check(value)
+
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         given, array = arguments
         fields = context.make_array(signature.args[1])(context, builder, array)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numba import typeof, types
+from numba.core.errors import TypingError
 from numpy.typing import NDArray
 
 from dacrl_env.algorithms.interval import Interval, Run
@@ -77,6 +78,15 @@ def test_a_number_comes_back() -> None:
     function = address_of(_count, types.int64(types.int64, kind))
     assert _ask(function, 2, memory) == 42
     assert _ask(function, -(2**40), memory) == 40 - 2**40
+
+
+def test_arrays_of_another_kind_are_refused() -> None:
+    words = words_of(typeof(_other(np.zeros(3))))
+    fixed = np.zeros(3)
+    fixed.flags.writeable = False
+    for array in (np.zeros(6)[::2], fixed):
+        with pytest.raises(TypingError, match="as they are made here"):
+            lying(_other(array), words)
 
 
 def test_whole_words_are_there_for_every_part() -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cases import slow
 from populations import Runs, Stepped, make_runs
 
 from dacrl_env.algorithms import discrete_sac, dqn, ppo, sac
@@ -433,7 +432,8 @@ def _digest(case: str) -> str:
 
 
 # each is compiled anew
-@pytest.mark.parametrize("case", ["dqn", slow("ppo, normalised")])
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["dqn", "ppo, normalised"])
 def test_bits_do_not_depend_on_the_width_of_vectors(case: str) -> None:
     """Digests here and on a processor without AVX-512 are equal."""
     here = Path(__file__).parent

@@ -606,6 +606,7 @@ def test_environments_that_cannot_be_copied_are_refused_before_training(method):
     assert done == []
 
 
+@pytest.mark.slow
 def test_members_may_be_models_of_stable_baselines3():
     fitted = PBT(population=4).fit(CARTPOLE, 4 * 2_000, 0, implementation="sb3", **TINY)
     assert fitted.cost.env_steps == 8_000

@@ -158,6 +158,7 @@ def test_references_measures_what_is_registered(capsys):
     assert "registered reference 500" in out
 
 
+@pytest.mark.slow
 def test_bench_compares_with_stable_baselines3(tmp_path, capsys):
     file = tmp_path / "bench.json"
     arguments = ["bench", "--populations", "2", "--repeats", "1", "--seconds", "0.05"]

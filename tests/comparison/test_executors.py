@@ -84,7 +84,12 @@ def processes():
 
 @pytest.mark.parametrize(
     ("make", "stored"),
-    [(threads, False), (processes, True), slow(threads, True), slow(processes, False)],
+    [
+        (threads, True),
+        slow(threads, False),
+        slow(processes, True),
+        slow(processes, False),
+    ],
 )
 def test_executors_of_concurrent_futures(alone, make, stored, tmp_path):
     with make() as executor:

@@ -321,7 +321,8 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
-@pytest.mark.parametrize("killed", [slow(False), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [False, True])
 def test_many_processes_share_the_work_of_one_command(tmp_path, killed):
     log, out = tmp_path / "log", tmp_path / "out"
     command = [sys.executable, "-c", COMMAND, str(log), "compare", QUADRATIC]

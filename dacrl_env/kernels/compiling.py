@@ -107,21 +107,25 @@ def external(name: str, signature: Any) -> Callable[[Callable[..., Any]], Any]:
     """A function that compiled ones call by a name of the process, as they do C's."""
 
     def compile_now(function: Callable[..., Any]) -> Any:
-        llvm.add_symbol(name, address_of(function, signature))
-        return function
+        made = _callback(function, signature)
+        llvm.add_symbol(name, made.address)
+        return made
 
     return compile_now
 
 
 def address_of(function: Callable[..., Any], signature: Any) -> int:
     """Where a function begins, compiled for a signature; it stays there."""
-    about: Any = {"error_model": "numpy", "pipeline_class": _Entry}
-    made = _kept(lambda **more: numba.cfunc(signature, **about, **more)(function))
-    _CALLED.append(made)
-    return int(made.address)
+    _CALLED.append(_callback(function, signature))
+    return int(_CALLED[-1].address)
 
 
 _CALLED: list[Any] = []  # what has an address that somebody knows
+
+
+def _callback(function: Callable[..., Any], signature: Any) -> Any:
+    about: Any = {"error_model": "numpy", "pipeline_class": _Entry}
+    return _kept(lambda **more: numba.cfunc(signature, **about, **more)(function))
 
 
 class _Teller(event.Listener):

@@ -764,6 +764,7 @@ def test_a_program_of_its_own(tmp_path: Path) -> None:
     assert fitted.policy.weights["weight/0"].shape[1] == 8
 
 
+@pytest.mark.slow
 def test_methods_are_compared_by_name(tmp_path: Path) -> None:
     spec = spec_of("controller-ppo")
     frame = dacrl_env.compare(
@@ -790,6 +791,7 @@ def test_methods_are_compared_by_name(tmp_path: Path) -> None:
     assert again.equals(frame)
 
 
+@pytest.mark.slow
 def test_controls_with_shuffled_observations(tmp_path: Path) -> None:
     spec = spec_of("controller-ppo")
 

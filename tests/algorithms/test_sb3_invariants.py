@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import stable_baselines3
 import torch
-from cases import sb3_n_steps, slow
+from cases import quick, sb3_n_steps, slow
 from sb3_runs import (
     ALGORITHMS,
     OPTIONS,
@@ -223,7 +223,7 @@ def test_cutting_changes_nothing_ppo() -> None:
 # -- invariant 3: members do not touch each other --------------------------------
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", quick(ALGORITHMS, "dqn", "ppo"))
 def test_members_are_independent(name: str) -> None:
     together, changed = make(name, [0, 1, 2]), make(name, [0, 1, 2])
     alone = make(name, [2])
@@ -264,7 +264,7 @@ def test_budgets_are_exact_ppo() -> None:
     assert env.steps == 96
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", quick(ALGORITHMS, "dqn", "ppo"))
 def test_what_is_reported_was_taken(name: str) -> None:
     env = single(name)
     counting = Counting(name)
@@ -334,7 +334,7 @@ def test_episodes_are_counted() -> None:
 # -- invariant 7: no global randomness -------------------------------------------
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", quick(ALGORITHMS, "dqn", "ppo"))
 def test_global_state_is_untouched(name: str) -> None:
     finals = []
     for seed in (1, 2):
@@ -377,7 +377,7 @@ class Breaking(Counting):
         return super().step(state, actions)
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", quick(ALGORITHMS, "dqn", "ppo"))
 def test_global_state_is_untouched_by_exceptions(name: str) -> None:
     runs = make(name, env=Breaking(name))
     before = globals_now()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import stable_baselines3
 import torch
-from cases import sb3_n_steps
+from cases import quick, sb3_n_steps, slow
 from sb3_runs import (
     ALGORITHMS,
     INNER,
@@ -86,8 +86,8 @@ THEIRS: dict[str, dict[str, Any]] = {
         pytest.param("dqn", 3, {}, marks=sb3_n_steps),
         ("ppo", 1, {}),
         ("sac", 1, {}),
-        ("sac", 1, {"ent_rule": "set", "alpha": 0.3}),
-        pytest.param("sac", 3, {}, marks=sb3_n_steps),
+        slow("sac", 1, {"ent_rule": "set", "alpha": 0.3}),
+        pytest.param("sac", 3, {}, marks=[sb3_n_steps, pytest.mark.slow]),
     ],
 )
 def test_a_run_is_that_of_their_own_learn(
@@ -183,7 +183,7 @@ def test_loss_and_norm_are_those_of_the_update() -> None:
     assert norms[0] == norms[1] > 0.05  # before clipping
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", quick(ALGORITHMS, "dqn", "ppo"))
 def test_signals(name: str) -> None:
     runs = make(name, [0, 1])
     runs.train(4 * UNIT[name])
@@ -206,7 +206,7 @@ def test_signals(name: str) -> None:
     assert signals["value_mean"][1] == pytest.approx(mean, abs=6 * spread)
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", quick(ALGORITHMS, "dqn", "ppo"))
 def test_operations_are_counted_as_elsewhere(name: str) -> None:
     sb3_kind, own = (load_learner(name, i) for i in ("sb3", "compiled"))
     env = inner_of(name)
@@ -230,7 +230,7 @@ def test_operations_are_counted_as_elsewhere(name: str) -> None:
 # -- evaluation ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", quick(ALGORITHMS, "dqn", "ppo"))
 def test_evaluation_plays_each_members_policy(name: str) -> None:
     runs = make(name, [0, 1, 2])
     runs.train(6 * UNIT[name])
@@ -258,7 +258,7 @@ def test_evaluation_plays_each_members_policy(name: str) -> None:
 # -- restart, divergence ---------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", quick(ALGORITHMS, "dqn", "ppo"))
 def test_a_restarted_member_is_a_new_run(name: str) -> None:
     runs, fresh, untouched = make(name, [0, 1]), make(name, [7]), make(name, [0, 1])
     physics = physics_of(inner_of(name), 1)
@@ -284,7 +284,7 @@ def test_a_restarted_member_is_a_new_run(name: str) -> None:
     assert runs.differences(untouched, 0) == []
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", quick(ALGORITHMS, "dqn", "ppo"))
 def test_divergence_is_a_members_own(name: str) -> None:
     env = Counting(name)
     runs, healthy = make(name, [0, 1, 2], env=env), make(name, [0, 1, 2])
@@ -321,7 +321,7 @@ def test_overflow_while_diverging_is_silent() -> None:
     assert diverged.tolist() == [False, True]
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", quick(ALGORITHMS, "dqn", "ppo"))
 def test_divergence_from_the_updates_themselves(name: str) -> None:
     runs = make(name, [0, 1])
     runs.values["learning_rate"][1] = 1e30
@@ -331,7 +331,7 @@ def test_divergence_from_the_updates_themselves(name: str) -> None:
     runs.learner.signals(runs.state, runs.values, runs.interval)  # no warnings
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", quick(ALGORITHMS, "dqn", "ppo"))
 def test_a_diverged_run_ends_and_another_begins(name: str) -> None:
     envs = vector(name)
     envs.reset(seed=0)

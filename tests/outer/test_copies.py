@@ -181,10 +181,11 @@ WAYS = [
     for way in (COPIES if kind == "dqn, objects" else COPIES_APART)
 ]
 APART = [slow(kind, way) if way == "deepcopy" else (kind, way) for kind, way in WAYS]
+SEVERAL = ("sb3 ppo", "sb3 ppo, objects", "sb3 dqn, objects")  # much as "sb3 dqn"
 # the two of a kind in turn
 TURNS = [
     slow(kind, way)
-    if (kind != "dqn, objects" and k % 4 in (0, 3)) or kind.startswith("sb3 ppo")
+    if (kind != "dqn, objects" and k % 4 in (0, 3)) or kind in SEVERAL
     else (kind, way)
     for k, (kind, way) in enumerate(WAYS)
 ]

@@ -157,8 +157,9 @@ def _multiply(a, w, c, start, turns):
         products.matmul(a, w, c, start)
 
 
+@pytest.mark.slow
 def test_products_come_near_the_peak_and_not_beyond():
-    """The fastest of several, in turns: others use the machine, too."""
+    """The fastest of several, in turns, on a machine that does little else."""
     a, w, c = (np.ones((64, 64), np.float32) for _ in range(3))
     start, best = np.zeros(64, np.float32), {"peak": 0.0, "products": 0.0}
 

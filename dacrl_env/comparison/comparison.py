@@ -137,7 +137,7 @@ def compare(
 
     Returns:
         The frames of `evaluate`, one policy after the other; the ``run`` column holds
-        the number of the method run.
+        the number of the fit.
 
     Raises:
         ValueError: unknown names or options, a budget below what a method needs, or
@@ -349,7 +349,7 @@ def fit(
         method: name as `get_method` takes it, object, or class without arguments.
         task: id or task.
         tuning_budget: inner environment steps of training on the tuning split.
-        seed: of the method run.
+        seed: of the fit.
         store: a store or its directory.
         num_threads: members that are trained at a time; None: as many as there are
             cores that this process may use. No result depends on it.

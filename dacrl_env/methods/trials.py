@@ -145,7 +145,7 @@ class Trials:
     Args:
         task: id or task.
         budget: inner environment steps of training that may be spent.
-        seed: of the method run; all tuning seeds derive from it.
+        seed: of the fit; all tuning seeds derive from it.
         method: a dataclass, whose class and fields name it in the journal.
         store: where the journal is kept; None: nowhere.
         progress: called with inner environment steps done since its last call.
@@ -215,9 +215,9 @@ class Trials:
         return self.budget - self.cost.env_steps
 
     def tuning_seeds(self, n: int, first: int = 0) -> list[int]:
-        """Seeds of runs, the ``first`` ones of the method run left out.
+        """Seeds of runs, the ``first`` ones of the fit left out.
 
-        They differ between method runs, and are the same for every method with the
+        They differ between fits, and are the same for every method with the
         same seed.
         """
         words = np.random.SeedSequence((self.seed, 1)).generate_state(

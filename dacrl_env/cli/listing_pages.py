@@ -1,0 +1,120 @@
+"""What ``dacrl list`` lists, as pages of Markdown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_HEAD = {
+    "policies": "Policies",
+    "methods": "Methods",
+    "knobs": "Knobs",
+    "suites": "Suites",
+}
+_WHAT = {
+    "policies": "A policy is what sets hyperparameters at each decision of a run. Each "
+    "is named as on the command line. Arguments follow the name after commas: "
+    "`linear-epsilon,fraction=0.5`.",
+    "methods": "A method spends training steps on the tuning split and returns a policy. "
+    "Each is named as on the command line. Arguments follow the name after commas: "
+    "`random-search,seeds=2`.",
+    "knobs": "A knob is what an action may set: a number, a choice or an event. Each "
+    "algorithm has its own. Bold ones are controlled by default. "
+    "`hyperparameters=[…]` of `gymnasium.make` names others.",
+    "suites": "A suite is all tasks with a tag. `dacrl compare --suite NAME` compares on "
+    "all of them.",
+}
+
+
+def page(kind: str) -> str:
+    """All of a kind as a page, which names the command that makes it.
+
+    Args:
+        kind: "tasks", "policies", "methods", "knobs" or "suites".
+    """
+    from dacrl_env.cli import listing
+    from dacrl_env.tasks.registration import ALGORITHMS, markdown
+
+    if kind == "tasks":
+        return markdown()
+    lines = [f"# {_HEAD[kind]}", "", f"Made by `dacrl list {kind} --markdown`.", ""]
+    lines += [_WHAT[kind], ""]
+    if kind == "suites":
+        for name, tasks in listing.suites().items():
+            lines += [f"## {name}", "", *(f"- {task}" for task in tasks or ["no task"])]
+            lines.append("")
+    elif kind == "knobs":
+        for algorithm in ALGORITHMS:
+            lines += [f"## {algorithm}", "", *_knobs(listing.about_knobs(algorithm)), ""]
+    else:
+        for name in listing.names(kind):
+            what = "policy" if kind == "policies" else "method"
+            lines += [*_one(listing.about(name, what)), ""]
+    return "\n".join(lines).rstrip()
+
+
+def knob_line(knob: Mapping[str, Any]) -> str:
+    """One line about a knob, of what `listing.about_knobs` found."""
+    parts = [knob["kind"], _values(knob)]
+    if "default" in knob:
+        parts.append(f"default {_number(knob['default'])}")
+    return ", ".join([*parts, *_condition(knob)])
+
+
+def _knobs(knobs: list[dict[str, Any]]) -> list[str]:
+    lines = [
+        "| knob | kind | values | default | used |",
+        "| --- | --- | --- | ---: | --- |",
+    ]
+    for one in knobs:
+        name = f"**{one['name']}**" if one["controlled"] else one["name"]
+        default = _number(one["default"]) if "default" in one else "–"
+        used = ", ".join(_condition(one)) or "always"
+        kind, values = one["kind"], _values(one)
+        lines.append(f"| {name} | {kind} | {values} | {default} | {used} |")
+    return lines
+
+
+def _values(knob: Mapping[str, Any]) -> str:
+    if knob["kind"] != "number":
+        return " or ".join(map(str, knob["options"]))
+    scale = knob["scale"].replace("log_complement", "log in 1 − value")
+    return (
+        f"{knob['low']:g} to {knob['high']:g} ({scale}"
+        f"{', whole numbers' if knob['integer'] else ''})"
+    )
+
+
+def _condition(knob: Mapping[str, Any]) -> list[str]:
+    if "condition" not in knob:
+        return []
+    options = " or ".join(map(str, knob["condition"]["options"]))
+    return [f"with {knob['condition']['choice']} {options}"]
+
+
+def _number(value: Any) -> str:
+    plain = isinstance(value, str | bool)
+    return str(value) if plain else f"{value:g}"
+
+
+def _one(found: Mapping[str, Any]) -> list[str]:
+    """A policy or method: what it is, and a table of its arguments."""
+    lines = [f"## {found['name']}", "", _text(found["summary"])]
+    for part in found["text"].split("\n\n"):
+        lines += ["", _text(part)] if part.strip() else []
+    if found["arguments"]:
+        lines += ["", "| argument | type | default | meaning |", "| --- | --- | --- | --- |"]
+    for one in found["arguments"]:
+        kind = (one["type"] or "any").replace(" | ", " or ")
+        default = one.get("default", "required")
+        cells = (f"`{one['name']}`", f"`{kind}`", f"`{default}`", _text(one["meaning"]))
+        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return lines
+
+
+def _text(text: str) -> str:
+    """A docstring's sentences as one line of Markdown, code in single backticks."""
+    text = " ".join(text.split())
+    text = re.sub(r":(?:\w+):`([^`]+)`", r"`\1`", text).replace("``", "`")
+    return text.replace("<", "&lt;") if "`" not in text else text

@@ -1,7 +1,7 @@
 """What `make docs` adds to the pages of this folder (hooks of MkDocs).
 
-Pages that the command line makes, and Markdown that lies elsewhere in the repository, are
-made here at every build. Links are written as they work in the repository, and are
+Pages that the command line makes, and Markdown that lies elsewhere in the repository,
+are made here at every build. Links are written as they work in the repository, and are
 rewritten to work on the site.
 """
 
@@ -62,7 +62,8 @@ def rewritten(markdown: str, page: str, repository: str) -> str:
         page: where the site has it.
         repository: address; absolute links to this repository's files become relative.
     """
-    source = {there: here for here, there in ELSEWHERE.items()}.get(page, f"docs/{page}")
+    sources = {there: here for here, there in ELSEWHERE.items()}
+    source = sources.get(page, f"docs/{page}")
     raw = repository.replace("//github.com/", "//raw.githubusercontent.com/") + "/main/"
 
     def target(match: re.Match[str]) -> str:

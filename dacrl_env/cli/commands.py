@@ -291,8 +291,8 @@ def _parser() -> Parser:
     compare.add_argument(
         "--total",
         action="store_true",
-        help="the tuning budget includes the run of the final policy; feedback comes from "
-        "training episodes, which cost nothing more",
+        help="the tuning budget includes the run of the final policy; feedback comes "
+        "from training episodes, which cost nothing more",
     )
     compare.add_argument(
         "--shuffled",

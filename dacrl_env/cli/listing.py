@@ -160,6 +160,7 @@ def _task_text(found: Mapping[str, Any]) -> str:
 
 
 def suites() -> dict[str, Any]:
+    """Ids of the tasks of each suite, by its name."""
     from dacrl_env.tasks.headroom import SUITES, suite
     from dacrl_env.tasks.registration import listed
 
@@ -182,11 +183,11 @@ def about_knobs(algorithm: str) -> list[dict[str, Any]]:
         algorithm: name, as tasks have it.
 
     Returns:
-        Of each knob ``name``, ``kind`` ("number", "choice" or "event"), ``default`` (none
-        of an event), ``controlled`` (whether actions set it where a task says nothing
-        else), ``condition`` (the choice and its options that it is used with; none, if
-        it always is), and ``low``, ``high``, ``scale``, ``integer`` of a number or
-        ``options`` of the others.
+        Of each knob ``name``, ``kind`` ("number", "choice" or "event"), ``default``
+        (none of an event), ``controlled`` (whether actions set it where a task says
+        nothing else), ``condition`` (the choice and its options that it is used with;
+        none, if it always is), and ``low``, ``high``, ``scale``, ``integer`` of a
+        number or ``options`` of the others.
 
     Raises:
         ValueError: an unknown algorithm.

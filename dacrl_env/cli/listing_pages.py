@@ -16,14 +16,14 @@ _WHAT = {
     "policies": "A policy is what sets hyperparameters at each decision of a run. Each "
     "is named as on the command line. Arguments follow the name after commas: "
     "`linear-epsilon,fraction=0.5`.",
-    "methods": "A method spends training steps on the tuning split and returns a policy. "
-    "Each is named as on the command line. Arguments follow the name after commas: "
-    "`random-search,seeds=2`.",
+    "methods": "A method spends training steps on the tuning split and returns a "
+    "policy. Each is named as on the command line. Arguments follow the name after "
+    "commas: `random-search,seeds=2`.",
     "knobs": "A knob is what an action may set: a number, a choice or an event. Each "
     "algorithm has its own. Bold ones are controlled by default. "
     "`hyperparameters=[…]` of `gymnasium.make` names others.",
-    "suites": "A suite is all tasks with a tag. `dacrl compare --suite NAME` compares on "
-    "all of them.",
+    "suites": "A suite is all tasks with a tag. `dacrl compare --suite NAME` compares "
+    "on all of them.",
 }
 
 
@@ -46,7 +46,8 @@ def page(kind: str) -> str:
             lines.append("")
     elif kind == "knobs":
         for algorithm in ALGORITHMS:
-            lines += [f"## {algorithm}", "", *_knobs(listing.about_knobs(algorithm)), ""]
+            table = _knobs(listing.about_knobs(algorithm))
+            lines += [f"## {algorithm}", "", *table, ""]
     else:
         for name in listing.names(kind):
             what = "policy" if kind == "policies" else "method"
@@ -104,12 +105,14 @@ def _one(found: Mapping[str, Any]) -> list[str]:
     for part in found["text"].split("\n\n"):
         lines += ["", _text(part)] if part.strip() else []
     if found["arguments"]:
-        lines += ["", "| argument | type | default | meaning |", "| --- | --- | --- | --- |"]
+        lines += ["", "| argument | type | default | meaning |"]
+        lines.append("| --- | --- | --- | --- |")
     for one in found["arguments"]:
         kind = (one["type"] or "any").replace(" | ", " or ")
         default = one.get("default", "required")
-        cells = (f"`{one['name']}`", f"`{kind}`", f"`{default}`", _text(one["meaning"]))
-        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+        cells = [f"`{one['name']}`", f"`{kind}`", f"`{default}`", _text(one["meaning"])]
+        cells = [cell.replace("|", "\\|") for cell in cells]
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 

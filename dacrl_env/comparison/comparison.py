@@ -111,7 +111,7 @@ def compare(
         methods: names as `get_method` takes them, objects or classes.
         tuning_budget: inner environment steps of training that each run of a method
             may spend on the tuning split.
-        runs: independent runs of each method; the unit of resampling.
+        runs: independent fits of each method; the unit of resampling.
         total: count the run of the final policy, too, so that ``tuning_budget`` is all
             that a method uses; feedback is then that of training episodes, which cost
             nothing more.

@@ -14,7 +14,7 @@ from typing import Any
 
 from mkdocs.structure.files import File, Files
 
-from dacrl_env.cli import listing_pages
+from dacrl_env.cli import listing
 
 ROOT = Path(__file__).resolve().parents[1]
 MADE = ("policies", "methods", "knobs", "suites")  # tasks.md is committed
@@ -36,7 +36,7 @@ _ROLE = re.compile(r":(?:class|func|meth|mod|attr):(<code|`)")
 def on_files(files: Files, config: Any) -> Files:
     """Add what is made, and what lies elsewhere, with its images."""
     for kind in MADE:
-        text = listing_pages.page(kind)
+        text = listing.page(kind)
         files.append(File.generated(config, f"{kind}.md", content=text))
     for source, page in ELSEWHERE.items():
         text = (ROOT / source).read_text(encoding="utf-8")

@@ -50,7 +50,7 @@ def show(options: argparse.Namespace) -> Any:
     if options.markdown:
         if options.as_json or name is not None:
             raise ValueError("--markdown is a page of all; leave out NAME and --json")
-        print(listing_pages.page(kind))
+        print(page(kind))
         return None
     if kind == "knobs":
         return _show_knobs(name, options.as_json)
@@ -74,6 +74,21 @@ def show(options: argparse.Namespace) -> Any:
     else:
         print(_task_text(found) if kind == "tasks" else described(found))
     return None
+
+
+def page(kind: str) -> str:
+    """All of one of `KINDS` as a page of Markdown."""
+    from dacrl_env.tasks.registration import ALGORITHMS, markdown
+
+    if kind == "tasks":
+        return markdown()
+    if kind == "suites":
+        found = suites()
+    elif kind == "knobs":
+        found = {name: about_knobs(name) for name in ALGORITHMS}
+    else:
+        found = {name: about(name, _MAKES[kind]) for name in names(kind)}
+    return listing_pages.page(kind, found)
 
 
 def show_tasks(options: argparse.Namespace) -> None:

@@ -27,31 +27,22 @@ _WHAT = {
 }
 
 
-def page(kind: str) -> str:
+def page(kind: str, found: Mapping[str, Any]) -> str:
     """All of a kind as a page, which names the command that makes it.
 
     Args:
-        kind: "tasks", "policies", "methods", "knobs" or "suites".
+        kind: "policies", "methods", "knobs" or "suites".
+        found: what `listing` says of each, by name.
     """
-    from dacrl_env.cli import listing
-    from dacrl_env.tasks.registration import ALGORITHMS, markdown
-
-    if kind == "tasks":
-        return markdown()
     lines = [f"# {_HEAD[kind]}", "", f"Made by `dacrl list {kind} --markdown`.", ""]
     lines += [_WHAT[kind], ""]
-    if kind == "suites":
-        for name, tasks in listing.suites().items():
-            lines += [f"## {name}", "", *(f"- {task}" for task in tasks or ["no task"])]
-            lines.append("")
-    elif kind == "knobs":
-        for algorithm in ALGORITHMS:
-            table = _knobs(listing.about_knobs(algorithm))
-            lines += [f"## {algorithm}", "", *table, ""]
-    else:
-        for name in listing.names(kind):
-            what = "policy" if kind == "policies" else "method"
-            lines += [*_one(listing.about(name, what)), ""]
+    for name, about in found.items():
+        lines += [f"## {name}", ""]
+        if kind == "suites":
+            lines += [f"- {task}" for task in about or ["no task"]]
+        else:
+            lines += _knobs(about) if kind == "knobs" else _one(about)
+        lines.append("")
     return "\n".join(lines).rstrip()
 
 
@@ -101,7 +92,7 @@ def _number(value: Any) -> str:
 
 def _one(found: Mapping[str, Any]) -> list[str]:
     """A policy or method: what it is, and a table of its arguments."""
-    lines = [f"## {found['name']}", "", _text(found["summary"])]
+    lines = [_text(found["summary"])]
     for part in found["text"].split("\n\n"):
         lines += ["", _text(part)] if part.strip() else []
     if found["arguments"]:

@@ -43,7 +43,7 @@ from dacrl_env.outer.population import Population
 from dacrl_env.outer.settings import Settings, resolve
 from dacrl_env.policies import Cost, Fitted, Method, Policy, cost_of
 from dacrl_env.tasks import Number, Task
-from dacrl_env.tasks.registration import get_task
+from dacrl_env.tasks.registration import definition_of, get_task
 
 _JOURNAL = "journal.json"
 CHECKPOINT_SECONDS = 30.0  # between snapshots of a journal
@@ -721,7 +721,7 @@ def fit_key(
         "version": version(),
         "task": task.id,
         # a user's task may change under the same id
-        "definition": task.definition(),
+        "definition": definition_of(task),
         "settings": settings_key(options),
         "method": f"{type(method).__module__}:{type(method).__qualname__}",
         "arguments": described(arguments, type(method)),

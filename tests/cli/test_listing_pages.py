@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dacrl_env.cli import listing, listing_pages
+from dacrl_env.cli import listing
 from dacrl_env.cli.commands import main
 from dacrl_env.policies import METHODS, POLICIES, pretrained
 from dacrl_env.tasks import Event
@@ -35,14 +35,14 @@ def test_a_page_has_a_section_for_each(kind: str, capsys: Any) -> None:
 
 
 def test_arguments_are_on_the_page() -> None:
-    sections = listing_pages.page("methods").split("\n## ")
+    sections = listing.page("methods").split("\n## ")
     (section,) = (s for s in sections if s.startswith("hyperband\n"))
     for one in listing.about("hyperband", "method")["arguments"]:
         assert f"| `{one['name']}` |" in section
 
 
 def test_the_page_of_tasks_is_the_committed_one() -> None:
-    assert listing_pages.page("tasks") == markdown()
+    assert listing.page("tasks") == markdown()
 
 
 def test_a_page_is_of_all(capsys: Any) -> None:

@@ -40,7 +40,7 @@ SMALL = {
     "bench": "--populations 1 --repeats 1 --seconds 0.05",
     "compare": "--run-budget 2000 --seeds 2 --fits 1 --budget 20000 --anytime 0",
     "evaluate": "--run-budget 2000 --seeds 2",
-    "fit": "--run-budget 2000 --budget 20000",
+    "fit": "--run-budget 2000 --budget 64000",
 }
 BLOCK = re.compile(
     r"(?:<!-- (needs|file|small): ([^>]+) -->\n)?^```(\w*)\n(.*?)^```$",
@@ -70,7 +70,8 @@ class Block(NamedTuple):
 
     def is_large(self, line: list[str]) -> bool:
         """Whether a line can be run with fewer steps."""
-        return line[0] in SMALL and not self.is_small(line) and "--suite" not in line
+        several = {"--suite", "--tasks"} & set(line)
+        return line[0] in SMALL and not several and not self.is_small(line)
 
     @property
     def lines(self) -> list[list[str]]:

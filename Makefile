@@ -3,9 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-SOURCES := dacrl_command.py dacrl_env agents baselines benchmarks tests
+SOURCES := dacrl_command.py dacrl_env agents baselines benchmarks docs/_hooks.py tests
 
-.PHONY: demo test test-lowest test-slow lint types bench references clean
+.PHONY: demo test test-lowest test-slow lint types docs bench references clean
 
 demo: $(READY)
 	$(BIN)/dacrl compare dacrl/DQN-CartPole-v0 --policies default linear-epsilon \
@@ -48,6 +48,14 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
+# the site, in site/; a warning is an error
+docs: .venv/.ready-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+.venv/.ready-docs: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
 bench: $(READY)
 	$(BIN)/dacrl bench
 
@@ -60,4 +68,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 clean:
-	rm -rf .venv .venv-lowest build dist runs *.egg-info
+	rm -rf .venv .venv-lowest build dist runs site *.egg-info

@@ -275,18 +275,24 @@ def _parser() -> Parser:
     )
     compare.add_argument(
         "--budget",
+        "--tuning-budget",
         type=count,
         metavar="STEPS",
-        help="training steps that each run of a method may spend on tuning: 5e6",
+        help="training steps that each fit of a method may spend: 5e6",
     )
     compare.add_argument(
-        "--runs", type=count, default=5, help="independent runs of each method"
+        "--runs",
+        "--fits",
+        type=count,
+        default=5,
+        metavar="FITS",
+        help="independent fits of each method",
     )
     compare.add_argument(
         "--total",
         action="store_true",
-        help="the budget includes the run of the final policy; feedback comes from "
-        "training episodes, which cost nothing more",
+        help="the tuning budget includes the run of the final policy; feedback comes "
+        "from training episodes, which cost nothing more",
     )
     compare.add_argument(
         "--shuffled",
@@ -333,8 +339,15 @@ def _parser() -> Parser:
     )
     fit.add_argument("--task", help="instead of the first place")
     fit.add_argument("--method", help="instead of the second place")
-    fit.add_argument("--budget", type=count, required=True, metavar="STEPS")
-    fit.add_argument("--seed", type=count, default=0, help="of the method run")
+    fit.add_argument(
+        "--budget",
+        "--tuning-budget",
+        type=count,
+        required=True,
+        metavar="STEPS",
+        help="training steps that the fit may spend",
+    )
+    fit.add_argument("--seed", type=count, default=0, help="of the fit")
     add_threads(fit)
     add_run(fit)
     add_output(fit)

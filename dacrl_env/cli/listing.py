@@ -7,30 +7,37 @@ import inspect
 import shutil
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from docstring_parser import DocstringStyle, parse
 
+from dacrl_env.cli import listing_pages
 from dacrl_env.core.checks import forgiven, unknown
 from dacrl_env.core.specs import read_spec
 
-KINDS = ("tasks", "policies", "methods", "suites")
+KINDS = ("tasks", "policies", "methods", "knobs", "suites")
 _MAKES = {"policies": "policy", "methods": "method"}
 _KINDS_OF = {what: kind for kind, what in _MAKES.items()}
 
 
 def add_commands(commands: Any) -> None:
     """Add the commands to the others of a parser."""
-    names = commands.add_parser(
+    listed = commands.add_parser(
         "list",
-        help="tasks, policies, methods or suites; with a NAME all about it",
+        help="tasks, policies, methods, knobs or suites; with a NAME all about it",
         epilog="examples: dacrl list tasks; dacrl list methods hyperband; "
-        "dacrl list policies freeze-when-good --json",
+        "dacrl list policies freeze-when-good --json; dacrl list knobs dqn",
     )
-    names.add_argument("kind", choices=KINDS)
-    names.add_argument("name", nargs="?", metavar="NAME")
-    names.add_argument("--json", dest="as_json", action="store_true", help="as JSON")
-    names.set_defaults(command=show)
+    listed.add_argument("kind", choices=KINDS)
+    listed.add_argument(
+        "name", nargs="?", metavar="NAME", help="of knobs: the algorithm that has them"
+    )
+    listed.add_argument("--json", dest="as_json", action="store_true", help="as JSON")
+    listed.add_argument(
+        "--markdown", action="store_true", help="all of a kind, as a page of Markdown"
+    )
+    listed.set_defaults(command=show)
 
     tasks = commands.add_parser("tasks", help="all about every task")
     tasks.add_argument("--markdown", action="store_true", help="as docs/tasks.md")
@@ -40,15 +47,22 @@ def add_commands(commands: Any) -> None:
 def show(options: argparse.Namespace) -> Any:
     """Print what there is of a kind, or all about one of them."""
     kind, name = options.kind, options.name
+    if options.markdown:
+        if options.as_json or name is not None:
+            raise ValueError("--markdown is a page of all; leave out NAME and --json")
+        print(page(kind))
+        return None
+    if kind == "knobs":
+        return _show_knobs(name, options.as_json)
     if kind == "tasks":
         found = _tasks() if name is None else about_task(name)
     elif kind == "suites":
-        found = _suites()
+        found = suites()
         if name is not None and name not in found:
             raise ValueError(unknown("suite", name, found))
         found = found if name is None else {name: found[name]}
     elif name is None:
-        found = {n: about(n, _MAKES[kind])["summary"] for n in _names(kind)}
+        found = {n: about(n, _MAKES[kind])["summary"] for n in names(kind)}
     else:
         found = about(name, _MAKES[kind])
     if options.as_json:
@@ -62,6 +76,21 @@ def show(options: argparse.Namespace) -> Any:
     return None
 
 
+def page(kind: str) -> str:
+    """All of one of `KINDS` as a page of Markdown."""
+    from dacrl_env.tasks.registration import ALGORITHMS, markdown
+
+    if kind == "tasks":
+        return markdown()
+    if kind == "suites":
+        found = suites()
+    elif kind == "knobs":
+        found = {name: about_knobs(name) for name in ALGORITHMS}
+    else:
+        found = {name: about(name, _MAKES[kind]) for name in names(kind)}
+    return listing_pages.page(kind, found)
+
+
 def show_tasks(options: argparse.Namespace) -> None:
     """Print all about every task, or the page of them."""
     from dacrl_env.tasks.registration import listed, markdown
@@ -72,7 +101,7 @@ def show_tasks(options: argparse.Namespace) -> None:
     for task in listed():
         print(_task_text(about_task(task)))
     for kind in ("policies", "methods"):
-        print(_table({kind: ", ".join([*_names(kind), "or module:Class"])}))
+        print(_table({kind: ", ".join([*names(kind), "or module:Class"])}))
 
 
 # -- tasks ---------------------------------------------------------------------------
@@ -145,7 +174,8 @@ def _task_text(found: Mapping[str, Any]) -> str:
     return f"{first}\n{_table(rows, '  ')}"
 
 
-def _suites() -> dict[str, Any]:
+def suites() -> dict[str, Any]:
+    """Ids of the tasks of each suite, by its name."""
     from dacrl_env.tasks.headroom import SUITES, suite
     from dacrl_env.tasks.registration import listed
 
@@ -158,10 +188,67 @@ def _suites() -> dict[str, Any]:
     return found
 
 
+# -- knobs ---------------------------------------------------------------------------
+
+
+def about_knobs(algorithm: str) -> list[dict[str, Any]]:
+    """What an action may set in runs of an algorithm, as JSON values.
+
+    Args:
+        algorithm: name, as tasks have it.
+
+    Returns:
+        Of each knob ``name``, ``kind`` ("number", "choice" or "event"), ``default``
+        (none of an event), ``controlled`` (whether actions set it where a task says
+        nothing else), ``condition`` (the choice and its options that it is used with;
+        none, if it always is), and ``low``, ``high``, ``scale``, ``integer`` of a
+        number or ``options`` of the others.
+
+    Raises:
+        ValueError: an unknown algorithm.
+    """
+    from dacrl_env.tasks import Event, Number
+    from dacrl_env.tasks.registration import ALGORITHMS, load
+
+    if algorithm not in ALGORITHMS:
+        raise ValueError(unknown("algorithm", algorithm, ALGORITHMS))
+    learner, found = load(ALGORITHMS[algorithm]), []
+    for knob in learner.hyperparameters:
+        one: dict[str, Any] = {"name": knob.name}
+        if isinstance(knob, Number):
+            one |= {"kind": "number", "low": knob.low, "high": knob.high}
+            one |= {"scale": knob.scale, "integer": knob.integer}
+        else:
+            one["kind"] = "event" if isinstance(knob, Event) else "choice"
+            one["options"] = list(knob.options)
+        if not isinstance(knob, Event):
+            one["default"] = knob.default
+        one["controlled"] = knob.name in learner.controlled
+        if knob.condition is not None:
+            one["condition"] = asdict(knob.condition)
+        found.append(one)
+    return found
+
+
+def _show_knobs(algorithm: str | None, as_json: bool) -> Any:
+    from dacrl_env.tasks.registration import ALGORITHMS
+
+    algorithms = ALGORITHMS if algorithm is None else [algorithm]
+    found = {name: about_knobs(name) for name in algorithms}
+    if as_json:
+        return found
+    for name, knobs in found.items():
+        print(f"{name} (* controlled by default)")
+        rows = {f"{one['name']}{' *' * one['controlled']}": one for one in knobs}
+        print(_table({k: listing_pages.knob_line(v) for k, v in rows.items()}, "  "))
+    return None
+
+
 # -- policies and methods ------------------------------------------------------------
 
 
-def _names(kind: str) -> Iterable[str]:
+def names(kind: str) -> Iterable[str]:
+    """Names of policies or methods that come with the package."""
     from dacrl_env.policies import METHODS, POLICIES, pretrained
 
     return METHODS if kind == "methods" else [*POLICIES, *pretrained()]
@@ -187,7 +274,7 @@ def about(spec: str, what: str) -> dict[str, Any]:
     factory, preset = factory_of(name, what)
     if factory is load_fitted:
         return _about_file(name)
-    name = forgiven(name, _names(_KINDS_OF[what]))
+    name = forgiven(name, names(_KINDS_OF[what]))
     page = parse(inspect.getdoc(factory) or "", DocstringStyle.GOOGLE)
     meanings = _meanings(factory)
     arguments = []

@@ -112,7 +112,7 @@ def compare(
         methods: names as `get_method` takes them, objects or classes.
         tuning_budget: inner environment steps of training that each run of a method
             may spend on the tuning split.
-        runs: independent runs of each method; the unit of resampling.
+        runs: independent fits of each method; the unit of resampling.
         total: count the run of the final policy, too, so that ``tuning_budget`` is all
             that a method uses; feedback is then that of training episodes, which cost
             nothing more.
@@ -138,7 +138,7 @@ def compare(
 
     Returns:
         The frames of `evaluate`, one policy after the other; the ``run`` column holds
-        the number of the method run.
+        the number of the fit.
 
     Raises:
         ValueError: unknown names or options, a budget below what a method needs, or
@@ -350,7 +350,7 @@ def fit(
         method: name as `get_method` takes it, object, or class without arguments.
         task: id or task.
         tuning_budget: inner environment steps of training on the tuning split.
-        seed: of the method run.
+        seed: of the fit.
         store: a store or its directory.
         num_threads: members that are trained at a time; None: as many as there are
             cores that this process may use. No result depends on it.

@@ -94,7 +94,7 @@ def evaluate(
         split: "test" or "tuning".
         name: in the ``policy`` column; None: the name as given, or the class with
             those fields of a dataclass that differ from their defaults.
-        run: number of the method run that made the policy.
+        run: number of the fit that made the policy.
         num_threads: members that are trained at a time; None: as many as there are
             cores that this process may use. No result depends on it.
         progress: called with inner environment steps done since its last call.
@@ -104,7 +104,7 @@ def evaluate(
 
     Returns:
         A row per run and decision (and per report point between decisions), with the
-        columns of the README.
+        columns of docs/results.md.
 
     Raises:
         ValueError: unknown names, no seeds, or seeds given twice.

@@ -32,6 +32,7 @@ from dacrl_env.policies import (
     to_json,
 )
 from dacrl_env.tasks import Task
+from dacrl_env.tasks.registration import definition_of
 
 Key = dict[str, Any]
 
@@ -76,7 +77,7 @@ def unit_key(
         "version": version(),
         "task": task.id,
         # a user's task may change under the same id
-        "definition": task.definition(),
+        "definition": definition_of(task),
         "settings": settings_key(options),
         "policy": policy,
         "run": run,

@@ -44,7 +44,7 @@ class TrackedRun:
         kind: "fit", or "evaluate".
         task: its id.
         name: of the method or policy, or its label.
-        number: of the method run; of a fit that is its seed.
+        number: of the fit that made the policy; of a fit that is its seed.
         seed: of the inner run that is evaluated; None: a fit, which has many.
     """
 

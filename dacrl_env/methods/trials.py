@@ -43,7 +43,7 @@ from dacrl_env.outer.population import Population
 from dacrl_env.outer.settings import Settings, resolve
 from dacrl_env.policies import Cost, Fitted, Method, Policy, cost_of
 from dacrl_env.tasks import Number, Task
-from dacrl_env.tasks.registration import get_task
+from dacrl_env.tasks.registration import definition_of, get_task
 
 _JOURNAL = "journal.json"
 CHECKPOINT_SECONDS = 30.0  # between snapshots of a journal
@@ -145,7 +145,7 @@ class Trials:
     Args:
         task: id or task.
         budget: inner environment steps of training that may be spent.
-        seed: of the method run; all tuning seeds derive from it.
+        seed: of the fit; all tuning seeds derive from it.
         method: a dataclass, whose class and fields name it in the journal.
         store: where the journal is kept; None: nowhere.
         progress: called with inner environment steps done since its last call.
@@ -215,9 +215,9 @@ class Trials:
         return self.budget - self.cost.env_steps
 
     def tuning_seeds(self, n: int, first: int = 0) -> list[int]:
-        """Seeds of runs, the ``first`` ones of the method run left out.
+        """Seeds of runs, the ``first`` ones of the fit left out.
 
-        They differ between method runs, and are the same for every method with the
+        They differ between fits, and are the same for every method with the
         same seed.
         """
         words = np.random.SeedSequence((self.seed, 1)).generate_state(
@@ -721,7 +721,7 @@ def fit_key(
         "version": version(),
         "task": task.id,
         # a user's task may change under the same id
-        "definition": task.definition(),
+        "definition": definition_of(task),
         "settings": settings_key(options),
         "method": f"{type(method).__module__}:{type(method).__qualname__}",
         "arguments": described(arguments, type(method)),

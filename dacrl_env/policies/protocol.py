@@ -102,7 +102,7 @@ class Method(Protocol):
         Args:
             task: id or task.
             budget: inner environment steps of training, tuning split only.
-            seed: of the method run.
+            seed: of the fit.
             store: where an interrupted fit finds what it had done.
             progress: called with inner environment steps done since its last call.
             **task_kwargs: options of the environment.

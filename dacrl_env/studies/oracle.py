@@ -66,7 +66,7 @@ from dacrl_env.outer.settings import Settings, resolve
 from dacrl_env.policies import Cost
 from dacrl_env.policies.static import Static
 from dacrl_env.tasks import FINAL_REPORT_EPISODES, Option, Task
-from dacrl_env.tasks.registration import get_task
+from dacrl_env.tasks.registration import definition_of, get_task
 
 POINTS = (0.2, 0.5, 0.8)  # shares of the budget at which runs are branched
 SEARCH_RUNS = 24  # tuning budget of each family, in complete runs
@@ -685,7 +685,7 @@ class _Plan:
             "kind": "branching",
             "version": version(),
             "task": self.task.id,
-            "definition": self.task.definition(),
+            "definition": definition_of(self.task),
             "settings": settings_key(self.options),
             **about,
             "part": part,

@@ -21,6 +21,8 @@ from gymnasium.envs.registration import EnvSpec, get_env_id, parse_env_id
 
 from dacrl_env.core.blame import blame
 from dacrl_env.core.checks import check_types, forgiven, plain, unknown
+from dacrl_env.core.provenance import entry_source
+from dacrl_env.core.sources import OWN
 from dacrl_env.tasks import bases, headroom, measured
 from dacrl_env.tasks.backends import COMPILED_ENVS, OF_LEVELS, backend_of
 from dacrl_env.tasks.knobs import Event, Number
@@ -160,6 +162,17 @@ def _check_fields(fields: Mapping[str, Any]) -> None:
     missing = [name for name in needed if name not in fields]
     if missing:
         raise ValueError(f"a task needs {', '.join(needed)}; got no {missing[0]}")
+
+
+def definition_of(task: Task) -> dict[str, Any]:
+    """`Task.definition`, with the source of an algorithm that is a user's.
+
+    Raises:
+        NoSource: of a user's inner environment or algorithm it cannot be told.
+    """
+    definition, entry = task.definition(), ALGORITHMS.get(task.algorithm)
+    made = OWN if entry is None else entry_source(entry)
+    return definition if made == OWN else definition | {"algorithm_made": made}
 
 
 def check_task(task: Task) -> None:

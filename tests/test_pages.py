@@ -89,6 +89,15 @@ BLOCKS = [
 PYTHON = [b for b in BLOCKS if b.language == "python" and b.says != "file"]
 COMMANDS = [b for b in BLOCKS if b.language != "python" and b.lines]
 SUITES = [b for b in COMMANDS if "--suite" in b.code]  # checked on all their tasks
+# the pages that a newcomer reads first; examples of the others are slow tests
+FIRST = (
+    "README.md",
+    "quickstart.md",
+    "own-environment.md",
+    "own-policy.md",
+    "results.md",
+)
+LATER = [b for b in BLOCKS if b.page.name not in FIRST]
 LARGE = [
     b
     for b in COMMANDS
@@ -149,7 +158,7 @@ def test_there_are_examples() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # of other packages
-@pytest.mark.parametrize("block", by_name(PYTHON))
+@pytest.mark.parametrize("block", by_name(PYTHON, LATER))
 def test_examples_run(block: Block, folder: Path) -> None:
     needed = block.what.split() if block.says == "needs" else []
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
@@ -160,7 +169,7 @@ def test_examples_run(block: Block, folder: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("block", by_name(COMMANDS, SUITES))
+@pytest.mark.parametrize("block", by_name(COMMANDS, [*SUITES, *LATER]))
 def test_commands_are_valid(
     block: Block, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,8 +8,10 @@ SOURCES := dacrl_command.py dacrl_env agents baselines benchmarks docs/_hooks.py
 .PHONY: demo test test-lowest test-slow lint types docs bench references clean
 
 demo: $(READY)
-	$(BIN)/dacrl compare dacrl/DQN-CartPole-v0 --policies default linear-epsilon \
-		exponential-epsilon freeze-when-good random --seeds 48 --out runs/demo
+	$(BIN)/dacrl compare dacrl/DQN-CartPole-v1 --policies default \
+		decay=linear,hyperparameter=learning_rate,start=0.034,end=0.0034 \
+		freeze=freeze-when-good,threshold=0.9 checkpoint=checkpoint-when-best \
+		random --seeds 24 --out runs/demo
 
 test: $(READY)
 	$(BIN)/python -m pytest -n auto

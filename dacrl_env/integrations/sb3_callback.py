@@ -64,16 +64,17 @@ class DynamicConfigCallback(BaseCallback):
     the task's. Values stay when training ends.
 
     Decisions divide the run evenly: as many as the policy asks for, else as the task
-    has, else 20, at most one a rollout of PPO. A rollout of DQN or SAC that is under way
-    at a decision goes on afterwards with what was decided; one that ends with an
+    has, else 20, at most one a rollout of PPO. A rollout of DQN or SAC that is under
+    way at a decision goes on afterwards with what was decided; one that ends with an
     episode (``train_freq=(1, "episode")``) is waited for. After each decision
-    ``dacrl/score``, ``dacrl/best_score``, ``dacrl/eval_return``, ``dacrl/train_return``,
-    ``dacrl/decision``, ``dacrl/diverged`` and ``dacrl/hp/<name>`` are written to the
-    model's logger. `decisions` has all of them.
+    ``dacrl/score``, ``dacrl/best_score``, ``dacrl/eval_return``,
+    ``dacrl/train_return``, ``dacrl/decision``, ``dacrl/diverged`` and
+    ``dacrl/hp/<name>`` are written to the model's logger. `decisions` has all of them.
 
     A model whose loss or parameters are no numbers any more is left alone. Training
-    that goes on after the budget is, too. With the same callback ``learn`` may be called
-    again with ``reset_num_timesteps=False``, to go on with a budget that is not spent.
+    that goes on after the budget is, too. With the same callback ``learn`` may be
+    called again with ``reset_num_timesteps=False``, to go on with a budget that is not
+    spent.
 
     Args:
         policy: as `dacrl_env.evaluate` takes it: a name with arguments, a file, an

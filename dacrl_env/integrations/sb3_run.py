@@ -1,4 +1,4 @@
-"""A run of a user's model of Stable-Baselines3, described as runs of this package are."""
+"""A user's run of Stable-Baselines3, described as runs of this package are."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def unit_of(model: Any, algorithm: str) -> tuple[int, str]:
     return model.n_envs, f"this model takes {model.n_envs} steps at a time"
 
 
-# -- settings ---------------------------------------------------------------------------
+# -- settings --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -238,7 +238,8 @@ def plan(
     unit, unit_is = unit_of(model, algorithm)
     if budget < unit:
         raise ValueError(
-            f"budget {budget:,} is below one decision: {unit_is}; give at least {unit:,}"
+            f"budget {budget:,} is below one decision: {unit_is}; give at least "
+            f"{unit:,}"
         )
     starts = getattr(model, "learning_starts", 0)
     if budget <= starts:
@@ -453,8 +454,8 @@ def own_episodes(model: Any, task: Task, inner: Any) -> Play:
     shape = inner.observation_shape or (1,)
     if model.observation_space.shape not in (shape, (shape[-1:] + shape[:-1])):
         raise ValueError(
-            f"the model sees observations of shape {model.observation_space.shape}, the "
-            f"inner environment {task.inner_env} of {task.id} shows {shape}; give "
+            f"the model sees observations of shape {model.observation_space.shape}, "
+            f"the inner environment {task.inner_env} of {task.id} shows {shape}; give "
             "eval_env, which is wrapped as the model's environment is"
         )
     env = make_inner_env(task, reuse=True)
@@ -516,7 +517,8 @@ def _vectorised(env: Any) -> VecEnv:
         env = gym.make(env)
     if not isinstance(env, gym.Env):
         raise ValueError(
-            f"eval_env must be a Gymnasium environment, its id, or a VecEnv, got {env!r}"
+            "eval_env must be a Gymnasium environment, its id, or a VecEnv, got "
+            f"{env!r}"
         )
     own = env if is_wrapped(env, Monitor) else Monitor(env)
     return DummyVecEnv([lambda: own])

@@ -107,6 +107,17 @@ class Curve:
         return SHAPES[self.shape](t, self.start, self.last, self.stairs)
 
 
+@dataclass(frozen=True)
+class Remaining:
+    """A curve by what remains of a run, which pickles as models are saved."""
+
+    curve: Curve
+
+    def __call__(self, progress_remaining: float) -> float:
+        """The value at a share of the budget that remains."""
+        return float(self.curve.values(np.array([1.0 - progress_remaining]))[0])
+
+
 class Schedule:
     """One hyperparameter follows a curve over the run; the others keep defaults.
 
@@ -145,6 +156,17 @@ class Schedule:
     def values(self, progress: Floats) -> Floats:
         """Values at shares ``progress`` of the budget."""
         return self.curve.values(progress)
+
+    def to_sb3(self) -> Callable[[float], float]:
+        """The same curve as a schedule of Stable-Baselines3.
+
+        That is what its models take as ``learning_rate`` and ``clip_range``. It changes
+        continuously, where a policy holds values between decisions.
+
+        Returns:
+            The value, given the share of the budget that remains (1 to 0).
+        """
+        return Remaining(self.curve)
 
     def reset(self, envs: PopulationEnv, seed: int) -> None:
         """Check that the hyperparameter can take the values."""

@@ -153,6 +153,7 @@ def values_of(model: Any) -> dict[str, Any]:
     return {
         **off_policy_model.values_of(model),
         "ent_rule": "set" if fixed else "auto",
-        "alpha": float(temperature(model).detach()),
+        # what is learned is no setting
+        "alpha": float(model.ent_coef_tensor) if fixed else None,
         "target_entropy": float(model.target_entropy) / setters.components(model),
     }

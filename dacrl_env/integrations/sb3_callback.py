@@ -239,8 +239,9 @@ class _Run:
         self.envs = PopulationEnv.around(self.population)
         self.step: UnderWay | None = None
         self._decided = self._evaluated = 0  # marks that lie behind
-        self._monitored = is_vecenv_wrapped(model.env, VecMonitor)
-        self._monitored |= any(model.env.env_is_wrapped(Monitor))
+        venv: Any = model.env
+        self._monitored = is_vecenv_wrapped(venv, VecMonitor)
+        self._monitored |= any(venv.env_is_wrapped(Monitor))
         self._returns, self._lengths = np.zeros((2, model.n_envs))
         self._seen_at = -1  # the model's steps when it was last left
 

@@ -496,7 +496,7 @@ def given_episodes(model: Any, eval_env: Any, seed: int) -> Play:
     def played(keys: streams.UInts, physics: Any, lifetime: Any) -> Any:
         if model.get_vec_normalize_env() is not None:
             sync_envs_normalization(model.get_env(), venv)
-        returns, lengths = evaluate_policy(
+        told: Any = evaluate_policy(
             model,
             venv,
             n_eval_episodes=keys.shape[1],
@@ -504,6 +504,7 @@ def given_episodes(model: Any, eval_env: Any, seed: int) -> Play:
             return_episode_rewards=True,
             warn=False,
         )
+        returns, lengths = told
         first = slice(None, keys.shape[1])
         return np.array([returns[first]], float), np.array([sum(lengths[first])])
 

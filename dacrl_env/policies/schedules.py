@@ -20,6 +20,8 @@ from dacrl_env.kernels.elementary import cos, exp, log
 from dacrl_env.outer.vector_env import PopulationEnv
 
 DECISIONS = 100  # of a run that follows a curve, or the nearest number it can have
+# hyperparameters of which models of Stable-Baselines3 have schedules
+SB3_SCHEDULES = ("learning_rate", "clip_range", "epsilon")
 
 Floats = NDArray[np.float64]
 
@@ -160,12 +162,24 @@ class Schedule:
     def to_sb3(self) -> Callable[[float], float]:
         """The same curve as a schedule of Stable-Baselines3.
 
-        That is what its models take as ``learning_rate`` and ``clip_range``. It changes
-        continuously, where a policy holds values between decisions.
+        Its models take it as ``learning_rate`` and ``clip_range``; of epsilon it is
+        what a DQN has as ``exploration_schedule``. It changes continuously, where a
+        policy holds values between decisions.
 
         Returns:
             The value, given the share of the budget that remains (1 to 0).
+
+        Raises:
+            ValueError: a hyperparameter of which models have no schedule.
         """
+        [name] = self.hyperparameters
+        if name not in SB3_SCHEDULES:
+            raise ValueError(
+                f"models of Stable-Baselines3 have schedules of "
+                f"{', '.join(SB3_SCHEDULES)}, not of {name}; a DynamicConfigCallback "
+                "of dacrl_env.integrations.sb3_callback sets others, and those that "
+                "depend on more than time"
+            )
         return Remaining(self.curve)
 
     def reset(self, envs: PopulationEnv, seed: int) -> None:

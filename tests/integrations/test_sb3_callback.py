@@ -75,6 +75,9 @@ def weights(model: Any) -> list[bytes]:
 
 def own_rows(name: str, policy: Any, hyperparameters: Any) -> list[Any]:
     """Steps and values of the same run as an environment."""
+    shape: dict[str, Any] = {"learning_starts": 40, "replay_capacity": 400}
+    if name == "ppo":
+        shape = {"num_inner_envs": 1, "rollout_length": 40}
     envs = PopulationEnv(
         TASKS[name],
         1,
@@ -85,11 +88,7 @@ def own_rows(name: str, policy: Any, hyperparameters: Any) -> list[Any]:
         decision_interval=40,
         eval_episodes=1,
         hidden_sizes=(8,),
-        **(
-            {"num_inner_envs": 1, "rollout_length": 40}
-            if name == "ppo"
-            else {"learning_starts": 40, "replay_capacity": 400}
-        ),
+        **shape,
     )
     observation, infos = envs.reset(seed=0)
     policy.reset(envs, 0)
@@ -163,7 +162,7 @@ def test_looking_on_changes_nothing(name: str) -> None:
 
 def test_values_of_dqn_are_set_wherever_the_model_keeps_them() -> None:
     model = model_of("dqn")
-    config = {
+    config: dict[str, Any] = {
         "learning_rate": 2e-4,
         "epsilon": 0.3,
         "batch_size": 16,
@@ -187,7 +186,12 @@ def test_values_of_dqn_are_set_wherever_the_model_keeps_them() -> None:
 
 def test_values_of_ppo_are_set_wherever_the_model_keeps_them() -> None:
     model = model_of("ppo")
-    config = {"clip_range": 0.1, "gae_lambda": 0.8, "gamma": 0.9, "ent_coef": 0.01}
+    config: dict[str, Any] = {
+        "clip_range": 0.1,
+        "gae_lambda": 0.8,
+        "gamma": 0.9,
+        "ent_coef": 0.01,
+    }
     learned("ppo", Static(**config, n_epochs=3, vf_coef=0.7), model)
     assert model.clip_range(0.3) == 0.1
     assert model.rollout_buffer.gae_lambda == model.gae_lambda == 0.8
@@ -347,3 +351,27 @@ def test_other_models_and_their_own_environment_are_refused() -> None:
     callback = DynamicConfigCallback("random", model.get_env())
     with pytest.raises(ValueError, match="the model trains in"):
         model.learn(200, callback=callback)
+
+
+# -- schedules of their own ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", ["linear", "exponential", "cosine", "step"])
+def test_schedules_are_schedules_of_theirs(shape: str, tmp_path: Path) -> None:
+    schedule = Schedule(shape, "learning_rate", 1e-3, 1e-5, fraction=0.8)
+    theirs = schedule.to_sb3()
+    for remaining in (1.0, 0.7, 0.2, 0.0):
+        assert theirs(remaining) == schedule.values(np.array([1.0 - remaining]))[0]
+    model = model_of("ppo", learning_rate=theirs)
+    model.learn(80)
+    used = model.policy.optimizer.param_groups[0]["lr"]
+    assert used == theirs(1 - 80 / 80)  # of the last update
+    model.save(tmp_path / "model")
+    assert sb3.PPO.load(tmp_path / "model").lr_schedule(0.5) == theirs(0.5)
+
+
+def test_what_models_have_no_schedule_of_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match="learning_rate, clip_range, epsilon, not of g"
+    ):
+        Schedule("linear", "gamma", 0.9, 0.99).to_sb3()

@@ -1,4 +1,4 @@
-"""The examples of the pages on vector environments and on trackers run as they are."""
+"""The examples of the pages on environments, trackers and callbacks run as they are."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = ("vectorised.md", "trackers.md")
+PAGES = ("vectorised.md", "trackers.md", "sb3.md")
 BLOCK = re.compile(r"(?:<!-- needs: ([\w ]+) -->\n)?```python\n(.*?)```", re.DOTALL)
 EXAMPLES = [
     pytest.param(code, (needs or "").split(), id=f"{page}-{number}")
@@ -19,7 +19,7 @@ EXAMPLES = [
 
 
 def test_there_are_examples() -> None:
-    assert len(EXAMPLES) >= 12
+    assert len(EXAMPLES) >= 15
 
 
 @pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")  # of other packages

@@ -35,10 +35,15 @@ from dacrl_env.inner_envs import InnerEnv
 from dacrl_env.learners.rollout import play
 
 
-class State(Protocol):
+class Trained(Protocol):
+    """What signals are computed from, beside sums and probes."""
+
+    parameters: Tensor  # (P, row) that the optimisers change
+
+
+class State(Trained, Protocol):
     """The arrays that the states of all algorithms have."""
 
-    parameters: Tensor
     buffers: NDArray[np.float64]
     optimizer: OptimizerState
     generators: random_state.Generators
@@ -279,7 +284,7 @@ def one_observation(model: Any) -> Any:
 
 
 def signals(
-    state: State,
+    state: Trained,
     interval: Interval,
     names: Sequence[str],
     probes: Sequence[Mapping[str, Tensor]],

@@ -15,6 +15,7 @@ import numpy as np
 from gymnasium import error
 from numpy.typing import NDArray
 
+from dacrl_env.algorithms.interval import Interval
 from dacrl_env.core import memory, streams
 from dacrl_env.core import snapshot as snapshots
 from dacrl_env.core.blame import blame_if_users
@@ -87,6 +88,21 @@ class PopulationState:
 
 
 @dataclass(frozen=True)
+class UnderWay:
+    """An outer step that has begun; arrays ``(P, …)``."""
+
+    values: dict[str, Floats]  # as the learner takes them
+    interval: Interval
+    began_at: Ints  # environment steps
+    over: NDArray[np.bool_]  # runs that were
+    acted: Ints  # actions taken so far, and the work of one
+    acted_by: Any
+    previous_score: Floats
+    previous_best: Floats
+    previous_return: Floats
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What an outer step gave; arrays ``(P,)``."""
 
@@ -105,14 +121,20 @@ class Population:
         settings: of the environment.
         size: number of members.
         state: of runs that go on; None: there are none yet.
+        follows: a learner of a run that somebody else trains, who calls `begin_step`,
+            `look` and `end_step` themselves; None: this package trains.
     """
 
     def __init__(
-        self, settings: Settings, size: int, state: PopulationState | None = None
+        self,
+        settings: Settings,
+        size: int,
+        state: PopulationState | None = None,
+        follows: Any = None,
     ) -> None:
         self.settings = settings
         self.size = size
-        self.env = make_inner_env(settings.task)
+        self.env = make_inner_env(settings.task) if follows is None else follows.env
         self.physics = self._instance_physics()
         self._references = settings.task.references(settings.instances)
         learner = load_learner(settings.task.algorithm, settings.implementation)
@@ -121,15 +143,20 @@ class Population:
                 f"inner environment {settings.task.inner_env} has continuous actions; "
                 f"algorithm {settings.task.algorithm} needs Discrete ones"
             )
-        self._check_memory(learner)
-        eval_env = make_inner_env(settings.task, reuse=True)
         # whether actions are; a policy can take others as far as numbers go
         self._bounded = bool(
             np.isfinite([self.env.action_low, self.env.action_high]).all()
         )
-        self.learner: Algorithm = learner(
-            self.env, eval_env, settings.config, settings.budget, settings.steady()
-        )
+        self.learner: Algorithm = follows
+        if follows is None:
+            self._check_memory(learner)
+            self.learner = learner(
+                self.env,
+                make_inner_env(settings.task, reuse=True),
+                settings.config,
+                settings.budget,
+                settings.steady(),
+            )
         self.actions = ActionMap(settings.controlled, settings.action_mode)
         self._applied = Applied(
             settings.hyperparameters,
@@ -401,15 +428,29 @@ class Population:
     @as_usual
     def _train(self, requested: Floats) -> RewardContext:
         """Train until the next decision, and say what came of it."""
-        state, s, learner = self.state, self.settings, self.state.learner
+        step, s, learner = self.begin_step(requested), self.settings, self.state.learner
+        remaining = s.decision_interval
+        while remaining:
+            steps = min(remaining, self._steps_to_next_point())
+            self.learner.train(learner, step.values, steps, step.interval)
+            remaining -= steps
+            self.look(step, learner.env_steps % s.eval_interval == 0)
+        return self.end_step(step)
+
+    @as_usual
+    def begin_step(self, requested: Floats) -> UnderWay:
+        """Apply values ``(P, d)``; training, `look` and `end_step` are to follow."""
+        state, learner = self.state, self.state.learner
         acted_by, _ = self.learner.flops(self.values())
         state.applied = self._applied.of(requested)
         state.requested = self._applied.held(requested, state.applied)
         self._in_step[:] = True
         values = self.values()
-        previous_score = state.score.copy()
-        previous_best = state.best_score.copy()
-        previous_return = self._observed_return()
+        before = (
+            state.score.copy(),
+            state.best_score.copy(),
+            self._observed_return(),
+        )
         over, acted = self.ended(), learner.env_steps + state.eval_steps
         for name, members in self.learner.happen(learner, values).items():
             state.ignored[:, self.names.index(name)] = members
@@ -418,20 +459,28 @@ class Population:
             now = state.applied[:, k] == code
             state.happened_at[now, e] = learner.env_steps[now]
         interval = self.learner.begin_interval(learner)
-        remaining = s.decision_interval
-        while remaining:
-            steps = min(remaining, self._steps_to_next_point())
-            self.learner.train(learner, values, steps, interval)
-            remaining -= steps
-            state.diverged |= self.learner.diverged(learner, interval)
-            due = learner.env_steps % s.eval_interval == 0
-            self._evaluate(due & ~state.diverged)
-            self._report(np.isin(learner.env_steps, s.report_steps))
-        signals = self.learner.signals(learner, values, interval)
+        began_at = learner.env_steps.copy()
+        return UnderWay(values, interval, began_at, over, acted, acted_by, *before)
+
+    @as_usual
+    def look(self, step: UnderWay, due: NDArray[np.bool_]) -> None:
+        """Find out who has diverged; evaluate others by mask ``(P,)``, and report."""
+        state, learner = self.state, self.state.learner
+        state.diverged |= self.learner.diverged(learner, step.interval)
+        self._evaluate(due & ~state.diverged)
+        self._report(np.isin(learner.env_steps, self.settings.report_steps))
+
+    @as_usual
+    def end_step(self, step: UnderWay) -> RewardContext:
+        """Take note of what came of an outer step."""
+        state, s, learner = self.state, self.settings, self.state.learner
+        interval = step.interval
+        signals = self.learner.signals(learner, step.values, interval)
         state.decisions += 1
         state.samples += interval.samples
-        act, learn = self.learner.flops(values)
-        state.update_flops += interval.samples * learn + acted * (acted_by - act)
+        act, learn = self.learner.flops(step.values)
+        changed = step.acted * (step.acted_by - act)
+        state.update_flops += interval.samples * learn + changed
         finished = interval.episodes > 0
         count = np.maximum(interval.episodes, 1)
         state.train_return = np.where(
@@ -450,18 +499,18 @@ class Population:
         state.high_return = np.maximum(state.high_return, seen)
         state.low_return = np.minimum(state.low_return, seen)
         ended = self.ended()
-        fraction = np.full(self.size, s.decision_interval / s.budget)
+        fraction = (learner.env_steps - step.began_at) / s.budget
         left = 1 - learner.env_steps / s.budget
         area = state.score * (fraction + np.where(state.diverged, left, 0.0))
-        state.auc += np.where(over, 0.0, area)
-        rows = self._features(previous_return, signals)
+        state.auc += np.where(step.over, 0.0, area)
+        rows = self._features(step.previous_return, signals)
         state.observation[:, 1:] = state.observation[:, :-1].copy()
         state.observation[:, 0] = rows
         return RewardContext(
             score=state.score.copy(),
-            previous_score=previous_score,
+            previous_score=step.previous_score,
             best_score=state.best_score.copy(),
-            previous_best_score=previous_best,
+            previous_best_score=step.previous_best,
             fraction=fraction,
             remaining=left,
             ended=ended,

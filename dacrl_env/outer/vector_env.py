@@ -82,11 +82,25 @@ class PopulationEnv(VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
         self.autoreset_mode = _autoreset_mode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         self.render_mode = None
-        self.num_envs = num_envs
-        self.settings: Settings = resolve(task, **options)
-        self.population = Population(self.settings, self.num_envs)
+        settings = resolve(task, **options)
+        self._hold(Population(settings, num_envs))
         if num_threads is not None:
             self.population.learner.num_threads = num_threads
+
+    @classmethod
+    def around(cls, population: Population) -> PopulationEnv:
+        """What policies see of a population that somebody else steps."""
+        envs = cls.__new__(cls)
+        envs.autoreset_mode = AutoresetMode.DISABLED
+        envs.metadata = {**cls.metadata, "autoreset_mode": envs.autoreset_mode}
+        envs.render_mode = None
+        envs._hold(population)
+        return envs
+
+    def _hold(self, population: Population) -> None:
+        self.settings: Settings = population.settings
+        self.num_envs = population.size
+        self.population = population
         self.observation_names = self.population.observation_names
         self.single_observation_space = spaces.Box(
             -1.0, 1.0, (len(self.observation_names),), np.float32

@@ -20,6 +20,8 @@ from dacrl_env.kernels.elementary import cos, exp, log
 from dacrl_env.outer.vector_env import PopulationEnv
 
 DECISIONS = 100  # of a run that follows a curve, or the nearest number it can have
+# hyperparameters of which models of Stable-Baselines3 have schedules
+SB3_SCHEDULES = ("learning_rate", "clip_range", "epsilon")
 
 Floats = NDArray[np.float64]
 
@@ -107,6 +109,17 @@ class Curve:
         return SHAPES[self.shape](t, self.start, self.last, self.stairs)
 
 
+@dataclass(frozen=True)
+class Remaining:
+    """A curve by what remains of a run, which pickles as models are saved."""
+
+    curve: Curve
+
+    def __call__(self, progress_remaining: float) -> float:
+        """The value at a share of the budget that remains."""
+        return float(self.curve.values(np.array([1.0 - progress_remaining]))[0])
+
+
 class Schedule:
     """One hyperparameter follows a curve over the run; the others keep defaults.
 
@@ -145,6 +158,29 @@ class Schedule:
     def values(self, progress: Floats) -> Floats:
         """Values at shares ``progress`` of the budget."""
         return self.curve.values(progress)
+
+    def to_sb3(self) -> Callable[[float], float]:
+        """The same curve as a schedule of Stable-Baselines3.
+
+        Its models take it as ``learning_rate`` and ``clip_range``; of epsilon it is
+        what a DQN has as ``exploration_schedule``. It changes continuously, where a
+        policy holds values between decisions.
+
+        Returns:
+            The value, given the share of the budget that remains (1 to 0).
+
+        Raises:
+            ValueError: a hyperparameter of which models have no schedule.
+        """
+        [name] = self.hyperparameters
+        if name not in SB3_SCHEDULES:
+            raise ValueError(
+                f"models of Stable-Baselines3 have schedules of "
+                f"{', '.join(SB3_SCHEDULES)}, not of {name}; a DynamicConfigCallback "
+                "of dacrl_env.integrations.sb3_callback sets others, and those that "
+                "depend on more than time"
+            )
+        return Remaining(self.curve)
 
     def reset(self, envs: PopulationEnv, seed: int) -> None:
         """Check that the hyperparameter can take the values."""

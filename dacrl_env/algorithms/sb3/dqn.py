@@ -16,16 +16,13 @@ import stable_baselines3
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from dacrl_env.algorithms.interval import Interval, begin
-from dacrl_env.algorithms.sb3 import arguments, off_policy
+from dacrl_env.algorithms.sb3 import arguments, dqn_model, off_policy, setters
 from dacrl_env.algorithms.sb3.envs import MemberEnvs
 from dacrl_env.algorithms.sb3.members import (
     Members,
-    constant,
     hyperparameters_of,
-    one_observation,
     signals,
 )
 from dacrl_env.algorithms.sb3.off_policy import OffPolicy, State
@@ -37,7 +34,7 @@ from dacrl_env.learners.dqn import Values
 from dacrl_env.learners.protocol import close_envs, reseed_envs, steady
 from dacrl_env.tasks import Option
 
-_SUMS = ("loss", "grad_norm")
+_SUMS = dqn_model.SUMS
 _OURS = {
     **off_policy.OURS,
     "max_grad_norm": "hyperparameter max_grad_norm",
@@ -148,8 +145,8 @@ class SB3DQN:
             config.num_inner_envs,
             budget,
             build=functools.partial(_build, config, n_step),
-            trained=lambda model: [*model.q_net.parameters()],
-            optimizers=lambda model: [model.policy.optimizer],
+            trained=dqn_model.trained,
+            optimizers=dqn_model.optimizers,
         )
         self.off_policy = OffPolicy(
             self.members,
@@ -159,7 +156,7 @@ class SB3DQN:
         )
         self.venv, self.model = self.members.venv, self.members.model
         with globals_kept(), torch.enable_grad():
-            self._flops = _count_flops(self.model)
+            self._flops = dqn_model.count_flops(self.model)
 
     def flops(self, values: Values) -> tuple[int, NDArray[np.float64]]:
         """Floating-point operations per action, and ``(P,)`` per sample of updates."""
@@ -255,12 +252,7 @@ class SB3DQN:
 
     def _apply(self, row: Mapping[str, float]) -> None:
         """Set the hyperparameters of the loaded member."""
-        self.off_policy.apply(row)
-        model = self.model
-        model.max_grad_norm = row["max_grad_norm"]
-        model.exploration_rate = row["epsilon"]
-        model.exploration_schedule = constant(row["epsilon"])
-        model.target_update_interval = int(row["target_update_interval"])
+        setters.apply(self.model, dqn_model.SETTERS, row, row)
 
     def _update(
         self, state: State, i: int, row: Mapping[str, float], interval: Interval
@@ -268,8 +260,7 @@ class SB3DQN:
         """The gradient steps of one training event of the loaded member."""
         with self.off_policy.counted(state, i, interval) as model:
             model.train(model.gradient_steps, model.batch_size)
-        loss = float(model.logger.name_to_value["train/loss"])
-        self.members.updates.record(i, interval, _SUMS, {"loss": loss})
+        self.members.updates.record(i, interval, _SUMS, dqn_model.means(model, []))
 
     # -- signals ----------------------------------------------------------------
 
@@ -294,16 +285,7 @@ class SB3DQN:
             model.policy.set_training_mode(False)
             self._apply(row)
             # the member's generators are loaded but not stored: nothing is used up
-            batch = model.replay_buffer.sample(off_policy.PROBE_BATCH)
-            following = model.q_net_target(batch.next_observations)
-            following = following.amax(1, keepdim=True)
-            goal = off_policy.bootstrapped(batch, row["gamma"], following)
-            taken = model.q_net(batch.observations).gather(1, batch.actions.long())
-            return {
-                "td_error": (taken - goal).abs().mean(),
-                "value_mean": taken.mean(),
-                "value_std": taken.std(),
-            }
+            return dqn_model.probe(model, row)
 
 
 def _build(config: SB3DQNConfig, n_step: int, venv: MemberEnvs) -> Any:
@@ -315,14 +297,3 @@ def _build(config: SB3DQNConfig, n_step: int, venv: MemberEnvs) -> Any:
         **arguments.of(config, venv.env),
     }
     return off_policy.build(stable_baselines3.DQN, config, n_step, given)
-
-
-def _count_flops(model: Any) -> tuple[int, int]:
-    """Floating-point operations per action, and per sample of an update."""
-    inputs = one_observation(model)
-    with FlopCounterMode(display=False) as act:
-        model.q_net(inputs)
-    with FlopCounterMode(display=False) as learn:
-        model.q_net_target(inputs)
-        model.q_net(inputs).sum().backward()
-    return act.get_total_flops(), learn.get_total_flops()

@@ -35,10 +35,15 @@ from dacrl_env.inner_envs import InnerEnv
 from dacrl_env.learners.rollout import play
 
 
-class State(Protocol):
+class Trained(Protocol):
+    """What signals are computed from, beside sums and probes."""
+
+    parameters: Tensor  # (P, row) that the optimisers change
+
+
+class State(Trained, Protocol):
     """The arrays that the states of all algorithms have."""
 
-    parameters: Tensor
     buffers: NDArray[np.float64]
     optimizer: OptimizerState
     generators: random_state.Generators
@@ -214,18 +219,6 @@ class Members:
 
     # -- train ------------------------------------------------------------------
 
-    def apply(self, row: Mapping[str, float]) -> None:
-        """Set the hyperparameters that all algorithms have."""
-        model = self.model
-        # train() sets the optimisers' rate from the schedule
-        model.learning_rate = row["learning_rate"]
-        model.lr_schedule = constant(row["learning_rate"])
-        for optimizer in self._optimizers(model):
-            for group in optimizer.param_groups:
-                group["lr"] = row["learning_rate"]
-        model.batch_size = int(row["batch_size"])
-        model.gamma = row["gamma"]
-
     def stretch(
         self,
         state: State,
@@ -279,21 +272,19 @@ def hyperparameters_of(
     return {name: float(column[i]) for name, column in values.items()}
 
 
-def constant(value: float) -> Callable[[float], float]:
-    """A schedule of Stable-Baselines3."""
-    return lambda progress_remaining: value
-
-
-def one_observation(model: Any) -> Tensor:
+def one_observation(model: Any) -> Any:
     """An observation ``(1, …)`` of zeros, as the policy takes it."""
     space = model.observation_space
-    tensor: Tensor
-    tensor, _ = model.policy.obs_to_tensor(np.zeros((1, *space.shape), space.dtype))
-    return tensor
+    parts = getattr(space, "spaces", None)  # of a dictionary of observations
+    if parts is None:
+        zeros: Any = np.zeros((1, *space.shape), space.dtype)
+    else:
+        zeros = {k: np.zeros((1, *s.shape), s.dtype) for k, s in parts.items()}
+    return model.policy.obs_to_tensor(zeros)[0]
 
 
 def signals(
-    state: State,
+    state: Trained,
     interval: Interval,
     names: Sequence[str],
     probes: Sequence[Mapping[str, Tensor]],

@@ -18,12 +18,11 @@ from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 from torch import Tensor
 
 from dacrl_env.algorithms.interval import Interval
-from dacrl_env.algorithms.sb3 import arguments
+from dacrl_env.algorithms.sb3 import arguments, off_policy_model
 from dacrl_env.algorithms.sb3.members import Members, hyperparameters_of
 from dacrl_env.algorithms.sb3.rows import OptimizerState, from_row, to_row
 from dacrl_env.core import random_state, streams
 
-PROBE_BATCH = 256  # transitions the signals of an interval are computed from
 OURS = {
     **arguments.OURS,
     "buffer_size": "replay_capacity",
@@ -196,18 +195,6 @@ class OffPolicy:
                 self.members.stretch(state, i, steps, interval, advance)
                 state.target[i] = to_row(self._target(model))
 
-    def apply(self, row: Mapping[str, float]) -> None:
-        """Set the hyperparameters that these algorithms share."""
-        self.members.apply(row)
-        model = self.members.model
-        calls = -(-int(row["train_freq"]) // self.N)
-        model.train_freq = TrainFreq(calls, TrainFrequencyUnit.STEP)
-        model.gradient_steps = int(row["gradient_steps"])
-        model.replay_buffer.window = max(int(row["replay_window"]) // self.N, 1)
-        model.tau = row["tau"]
-        if self.n_step > 1:
-            model.replay_buffer.gamma = row["gamma"]
-
     def _advance(
         self,
         state: State,
@@ -243,12 +230,8 @@ class OffPolicy:
     @contextmanager
     def counted(self, state: State, i: int, interval: Interval) -> Iterator[Any]:
         """Count the gradient steps that the loaded member takes within."""
-        model = self.members.model
-
-        def samples(steps: int) -> int:
-            return steps * int(model.batch_size)
-
-        updates = self.members.updates
+        model, updates = self.members.model, self.members.updates
+        samples = functools.partial(off_policy_model.samples, model)
         with updates.counted(i, state.gradient_steps, interval, samples):
             yield model
 
@@ -288,9 +271,22 @@ def build(
         **longer,
         **given,
     )
-    buffer: Any = model.replay_buffer
-    buffer.sample = functools.partial(_sample_newest, buffer, buffer.sample)
+    newest_alone(model.replay_buffer)
     return model
+
+
+def newest_alone(buffer: Any) -> Callable[[], None]:
+    """Draw batches from the newest ``buffer.window`` rows of a replay buffer.
+
+    Returns:
+        What has all rows drawn from again.
+    """
+    buffer.sample = functools.partial(_sample_newest, buffer, buffer.sample)
+
+    def stop() -> None:
+        del buffer.sample
+
+    return stop
 
 
 def _sample_newest(
@@ -310,11 +306,3 @@ def _sample_newest(
     # drawn as Stable-Baselines3 draws, from the generators that the member has loaded
     age = np.random.randint(0, buffer.window, size=batch_size)  # noqa: NPY002
     return buffer._get_samples((buffer.pos - 1 - age) % buffer.buffer_size, env)
-
-
-def bootstrapped(batch: Any, gamma: float, following: Tensor) -> Tensor:
-    """Targets ``(B, 1)`` of a batch, from values ``(B, 1)`` of what follows it."""
-    discounts = getattr(batch, "discounts", None)
-    discounts = gamma if discounts is None else discounts
-    goal: Tensor = batch.rewards + (1 - batch.dones) * discounts * following
-    return goal

@@ -16,16 +16,13 @@ import stable_baselines3
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from dacrl_env.algorithms.interval import Interval, begin
-from dacrl_env.algorithms.sb3 import arguments
+from dacrl_env.algorithms.sb3 import arguments, ppo_model, setters
 from dacrl_env.algorithms.sb3.envs import MemberEnvs
 from dacrl_env.algorithms.sb3.members import (
     Members,
-    constant,
     hyperparameters_of,
-    one_observation,
     signals,
 )
 from dacrl_env.algorithms.sb3.rows import OptimizerState
@@ -39,7 +36,7 @@ from dacrl_env.learners.protocol import close_envs, reseed_envs
 from dacrl_env.tasks import Option
 from dacrl_env.tasks.backends import OF_LEVELS
 
-_SUMS = ("loss", "grad_norm", "kl", "entropy")
+_SUMS = ppo_model.SUMS
 _OURS = {
     **arguments.OURS,
     "max_grad_norm": "hyperparameter max_grad_norm",
@@ -155,12 +152,12 @@ class SB3PPO:
             config.num_inner_envs,
             budget,
             build=functools.partial(_build, config),
-            trained=lambda model: [*model.policy.parameters()],
-            optimizers=lambda model: [model.policy.optimizer],
+            trained=ppo_model.trained,
+            optimizers=ppo_model.optimizers,
         )
         self.venv, self.model = self.members.venv, self.members.model
         with globals_kept(), torch.enable_grad():
-            self._flops = _count_flops(self.model)
+            self._flops = ppo_model.count_flops(self.model)
 
     def flops(self, values: Values) -> tuple[int, NDArray[np.float64]]:
         """Floating-point operations per action, and ``(P,)`` per sample of updates."""
@@ -258,58 +255,25 @@ class SB3PPO:
         for i in range(len(state.env_steps)):
             row = hyperparameters_of(values, i)
             with self.members.loaded(state, i) as model:
-                self._apply(model, row)
+                setters.apply(model, ppo_model.SETTERS, row, row)
                 advance = functools.partial(self._advance, state, i, interval)
                 self.members.stretch(state, i, steps, interval, advance)
-
-    def _apply(self, model: Any, row: Mapping[str, float]) -> None:
-        """Set the hyperparameters of the loaded member."""
-        self.members.apply(row)
-        model.max_grad_norm = row["max_grad_norm"]
-        model.clip_range = constant(row["clip_range"])
-        model.gae_lambda = row["gae_lambda"]
-        model.n_epochs = int(row["n_epochs"])
-        model.ent_coef = row["ent_coef"]
-        model.vf_coef = row["vf_coef"]
-        model.target_kl = row["target_kl"] if row["stop_early"] else None
-        # the buffer computes the advantages, with what it was built with
-        model.rollout_buffer.gamma = row["gamma"]
-        model.rollout_buffer.gae_lambda = row["gae_lambda"]
 
     def _advance(
         self, state: SB3PPOState, i: int, interval: Interval, end: int
     ) -> None:
         """Collect and learn with the loaded member until step ``end``."""
         model, updates = self.model, self.members.updates
+        samples = functools.partial(ppo_model.samples, model)
         # an episode begins where none has taken a step
         model._last_episode_starts = self.venv.state.lengths[0] == 0
         while model.num_timesteps < end:
             model.collect_rollouts(
                 model.env, self.members.callback, model.rollout_buffer, model.n_steps
             )
-            with updates.counted(i, state.gradient_steps, interval, self._samples):
+            with updates.counted(i, state.gradient_steps, interval, samples):
                 model.train()
-            means = self._means(model.logger.name_to_value)
-            updates.record(i, interval, _SUMS, means)
-
-    def _samples(self, steps: int) -> int:
-        """Transitions that so many gradient steps on one rollout have used.
-
-        With ``target_kl`` the last epoch may be left unfinished.
-        """
-        rollout, batch = self.granularity(self.config), int(self.model.batch_size)
-        epochs, rest = divmod(steps, -(-rollout // batch))
-        return epochs * rollout + rest * batch
-
-    def _means(self, logged: Mapping[str, float]) -> dict[str, float]:
-        """Means over the gradient steps just done, from Stable-Baselines3's log."""
-        entropy = -float(logged["train/entropy_loss"])
-        # "train/loss" is that of the last minibatch alone
-        loss = float(logged["train/policy_gradient_loss"])
-        loss -= self.model.ent_coef * entropy
-        loss += self.model.vf_coef * float(logged["train/value_loss"])
-        kl = float(logged["train/approx_kl"])
-        return {"loss": loss, "kl": kl, "entropy": entropy}
+            updates.record(i, interval, _SUMS, ppo_model.means(model, []))
 
     # -- signals ----------------------------------------------------------------
 
@@ -330,13 +294,9 @@ class SB3PPO:
         with self.members.loaded(state, i) as model, torch.no_grad():
             model.policy.set_training_mode(False)
             self.venv.state = take_rows(state.envs, [i])
-            inputs, _ = model.policy.obs_to_tensor(model.env.reset())
+            model._last_obs = model.env.reset()
             self.venv.state = None
-            value = model.policy.predict_values(inputs)
-            return {
-                "value_mean": value.mean(),
-                "value_std": value.std(correction=0),
-            }
+            return ppo_model.probe(model, {})
 
 
 def arguments_of(config: SB3PPOConfig, env: InnerEnv) -> dict[str, Any]:
@@ -361,14 +321,3 @@ def _build(config: SB3PPOConfig, venv: MemberEnvs) -> Any:
         and ppo.PPO.granularity(config) > 1,
         **arguments_of(config, venv.env),
     )
-
-
-def _count_flops(model: Any) -> tuple[int, int]:
-    """Floating-point operations per action, and per sample of an update."""
-    policy, inputs = model.policy, one_observation(model)
-    with FlopCounterMode(display=False) as act:
-        actions = policy(inputs)[0]
-    with FlopCounterMode(display=False) as learn:
-        values, log_probs, _ = policy.evaluate_actions(inputs, actions)
-        (values.sum() + log_probs.sum()).backward()
-    return act.get_total_flops(), learn.get_total_flops()

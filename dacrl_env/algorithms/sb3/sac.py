@@ -7,9 +7,7 @@ Haarnoja et al. 2018, "Soft actor-critic algorithms and applications" (arXiv
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -18,20 +16,16 @@ import stable_baselines3
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from dacrl_env.algorithms.interval import Interval, begin
-from dacrl_env.algorithms.sb3 import arguments, off_policy
+from dacrl_env.algorithms.sb3 import arguments, off_policy, sac_model, setters
 from dacrl_env.algorithms.sb3.envs import MemberEnvs
 from dacrl_env.algorithms.sb3.members import (
     Members,
     hyperparameters_of,
-    is_not_finite,
-    one_observation,
     signals,
 )
 from dacrl_env.algorithms.sb3.off_policy import OffPolicy, State
-from dacrl_env.algorithms.soft import SET
 from dacrl_env.core import streams
 from dacrl_env.core.isolation import globals_kept, inner_context
 from dacrl_env.inner_envs import InnerEnv
@@ -39,8 +33,7 @@ from dacrl_env.learners import events, sac
 from dacrl_env.learners.protocol import Values, close_envs, reseed_envs, steady
 from dacrl_env.tasks import Option
 
-_SUMS = sac.SAC.sums
-_PROBED = ("td_error", "value_mean", "value_std")
+_SUMS = sac_model.SUMS
 _OURS = {
     **off_policy.OURS,
     "ent_coef": "hyperparameters ent_rule and alpha",
@@ -134,7 +127,6 @@ class SB3SAC:
     ) -> None:
         self.config = config
         self.num_threads = 1
-        self.components = len(env.action_low)
         sac.check_actions(env)
         n_step = int(steady(self.hyperparameters, given)["n_step"])
         off_policy.check_n_step(stable_baselines3.SAC, n_step)
@@ -144,8 +136,8 @@ class SB3SAC:
             config.num_inner_envs,
             budget,
             build=functools.partial(_build, config, n_step),
-            trained=_trained,
-            optimizers=_optimizers,
+            trained=sac_model.trained,
+            optimizers=sac_model.optimizers,
         )
         self.off_policy = OffPolicy(
             self.members,
@@ -154,8 +146,9 @@ class SB3SAC:
             n_step=n_step,
         )
         self.venv, self.model = self.members.venv, self.members.model
+        self._notes, _ = sac_model.noted(self.model)
         with globals_kept(), torch.enable_grad():
-            self._flops = _count_flops(self.model)
+            self._flops = sac_model.count_flops(self.model)
 
     def flops(self, values: Values) -> tuple[int, NDArray[np.float64]]:
         """Floating-point operations per action, and ``(P,)`` per sample of updates.
@@ -255,42 +248,21 @@ class SB3SAC:
 
     def _apply(self, row: Mapping[str, float]) -> None:
         """Set the hyperparameters of the loaded member."""
-        self.off_policy.apply(row)
-        self.model.target_entropy = row["target_entropy"] * self.components
+        setters.apply(self.model, sac_model.SETTERS, row, row)
 
     def _update(
         self, state: State, i: int, row: Mapping[str, float], interval: Interval
     ) -> None:
         """The gradient steps of one training event of the loaded member."""
         model = self.model
-        model.log_probs.clear()
-        with self._temperature(row), self.off_policy.counted(state, i, interval):
+        self._notes.clear()
+        with (
+            sac_model.learning(model, row),
+            self.off_policy.counted(state, i, interval),
+        ):
             model.train(model.gradient_steps, model.batch_size)
-        logged = model.logger.name_to_value
-        means = {
-            "loss": float(logged["train/critic_loss"]),
-            "actor_loss": float(logged["train/actor_loss"]),
-            "entropy": -float(np.mean(model.log_probs)),
-            "temperature": float(logged["train/ent_coef"]),
-        }
+        means = sac_model.means(model, self._notes)
         self.members.updates.record(i, interval, _SUMS, means)
-
-    @contextmanager
-    def _temperature(self, row: Mapping[str, float]) -> Iterator[None]:
-        """Train the loaded member with a temperature that is learned, or set."""
-        if row["ent_rule"] != SET:
-            yield
-            return
-        model = self.model
-        model.ent_coef_tensor = torch.tensor(row["alpha"], dtype=torch.float32)
-        with torch.no_grad():
-            model.log_ent_coef.fill_(math.log(row["alpha"]))
-        # its optimiser is there again afterwards, for the state and for others
-        optimizer, model.ent_coef_optimizer = model.ent_coef_optimizer, None
-        try:
-            yield
-        finally:
-            model.ent_coef_optimizer = optimizer
 
     # -- signals ----------------------------------------------------------------
 
@@ -318,80 +290,13 @@ class SB3SAC:
             model.policy.set_training_mode(False)
             self._apply(row)
             # the member's generators are loaded but not stored: nothing is used up
-            batch = model.replay_buffer.sample(off_policy.PROBE_BATCH)
-            if model.use_sde:
-                model.actor.reset_noise()
-            try:
-                next_observations = batch.next_observations
-                actions, log_probs = model.actor.action_log_prob(next_observations)
-            except (ValueError, RuntimeError) as error:
-                if not is_not_finite(error):
-                    raise
-                return dict.fromkeys(_PROBED, torch.tensor(math.nan))
-            following = model.critic_target(next_observations, actions)
-            least = torch.cat(following, 1).amin(1, keepdim=True)
-            least = least - model.log_ent_coef.exp() * log_probs.reshape(-1, 1)
-            goal = off_policy.bootstrapped(batch, row["gamma"], least)
-            taken = model.critic(batch.observations, batch.actions)[0]
-            probed = (taken - goal).abs().mean(), taken.mean(), taken.std()
-            return dict(zip(_PROBED, probed, strict=True))
+            return sac_model.probe(model, row)
 
 
 # -- functions of models --------------------------------------------------------
 
 
 def _build(config: SB3SACConfig, n_step: int, venv: MemberEnvs) -> Any:
-    """A model; hyperparameters are set before it trains.
-
-    Stable-Baselines3 does not tell of the entropy: the model keeps the log
-    probabilities that its gradient steps begin with.
-    """
+    """A model; hyperparameters are set before it trains."""
     given = {"env": venv, "ent_coef": "auto", **arguments.of(config, venv.env)}
-    model = off_policy.build(stable_baselines3.SAC, config, n_step, given)
-    model.log_probs = []
-    actor = model.actor
-    actor.action_log_prob = functools.partial(
-        _noted, actor.action_log_prob, model.log_probs
-    )
-    return model
-
-
-def _noted(
-    draw: Callable[[Tensor], tuple[Tensor, Tensor]],
-    means: list[float],
-    observations: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Actions and log probabilities; the mean of those that the actor learns from."""
-    actions, log_probs = draw(observations)
-    if log_probs.requires_grad:  # not of actions that targets are computed with
-        means.append(float(log_probs.detach().mean()))
-    return actions, log_probs
-
-
-def _trained(model: Any) -> list[Tensor]:
-    """What the optimisers change; critics and actor may share a features extractor."""
-    both = [*model.critic.parameters(), *model.actor.parameters()]
-    return [*dict.fromkeys(both), model.log_ent_coef]
-
-
-def _optimizers(model: Any) -> list[torch.optim.Optimizer]:
-    """Of critics, actor and temperature: a gradient step is a step of the first."""
-    own = model.critic.optimizer, model.actor.optimizer, model.ent_coef_optimizer
-    return [*own]
-
-
-def _count_flops(model: Any) -> tuple[int, int]:
-    """Floating-point operations per action, and per sample of an update."""
-    inputs = one_observation(model)
-    with FlopCounterMode(display=False) as act, torch.no_grad():
-        model.actor(inputs)
-    with FlopCounterMode(display=False) as learn:
-        actions, log_probs = model.actor.action_log_prob(inputs)
-        with torch.no_grad():
-            following, _ = model.actor.action_log_prob(inputs)
-            model.critic_target(inputs, following)
-        sum(model.critic(inputs, following)).sum().backward()
-        values = torch.cat(model.critic(inputs, actions), 1)
-        (log_probs.sum() - values.amin(1).sum()).backward()
-    model.policy.zero_grad()
-    return act.get_total_flops(), learn.get_total_flops()
+    return off_policy.build(stable_baselines3.SAC, config, n_step, given)

@@ -33,10 +33,17 @@ class Updates:
         # of each parameter, by its address, until the step: a loss that no step of
         # this optimiser follows leaves norms that the next one's take the place of
         self._norms: dict[int, Tensor] = {}
-        for p in parameters_of(optimizer):
-            if p.requires_grad:
-                p.register_post_accumulate_grad_hook(self._on_gradient)
-        optimizer.register_step_pre_hook(self._on_step)
+        self._hooks = [
+            p.register_post_accumulate_grad_hook(self._on_gradient)
+            for p in parameters_of(optimizer)
+            if p.requires_grad
+        ]
+        self._hooks.append(optimizer.register_step_pre_hook(self._on_step))
+
+    def remove(self) -> None:
+        """Leave the optimiser and its parameters alone."""
+        for hook in self._hooks:
+            hook.remove()
 
     def _on_gradient(self, parameter: Tensor) -> None:
         assert parameter.grad is not None

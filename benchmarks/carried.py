@@ -163,7 +163,7 @@ def plain_model(settings: Settings, seed: int) -> Any:
         **arguments.of(config, make_inner_env(settings.task)),
     )
     values = {h.name: h.default for h in settings.hyperparameters}
-    own = {n: v for n, v in values.items() if n in dqn_model.SETTERS}
+    own: Any = {n: v for n, v in values.items() if n in dqn_model.SETTERS}
     setters.apply(model, dqn_model.SETTERS, own, own)
     return model
 
@@ -213,7 +213,8 @@ def _rows(runs: list[dict[str, Any]], policies: Sequence[str]) -> list[dict[str,
                     [r[metric] for r in runs if (r["place"], r["policy"]) == (place, p)]
                     for p in (policy, DEFAULT)
                 )
-                row = {"metric": metric, "policy": policy, "place": place}
+                row: dict[str, Any] = {"metric": metric, "policy": policy}
+                row["place"] = place
                 row |= {"runs": len(mine), "mean": _told(mean_interval(mine))}
                 if policy != DEFAULT and len(mine) > 1:
                     row["difference"] = _told(paired_difference(mine, base))
@@ -259,7 +260,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of runs")
     parser.add_argument("--runs", type=int, default=100, help="seeds 0 to RUNS - 1")
     parser.add_argument("--seeds", type=int, nargs="+", help="instead of --runs")
-    parser.add_argument("--policy", nargs="+", default=POLICIES, help="names or files")
+    parser.add_argument(
+        "--policy",
+        nargs="+",
+        default=POLICIES,
+        help="names or files; with --budget files as '<file>,any_task=True'",
+    )
     parser.add_argument("--task", default=TASK)
     parser.add_argument(
         "--budget", type=int, help="steps a run; the task's if left out"

@@ -28,6 +28,7 @@ from dacrl_env.core.files import write_whole
 from dacrl_env.core.version import __version__
 from dacrl_env.outer.settings import Settings, resolve
 from dacrl_env.policies import get_policy
+from dacrl_env.tasks import Number
 
 TASK = "dacrl/DQN-CartPole-v0"
 POLICIES = ("freeze-when-good", "pretrained/dqn-cartpole-switch-0")
@@ -162,7 +163,8 @@ def plain_model(settings: Settings, seed: int) -> Any:
         learning_starts=config.learning_starts,
         **arguments.of(config, make_inner_env(settings.task)),
     )
-    values = {h.name: h.default for h in settings.hyperparameters}
+    numbers = [h for h in settings.hyperparameters if isinstance(h, Number)]
+    values = {h.name: float(h.default) for h in numbers}
     own: Any = {n: v for n, v in values.items() if n in dqn_model.SETTERS}
     setters.apply(model, dqn_model.SETTERS, own, own)
     return model

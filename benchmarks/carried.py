@@ -28,6 +28,7 @@ from dacrl_env.core.files import write_whole
 from dacrl_env.core.version import __version__
 from dacrl_env.outer.settings import Settings, resolve
 from dacrl_env.policies import get_policy
+from dacrl_env.tasks import Number
 
 TASK = "dacrl/DQN-CartPole-v0"
 POLICIES = ("freeze-when-good", "pretrained/dqn-cartpole-switch-0")
@@ -162,8 +163,9 @@ def plain_model(settings: Settings, seed: int) -> Any:
         learning_starts=config.learning_starts,
         **arguments.of(config, make_inner_env(settings.task)),
     )
-    values = {h.name: h.default for h in settings.hyperparameters}
-    own = {n: v for n, v in values.items() if n in dqn_model.SETTERS}
+    numbers = [h for h in settings.hyperparameters if isinstance(h, Number)]
+    values = {h.name: float(h.default) for h in numbers}
+    own: Any = {n: v for n, v in values.items() if n in dqn_model.SETTERS}
     setters.apply(model, dqn_model.SETTERS, own, own)
     return model
 
@@ -213,7 +215,8 @@ def _rows(runs: list[dict[str, Any]], policies: Sequence[str]) -> list[dict[str,
                     [r[metric] for r in runs if (r["place"], r["policy"]) == (place, p)]
                     for p in (policy, DEFAULT)
                 )
-                row = {"metric": metric, "policy": policy, "place": place}
+                row: dict[str, Any] = {"metric": metric, "policy": policy}
+                row["place"] = place
                 row |= {"runs": len(mine), "mean": _told(mean_interval(mine))}
                 if policy != DEFAULT and len(mine) > 1:
                     row["difference"] = _told(paired_difference(mine, base))
@@ -259,7 +262,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of runs")
     parser.add_argument("--runs", type=int, default=100, help="seeds 0 to RUNS - 1")
     parser.add_argument("--seeds", type=int, nargs="+", help="instead of --runs")
-    parser.add_argument("--policy", nargs="+", default=POLICIES, help="names or files")
+    parser.add_argument(
+        "--policy",
+        nargs="+",
+        default=POLICIES,
+        help="names or files; with --budget files as '<file>,any_task=True'",
+    )
     parser.add_argument("--task", default=TASK)
     parser.add_argument(
         "--budget", type=int, help="steps a run; the task's if left out"

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import optuna
 
 OBJECTIVES = ("final", "best", "auc")
+NEEDED = {"generation", "member", "parent", "step", "score"}  # in the trace of a fit
 CONFIGURATION = "configuration/"  # before the names of static configuration
 
 
@@ -66,7 +67,8 @@ def to_study(
     A number on the scale ``log_complement`` is there as ``one_minus_<name>``, as in
     `dacrl_env.integrations.configspace`. Intermediate values are observed scores by
     decision. States: COMPLETE, a run to its end; PRUNED, one given up before; FAIL, one
-    whose last score is not finite. Attributes: ``generation`` (fresh starts before it),
+    whose last score is not finite. A run that diverged and has the task's floor as its
+    score is COMPLETE, since a trace does not tell it. Attributes: ``generation`` (fresh starts before it),
     ``member``, ``decisions``, ``varied``.
 
     Args:
@@ -83,13 +85,18 @@ def to_study(
     """
     if objective not in OBJECTIVES:
         raise ValueError(unknown("objective", objective, OBJECTIVES))
-    if fitted.trace is None or fitted.task is None:
-        lacking = "trace of its runs" if fitted.trace is None else "task"
-        raise ValueError(f"this fit has no {lacking}; studies are made of both")
+    if not has_runs(fitted):
+        lacking = "task" if fitted.task is None else "trace of its runs"
+        raise ValueError(
+            f"this fit has no {lacking}; a study is made of a task and of a trace with "
+            f"the columns {', '.join(sorted(NEEDED))}"
+        )
     _require()
     import optuna
 
     trace = fitted.trace
+    assert trace is not None
+    assert fitted.task is not None
     settings = resolve(fitted.task, **(fitted.settings or {}))
     about = {"task": fitted.task, **(fitted.about or {}), "objective": objective}
     if seed is not None:
@@ -115,8 +122,19 @@ def to_study(
     return study
 
 
+def is_installed() -> bool:
+    """Whether Optuna is."""
+    return importlib.util.find_spec("optuna") is not None
+
+
+def has_runs(fitted: Fitted) -> bool:
+    """Whether a fit has what a study is made of; that of a controller does not."""
+    trace = fitted.trace
+    return fitted.task is not None and trace is not None and {*trace.columns} >= NEEDED
+
+
 def _require() -> None:
-    if importlib.util.find_spec("optuna") is None:
+    if not is_installed():
         raise ModuleNotFoundError(
             "studies need optuna: pip install 'dacrl-env[optuna]'", name="optuna"
         )
@@ -129,7 +147,7 @@ def _trials(trace: pd.DataFrame, knobs: Sequence[Knob], objective: str) -> list[
     longest = int(trace["step"].max())
     result: list[Any] = []
     for _, runs in trace.groupby("generation", sort=True):
-        rows = runs.to_dict("records")
+        rows = [{str(k): v for k, v in r.items()} for r in runs.to_dict("records")]
         result += [
             _trial(line, searched, fields, longest, objective) for line in _lines(rows)
         ]

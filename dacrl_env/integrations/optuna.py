@@ -67,9 +67,11 @@ def to_study(
     A number on the scale ``log_complement`` is there as ``one_minus_<name>``, as in
     `dacrl_env.integrations.configspace`. Intermediate values are observed scores by
     decision. States: COMPLETE, a run to its end; PRUNED, one given up before; FAIL, one
-    whose last score is not finite. A run that diverged and has the task's floor as its
-    score is COMPLETE, since a trace does not tell it. Attributes: ``generation`` (fresh starts before it),
-    ``member``, ``decisions``, ``varied``.
+    whose last score is not finite. A run that diverged and still has a finite score is
+    COMPLETE, since a trace does not tell it.
+
+    Attributes: ``generation`` (fresh starts before it), ``member``, ``decisions``,
+    ``varied``.
 
     Args:
         fitted: with its task and its trace.

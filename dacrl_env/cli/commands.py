@@ -601,6 +601,7 @@ def _fit(options: argparse.Namespace) -> Any:
     beside = f"../../policies/{own.name}"
     page = fit_page(fitted, method, get_task(task).id, beside, made)
     written = page.write(folder / pages.NAME)
+    study = _keep_study(options, fitted)
     cost = fitted.cost
     found = to_json(fitted.policy)
     if found["kind"] == NETWORK:
@@ -613,10 +614,24 @@ def _fit(options: argparse.Namespace) -> Any:
         f"{cost.gradient_steps:,} gradient steps"
     )
     print(f"policy: {path}\npage: {written}")
+    if study is not None:
+        print(f"study: {study}")
     return {
         "policy": str(path), "page": str(written), "found": found,
         "online": fitted.online, "cost": asdict(cost),
+        "study": None if study is None else str(study),
     }  # fmt: skip
+
+
+def _keep_study(options: argparse.Namespace, fitted: Any) -> Path | None:
+    """Write the runs of a fit as a study of Optuna, where both are there."""
+    from dacrl_env.integrations import optuna
+
+    if not (optuna.is_installed() and optuna.has_runs(fitted)):
+        return None
+    path: Path = options.out / "optuna.journal"
+    optuna.to_study(fitted, optuna.journal(path), seed=options.seed)
+    return path
 
 
 def _keep_policy(out: Path, fitted: Any, about: dict[str, Any]) -> tuple[Path, Path]:

@@ -124,6 +124,8 @@ def test_no_warnings(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
     options |= SMALL.get(dacrl_env.TASKS[task].algorithm, {})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        # where a base has made a newer version
+        warnings.filterwarnings("ignore", ".*dacrl/.* is out of date")
         env = gym.make(task, **options)  # with Gymnasium's passive checker
         env.reset(seed=0)
         env.step(env.action_space.sample())

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cases import quick, slow
 from sb3_runs import globals_kept, inner_of, keys_of, make, physics_of
 
 from dacrl_env.outer.vector_env import PopulationEnv
@@ -104,8 +105,8 @@ def own_rows(name: str, policy: Any, hyperparameters: Any) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize("name", TASKS)
-@pytest.mark.parametrize("kind", ["schedule", "static", "random"])
+@pytest.mark.parametrize("name", quick(TASKS, "dqn", "ppo"))
+@pytest.mark.parametrize("kind", ["schedule", slow("static"), "random"])
 def test_values_and_steps_are_those_of_the_environment(name: str, kind: str) -> None:
     makes: dict[str, Any] = {
         "schedule": lambda: Schedule("cosine", "learning_rate", 1e-3, 1e-4),
@@ -123,7 +124,7 @@ def test_values_and_steps_are_those_of_the_environment(name: str, kind: str) -> 
     assert [at for at, _ in rows(callback)] == [0, 40, 80, 120, 160]
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", quick(TASKS, "dqn", "ppo"))
 def test_signals_are_those_of_a_member_with_the_same_model(name: str) -> None:
     runs = make(name)
     runs.train(64)
@@ -143,7 +144,7 @@ def test_signals_are_those_of_a_member_with_the_same_model(name: str) -> None:
     assert follower.flops(runs.values) == learner.flops(runs.values)
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", quick(TASKS, "dqn", "ppo"))
 def test_looking_on_changes_nothing(name: str) -> None:
     alone = model_of(name)
     alone.learn(200)

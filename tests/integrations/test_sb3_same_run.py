@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cases import slow
 from sb3_runs import TASKS, inner_of, single
 from sb3_runs import globals_kept as _globals_kept  # noqa: F401 (a fixture)
 from stable_baselines3 import DQN, PPO, SAC
@@ -123,7 +124,7 @@ CHANGING = {
 }
 
 
-CASES = [("dqn", "eval"), ("ppo", "eval"), ("sac", "eval"), ("dqn", "train")]
+CASES = [("dqn", "eval"), ("ppo", "eval"), slow("sac", "eval"), slow("dqn", "train")]
 
 
 @pytest.mark.parametrize(("name", "feedback"), CASES)

@@ -43,7 +43,7 @@ CASES: dict[str, dict[str, Any]] = {
     "discrete_sac": {"hidden_sizes": (33, 17), "replay_capacity": 400},
     "discrete_sac, features": {"activation": "tanh", **SEVERAL, **FEATURES},
 }
-# one convolution is enough where steps of Python are compared
+# one convolution is enough
 MOST = [slow(case) if case == "dqn, convolution" else case for case in CASES]
 KINDS: dict[str, Any] = {
     "dqn": dqn,
@@ -214,7 +214,7 @@ def test_evaluated_by_python_as_compiled(case: str) -> None:
 
 
 @pytest.mark.parametrize("stepped", [False, True])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", MOST)
 def test_a_member_has_the_same_bits_in_any_company(case: str, stepped: bool) -> None:
     together, steps = _make(case, 40, stepped), _steps(case) // 3
     together.train(steps)
@@ -226,7 +226,7 @@ def test_a_member_has_the_same_bits_in_any_company(case: str, stepped: bool) -> 
 
 
 @pytest.mark.parametrize("stepped", [False, True])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", MOST)
 def test_cutting_a_run_changes_nothing(case: str, stepped: bool) -> None:
     whole, cut, steps = _make(case, 6, stepped), _make(case, 6, stepped), _steps(case)
     unit = whole.learner.granularity(whole.learner.config)
@@ -236,7 +236,7 @@ def test_cutting_a_run_changes_nothing(case: str, stepped: bool) -> None:
     _equal(whole, cut)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", MOST)
 def test_cutting_a_run_so_that_interrupts_are_heard_changes_nothing(
     case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,7 +247,7 @@ def test_cutting_a_run_so_that_interrupts_are_heard_changes_nothing(
     _equal(whole, cut)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", MOST)
 def test_the_number_of_threads_changes_nothing(case: str) -> None:
     one, three = _make(case), _make(case)
     three.learner.num_threads = 3
@@ -296,7 +296,7 @@ def test_every_hyperparameter_bites_and_bites_one_member_only(
 
 
 @pytest.mark.parametrize("stepped", [False, True])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", MOST)
 def test_members_do_not_feel_what_others_do(case: str, stepped: bool) -> None:
     a, b = _make(case, 6, stepped), _make(case, 6, stepped)
     for runs in (a, b):
@@ -311,7 +311,7 @@ def test_members_do_not_feel_what_others_do(case: str, stepped: bool) -> None:
 
 
 @pytest.mark.parametrize("stepped", [False, True])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", MOST)
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e38])
 def test_a_diverged_member_is_noticed_and_alone(
     case: str, stepped: bool, value: float
@@ -328,7 +328,7 @@ def test_a_diverged_member_is_noticed_and_alone(
 
 
 @pytest.mark.parametrize("stepped", [False, True])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", MOST)
 def test_a_diverged_member_leaves_nothing_behind(case: str, stepped: bool) -> None:
     """Neither in its own next run nor in those that use the same memory."""
     bad = np.array([1])
@@ -345,7 +345,7 @@ def test_a_diverged_member_leaves_nothing_behind(case: str, stepped: bool) -> No
 
 
 @pytest.mark.parametrize("stepped", [False, True])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", MOST)
 def test_restarted_members_begin_again_and_others_go_on(
     case: str, stepped: bool
 ) -> None:
@@ -387,7 +387,7 @@ def _differences_beside_unseen(a: Runs, b: Runs, i: int, j: int) -> list[str]:
     return names
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", MOST)
 def test_looking_at_a_run_does_not_change_it(case: str) -> None:
     a, b = _make(case), _make(case)
     for runs in (a, b):

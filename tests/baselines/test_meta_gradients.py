@@ -370,6 +370,7 @@ def test_copies_have_streams_of_their_own(monkeypatch):
         assert len(np.unique(all_keys)) == len(all_keys), keys
 
 
+@pytest.mark.slow
 def test_a_copy_does_not_learn_of_a_coming_shift(monkeypatch):
     envs = make("dacrl/PPO-PendulumShift-v0")
     hold(envs)

@@ -432,6 +432,7 @@ def test_a_reader_that_leaves_is_no_error(tmp_path, line):
         assert list(tmp_path.glob("out/*/report.md"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "closed", [slow(">&-"), slow("2>&-"), slow("<&-"), "<&- >&- 2>&-"]
 )

@@ -187,6 +187,7 @@ def test_the_incumbents_of_a_fit_are_its_course():
     assert to_json(half.policy) == to_json(then[-1])
 
 
+@pytest.mark.slow
 def test_anytime_tests_what_was_found_on_the_way(tmp_path: Path):
     given = {"tuning_budget": 2_000, "runs": 2, "store": tmp_path}
     dacrl_env.compare(QUADRATIC, methods=[METHOD], seeds=range(2), **given)

@@ -260,6 +260,7 @@ def test_negative_and_small_numbers_are_sorted_as_numbers(opened):
     assert cells == ["–", "-2.5", "1e-05", "5,000 + 1"]
 
 
+@pytest.mark.slow
 def test_black_is_white_in_the_dark(opened):
     browser = opened("comparison", dark=True)
     first = "return document.querySelector('.figure').data.find("

@@ -99,6 +99,7 @@ def test_bootstrap_covers_as_often_as_it_says(statistic):
     assert 0.89 <= covered / 400 <= 0.975
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [[20] * 8, [16, 24] * 4])
 def test_grouped_bootstrap_covers_where_the_plain_one_does_not(sizes):
     rng = np.random.default_rng(1)
@@ -124,6 +125,7 @@ def crossed_values(rng, spread, missing=0.0):
     return (values + 0.1 * rng.normal(size=256))[kept], fits[kept], seeds[kept]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", [0.0, 0.1])
 def test_what_fits_share_is_resampled_once_for_all_of_them(missing):
     rng = np.random.default_rng(5)

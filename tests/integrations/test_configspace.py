@@ -222,6 +222,7 @@ except ModuleNotFoundError as error:
     assert "pip install 'dacrl-env[smac]'" in done.stdout
 
 
+@pytest.mark.slow
 def test_another_tool_drives_a_task() -> None:
     """By asking and telling: bayesian-optimization, which knows nothing of tasks."""
     from bayes_opt import BayesianOptimization

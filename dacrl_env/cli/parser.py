@@ -214,7 +214,7 @@ class Parser(jsonargparse.ArgumentParser):
     def _name(self, key: str) -> str:
         """How the line names what a file calls by a key."""
         (action,) = (a for a in self._actions if a.dest == key)
-        return action.option_strings[-1] if action.option_strings else key
+        return action.option_strings[0] if action.option_strings else key
 
     def _near(self, rest: list[str], more: Iterable[str]) -> str:
         """What may have been meant by arguments that nothing takes."""

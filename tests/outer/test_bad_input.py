@@ -224,7 +224,7 @@ def test_task() -> None:
     ):
         with pytest.raises(ValueError, match="unknown task 'bogus'") as caught:
             function("bogus")
-        assert DQN in one_line(caught)
+        assert DQN[:-1] in one_line(caught)  # any version
 
 
 @pytest.mark.parametrize(

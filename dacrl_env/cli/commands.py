@@ -601,7 +601,7 @@ def _fit(options: argparse.Namespace) -> Any:
     beside = f"../../policies/{own.name}"
     page = fit_page(fitted, method, get_task(task).id, beside, made)
     written = page.write(folder / pages.NAME)
-    study = _keep_study(options, fitted)
+    study = _keep_study(options, method, fitted)
     cost = fitted.cost
     found = to_json(fitted.policy)
     if found["kind"] == NETWORK:
@@ -623,14 +623,27 @@ def _fit(options: argparse.Namespace) -> Any:
     }  # fmt: skip
 
 
-def _keep_study(options: argparse.Namespace, fitted: Any) -> Path | None:
-    """Write the runs of a fit as a study of Optuna, where both are there."""
+def _keep_study(options: argparse.Namespace, method: str, fitted: Any) -> Path | None:
+    """Write the runs of a fit as a study of Optuna, where both are there.
+
+    A journal that cannot be used, as a damaged one, costs no fit: it is said.
+    """
     from dacrl_env.integrations import optuna
+    from dacrl_env.policies import get_method
 
     if not (optuna.is_installed() and optuna.has_runs(fitted)):
         return None
     path: Path = options.out / "optuna.journal"
-    optuna.to_study(fitted, optuna.journal(path), seed=options.seed)
+    objective = getattr(get_method(method), "objective", "final")
+    if objective not in optuna.OBJECTIVES:
+        objective = "final"
+    try:
+        optuna.to_study(
+            fitted, optuna.journal(path), seed=options.seed, objective=objective
+        )
+    except (OSError, ValueError, KeyError) as error:
+        print(f"dacrl: no study was written to {path}: {error!r}", file=sys.stderr)
+        return None
     return path
 
 

@@ -67,8 +67,7 @@ def to_study(
     A number on the scale ``log_complement`` is there as ``one_minus_<name>``, as in
     `dacrl_env.integrations.configspace`. Intermediate values are observed scores by
     decision. States: COMPLETE, a run to its end; PRUNED, one given up before; FAIL, one
-    whose last score is not finite. A run that diverged and still has a finite score is
-    COMPLETE, since a trace does not tell it.
+    that diverged.
 
     Attributes: ``generation`` (fresh starts before it), ``member``, ``decisions``,
     ``varied``.
@@ -198,7 +197,7 @@ def _trial(
         spaces[name] = CategoricalDistribution(options)
     scores = np.array([row["score"] for row in line], np.float64)
     steps = [int(row["step"]) for row in line]
-    finite = bool(np.isfinite(scores[-1]))
+    finite = bool(np.isfinite(scores[-1])) and not last.get("diverged", False)
     state = TrialState.COMPLETE if steps[-1] == longest else TrialState.PRUNED
     if not finite:
         state = TrialState.FAIL

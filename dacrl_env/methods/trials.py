@@ -313,7 +313,10 @@ class Trials:
         about = {}
         if self._configuration is not None:
             about = {"configuration": self._configuration}
-        for scores, applied in zip(seen.scores, seen.applied, strict=True):
+        last = len(seen.scores) - 1
+        for k, (scores, applied) in enumerate(
+            zip(seen.scores, seen.applied, strict=True)
+        ):
             self._step += 1
             self._trace.append(
                 {
@@ -322,6 +325,8 @@ class Trials:
                     "parent": self._parents,
                     "step": self._step,
                     "score": scores,
+                    # known where runs are looked at, not in between
+                    "diverged": seen.diverged & (k == last),
                     **about,
                     **{
                         f"hp/{h.name}": [*map(h.native, column)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
@@ -13,6 +14,7 @@ import pytest
 from optuna.trial import TrialState
 
 import dacrl_env
+from dacrl_env.cli.commands import main
 from dacrl_env.integrations.optuna import journal, to_study
 from dacrl_env.policies import Cost, Fitted
 from dacrl_env.policies.static import Static
@@ -32,11 +34,16 @@ def test_runs_of_a_search_are_trials() -> None:
     study = to_study(fitted, seed=3)
     assert fitted.trace is not None
     ends = fitted.trace[fitted.trace["step"] == 50]
-    assert [t.value for t in study.trials] == ends["score"].tolist()
+    failed = ends["diverged"].tolist()
+    assert 0 < sum(failed) < len(failed)
+    values = [None if f else s for f, s in zip(failed, ends["score"], strict=True)]
+    assert [t.value for t in study.trials] == values
+    states = [TrialState.FAIL if f else TrialState.COMPLETE for f in failed]
+    assert [t.state for t in study.trials] == states
+    assert study.best_value == max(v for v in values if v is not None)
     rates = [t.params["learning_rate"] for t in study.trials]
     assert rates == ends["hp/learning_rate"].tolist()
     for trial in study.trials:
-        assert trial.state == TrialState.COMPLETE
         assert [*trial.intermediate_values] == [*range(1, 51)]
         space = trial.distributions["learning_rate"]
         assert isinstance(space, optuna.distributions.FloatDistribution)
@@ -77,6 +84,31 @@ def test_the_same_fit_again_adds_nothing(tmp_path: Path) -> None:
     to_study(other, journal(tmp_path / "optuna.journal"))
     names = optuna.get_all_study_names(journal(tmp_path / "optuna.journal"))
     assert len(names) == 2
+
+
+def test_a_fit_of_the_command_line_has_the_objective_of_its_method(
+    tmp_path: Path,
+) -> None:
+    line = ["fit", TASK, "random-search,objective=auc", "--budget", "600"]
+    assert main([*line, "--out", str(tmp_path)]) == 0
+    storage = journal(tmp_path / "optuna.journal")
+    study = optuna.load_study(study_name=None, storage=storage)
+    complete = [t for t in study.trials if t.state == TrialState.COMPLETE]
+    for trial in complete:
+        mean = np.mean([*trial.intermediate_values.values()])
+        assert trial.value == pytest.approx(mean)
+    assert complete
+
+
+def test_a_damaged_journal_costs_no_fit(tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "optuna.journal").write_text("no journal\n")
+    line = ["fit", TASK, "random-search", "--budget", "600", "--out", str(tmp_path)]
+    assert main(line) == 0
+    said = capsys.readouterr()
+    assert "no study was written" in said.err
+    assert "study: " not in said.out
+    assert (tmp_path / "policy.json").is_file()
+    assert (tmp_path / "optuna.journal").read_text().startswith("no journal\n")
 
 
 def test_what_is_wrong_is_named() -> None:

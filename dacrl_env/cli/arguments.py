@@ -146,6 +146,13 @@ def say_expected(expected: Sequence[Expected]) -> list[dict[str, Any]]:
     return [asdict(one) for one in expected]
 
 
+def as_json(value: Any) -> Any:
+    """What JSON has no word for."""
+    import numpy as np
+
+    return value.item() if isinstance(value, np.generic) else str(value)
+
+
 def _duration(seconds: float) -> str:
     for unit, size in (("h", 3600.0), ("min", 60.0)):
         if seconds >= size:

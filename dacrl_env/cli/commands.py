@@ -3,37 +3,36 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import io
 import json
 import os
-import re
-import shlex
 import signal
 import sys
-import sysconfig
-import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, redirect_stdout
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gymnasium.error import Error
-
-from dacrl_env.cli import exporting, listing, suites, terminal, tuning
+from dacrl_env.cli import (
+    exporting,
+    fitting,
+    listing,
+    measuring,
+    suites,
+    terminal,
+    tuning,
+)
 from dacrl_env.cli.arguments import (
     add_dry_run,
     add_evaluation,
-    add_executor,
     add_output,
-    add_run,
-    add_threads,
+    as_json,
     count,
     say_expected,
     seeds_of,
     task_options,
 )
+from dacrl_env.cli.explained import explain
 from dacrl_env.cli.interrupts import Interrupts, answered
 from dacrl_env.cli.kept import (
     check_labels,
@@ -49,7 +48,6 @@ from dacrl_env.cli.parser import Commands, Parser
 from dacrl_env.core import memory
 from dacrl_env.core.checks import unknown
 from dacrl_env.core.places import check_file, check_folder
-from dacrl_env.core.processes import WorkerDiedError
 from dacrl_env.core.version import __version__
 
 
@@ -75,7 +73,7 @@ def main(arguments: Sequence[str] | None = None, after: Any = None) -> int:
                 raise  # ours, after a usage
             # what was interrupted may make another error of it
             if interrupts.number is None and not isinstance(error, KeyboardInterrupt):
-                explained = _explain(error, "--traceback" in (arguments or sys.argv))
+                explained = explain(error, "--traceback" in (arguments or sys.argv))
                 if explained is None:
                     raise
                 print(explained, file=sys.stderr)
@@ -120,112 +118,36 @@ def _obey(arguments: Sequence[str] | None, interrupts: Interrupts) -> None:
         sys.path.append(here)  # module:Class, as under `python -m`
     if not getattr(options, "dry_run", False):
         _check_places(options)
-    as_json = getattr(options, "as_json", False)
+    written = getattr(options, "as_json", False)
     options.shown = not getattr(options, "quiet", False)  # progress
     with ExitStack() as stack:
-        if as_json or not options.shown:
+        if written or not options.shown:
             null = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
             stack.enter_context(redirect_stdout(null))
         result = options.command(options)
-    if as_json and result is not None:
-        print(json.dumps(result, indent=2, default=_as_json))
-
-
-def _as_json(value: Any) -> Any:
-    """What JSON has no word for."""
-    import numpy as np
-
-    return value.item() if isinstance(value, np.generic) else str(value)
+    if written and result is not None:
+        print(json.dumps(result, indent=2, default=as_json))
 
 
 def _way_on(options: argparse.Namespace) -> str:
     """What is said when a command is interrupted."""
-    going_on = (_compare, _evaluate, _fit, _defaults, _oracle)
+    going_on = (_compare, _evaluate, fitting.fit, measuring.defaults, measuring.oracle)
     if options.command in (*going_on, tuning.headroom, tuning.tune_static):
         return (
             f"dacrl: interrupted; finished work is kept in {options.out}, the same "
             "command goes on"
         )
-    if options.command is _references and (options.instances or options.seconds):
+    if options.command is measuring.references and (
+        options.instances or options.seconds
+    ):
         return "dacrl: interrupted; what was measured to its end is in the file"
     return "dacrl: interrupted; nothing is kept, the same command begins anew"
-
-
-def _line(error: BaseException) -> str | None:
-    """What there is to say of an error; None: it is a fault of ours."""
-    if memory.ran_out(error):
-        about = " ".join(str(error).split())
-        return f"out of memory{f' ({about})' if about else ''}; finished work is kept"
-    if isinstance(error, ValueError | OSError | ImportError | Error | WorkerDiedError):
-        return str(error)
-    return None
-
-
-# -- errors and warnings ------------------------------------------------------------
-
-
-def _explain(error: BaseException, full: bool) -> str | None:
-    """What is said of an error; None: it is no user's, and Python says it all.
-
-    Errors in users' code are shown from that code on. What else users got wrong is one
-    line.
-
-    Args:
-        error: with ``dacrl_blame``, if it is known whose code it left.
-        full: the whole traceback.
-    """
-    whose, lines = getattr(error, "dacrl_blame", None), _users_lines(error)
-    about = traceback.format_exception_only(error)
-    if full:
-        return "".join(traceback.format_exception(error)).rstrip()
-    if whose is None and not lines:
-        line = _line(error)
-        return None if line is None else f"dacrl: {line}"
-    place = f"your {whose}" if whose else "your code"
-    if isinstance(error, SyntaxError):
-        text = f"dacrl: {type(error).__name__} in {place}\n{''.join(about)}"
-    else:
-        said = f": {error}" if str(error) else ""
-        text = f"dacrl: {type(error).__name__} in {place}{said}\n{lines}"
-    return f"{text.rstrip()}\n(all of it with dacrl --traceback)"
-
-
-def _users_lines(error: BaseException) -> str:
-    """The traceback from a user's code on; empty: it is not in it.
-
-    A worker process passes its traceback on as text.
-    """
-    frames = traceback.extract_tb(error.__traceback__)
-    for first, frame in enumerate(frames):
-        if not frame.filename.startswith(_not_users()) and not _is_cython(frame):
-            return "".join(traceback.format_list(frames[first:]))
-    return str(getattr(error, "dacrl_traceback", ""))
-
-
-def _is_cython(frame: traceback.FrameSummary) -> bool:
-    """Whether a frame is of a library's compiled code, whose file is elsewhere."""
-    name = Path(frame.filename)
-    return name.suffix in (".pyx", ".pxd", ".pxi") and not name.exists()
-
-
-def _not_users() -> tuple[str, ...]:
-    """Where files of this package, of Python and of installed packages are.
-
-    What has no file, as ``<frozen …>`` and a dataclass's ``<string>``, is nobody's.
-    """
-    names = ("", ".agents", ".baselines", ".benchmarks")
-    modules = [sys.modules.get(f"dacrl_env{name}") for name in names]
-    own = [str(Path(str(m.__file__)).parent) for m in modules if m is not None]
-    paths = sysconfig.get_paths()
-    places = [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    installed = [p for p in sys.path if p.endswith(("site-packages", "dist-packages"))]
-    return ("<", *own, *places, *installed)
 
 
 def _check_places(options: argparse.Namespace) -> None:
     """Raise an OSError if what a command makes cannot be written."""
     out, file = getattr(options, "out", None), getattr(options, "json", None)
-    if options.command is _references:
+    if options.command is measuring.references:
         out, file = None, out if options.instances or options.seconds else None
     if out is not None:
         check_folder(out)
@@ -329,31 +251,6 @@ def _parser() -> Parser:
     add_dry_run(evaluate)
     evaluate.set_defaults(command=_evaluate)
 
-    fit = commands.add_parser("fit", help="tune a policy with a method")
-    fit.add_argument("place_task", nargs="?", metavar="task")
-    fit.add_argument(
-        "place_method",
-        nargs="?",
-        metavar="method",
-        help="as `dacrl tasks` lists them, with arguments",
-    )
-    fit.add_argument("--task", help="instead of the first place")
-    fit.add_argument("--method", help="instead of the second place")
-    fit.add_argument(
-        "--budget",
-        "--tuning-budget",
-        type=count,
-        required=True,
-        metavar="STEPS",
-        help="training steps that the fit may spend",
-    )
-    fit.add_argument("--seed", type=count, default=0, help="of the fit")
-    add_threads(fit)
-    add_run(fit)
-    add_output(fit)
-    add_dry_run(fit)
-    fit.set_defaults(command=_fit)
-
     report = commands.add_parser("report", help="write tables and figures of a store")
     report.add_argument("directory", type=Path, help="--out of an earlier comparison")
     report.add_argument("--reference", metavar="POLICY")
@@ -368,140 +265,11 @@ def _parser() -> Parser:
     add_output(report)
     report.set_defaults(command=_report)
 
-    defaults = commands.add_parser(
-        "defaults", help="learning curves of the default configuration on every task"
-    )
-    defaults.add_argument("--seeds", type=count, default=16)
-    defaults.add_argument("--out", type=Path, required=True, metavar="DIR")
-    add_executor(defaults)
-    defaults.add_argument("--tasks", nargs="+", metavar="TASK")
-    defaults.set_defaults(command=_defaults)
-
-    dynamics = commands.add_parser(
-        "oracle",
-        help="what dynamics are worth: tuned schedule beside tuned static "
-        "configuration, and switching in the middle of runs",
-    )
-    dynamics.add_argument("task", nargs="?", help="or --tasks; default: all")
-    dynamics.add_argument("--tasks", nargs="+", metavar="TASK")
-    dynamics.add_argument(
-        "--budget",
-        type=count,
-        metavar="STEPS",
-        help="training steps of the search, for each of the two; default: 24 runs",
-    )
-    dynamics.add_argument("--seeds", type=count, default=32, help="number of test runs")
-    dynamics.add_argument(
-        "--runs", type=count, default=8, help="runs of the incumbent that are branched"
-    )
-    dynamics.add_argument(
-        "--configurations", type=count, default=6, metavar="K", help="branches of each"
-    )
-    dynamics.add_argument(
-        "--streams",
-        type=count,
-        default=2,
-        metavar="S",
-        help="forks of each run and branch that choose, and as many that are valued",
-    )
-    add_executor(dynamics)
-    dynamics.add_argument(
-        "--markdown", action="store_true", help="as the table in docs/dynamics.md"
-    )
-    add_run(dynamics)
-    dynamics.set_defaults(command=_oracle)
-
+    fitting.add_command(commands)
     tuning.add_commands(commands)
+    measuring.add_commands(commands)
     exporting.add_command(commands)
 
-    bench = commands.add_parser(
-        "bench", help="measure throughput beside Stable-Baselines3"
-    )
-    bench.add_argument(
-        "--phases",
-        action="store_true",
-        help="instead: shares of the time by phase, of default runs",
-    )
-    bench.add_argument(
-        "--all",
-        action="store_true",
-        help="instead: every task at several sizes and numbers of threads",
-    )
-    bench.add_argument(
-        "--scaling",
-        action="store_true",
-        help="instead: how time and memory grow with the population",
-    )
-    bench.add_argument(
-        "--fork",
-        action="store_true",
-        help="instead: what a fork costs beside an outer step",
-    )
-    bench.add_argument(
-        "--tasks",
-        nargs="+",
-        metavar="TASK",
-        help="for --phases and --all; one task for --scaling and --fork",
-    )
-    bench.add_argument(
-        "--threads", nargs="+", type=count, metavar="W", help="for --all, default 1 2"
-    )
-    bench.add_argument(
-        "--populations",
-        "--population",
-        nargs="+",
-        type=count,
-        metavar="P",
-        help="default 1 8 32 64; --phases 64, --all 1 8 64 256, --fork 64, "
-        "--scaling 64 … 1024",
-    )
-    bench.add_argument("--repeats", type=count, help="default 5, others 3, no --phases")
-    bench.add_argument(
-        "--seconds", type=float, help="of each measurement, at least, default 1 or 0.5"
-    )
-    bench.add_argument("--json", type=Path, help="also write the figures to a file")
-    bench.set_defaults(command=_bench)
-
-    warm_up = commands.add_parser(
-        "warm-up", help="compile what tasks need, before it is needed"
-    )
-    warm_up.add_argument("tasks", nargs="*", metavar="TASK", help="default: all")
-    warm_up.set_defaults(command=_warm_up)
-
-    references = commands.add_parser(
-        "references", help="measure the returns that scores are normalised by"
-    )
-    references.add_argument("task", nargs="?", help="--instances, --seconds: or all")
-    references.add_argument(
-        "--instances",
-        action="store_true",
-        help="of the instances of the task's inner environment; into the file",
-    )
-    references.add_argument(
-        "--seconds",
-        action="store_true",
-        help="processor time of one run; into the file",
-    )
-    references.add_argument(
-        "--episodes", type=count, help="default 200,000; of each instance 10,000"
-    )
-    references.add_argument(
-        "--runs", type=count, help="of the default; default 64, of each instance 4"
-    )
-    references.add_argument(
-        "--only",
-        nargs="+",
-        default=[],
-        metavar="NAME",
-        help="some instances, for --instances of a task; what is known of others stays",
-    )
-    references.add_argument(
-        "--population", type=count, help="for --seconds, default 64"
-    )
-    references.add_argument(
-        "--out", type=Path, metavar="FILE", help="default: the package's own"
-    )
-    references.set_defaults(command=_references)
     everywhere: dict[str, Any] = {
         "action": "store_true",
         "help": "all of an error in your own code",
@@ -560,146 +328,6 @@ def _compare(options: argparse.Namespace) -> Any:
 
 def _evaluate(options: argparse.Namespace) -> Any:
     return _run(options, [options.policy], None)[1]
-
-
-def _fit(options: argparse.Namespace) -> Any:
-    from dacrl_env.comparison import pages
-    from dacrl_env.comparison.comparison import check, fit
-    from dacrl_env.comparison.fit_page import fit_page
-    from dacrl_env.comparison.made import Made
-    from dacrl_env.core import trackers
-    from dacrl_env.policies.protocol import NETWORK, to_json
-    from dacrl_env.tasks.registration import get_task
-
-    task, method = _fit_what(options)
-    if options.dry_run:
-        expected = check(
-            task, methods=[method], seeds=1, tuning_budget=options.budget, runs=1,
-            num_threads=options.num_threads, tested=False,
-            **task_options(options, task),
-        )  # fmt: skip
-        return say_expected([expected])
-    fitted = fit(
-        method,
-        task,
-        options.budget,
-        options.seed,
-        store=options.out / "results",
-        num_threads=options.num_threads,
-        show_progress=options.shown,
-        tracker=trackers.tensorboard(options.out / "tensorboard"),
-        **task_options(options, task),
-    )
-    about = {"method": method, "budget": options.budget, "seed": options.seed}
-    path, own = _keep_policy(options.out, fitted, about)
-    made = Made(
-        commands=[f"dacrl {shlex.join(options.line)}"],
-        settings=task_options(options, task),
-    )
-    folder = options.out / "fits" / own.stem
-    folder.mkdir(parents=True, exist_ok=True)
-    beside = f"../../policies/{own.name}"
-    page = fit_page(fitted, method, get_task(task).id, beside, made)
-    written = page.write(folder / pages.NAME)
-    study = _keep_study(options, method, fitted)
-    cost = fitted.cost
-    found = to_json(fitted.policy)
-    if found["kind"] == NETWORK:
-        found = {"kind": NETWORK}  # without its weights
-    print(f"found: {json.dumps(found, default=_as_json)}"[:1000])
-    if fitted.online is not None:
-        print(f"score in its tuning runs: {fitted.online:.3f}")
-    print(
-        f"spent {cost.env_steps:,} training, {cost.eval_steps:,} evaluation and "
-        f"{cost.gradient_steps:,} gradient steps"
-    )
-    print(f"policy: {path}\npage: {written}")
-    if study is not None:
-        print(f"study: {study}")
-    return {
-        "policy": str(path), "page": str(written), "found": found,
-        "online": fitted.online, "cost": asdict(cost),
-        "study": None if study is None else str(study),
-    }  # fmt: skip
-
-
-def _keep_study(options: argparse.Namespace, method: str, fitted: Any) -> Path | None:
-    """Write the runs of a fit as a study of Optuna, where both are there.
-
-    A journal that cannot be used, as a damaged one, costs no fit: it is said.
-    """
-    from dacrl_env.integrations import optuna
-    from dacrl_env.policies import get_method
-
-    if not (optuna.is_installed() and optuna.has_runs(fitted)):
-        return None
-    path: Path = options.out / "optuna.journal"
-    objective = getattr(get_method(method), "objective", "final")
-    if objective not in optuna.OBJECTIVES:
-        objective = "final"
-    try:
-        optuna.to_study(
-            fitted, optuna.journal(path), seed=options.seed, objective=objective
-        )
-    except (OSError, ValueError, KeyError) as error:
-        print(f"dacrl: no study was written to {path}: {error!r}", file=sys.stderr)
-        return None
-    return path
-
-
-def _keep_policy(out: Path, fitted: Any, about: dict[str, Any]) -> tuple[Path, Path]:
-    """Write the policy of a fit: under a name of its own, and as the latest one.
-
-    Returns:
-        The file of the latest one, and that of its own name.
-    """
-    from dacrl_env.core.files import write_whole
-    from dacrl_env.policies import fitted_bytes, policy_suffix
-
-    folder, suffix = out / "policies", policy_suffix(fitted.policy)
-    latest, data = out / f"policy{suffix}", fitted_bytes(fitted, about)
-    folder.mkdir(parents=True, exist_ok=True)
-    before = latest.read_bytes() if latest.is_file() else None
-    own = folder / _policy_name(data, about, suffix)
-    write_whole(own, data)
-    if before is not None and before != data:
-        old = folder / _policy_name(before, _about_policy(latest), suffix)
-        if not old.is_file():
-            write_whole(old, before)
-        print(f"{latest} was that of another fit, which is kept as {old}")
-    write_whole(latest, data)
-    return latest, own
-
-
-def _policy_name(data: bytes, about: Mapping[str, Any], suffix: str) -> str:
-    """Of the file of a fit: method, budget, seed, and a digest of all that is in it."""
-    words = [str(about.get("method", "policy"))[:40]]
-    words += [f"{k}{about[k]}" for k in ("budget", "seed") if k in about]
-    readable = re.sub(r"[^A-Za-z0-9]+", "-", "_".join(words)).strip("-")
-    return f"{readable}-{hashlib.sha256(data).hexdigest()[:8]}{suffix}"
-
-
-def _about_policy(path: Path) -> Mapping[str, Any]:
-    """What a policy file says of its fit; nothing if it cannot be read."""
-    from dacrl_env.policies import load_fitted
-
-    try:
-        return load_fitted(path).about or {}
-    except ValueError:
-        return {}
-
-
-def _fit_what(options: argparse.Namespace) -> tuple[str, str]:
-    """Task and method of a fit, by place or by name, each once."""
-    found = []
-    for name, place, value in (
-        ("task", options.place_task, options.task),
-        ("method", options.place_method, options.method),
-    ):
-        if (place is None) == (value is None):
-            raise ValueError(f"one {name} is needed: by place, or as --{name}")
-        found.append(place if value is None else value)
-    return found[0], found[1]
 
 
 def _run(
@@ -827,152 +455,6 @@ def _report(options: argparse.Namespace) -> Any:
         print(f"\nreport: {written.path}\npage: {written.page}")
     suites.report_all(options.directory, found, reference, options.objective, labels)
     return result
-
-
-def _defaults(options: argparse.Namespace) -> None:
-    from dacrl_env.comparison import report
-    from dacrl_env.comparison.comparison import check, compare
-    from dacrl_env.tasks.registration import listed
-
-    if options.seeds < 1:
-        raise ValueError("--seeds must be at least 1")
-    frames = {}
-    part = -(-options.seeds // max(1, options.num_threads))  # a unit for every core
-    given: dict[str, Any] = {
-        "policies": ["default"],
-        "seeds": options.seeds,
-        "store": options.out / "results",
-        "num_threads": options.num_threads,
-        "executor": options.executor,
-    }
-    tasks = list(dict.fromkeys(options.tasks or [t.id for t in listed()]))
-    for task in tasks:  # a wrong one must not come to light after hours
-        check(task, **given)
-    for task in tasks:
-        frames[task] = compare(task, **given, batch=part, show_progress=options.shown)
-    for task, frame in frames.items():
-        print(f"\n{task}")
-        print(report.render(report.table(report.summarize(frame))))
-    with nothing_lost(options.out / "defaults.png"):
-        report.gallery(frames, options.out / "defaults.png")
-    print(f"\nfigure: {options.out / 'defaults.png'}")
-
-
-def _oracle(options: argparse.Namespace) -> None:
-    from dacrl_env.studies import oracle
-    from dacrl_env.tasks.registration import listed
-
-    if options.seeds < 2:
-        raise ValueError(f"--seeds must be at least 2, got {options.seeds}")
-    single = [] if options.task is None else [options.task]
-    names = list(dict.fromkeys([*single, *(options.tasks or [])]))
-    names = names or [task.id for task in listed()]
-    given: dict[str, Any] = {
-        "store": options.out / "results",
-        "tuning_budget": options.budget,
-        "seeds": range(options.seeds),
-        "runs": options.runs,
-        "configurations": options.configurations,
-        "streams": options.streams,
-        "num_threads": options.num_threads,
-        "executor": options.executor,
-    }
-    each = {name: {**given, **task_options(options, name)} for name in names}
-    for name in names:  # what is wrong must not come to light after hours
-        oracle.check(name, **each[name])
-    results = []
-    files = ("dynamics.csv", "points.csv", "dynamics.md")
-    with nothing_lost(*(options.out / name for name in files)):
-        for name in names:
-            found = oracle.oracle(name, **each[name], show_progress=options.shown)
-            results.append(found)
-            path = oracle.write(results, options.out)
-    if options.markdown:
-        print(oracle.markdown(results))
-        return
-    for found in results:
-        print(
-            f"\n{found.task}{' (' + ', '.join(found.tags) + ')' if found.tags else ''}"
-        )
-        print(oracle.render(found))
-    print(f"\ntable: {path}")
-
-
-def _warm_up(options: argparse.Namespace) -> None:
-    from dacrl_env.outer.warm_up import warm_up
-
-    warm_up(options.tasks or None, print)
-
-
-def _bench(options: argparse.Namespace) -> None:
-    from dacrl_env.benchmarks import forking, phases, scaling, suite, throughput
-
-    # what each kind of measurement takes, and where it is made
-    kinds: dict[str, tuple[Any, tuple[str, ...]]] = {
-        "phases": (phases, ("tasks", "populations", "seconds")),
-        "all": (suite, ("tasks", "populations", "threads", "repeats", "seconds")),
-        "scaling": (scaling, ("tasks", "populations", "repeats", "seconds")),
-        "fork": (forking, ("tasks", "populations", "repeats")),
-        "": (throughput, ("populations", "repeats", "seconds")),
-    }
-    chosen = [name for name in kinds if name and getattr(options, name)]
-    if len(chosen) > 1:
-        raise ValueError(f"--{' and --'.join(chosen)} exclude each other")
-    module, takes = kinds[chosen[0] if chosen else ""]
-    given = {}
-    for name in ("tasks", "populations", "threads", "repeats", "seconds"):
-        value = getattr(options, name)
-        if value is not None and name not in takes:
-            able = [f"--{k}" for k, (_, names) in kinds.items() if k and name in names]
-            raise ValueError(
-                f"--{name} cannot be given here"
-                + (f"; it can with {', '.join(able)}" if able else "")
-            )
-        if value is not None:
-            given[name] = value
-    if (options.scaling or options.fork) and "tasks" in given:
-        if len(given["tasks"]) > 1:
-            raise ValueError(f"--{chosen[0]} takes one task, got {given['tasks']}")
-        (given["task"],) = given.pop("tasks")
-    result = module.measure(**given)
-    print(module.render(result))
-    if options.json is not None:
-        throughput.save(result, options.json)
-
-
-def _references(options: argparse.Namespace) -> None:
-    from dacrl_env.studies import references
-    from dacrl_env.tasks import measured
-    from dacrl_env.tasks.registration import get_task, listed
-
-    def given(*names: str) -> dict[str, Any]:
-        found = {name: getattr(options, name) for name in names}
-        return {name: value for name, value in found.items() if value is not None}
-
-    task = None if options.task is None else get_task(options.task)
-    every = [known.id for known in listed()]
-    if options.only and not (options.instances and task is not None):
-        raise ValueError("--only names instances: it needs --instances and a task")
-    if not options.instances and not options.seconds:
-        if task is None:
-            raise ValueError(f"which task? valid: {', '.join(every)}")
-        figures = references.measure(task.id, **given("episodes", "runs"))
-        print(references.render(figures))
-        return
-    path = measured.PATH if options.out is None else options.out
-    if options.instances:
-        envs = references.varied_envs() if task is None else [task.inner_env]
-        for env in envs:
-            section = references.measure_instances(
-                env, **given("episodes", "runs"), only=options.only
-            )
-            some = bool(options.only)
-            references.save("instances", env, section, path, some)
-    if options.seconds:
-        for name in every if task is None else [task.id]:
-            entry = references.measure_seconds(name, **given("population"))
-            references.save("seconds", name, entry, path)
-    print(f"written: {path}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dacrl_env.cli.commands import _explain, _users_lines, main
+from dacrl_env.cli.commands import main
+from dacrl_env.cli.explained import _users_lines, explain
 
 QUADRATIC = "dacrl/NoisyQuadratic-v0"
 
@@ -251,7 +252,7 @@ def test_what_is_no_user_s_fault_is_python_s_to_show(own, monkeypatch) -> None:
 
     monkeypatch.setattr(comparison, "_bar", lambda *arguments: 1 / 0)
     monkeypatch.setattr(
-        "dacrl_env.cli.commands._users_lines", lambda error: ""
+        "dacrl_env.cli.explained._users_lines", lambda error: ""
     )  # this test is a user's
     with pytest.raises(ZeroDivisionError):
         main(["evaluate", QUADRATIC, "default", "--out", "out"])
@@ -284,7 +285,7 @@ def test_a_worker_s_traceback_comes_as_text() -> None:
     error = RuntimeError("far away")
     error.dacrl_blame = "reward"  # type: ignore[attr-defined]
     error.dacrl_traceback = '  File "x.py", line 3, in f\n    g()\n'  # type: ignore[attr-defined]
-    assert _explain(error, full=False) == (
+    assert explain(error, full=False) == (
         'dacrl: RuntimeError in your reward: far away\n  File "x.py", line 3, in f\n'
         "    g()\n(all of it with dacrl --traceback)"
     )

@@ -1,0 +1,195 @@
+"""``dacrl fit``: tune a policy, and keep it with its page, its curve and its study."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dacrl_env.cli.arguments import (
+    add_dry_run,
+    add_output,
+    add_run,
+    add_threads,
+    as_json,
+    count,
+    say_expected,
+    task_options,
+)
+
+
+def add_command(commands: Any) -> None:
+    """Add the command to the others of a parser."""
+    parser = commands.add_parser("fit", help="tune a policy with a method")
+    parser.add_argument("place_task", nargs="?", metavar="task")
+    parser.add_argument(
+        "place_method",
+        nargs="?",
+        metavar="method",
+        help="as `dacrl tasks` lists them, with arguments",
+    )
+    parser.add_argument("--task", help="instead of the first place")
+    parser.add_argument("--method", help="instead of the second place")
+    parser.add_argument(
+        "--budget",
+        "--tuning-budget",
+        type=count,
+        required=True,
+        metavar="STEPS",
+        help="training steps that the fit may spend",
+    )
+    parser.add_argument("--seed", type=count, default=0, help="of the fit")
+    add_threads(parser)
+    add_run(parser)
+    add_output(parser)
+    add_dry_run(parser)
+    parser.set_defaults(command=fit)
+
+
+def fit(options: argparse.Namespace) -> Any:
+    """Tune, and keep what was found."""
+    from dacrl_env.comparison import pages
+    from dacrl_env.comparison.comparison import check
+    from dacrl_env.comparison.comparison import fit as fit_method
+    from dacrl_env.comparison.fit_page import fit_page
+    from dacrl_env.comparison.made import Made
+    from dacrl_env.core import trackers
+    from dacrl_env.policies.protocol import NETWORK, to_json
+    from dacrl_env.tasks.registration import get_task
+
+    task, method = _fit_what(options)
+    if options.dry_run:
+        expected = check(
+            task, methods=[method], seeds=1, tuning_budget=options.budget, runs=1,
+            num_threads=options.num_threads, tested=False,
+            **task_options(options, task),
+        )  # fmt: skip
+        return say_expected([expected])
+    fitted = fit_method(
+        method,
+        task,
+        options.budget,
+        options.seed,
+        store=options.out / "results",
+        num_threads=options.num_threads,
+        show_progress=options.shown,
+        tracker=trackers.tensorboard(options.out / "tensorboard"),
+        **task_options(options, task),
+    )
+    about = {"method": method, "budget": options.budget, "seed": options.seed}
+    path, own = _keep_policy(options.out, fitted, about)
+    made = Made(
+        commands=[f"dacrl {shlex.join(options.line)}"],
+        settings=task_options(options, task),
+    )
+    folder = options.out / "fits" / own.stem
+    folder.mkdir(parents=True, exist_ok=True)
+    beside = f"../../policies/{own.name}"
+    page = fit_page(fitted, method, get_task(task).id, beside, made)
+    written = page.write(folder / pages.NAME)
+    study = _keep_study(options, method, fitted)
+    cost = fitted.cost
+    found = to_json(fitted.policy)
+    if found["kind"] == NETWORK:
+        found = {"kind": NETWORK}  # without its weights
+    print(f"found: {json.dumps(found, default=as_json)}"[:1000])
+    if fitted.online is not None:
+        print(f"score in its tuning runs: {fitted.online:.3f}")
+    print(
+        f"spent {cost.env_steps:,} training, {cost.eval_steps:,} evaluation and "
+        f"{cost.gradient_steps:,} gradient steps"
+    )
+    print(f"policy: {path}\npage: {written}")
+    if study is not None:
+        print(f"study: {study}")
+    return {
+        "policy": str(path), "page": str(written), "found": found,
+        "online": fitted.online, "cost": asdict(cost),
+        "study": None if study is None else str(study),
+    }  # fmt: skip
+
+
+def _keep_study(options: argparse.Namespace, method: str, fitted: Any) -> Path | None:
+    """Write the runs of a fit as a study of Optuna, where both are there.
+
+    A journal that cannot be used, as a damaged one, costs no fit: it is said.
+    """
+    from dacrl_env.integrations import optuna
+    from dacrl_env.policies import get_method
+
+    if not (optuna.is_installed() and optuna.has_runs(fitted)):
+        return None
+    path: Path = options.out / "optuna.journal"
+    objective = getattr(get_method(method), "objective", "final")
+    if objective not in optuna.OBJECTIVES:
+        objective = "final"
+    try:
+        optuna.to_study(
+            fitted, optuna.journal(path), seed=options.seed, objective=objective
+        )
+    except (OSError, ValueError, KeyError) as error:
+        print(f"dacrl: no study was written to {path}: {error!r}", file=sys.stderr)
+        return None
+    return path
+
+
+def _keep_policy(out: Path, fitted: Any, about: dict[str, Any]) -> tuple[Path, Path]:
+    """Write the policy of a fit: under a name of its own, and as the latest one.
+
+    Returns:
+        The file of the latest one, and that of its own name.
+    """
+    from dacrl_env.core.files import write_whole
+    from dacrl_env.policies import fitted_bytes, policy_suffix
+
+    folder, suffix = out / "policies", policy_suffix(fitted.policy)
+    latest, data = out / f"policy{suffix}", fitted_bytes(fitted, about)
+    folder.mkdir(parents=True, exist_ok=True)
+    before = latest.read_bytes() if latest.is_file() else None
+    own = folder / _policy_name(data, about, suffix)
+    write_whole(own, data)
+    if before is not None and before != data:
+        old = folder / _policy_name(before, _about_policy(latest), suffix)
+        if not old.is_file():
+            write_whole(old, before)
+        print(f"{latest} was that of another fit, which is kept as {old}")
+    write_whole(latest, data)
+    return latest, own
+
+
+def _policy_name(data: bytes, about: Mapping[str, Any], suffix: str) -> str:
+    """Of the file of a fit: method, budget, seed, and a digest of all that is in it."""
+    words = [str(about.get("method", "policy"))[:40]]
+    words += [f"{k}{about[k]}" for k in ("budget", "seed") if k in about]
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", "_".join(words)).strip("-")
+    return f"{readable}-{hashlib.sha256(data).hexdigest()[:8]}{suffix}"
+
+
+def _about_policy(path: Path) -> Mapping[str, Any]:
+    """What a policy file says of its fit; nothing if it cannot be read."""
+    from dacrl_env.policies import load_fitted
+
+    try:
+        return load_fitted(path).about or {}
+    except ValueError:
+        return {}
+
+
+def _fit_what(options: argparse.Namespace) -> tuple[str, str]:
+    """Task and method of a fit, by place or by name, each once."""
+    found = []
+    for name, place, value in (
+        ("task", options.place_task, options.task),
+        ("method", options.place_method, options.method),
+    ):
+        if (place is None) == (value is None):
+            raise ValueError(f"one {name} is needed: by place, or as --{name}")
+        found.append(place if value is None else value)
+    return found[0], found[1]

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pandas as pd
-
-POINTS, BUDGET = 20, 10_000
+import report_frames
+from report_frames import POINTS
 
 HOSTILE = (
     "</script><script>document.title='in'</script>",
@@ -16,42 +16,18 @@ HOSTILE = (
 
 
 def make_run(policy, seed, scores, run=0, tuned=False, diverged_at=None):
-    """Two decisions per report point; step 0 is before training."""
-    step = np.arange(2 * POINTS + 1)
-    scores = np.concatenate([[0.0], scores])
-    later = step > 0
-    frame = pd.DataFrame(
-        {
-            "task": "dacrl/DQN-CartPole-v0",
-            "policy": policy,
-            "run": run,
-            "seed": seed,
-            "split": "test",
-            "instance": "default",
-            "step": step,
-            "env_steps": step * BUDGET // (2 * POINTS),
-            "eval_steps": step * 10,
-            "gradient_steps": step * 5,
-            "reward": 0.0,
-            "report_score": np.where(step % 2 == 0, scores[step // 2], np.nan),
-            "diverged": False,
-            "flops": step * 1e6,
-            "wall_seconds": step * 0.1,
-            "tuning_env_steps": 30_000 if tuned else 0,
-            "tuning_eval_steps": 0,
-            "tuning_gradient_steps": 0,
-            "tuning_flops": 0.0,
-            "report_online": 0.9 if tuned else np.nan,
-            "hp/learning_rate": np.where(later, 10.0 ** -(1 + step / 10), np.nan),
-            "hp/batch_size": np.where(later, 64.0, np.nan),
-            "hp/loss": np.where(later, np.where(step > 9, "mse", "huber"), None),
-            "hp/checkpoint": np.where(later, np.where(step % 9, "none", "save"), None),
-        }
-    )
-    if diverged_at is not None:
-        frame = frame[step <= diverged_at].copy()
-        frame.loc[diverged_at, ["diverged", "report_score"]] = [True, -0.5]
-    return frame
+    """As `report_frames.make_run`, with a choice and an event, by any name tuned."""
+    frame = report_frames.make_run(policy, run, seed, scores, diverged_at)
+    step, later = frame["step"], frame["step"] > 0
+    none = {f"tuning_{c}": 0 for c in ("eval_steps", "gradient_steps", "flops")}
+    more = {
+        "reward": 0.0,
+        "tuning_env_steps": 30_000 if tuned else 0,
+        "report_online": 0.9 if tuned else np.nan,
+        "hp/loss": np.where(later, np.where(step > 9, "mse", "huber"), None),
+        "hp/checkpoint": np.where(later, np.where(step % 9, "none", "save"), None),
+    }
+    return frame.assign(**none, **more)
 
 
 def make_frame(means, seeds=12, **more):

@@ -35,7 +35,7 @@ from dacrl_env.algorithms.features import (
     prepare_batch,
     scaled,
 )
-from dacrl_env.algorithms.interval import SAMPLES, UPDATES
+from dacrl_env.algorithms.interval import AT_ONCE, SAMPLES, UPDATES
 from dacrl_env.algorithms.register import Register
 from dacrl_env.algorithms.replay import (
     DISCOUNT,
@@ -72,8 +72,6 @@ from dacrl_env.kernels.functions import exp, log
 from dacrl_env.kernels.moments import Moments, mean_and_spread
 from dacrl_env.kernels.random_numbers import draw, uniform
 from dacrl_env.kernels.views import (
-    FIRST,
-    ONE,
     aligned,
     approach,
     copy,
@@ -174,9 +172,9 @@ class Memory(NamedTuple):
 
     scratch: Scratch
     gradients: NDArray[np.float32]  # (row,)
-    seen: NDArray[np.float32]  # (N, D) before a step
+    seen: NDArray[np.float32]  # (N or AT_ONCE, D) before a step
     following: NDArray[np.float32]  # (N, D) after it
-    actions: NDArray[np.float64]  # (N, 1)
+    actions: NDArray[np.float64]  # (N or AT_ONCE, 1)
     inputs: NDArray[np.float32]  # (B, I) of the networks, before that observations
     next_inputs: NDArray[np.float32]  # (B, I)
     turns: NDArray[np.float32]  # room for `features`
@@ -205,9 +203,9 @@ def make_memory(fixed: Fixed, largest_batch: int, K: int) -> Memory:
     return Memory(
         scratch=dense.make_scratch(fixed.critic, B),
         gradients=aligned(fixed.row),
-        seen=aligned(N, D),
+        seen=aligned(max(N, AT_ONCE), D),
         following=aligned(N, D),
-        actions=np.zeros((N, 1)),
+        actions=np.zeros((max(N, AT_ONCE), 1)),
         inputs=aligned(rows, inputs),
         next_inputs=aligned(rows, inputs),
         turns=make_turns(B, fixed.fourier_features),
@@ -299,7 +297,8 @@ def act(p, r, t, run, memory):
     fixed, state = run.fixed, run.state
     N, done = fixed.N, state.env_steps[p]
     if fixed.normalize_observations:
-        moments.take_note(p, memory.seen, state.observation_moments)
+        seen = matrix(memory.seen, 0, N, fixed.D)
+        moments.take_note(p, seen, state.observation_moments)
     drawn = draw(state.keys[p, ACT], done)
     if done < fixed.learning_starts:
         for n in range(N):
@@ -312,10 +311,11 @@ def act(p, r, t, run, memory):
 
 
 @compiled
-def best(p, run, memory):
-    """The most likely action."""
-    logits = logits_of(p, ONE, run, memory)
-    memory.actions[0, 0] = choices.largest(row_of(FIRST, logits))
+def best(p, rows, run, memory):
+    """The most likely actions."""
+    logits = logits_of(p, rows, run, memory)
+    for n in range(rows):
+        memory.actions[n, 0] = choices.largest(row_of(n, logits))
 
 
 @compiled

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from dacrl_env.algorithms import features, replay
 from dacrl_env.algorithms.features import inputs_of
-from dacrl_env.algorithms.interval import SAMPLES, UPDATES
+from dacrl_env.algorithms.interval import AT_ONCE, SAMPLES, UPDATES
 from dacrl_env.algorithms.register import Register
 from dacrl_env.algorithms.replay import DISCOUNT, ERROR, RETURN, WEIGHT, Replay
 from dacrl_env.kernels import dense, moments, views
@@ -133,9 +133,9 @@ class Memory(NamedTuple):
 
     scratch: Scratch
     gradients: NDArray[np.float32]  # (row,)
-    seen: NDArray[np.float32]  # (N, D) before a step
+    seen: NDArray[np.float32]  # (N or AT_ONCE, D) before a step
     following: NDArray[np.float32]  # (N, D) after it
-    actions: NDArray[np.float64]  # (N, 1)
+    actions: NDArray[np.float64]  # (N or AT_ONCE, 1)
     inputs: NDArray[np.float32]  # (B, I) of the network, before that observations
     next_inputs: NDArray[np.float32]  # (B, I)
     turns: NDArray[np.float32]  # room for `features`
@@ -156,9 +156,9 @@ def make_memory(fixed: Fixed, largest_batch: int, K: int) -> Memory:
     return Memory(
         scratch=dense.make_scratch(fixed.net, B),
         gradients=aligned(fixed.net.row),
-        seen=aligned(N, D),
+        seen=aligned(max(N, AT_ONCE), D),
         following=aligned(N, D),
-        actions=np.zeros((N, 1)),
+        actions=np.zeros((max(N, AT_ONCE), 1)),
         inputs=aligned(rows, inputs),
         next_inputs=aligned(rows, inputs),
         turns=features.make_turns(B, fixed.fourier_features),
@@ -236,7 +236,8 @@ def act(p, r, t, run, memory):
     fixed, values, state = run.fixed, run.values, run.state
     N, hold = fixed.N, values.exploration[p] == EZ_GREEDY
     if fixed.normalize_observations:
-        moments.take_note(p, memory.seen, state.observation_moments)
+        seen = matrix(memory.seen, 0, N, fixed.D)
+        moments.take_note(p, seen, state.observation_moments)
     done = state.env_steps[p]
     drawn = draw(state.keys[p, ACT], done)
     any_greedy = False
@@ -260,9 +261,11 @@ def act(p, r, t, run, memory):
 
 
 @compiled
-def best(p, run, memory):
-    """The action of the largest value."""
-    memory.actions[0, 0] = largest(row_of(0, greedy(p, views.ONE, run, memory)))
+def best(p, rows, run, memory):
+    """Actions of the largest values."""
+    q = greedy(p, rows, run, memory)
+    for n in range(rows):
+        memory.actions[n, 0] = largest(row_of(n, q))
 
 
 @compiled

@@ -3,19 +3,20 @@
 An algorithm is a file with these compiled functions. Each is for member p, whose place
 in a rollout is r, at step t of the rollout:
 
-- ``act(p, r, t, run, memory)`` writes actions for ``memory.seen`` (N, D) to
-  ``memory.actions`` (N, A);
+- ``act(p, r, t, run, memory)`` writes actions for the first N rows of ``memory.seen``
+  (·, D) to those of ``memory.actions`` (·, A), which both have at least `AT_ONCE`;
 - ``record(p, r, n, t, reward, terminated, done, run, memory)`` takes note of what a
   step of environment n gave; what is seen after it is in ``memory.following`` (N, D),
   also where an episode ended. The last two are 0 or 1;
 - ``learn(p, r, t, run, memory)`` does what is due after a step of all environments,
   with what is to be acted on next in ``memory.seen``;
-- ``best(p, run, memory)`` writes the best action for the first row of ``memory.seen``
-  to the first row of ``memory.actions``;
+- ``best(p, rows, run, memory)`` writes the best actions for the first rows of
+  ``memory.seen`` to those of ``memory.actions``. What they are must not depend on the
+  other rows;
 - ``restart(p, run)`` puts it before its first step, with the keys it has;
 - ``fresh(key, row, run)`` writes fresh networks to a row;
 - ``signals(p, run, memory, into)`` writes what the interval tells of it, (k,), where
-  the inner environments show ``memory.seen`` (N, D).
+  the inner environments show ``memory.seen``.
 
 An algorithm that chooses the levels of environments which have them
 (:mod:`~dacrl_env.inner_envs.dynamics`) has two functions more:
@@ -95,9 +96,9 @@ class Link(NamedTuple):
     D: int
     T: int
     # what both sides use of the memory, and of the interval
-    seen: NDArray[np.float32]
-    following: NDArray[np.float32]
-    actions: Numbers
+    seen: NDArray[np.float32]  # (at least AT_ONCE and N, D)
+    following: NDArray[np.float32]  # (N, D)
+    actions: Numbers  # (at least AT_ONCE and N, A)
     room: Numbers
     finished: Numbers
 
@@ -134,7 +135,7 @@ def _functions(module: str, run: Any, memory: Any) -> Functions:
         "act": nothing(*[number] * 3, *both),
         "record": nothing(*[number] * 4, types.float64, *[number] * 2, *both),
         "learn": nothing(*[number] * 3, *both),
-        "best": nothing(number, *both),
+        "best": nothing(*[number] * 2, *both),
         "restart": nothing(number, run),
         "fresh": nothing(key, row, run),
         "signals": nothing(number, *both, told),
@@ -270,6 +271,7 @@ def play(
     linked: Linked,
     env: Any,
     envs: Any,
+    places: Ints,
     returns: Numbers,
     steps: Ints,
 ) -> None:
@@ -286,33 +288,47 @@ def play(
             in the course of training remain as they are now.
         linked: the population is not changed.
         env: the environment.
-        envs: (1, 1) room for one environment.
+        envs: (1, L) room for so many environments, at most `AT_ONCE`; episodes beyond
+            those wait until one of them is free.
+        places: (2, L) room: episode and environment by row of what is seen.
         returns: (m, E) written to.
         steps: (m,) of all episodes of a member, written to.
     """
     given = members, keys, physics, lifetime
-    _play(i, *given, linked.link, env, envs, returns, steps)
+    _play(i, *given, linked.link, env, envs, places, returns, steps)
 
 
 @entry
-def _play(i, members, keys, physics, lifetime, link, env, envs, returns, steps):
+def _play(i, members, keys, physics, lifetime, link, env, envs, places, returns, steps):
     link, envs = held(link), held(envs)
-    p, D, A = members[i], link.D, link.actions.shape[1]
+    p, D, A, E = members[i], link.D, link.actions.shape[1], keys.shape[1]
     run, memory = address(link.run), address(link.memory)
     steps[i] = 0
-    for e in range(keys.shape[1]):
-        begin_evaluation(keys[i, e], physics[i], lifetime[i], env, envs, link.room)
-        over = False
-        while not over:
-            observe(env, variables_of(FIRST, FIRST, envs), vector(link.seen, 0, D))
-            call(link.functions.best, (p, run, memory))
-            action = vector(link.actions, 0, A)
-            _, terminated, truncated = advance(
-                FIRST, FIRST, action, env, envs, link.room
-            )
-            over = terminated or truncated
-        returns[i, e] = envs.returns[0, 0]
-        steps[i] += envs.lengths[0, 0]
+    begun = playing = min(E, places.shape[1])
+    of_member = physics[i], lifetime[i], env, envs, link.room
+    for n in range(playing):
+        places[0, n] = places[1, n] = n
+        begin_evaluation(n, keys[i, n], *of_member)
+    while playing > 0:
+        for r in range(playing):
+            variables = variables_of(FIRST, places[1, r], envs)
+            observe(env, variables, vector(link.seen, r * D, D))
+        call(link.functions.best, (p, playing, run, memory))
+        left = 0
+        for r in range(playing):
+            e, n = places[0, r], places[1, r]
+            action = vector(link.actions, r * A, A)
+            _, terminated, cut = advance(FIRST, n, action, env, envs, link.room)
+            if terminated or cut:
+                returns[i, e] = envs.returns[0, n]
+                steps[i] += envs.lengths[0, n]
+                if begun == E:
+                    continue
+                e, begun = begun, begun + 1
+                begin_evaluation(n, keys[i, e], *of_member)
+            places[0, left], places[1, left] = e, n
+            left += 1
+        playing = left
 
 
 # -- environments that Python steps ----------------------------------------------------
@@ -326,9 +342,9 @@ def _of_member(p, arrays):
 
 
 @compiled
-def _all_of(array):
-    """An array (N, ·) as a vector."""
-    return vector(array, 0, array.size)
+def _first_of(array, rows):
+    """The first rows of an array (·, k) as a vector."""
+    return vector(array, 0, rows * array.shape[1])
 
 
 def act_all(
@@ -357,9 +373,9 @@ def _act_all(first, last, t, seen, actions, link):
     link = held(link)
     run, memory = address(link.run), address(link.memory)
     for p in range(first, last):
-        copy(_of_member(p, seen), _all_of(link.seen))
+        copy(_of_member(p, seen), _first_of(link.seen, link.N))
         call(link.functions.act, (p, p, t, run, memory))
-        copy(_all_of(link.actions), _of_member(p, actions))
+        copy(_first_of(link.actions, link.N), _of_member(p, actions))
 
 
 def learn_all(
@@ -394,14 +410,14 @@ def _learn_all(first, last, t, seen, following, now, actions, given, link):
     link = held(link)
     run, memory = address(link.run), address(link.memory)
     for p in range(first, last):
-        copy(_of_member(p, seen), _all_of(link.seen))
-        copy(_of_member(p, following), _all_of(link.following))
-        copy(_of_member(p, actions), _all_of(link.actions))
+        copy(_of_member(p, seen), _first_of(link.seen, link.N))
+        copy(_of_member(p, following), _first_of(link.following, link.N))
+        copy(_of_member(p, actions), _first_of(link.actions, link.N))
         for n in range(link.N):
             flags = np.int64(given[1, p, n] > 0.0), np.int64(given[2, p, n] > 0.0)
             told = p, p, n, t, given[0, p, n], *flags
             call(link.functions.record, (*told, run, memory))
-        copy(_of_member(p, now), _all_of(link.seen))
+        copy(_of_member(p, now), _first_of(link.seen, link.N))
         call(link.functions.learn, (p, p, t, run, memory))
 
 
@@ -416,10 +432,18 @@ def best_all(
 def _best_all(members, observations, actions, link):
     link = held(link)
     run, memory = address(link.run), address(link.memory)
-    for r in range(len(members)):
-        copy(row_of(r, observations), row_of(FIRST, link.seen))
-        call(link.functions.best, (members[r], run, memory))
-        copy(row_of(FIRST, link.actions), row_of(r, actions))
+    D, A = observations.shape[1], actions.shape[1]
+    first = 0
+    while first < len(members):
+        p, rows = members[first], 1
+        most = min(len(link.seen), len(members) - first)
+        while rows < most and members[first + rows] == p:
+            rows += 1
+        given = vector(observations, first * D, rows * D)
+        copy(given, _first_of(link.seen, rows))
+        call(link.functions.best, (p, rows, run, memory))
+        copy(_first_of(link.actions, rows), vector(actions, first * A, rows * A))
+        first += rows
 
 
 # -- any environments ------------------------------------------------------------------
@@ -463,5 +487,5 @@ def _signals_all(members, seen, link, into):
     link = held(link)
     run, memory = address(link.run), address(link.memory)
     for i in range(len(members)):
-        copy(_of_member(members[i], seen), _all_of(link.seen))
+        copy(_of_member(members[i], seen), _first_of(link.seen, link.N))
         call(link.functions.signals, (members[i], run, memory, row_of(i, into)))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 UPDATES, SAMPLES = range(2)  # columns of `Interval.counts`
 EPISODES, RETURNS, LENGTHS = range(3)  # columns of `Interval.finished`
+AT_ONCE = 16  # evaluation episodes of a member that are played side by side
 
 
 class Interval(NamedTuple):

@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dacrl_env.algorithms import features, level_replay
-from dacrl_env.algorithms.interval import SAMPLES, UPDATES
+from dacrl_env.algorithms.interval import AT_ONCE, SAMPLES, UPDATES
 from dacrl_env.algorithms.level_replay import Levels
 from dacrl_env.algorithms.level_replay import next_level as next_level  # for drivers
 from dacrl_env.algorithms.level_replay import on_level as on_level
@@ -151,9 +151,9 @@ class Memory(NamedTuple):
     rollout: Rollout
     scratch: Scratch
     gradients: NDArray[np.float32]  # (row,)
-    seen: NDArray[np.float32]  # (N, D) before a step
+    seen: NDArray[np.float32]  # (N or AT_ONCE, D) before a step
     following: NDArray[np.float32]  # (N, D) after it
-    actions: NDArray[np.float64]  # (N, A) within the bounds, or (N, 1)
+    actions: NDArray[np.float64]  # (N or AT_ONCE, A) within the bounds, or (N, 1)
     low: NDArray[np.float64]  # (A,) bounds of continuous actions
     high: NDArray[np.float64]
     order: NDArray[np.int64]  # (S,) shuffled
@@ -185,9 +185,9 @@ def make_memory(
         rollout=rollout,
         scratch=dense.make_scratch(fixed.actor, B),
         gradients=aligned(fixed.row),
-        seen=aligned(N, D),
+        seen=aligned(max(N, AT_ONCE), D),
         following=aligned(N, D),
-        actions=np.zeros((N, kept)),
+        actions=np.zeros((max(N, AT_ONCE), kept)),
         low=np.array(low, np.float64),
         high=np.array(high, np.float64),
         order=np.zeros(S, np.int64),
@@ -280,11 +280,12 @@ def log_std_of(p, fixed, rows):
 
 
 @compiled
-def inputs_for(p, observation, run, memory):
-    """What the networks of member p see (1, I) of an observation (D,), in memory."""
-    features.scaled(observation, run.fixed, memory)
-    features.prepare(p, ONE, memory.inputs, run, memory)
-    return matrix(memory.inputs, 0, 1, run.fixed.actor.sizes[0])
+def inputs_for(p, observations, run, memory):
+    """What networks of member p see (rows, I) of observations (rows · D,)."""
+    rows = len(observations) // run.fixed.D
+    features.scaled(observations, run.fixed, memory)
+    features.prepare(p, rows, memory.inputs, run, memory)
+    return matrix(memory.inputs, 0, rows, run.fixed.actor.sizes[0])
 
 
 @compiled
@@ -582,9 +583,7 @@ def signals(p, run, memory, into):
     """What the interval tells of member p, who sees ``memory.seen``: ``into`` (3,)."""
     fixed, state, N = run.fixed, run.state, run.fixed.N
     parameters = critic_of(p, fixed, state.parameters)
-    features.scaled(vector(memory.seen, 0, N * fixed.D), fixed, memory)
-    features.prepare(p, N, memory.inputs, run, memory)
-    inputs = matrix(memory.inputs, 0, N, fixed.actor.sizes[0])
+    inputs = inputs_for(p, vector(memory.seen, 0, N * fixed.D), run, memory)
     value = matrix(memory.outputs, 0, N, 1)
     predict(fixed.critic, parameters, inputs, memory.scratch.hidden, value)
     mean, square = moments.mean_and_spread(vector(value, 0, N))
@@ -594,18 +593,19 @@ def signals(p, run, memory, into):
 
 
 @compiled
-def best(p, run, memory):
-    """The most likely action."""
+def best(p, rows, run, memory):
+    """The most likely actions."""
     fixed, state = run.fixed, run.state
-    inputs = inputs_for(p, row_of(FIRST, memory.seen), run, memory)
-    q = matrix(memory.outputs, 0, 1, fixed.A)
+    inputs = inputs_for(p, vector(memory.seen, 0, rows * fixed.D), run, memory)
+    q = matrix(memory.outputs, 0, rows, fixed.A)
     parameters = actor_of(p, fixed, state.parameters)
     predict(fixed.actor, parameters, inputs, memory.scratch.hidden, q)
-    actions = row_of(0, memory.actions)
-    if fixed.continuous:
-        choices.bounded(row_of(0, q), memory.low, memory.high, actions)
-    else:
-        actions[0] = choices.largest(row_of(0, q))
+    for n in range(rows):
+        actions = row_of(n, memory.actions)
+        if fixed.continuous:
+            choices.bounded(row_of(n, q), memory.low, memory.high, actions)
+        else:
+            actions[0] = choices.largest(row_of(n, q))
 
 
 # -- the definition --------------------------------------------------------------------

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dacrl_env.algorithms.features import scaled
-from dacrl_env.algorithms.interval import SAMPLES, UPDATES
+from dacrl_env.algorithms.interval import AT_ONCE, SAMPLES, UPDATES
 from dacrl_env.algorithms.register import Register
 from dacrl_env.algorithms.replay import (
     DISCOUNT,
@@ -73,7 +73,6 @@ from dacrl_env.kernels.functions import exp, tanh
 from dacrl_env.kernels.moments import mean_and_spread
 from dacrl_env.kernels.random_numbers import draw, uniform
 from dacrl_env.kernels.views import (
-    FIRST,
     aligned,
     approach,
     copy,
@@ -162,9 +161,9 @@ class Memory(NamedTuple):
 
     scratch: Scratch
     gradients: NDArray[np.float32]  # (row,)
-    seen: NDArray[np.float32]  # (N, D) before a step
+    seen: NDArray[np.float32]  # (N or AT_ONCE, D) before a step
     following: NDArray[np.float32]  # (N, D) after it
-    actions: NDArray[np.float64]  # (N, A) within the bounds
+    actions: NDArray[np.float64]  # (N or AT_ONCE, A) within the bounds
     low: NDArray[np.float64]  # (A,) bounds of actions
     high: NDArray[np.float64]
     inputs: NDArray[np.float32]  # (B, D) of the actor
@@ -199,9 +198,9 @@ def make_memory(
     return Memory(
         scratch=dense.make_scratch(fixed.critic, B),
         gradients=aligned(fixed.row),
-        seen=aligned(N, D),
+        seen=aligned(max(N, AT_ONCE), D),
         following=aligned(N, D),
-        actions=np.zeros((N, A)),
+        actions=np.zeros((max(N, AT_ONCE), A)),
         low=np.array(low, np.float64),
         high=np.array(high, np.float64),
         inputs=aligned(B, D),
@@ -305,19 +304,20 @@ def act(p, r, t, run, memory):
 
 
 @compiled
-def best(p, run, memory):
-    """The most likely action."""
+def best(p, rows, run, memory):
+    """The most likely actions."""
     fixed, hidden = run.fixed, memory.drawn.hidden
-    scaled(vector(memory.seen, 0, fixed.D), fixed, memory)
+    scaled(vector(memory.seen, 0, rows * fixed.D), fixed, memory)
     x, out = (
-        matrix(memory.inputs, 0, 1, fixed.D),
-        matrix(memory.d_outputs, 0, 1, 2 * fixed.A),
+        matrix(memory.inputs, 0, rows, fixed.D),
+        matrix(memory.d_outputs, 0, rows, 2 * fixed.A),
     )
     row = actor_of(row_of(p, run.state.parameters), fixed)
     predict(fixed.actor, row, x, hidden, out)
-    for a in range(fixed.A):
-        memory.actions[0, a] = np.float64(tanh(out[0, a]))
-    stretch(row_of(FIRST, memory.actions), memory)
+    for n in range(rows):
+        for a in range(fixed.A):
+            memory.actions[n, a] = np.float64(tanh(out[n, a]))
+        stretch(row_of(n, memory.actions), memory)
 
 
 @compiled

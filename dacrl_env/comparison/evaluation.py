@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from dacrl_env.comparison.given import PolicyLike, checked_seeds, name_of, one
 from dacrl_env.core import checks
@@ -23,6 +24,8 @@ from dacrl_env.policies import Cost, Policy, needs
 from dacrl_env.policies.tuned import on
 from dacrl_env.tasks import Knob, Number, Task
 from dacrl_env.tasks.registration import ALGORITHMS, get_task, load
+
+Columns = dict[str, NDArray[Any]]  # by name, a value for each run
 
 BATCH = 32  # runs advanced together; also the unit of work in the store
 
@@ -313,36 +316,37 @@ def _run_batch(
     population, state = envs.population, envs.population.state
     marks = np.array(envs.settings.report_steps)
     instances = [i.name for i in envs.settings.instances]
-    common = {
-        "task": task.id,
-        "policy": name,
-        "run": run,
+    common: Columns = {
+        "task": np.full(P, task.id, object),
+        "policy": np.full(P, name, object),
+        "run": np.full(P, run),
         "seed": np.array(seeds),
-        "split": split,
+        "split": np.full(P, split, object),
         "instance": np.array([instances[i] for i in state.instances], dtype=object),
         "member": np.arange(P),
         "parent": np.arange(P),
-        **_tuning(policy),
+        **{name: np.full(P, value) for name, value in _tuning(policy).items()},
     }
     columns = {h.name: f"hp/{h.name}" for h in envs.settings.controlled}
     kinds = {
         h.name: float if isinstance(h, Number) else object
         for h in envs.settings.controlled
     }
-    nothing: dict[str, Any] = {
-        columns[name]: np.nan if kind is float else None for name, kind in kinds.items()
+    nothing: Columns = {
+        columns[name]: np.full(P, np.nan if kind is float else None, kind)
+        for name, kind in kinds.items()
     }
-    parts = [
-        _rows(
-            common,
-            0,
-            population.info(),
-            np.zeros(P),
-            state.reports[:, 0],
-            state.wall_seconds,
-            nothing,
-        )
-    ]
+    every = np.ones(P, bool)
+    rows = _rows(
+        common,
+        0,
+        population.info(),
+        np.zeros(P),
+        state.reports[:, 0],
+        state.wall_seconds,
+        nothing,
+    )
+    parts = [_of(every, rows)]
     told = [
         TrackedRun("evaluate", task.id, telling.label or name, run, seed)
         for seed in seeds
@@ -358,7 +362,7 @@ def _run_batch(
         outcome = envs.advance(population.actions.to_values(actions, state.requested))
         observations = population.observation()
         arrays = population.info()
-        infos = vector_info(arrays, np.ones(P, bool))
+        infos = vector_info(arrays, every)
         now = state.learner.env_steps
         applied = {
             column: arrays["hyperparameters"][h].astype(kinds[h])
@@ -368,11 +372,10 @@ def _run_batch(
             between = running & (before < marks[point]) & (marks[point] < now)
             between &= ~np.isnan(state.reports[:, point])
             if between.any():
-                parts.append(
-                    _between(
-                        common, step, marks[point], state.reports[:, point], applied
-                    )[between]
+                rows = _between(
+                    common, step, marks[point], state.reports[:, point], applied
                 )
+                parts.append(_of(between, rows))
                 _tell(telling, told, parts[-1])
         at = np.searchsorted(marks, now)
         on_mark = marks[np.minimum(at, len(marks) - 1)] == now
@@ -390,27 +393,35 @@ def _run_batch(
             state.wall_seconds,
             applied,
         )
-        parts.append(rows[running])
+        parts.append(_of(running, rows))
         _tell(telling, told, parts[-1])
         for i in np.flatnonzero(running & outcome.ended):
             telling.end(told[i])
         if progress is not None:
             progress(int((now - before)[running].sum()))
         running &= ~outcome.ended
-    frame = pd.concat(parts, ignore_index=True)
+    frame = pd.DataFrame(
+        {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    )
     frame = frame.sort_values(["seed", "env_steps"], kind="stable", ignore_index=True)
     return frame[[*_FIXED_COLUMNS, *columns.values()]]
 
 
-def _tell(telling: Telling, runs: Sequence[TrackedRun], rows: pd.DataFrame) -> None:
+def _of(members: NDArray[np.bool_], rows: Columns) -> Columns:
+    """A copy of the rows of some members, by mask ``(P,)``."""
+    return {name: column[members] for name, column in rows.items()}
+
+
+def _tell(telling: Telling, runs: Sequence[TrackedRun], rows: Columns) -> None:
     """Tell a tracker of rows of the frame, each of a member."""
     if telling.tracker is None:
         return
-    names = map(str, rows.columns)
-    own = [name for name in names if name in _TOLD or name.startswith("hp/")]
-    for row in rows.to_dict("records"):
-        values = {name: row[name] for name in own}
-        telling.tell(runs[row["member"]], row["env_steps"], values)
+    own = [name for name in rows if name in _TOLD or name.startswith("hp/")]
+    told = zip(
+        *(rows[name].tolist() for name in ("member", "env_steps", *own)), strict=True
+    )
+    for member, env_steps, *values in told:
+        telling.tell(runs[member], env_steps, dict(zip(own, values, strict=True)))
 
 
 def _tuning(policy: Policy) -> dict[str, float]:
@@ -424,58 +435,52 @@ def _tuning(policy: Policy) -> dict[str, float]:
 
 
 def _rows(
-    common: dict[str, Any],
+    common: Columns,
     step: int,
     info: dict[str, Any],
-    rewards: Any,
-    reported: Any,
-    wall_seconds: Any,
-    applied: dict[str, Any],
-) -> pd.DataFrame:
+    rewards: NDArray[Any],
+    reported: NDArray[Any],
+    wall_seconds: NDArray[Any],
+    applied: Columns,
+) -> Columns:
     names = ("env_steps", "eval_steps", "gradient_steps", "score", "eval_return")
-    return pd.DataFrame(
-        {
-            **common,
-            "step": step,
-            **{key: info[key] for key in (*names, "train_return", "diverged")},
-            "reward": rewards,
-            "report_score": reported.copy(),
-            "flops": info["objectives"]["flops"],
-            "wall_seconds": wall_seconds.copy(),
-            **applied,
-        }
-    )
+    return {
+        **common,
+        "step": np.full(len(rewards), step),
+        **{key: info[key] for key in (*names, "train_return", "diverged")},
+        "reward": rewards,
+        "report_score": reported,
+        "flops": info["objectives"]["flops"],
+        "wall_seconds": wall_seconds,
+        **applied,
+    }
 
 
 def _between(
-    common: dict[str, Any],
+    common: Columns,
     step: int,
     env_steps: int,
-    reported: Any,
-    applied: dict[str, Any],
-) -> pd.DataFrame:
+    reported: NDArray[Any],
+    applied: Columns,
+) -> Columns:
     """Rows of a report point that lies between two decisions."""
-    unknown = dict.fromkeys(
-        (
-            "eval_steps",
-            "gradient_steps",
-            "reward",
-            "score",
-            "eval_return",
-            "train_return",
-            "flops",
-            "wall_seconds",
-        ),
-        np.nan,
+    P = len(reported)
+    unknown = (
+        "eval_steps",
+        "gradient_steps",
+        "reward",
+        "score",
+        "eval_return",
+        "train_return",
+        "flops",
+        "wall_seconds",
     )
-    return pd.DataFrame(
-        {
-            **common,
-            "step": step,
-            "env_steps": env_steps,
-            "report_score": reported.copy(),
-            "diverged": False,
-            **unknown,
-            **applied,
-        }
-    )
+    return {
+        **common,
+        "step": np.full(P, step),
+        "env_steps": np.full(P, env_steps),
+        "report_score": reported,
+        "diverged": np.zeros(P, bool),
+        **{name: np.full(P, np.nan) for name in unknown},
+        **applied,
+    }

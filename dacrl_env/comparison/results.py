@@ -515,7 +515,9 @@ def fitted_of(frame: pd.DataFrame) -> Fitted:
         trace = frame[frame["row"] == "trace"]
         trace = trace.drop(columns=["row", "online", "policy", *asdict(Cost())])
         whole = ["generation", "member", "parent", "step"]
-        trace = trace.astype(dict.fromkeys(whole, np.int64)).reset_index(drop=True)
+        kinds = {**dict.fromkeys(whole, np.int64), "diverged": bool}
+        kinds = {name: kind for name, kind in kinds.items() if name in trace}
+        trace = trace.astype(kinds).reset_index(drop=True)
     cost, policy = course[-1]
     known = None if np.isnan(online) else online
     return Fitted(policy, cost, course, known, trace=trace)

@@ -220,25 +220,26 @@ def begin_next(p, n, env, envs, room):
 
 
 @compiled
-def begin_evaluation(key, physics, lifetime, env, envs, room):
-    """Put the only environment of ``envs`` at the start of an evaluation episode.
+def begin_evaluation(n, key, physics, lifetime, env, envs, room):
+    """Put an environment of ``envs`` at the start of an evaluation episode.
 
     Args:
+        n: its number.
         key: of the episode.
         physics: (K,) constants.
         lifetime: steps each training environment has taken: constants that change in
             the course of training remain as they are now.
         env: the environment.
-        envs: (1, 1), overwritten.
+        envs: (1, N) of which all have these constants and this lifetime.
         room: (K,).
     """
     now = in_force(env, physics, lifetime, room)
     for k in range(len(now)):
         envs.physics[0, k] = now[k]
-    envs.keys[0, 0] = key
-    envs.episodes[0, 0] = envs.lifetime[0, 0] = 0
-    begin_episode(FIRST, FIRST, env, envs, room)
-    hold_out(env, key, variables_of(FIRST, FIRST, envs))
+    envs.keys[0, n] = key
+    envs.episodes[0, n] = envs.lifetime[0, n] = 0
+    begin_episode(FIRST, n, env, envs, room)
+    hold_out(env, key, variables_of(FIRST, n, envs))
 
 
 def make_env_state(P: int, N: int, K: int, S: int) -> EnvState:

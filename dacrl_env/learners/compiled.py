@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dacrl_env.algorithms import drivers
-from dacrl_env.algorithms.interval import Interval, Run, begin
+from dacrl_env.algorithms.interval import AT_ONCE, Interval, Run, begin
 from dacrl_env.core import streams
 from dacrl_env.inner_envs import InnerEnv, dynamics
 from dacrl_env.inner_envs.env import CompiledEnv
@@ -269,9 +269,16 @@ class Compiled(ABC):
 
             return play(policy, self.eval_env, keys, physics, lifetime)
         env, K = self.eval_env.env, physics.shape[1]
+        lanes = min(AT_ONCE, keys.shape[1])
         returns, steps = np.empty(keys.shape), np.empty(len(members), np.int64)
         threads = self._threads(len(members))
-        ones = [dynamics.make_env_state(1, 1, K, env.variables) for _ in range(threads)]
+        rooms = [
+            (
+                dynamics.make_env_state(1, lanes, K, env.variables),
+                np.zeros((2, lanes), np.int64),
+            )
+            for _ in range(threads)
+        ]
         run = self._run(state)
         links = [self.link(run, self._memory_of(k)) for k in range(threads)]
         given = (
@@ -282,7 +289,7 @@ class Compiled(ABC):
         )
 
         def work(thread: int, i: int) -> None:
-            here = links[thread], env, ones[thread]
+            here = links[thread], env, *rooms[thread]
             drivers.play(i, *given, *here, returns, steps)
 
         spread(range(len(members)), work, threads)

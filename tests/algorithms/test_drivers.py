@@ -15,6 +15,7 @@ from cases import slow
 from populations import Runs, Stepped, make_runs
 
 from dacrl_env.algorithms import discrete_sac, dqn, ppo, sac
+from dacrl_env.algorithms.interval import AT_ONCE
 from dacrl_env.core import snapshot, streams
 from dacrl_env.inner_envs.env import ENVS
 from dacrl_env.tasks.backends import OF_LEVELS
@@ -199,7 +200,8 @@ def test_evaluated_by_python_as_compiled(case: str) -> None:
     for runs in (_make(case), _make(case, stepped=True)):
         runs.train(_steps(case))
         members = np.array([4, 0, 3])
-        keys = streams.bits(runs.keys[members, 4], np.zeros(3, np.int64), 5)
+        # more than are played side by side
+        keys = streams.bits(runs.keys[members, 4], np.zeros(3, np.int64), AT_ONCE + 5)
         physics = runs.physics[members]
         before = runs.member(4)
         results.append(runs.learner.play(runs.state, members, keys, physics))
@@ -207,6 +209,10 @@ def test_evaluated_by_python_as_compiled(case: str) -> None:
         one = [members[1:2], keys[1:2], physics[1:2]]
         alone = runs.learner.play(runs.state, *one)
         np.testing.assert_array_equal(alone[0][0], results[-1][0][1])
+        for e in (1, AT_ONCE + 3):
+            one[1] = keys[1:2, e : e + 1]
+            alone = runs.learner.play(runs.state, *one)
+            assert alone[0] == results[-1][0][1, e]
     for mine, theirs in zip(*results, strict=True):
         np.testing.assert_array_equal(mine, theirs)
     # a grid's goal may be found by none

@@ -496,7 +496,7 @@ def test_memory_may_be_exhausted_while_an_error_is_explained(
     tmp_path, monkeypatch, capfd
 ):
     monkeypatch.setattr(comparison, "compare", Mock(side_effect=MemoryError()))
-    monkeypatch.setattr(commands, "_explain", Mock(side_effect=MemoryError()))
+    monkeypatch.setattr(commands, "explain", Mock(side_effect=MemoryError()))
     line = ["evaluate", QUADRATIC, "default", "--out", "out"]
     monkeypatch.setattr(sys, "argv", ["dacrl", *line])
     monkeypatch.chdir(tmp_path)

@@ -128,7 +128,7 @@ def test_evaluations_see_the_constants_of_their_time_only() -> None:
 @entry
 def _evaluate(key, physics, lifetime, actions, env, envs, room, observations):
     """One episode after another in the only environment, as learners begin them."""
-    dynamics.begin_evaluation(key, physics, lifetime, env, envs, room)
+    dynamics.begin_evaluation(0, key, physics, lifetime, env, envs, room)
     for t in range(len(actions)):
         given = actions[t]
         _, terminated, cut = dynamics.advance(0, 0, given, env, envs, room)

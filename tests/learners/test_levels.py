@@ -181,7 +181,7 @@ def test_evaluations_play_levels_that_are_held_out() -> None:
         drivers.play(
             0, np.zeros(1, np.int64), key, np.zeros((1, 0)), np.zeros(1, np.int64),
             learner.link(learner._run(runs.state)), env, room,
-            np.zeros((1, 1)), np.zeros(1, np.int64),
+            np.zeros((2, 1), np.int64), np.zeros((1, 1)), np.zeros(1, np.int64),
         )  # fmt: skip
         found.append(int(room.variables[0, 0, rooms.LEVEL]))
     assert min(found) >= 200

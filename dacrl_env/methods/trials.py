@@ -497,15 +497,17 @@ class Trials:
         scores, applied = np.empty((K, P)), np.empty((K, P, len(names)))
         for k, rule in enumerate(rules):
             running = ~runs.ended()
-            before = runs.info()
-            known = state.learner.env_steps > 0
-            observed, best = (
-                np.where(known, x, np.nan) for x in (state.score, state.best_score)
-            )
-            rows = dict(zip(runs.observation_names, runs.observation().T, strict=True))
-            values = rule(observed, best, rows)
-            runs.advance(runs.actions.to_values(values, state.requested))
-            self.cost += _spent(before, runs.info(), running)
+            if running.any():  # else each has diverged, and remains as it is
+                before = runs.info()
+                known = state.learner.env_steps > 0
+                observed, best = (
+                    np.where(known, x, np.nan) for x in (state.score, state.best_score)
+                )
+                rows = runs.observation().T
+                seen = dict(zip(runs.observation_names, rows, strict=True))
+                values = rule(observed, best, seen)
+                runs.advance(runs.actions.to_values(values, state.requested))
+                self.cost += _spent(before, runs.info(), running)
             scores[k], applied[k] = state.score, state.applied[:, every]
             if self._progress is not None:
                 self._progress(int(running.sum()) * self.settings.decision_interval)

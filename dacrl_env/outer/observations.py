@@ -7,6 +7,7 @@ an unseen task would not offer; one row has their order of magnitude.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -83,8 +84,8 @@ def features(
         2 * log10(1 + episode_length) / _LONGEST - 1,
         *(log(np.maximum(instance, 1e-8)) * _LOG2_E).T / 2,
     ]
-    stacked = np.stack(rows, -1)
-    stacked = np.nan_to_num(stacked, nan=1.0, posinf=1.0, neginf=-1.0)
+    stacked = np.array(rows).T
+    stacked[np.isnan(stacked)] = 1.0
     return np.clip(stacked, -1.0, 1.0).astype(np.float32)
 
 
@@ -93,6 +94,13 @@ def _knob_rows(knob: Knob) -> list[str]:
         return [f"hp/{knob.name}"]
     options = knob.options if isinstance(knob, Choice) else knob.options[1:]
     return [f"hp/{knob.name}={option}" for option in options]
+
+
+@cache
+def _ends_of(knob: Number) -> tuple[float, float]:
+    """Where a number's bounds lie on its scale."""
+    low, high = (float(knob.to_unit(end)) for end in knob.ends)
+    return low, high
 
 
 def knob_features(
@@ -113,7 +121,7 @@ def knob_features(
     since = iter(2 * since_events.T - 1)
     for knob, values in zip(hyperparameters, applied.T, strict=True):
         if isinstance(knob, Number):
-            low, high = (float(knob.to_unit(end)) for end in knob.ends)
+            low, high = _ends_of(knob)
             share = (knob.to_unit(values) - low) / (high - low)
             columns.append(np.clip(2 * share - 1, -1, 1))
         elif isinstance(knob, Choice):
@@ -139,14 +147,19 @@ def squash(x: Floats, unit: float | None = None) -> Floats:
 
 def signed_decades(x: Floats, unit: float = 1.0) -> Floats:
     """Sign times log10 of one plus the magnitude in units, as a share of the range."""
-    decades = _DECADES - log10(unit)
-    return np.sign(x) * log10(1 + np.abs(x) / unit) / decades
+    return np.sign(x) * log10(1 + np.abs(x) / unit) / _decades_above(unit)
+
+
+@cache
+def _decades_above(unit: float) -> float:
+    """From a unit to the largest signal that is told from others."""
+    return float(_DECADES - log10(unit))
 
 
 def unsquash(row: ArrayLike, unit: float | None = None) -> Floats:
     """The signal that `squash` made a row of; rows at a bound mean that or more."""
     x = np.asarray(row, np.float64)
     if unit is not None:
-        decades = _DECADES - log10(unit)
-        return np.asarray(np.sign(x) * unit * (exp10(decades * np.abs(x)) - 1))
+        magnitude = exp10(_decades_above(unit) * np.abs(x)) - 1
+        return np.asarray(np.sign(x) * unit * magnitude)
     return exp10(_DECADES * x)

@@ -468,7 +468,8 @@ class Population:
         state, learner = self.state, self.state.learner
         state.diverged |= self.learner.diverged(learner, step.interval)
         self._evaluate(due & ~state.diverged)
-        self._report(np.isin(learner.env_steps, self.settings.report_steps))
+        if self.settings.report:
+            self._report(np.isin(learner.env_steps, self.settings.report_steps))
 
     @as_usual
     def end_step(self, step: UnderWay) -> RewardContext:

@@ -120,7 +120,12 @@ class Cost:
     flops: float = 0.0
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(**{k: v + getattr(other, k) for k, v in asdict(self).items()})
+        return Cost(
+            self.env_steps + other.env_steps,
+            self.eval_steps + other.eval_steps,
+            self.gradient_steps + other.gradient_steps,
+            self.flops + other.flops,
+        )
 
     def less(self, other: Cost) -> Cost:
         """What this one has beyond another."""

@@ -18,6 +18,7 @@ from dacrl_env.algorithms import dqn
 from dacrl_env.core import streams
 from dacrl_env.inner_envs.env import ENVS
 from dacrl_env.kernels import dense
+from dacrl_env.learners.dqn import DQN, DQNConfig
 
 FEATURES = 24
 
@@ -113,8 +114,8 @@ def test_images_are_normalised_instead_of_scaled() -> None:
     grid = ENVS["MiniGrid-Empty-5x5-v0"]()
     grid.scales_images = True
     for normalize, scale in ((True, 1.0), (False, 1 / 255)):
-        runs = make_runs(1, grid, normalize_observations=normalize)
-        assert runs.learner.fixed.scale == scale
+        config = DQNConfig(normalize_observations=normalize)
+        assert DQN(grid, grid, config, budget=1_000).fixed.scale == scale
 
 
 # -- random Fourier features -----------------------------------------------------------

@@ -699,7 +699,11 @@ def test_fits_that_cannot_be(kind):
 
 
 @pytest.mark.parametrize(
-    "method", [PBT(population=16), PB2(population=16, interval=5)], ids=["pbt", "pb2"]
+    "method",
+    [
+        pytest.param(PBT(population=16), id="pbt"),
+        pytest.param(PB2(population=16, interval=5), id="pb2", marks=pytest.mark.slow),
+    ],
 )
 def test_it_beats_the_best_of_its_first_generation(method):
     """Measured: PBT in 10 of these seeds (19 of 20), by 0.39; PB2 in 9, by 0.32."""

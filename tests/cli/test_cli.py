@@ -66,6 +66,7 @@ def test_compare_prints_table_differences_and_where_the_report_is(comparison, ca
     assert set(paired["reference"]) == {"freeze-when-good"}
 
 
+@pytest.mark.slow
 def test_labels_are_shown_instead_of_long_names(tmp_path):
     first, second = POLICIES
     arguments = _compare(tmp_path, "--reference", "mine", "--methods")
@@ -337,6 +338,7 @@ dacrl_env.register_task(
 """
 
 
+@pytest.mark.slow
 def test_an_inner_environment_of_ones_own_is_known_to_workers(tmp_path):
     (tmp_path / "toys.py").write_text(TOY)
     done = run(

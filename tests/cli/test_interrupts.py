@@ -421,7 +421,7 @@ SMALL = f"compare {QUADRATIC} --policies default random --seeds 4 --out out"
         slow("dacrl tasks | head -1"),
         "dacrl tasks | true",
         slow(f"dacrl {SMALL} --num-threads 1 | true"),
-        f"dacrl {SMALL} --num-threads 2 --executor processes 2>&1 | head -c 1",
+        slow(f"dacrl {SMALL} --num-threads 2 --executor processes 2>&1 | head -c 1"),
     ],
 )
 def test_a_reader_that_leaves_is_no_error(tmp_path, line):

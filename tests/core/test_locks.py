@@ -217,7 +217,7 @@ def _two(progress: Any) -> pd.DataFrame:
     return pd.DataFrame({"value": [2]})
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [slow(1), 2])
 def test_a_unit_that_another_runs_is_waited_for_and_read(
     tmp_path, capsys, monkeypatch, workers
 ):

@@ -217,7 +217,7 @@ def test_intervals_need_not_be_whole_numbers(
     assert times == pytest.approx(steps / interval, abs=1.01)
 
 
-@pytest.mark.parametrize("oxygen", [40.0, 40.5])
+@pytest.mark.parametrize("oxygen", [slow(40.0), 40.5])
 def test_oxygen_is_how_long_one_can_dive(oxygen: float) -> None:
     alone = {"sticky": 0.0, "spawn_interval": 99}
     env, state = start("MinAtar/Seaquest-v1", P=1, N=1, oxygen=oxygen, **alone)

@@ -104,7 +104,7 @@ def test_of_every_family(family: str) -> None:
     assert space.decode(again) == space.decode(row)
 
 
-@pytest.mark.parametrize("name", ["tpe", "smac,eta=2"])
+@pytest.mark.parametrize("name", ["tpe", slow("smac,eta=2")])
 def test_a_space_without_the_default_begins_at_its_edge(name: str) -> None:
     _, values = first(f"{name},space={{'epsilon': (0.3, 0.9)}}")
     assert values == pytest.approx({**DEFAULTS, "epsilon": 0.3})
@@ -123,7 +123,7 @@ def test_a_grid_is_one_candidate_larger() -> None:
     assert len(trace[trace["step"] == 1]) == 10
 
 
-@pytest.mark.parametrize("name", ["tpe", "smac,eta=2"])
+@pytest.mark.parametrize("name", ["tpe", slow("smac,eta=2")])
 def test_it_is_told_to_the_model(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing is better, it is what comes out."""
     original = Trials.advance

@@ -6,6 +6,7 @@ import pytest
 from cases import slow
 
 import dacrl_env
+from dacrl_env.outer.population import Population
 from dacrl_env.policies import get_method
 from dacrl_env.tasks import Number
 
@@ -25,7 +26,7 @@ METHODS = [
     "cma-es,generation=4,seeds=1",
     "pbt,population=4",
     "pb2,population=4",
-    "controller-ppo,population=2,trial_runs=2,trials=1",
+    slow("controller-ppo,population=2,trial_runs=2,trials=1"),
 ]
 
 
@@ -44,6 +45,20 @@ def test_one_that_does_not_fail_is_enough(method):
     either = Number("learning_rate", 1e-4, 100.0, 1e-2, "log")
     fitted = dacrl_env.fit(method, QUADRATIC, 2000, 0, hyperparameters=[either])
     assert fitted.cost.env_steps > 0
+
+
+def test_nothing_is_done_for_runs_that_have_all_failed(monkeypatch):
+    advanced, advance = [], Population.advance
+
+    def counted(population, requested):
+        advanced.append(population)
+        return advance(population, requested)
+
+    monkeypatch.setattr(Population, "advance", counted)
+    with pytest.raises(ValueError, match="every candidate"):
+        dacrl_env.fit("random-search", QUADRATIC, 200, 0, hyperparameters=[WILD])
+    # a generation learns in the first of its fifty decisions that all is over
+    assert 50 < len(advanced) < 200
 
 
 def test_a_candidate_that_fails_on_one_seed_has_failed():

@@ -511,7 +511,7 @@ def test_a_generation_is_one_population(trace):
     assert len(set(rates)) == len(rates)  # also those that were asked for at once
 
 
-@pytest.mark.parametrize("spec", ["tpe,generation=4,startup=8", "smac,eta=2"])
+@pytest.mark.parametrize("spec", ["tpe,generation=4,startup=8", slow("smac,eta=2")])
 def test_models_learn_where_no_good_candidates_are(spec):
     method = get_method(f"{spec},seeds=4")
     fitted = method.fit(QUADRATIC, 4 * 40 * 50, 0, **SHORT)

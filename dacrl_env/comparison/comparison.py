@@ -37,6 +37,7 @@ from dacrl_env.comparison.given import (
     checked_seeds,
     given,
 )
+from dacrl_env.comparison.order import task_first
 from dacrl_env.comparison.results import (
     arranged,
     divide,
@@ -327,9 +328,10 @@ def anytime(
     return labelled(pd.concat(ends, ignore_index=True), plan.labels)
 
 
+@task_first("method")
 def fit(
-    method: MethodLike,
     task: str | Task,
+    method: MethodLike,
     tuning_budget: int | None = None,
     seed: int = 0,
     *,
@@ -342,13 +344,13 @@ def fit(
 ) -> Fitted:
     """Run a method once; with a store, an interrupted fit goes on.
 
-    ``fit(method, task, budget=8_000, seed=0)`` works, too: where no tuning budget is
+    ``fit(task, method, budget=8_000, seed=0)`` works, too: where no tuning budget is
     given otherwise, ``budget`` is it. Beside one it is the length of a run, as for
     ``gymnasium.make``; ``run_budget`` always is.
 
     Args:
-        method: name as `get_method` takes it, object, or class without arguments.
         task: id or task.
+        method: name as `get_method` takes it, object, or class without arguments.
         tuning_budget: inner environment steps of training on the tuning split.
         seed: of the fit.
         store: a store or its directory.

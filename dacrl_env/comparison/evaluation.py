@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from dacrl_env.comparison.given import PolicyLike, checked_seeds, name_of, one
+from dacrl_env.comparison.order import task_first
 from dacrl_env.core import checks
 from dacrl_env.core.blame import blame_if_users
 from dacrl_env.core.trackers import Telling, TrackedRun, Tracker, check_tracker
@@ -67,9 +68,10 @@ _TOLD = (
 )
 
 
+@task_first("policy")
 def evaluate(
-    policy: PolicyLike,
     task: str | Task,
+    policy: PolicyLike,
     seeds: int | Sequence[int] = range(64),
     split: str = "test",
     *,
@@ -87,9 +89,9 @@ def evaluate(
     charged to the run.
 
     Args:
+        task: id or task.
         policy: the policy; or its name or file, as `get_policy` takes it, or a class
             that needs no arguments.
-        task: id or task.
         seeds: of the runs; paired between policies. A number n is range(n).
         split: "test" or "tuning".
         name: in the ``policy`` column; None: the name as given, or the class with
@@ -114,7 +116,7 @@ def evaluate(
     if name is None:
         name = str(policy) if isinstance(policy, str | os.PathLike) else name_of(made)
     made = on(made, task)
-    tell_intervals(made, name, task, task_kwargs)
+    tell_intervals(made, name, task, task_kwargs, stacklevel=4)
     number = default_threads() if num_threads is None else num_threads
     with granted(checks.whole("num_threads", number)):
         return run_policy(

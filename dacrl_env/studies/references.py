@@ -83,7 +83,7 @@ def measure(task: str, episodes: int = 200_000, runs: int = 64) -> dict[str, Any
     random = _random_returns(env, physics, episodes)[0]
     constant = _constant_returns(env, physics, episodes)
     lowest = min(float(returns.min()) for returns in (random, *constant))
-    frame = evaluate("default", task, range(runs), split="tuning")
+    frame = evaluate(task, "default", range(runs), split="tuning")
     instances = resolve(task).instances
     numbers = {instance.name: i for i, instance in enumerate(instances)}
     scale = known.references(instances).rows(frame["instance"].map(numbers).to_numpy())

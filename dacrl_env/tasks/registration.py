@@ -337,6 +337,24 @@ def get_task(task: str | Task) -> Task:
     return TASKS[name]
 
 
+def is_task(thing: Any) -> bool:
+    """Whether `get_task` knows it.
+
+    A module is imported where only that can tell; what goes wrong in it is not raised.
+    """
+    if not isinstance(thing, str):
+        return isinstance(thing, Task)
+    module, colon, name = thing.rpartition(":")
+    if colon:
+        if not re.fullmatch(r"\w+(\.\w+)*", module):
+            return False
+        try:
+            importlib.import_module(module)
+        except Exception:
+            return False
+    return name in TASKS or _forgiven(name) in TASKS
+
+
 def _forgiven(name: str) -> str:
     """The id that is meant by a part of it, or the name itself."""
     newest = {re.sub(r"-v\d+$", "", task.id): task.id for task in listed()}

@@ -147,7 +147,7 @@ class Poison:
 def test_evaluate_reports_the_floor_of_the_instance() -> None:
     options = {**SMALL, "budget": 2_000}
     frame = dacrl_env.evaluate(
-        Poison(), TASK, seeds=range(8), instances=[NEAR, FAR], **options
+        TASK, Poison(), seeds=range(8), instances=[NEAR, FAR], **options
     )
     last = frame.groupby("seed").last()
     assert set(last["instance"]) == {"near", "far"}

@@ -127,7 +127,7 @@ def about_task(task: Any) -> dict[str, Any]:
     """
     from dacrl_env.outer.settings import own_hyperparameters
     from dacrl_env.policies.tuned import tuned
-    from dacrl_env.tasks import bases, headroom, measured
+    from dacrl_env.tasks import bases, headroom, measured, returns
     from dacrl_env.tasks.registration import ALGORITHMS, get_task, load
 
     task = get_task(task)
@@ -135,6 +135,7 @@ def about_task(task: Any) -> dict[str, Any]:
     controlled = list(task.controlled or learner.controlled)
     known = own_hyperparameters(task, learner.hyperparameters)
     gains = headroom.measured().get(task.id, {})
+    scale = returns.known(task)
     return {
         "id": task.id,
         "description": task.description,
@@ -142,11 +143,8 @@ def about_task(task: Any) -> dict[str, Any]:
         "algorithm": task.algorithm,
         "budget": task.budget,
         "decisions": task.decisions,
-        "returns": {
-            "random": task.random_return,
-            "reference": task.reference_return,
-            "floor": task.floor_return,
-        },
+        "returns": None if scale is None else scale._asdict(),
+        "returns are": returns.shown(task),
         "controlled": controlled,
         "can be controlled": [name for name in known if name not in controlled],
         "seconds a run": measured.seconds().get(task.id, {}).get("seconds"),
@@ -160,12 +158,11 @@ def about_task(task: Any) -> dict[str, Any]:
 def _task_text(found: Mapping[str, Any]) -> str:
     from dacrl_env.tasks import headroom
 
-    returns = found["returns"]
     rows = {
         "inner environment": f"{found['inner environment'] or 'none'}, algorithm "
         f"{found['algorithm']}",
         "budget": f"{found['budget']:,} steps, {found['decisions']} decisions",
-        "returns": ", ".join(f"{name} {x:g}" for name, x in returns.items()),
+        "returns": found["returns are"],
         "controlled": ", ".join(found["controlled"]),
         "can be controlled": ", ".join(found["can be controlled"]),
         "base": found["base"],

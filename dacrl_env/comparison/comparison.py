@@ -70,6 +70,7 @@ from dacrl_env.policies import (
 from dacrl_env.policies.tuned import on
 from dacrl_env.tasks import Task, bases, measured
 from dacrl_env.tasks.registration import get_task
+from dacrl_env.tasks.returns import assumed, filled
 
 ANYTIME_POINTS = 12  # incumbents of a fit that are tested, spread over its budget
 
@@ -591,8 +592,12 @@ def _plan(
     tell: bool = True,
     tracker: Tracker | None = None,
 ) -> _Plan:
-    """What is wrong should come to light before hours of work."""
-    task, seeds = get_task(task), checked_seeds(seeds)
+    """What is wrong should come to light before hours of work.
+
+    Returns of the task that are measured on first use are, if ``tell``, at the end.
+    """
+    asked, seeds = get_task(task), checked_seeds(seeds)
+    task = assumed(asked)
     names = [*policies.names, *methods.names]
     if not names or len(set(names)) < len(names):
         raise ValueError(
@@ -654,7 +659,7 @@ def _plan(
         check_travel([task, options, tracker, *plan.objects.values()])
     if store is not None:
         _check_store(plan, store, member)
-    return plan
+    return replace(plan, task=filled(asked)) if tell else plan
 
 
 def tuning_steps(

@@ -115,7 +115,8 @@ def _points(group: str) -> list[metadata.EntryPoint]:
     try:
         return list(metadata.entry_points(group=group))
     except Exception:  # one damaged list; the others are none the worse
-        points, seen = [], set()
+        points: list[metadata.EntryPoint] = []
+        seen: set[str] = set()
         for distribution in metadata.distributions():
             name = _called(distribution).partition(" ")[0].lower().replace("-", "_")
             if name in seen:  # hidden by one that is before it on the path

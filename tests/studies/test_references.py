@@ -347,7 +347,7 @@ def test_training_is_judged_on_the_physics_of_the_end(
         "force": 10 * sets[0].physics["shift_force"],
     }
     physics = np.array([[*{**still.physics, **shifted}.values()]] * 2)
-    expected = references._random_returns(still, physics, 200)[1].mean()
+    expected = references.random_returns(still, physics, 200)[1].mean()
     assert returns["train-0"]["random"] == pytest.approx(expected, abs=0.01)
 
 

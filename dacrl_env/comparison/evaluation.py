@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import asdict, replace
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pandas as pd
 
@@ -55,6 +56,9 @@ _FIXED_COLUMNS = (
     "report_online",
 )
 
+# on request, behind all others
+TRAJECTORY = ("observation", "action")
+
 # those that change in a run, and that a tracker is told beside what is set
 _TOLD = (
     "eval_steps",
@@ -80,6 +84,7 @@ def evaluate(
     num_threads: int | None = None,
     progress: Callable[[int], None] | None = None,
     tracker: Tracker | None = None,
+    trajectories: bool = False,
     **task_kwargs: Any,
 ) -> pd.DataFrame:
     """Run a policy once per seed.
@@ -102,6 +107,11 @@ def evaluate(
         progress: called with inner environment steps done since its last call.
         tracker: told of every decision of every run, see
             :class:`dacrl_env.Tracker`; None: nobody is.
+        trajectories: also keep what the policy saw and did, in two more columns:
+            ``observation``, an array ``(D,)`` of float32, after the decision of the row
+            (row 0: at the start); ``action``, an array ``(d,)`` in the policy's action
+            mode, of the decision of the row (None in row 0). Both are None in rows
+            between decisions. What was applied is in ``hp/<name>``.
         **task_kwargs: options of the environment.
 
     Returns:
@@ -128,6 +138,7 @@ def evaluate(
             run=run,
             progress=progress,
             tracker=tracker,
+            trajectories=trajectories,
             **task_kwargs,
         )
 
@@ -143,6 +154,7 @@ def run_policy(
     progress: Callable[[int], None] | None,
     tracker: Tracker | None = None,
     label: str | None = None,
+    trajectories: bool = False,
     **task_kwargs: Any,
 ) -> pd.DataFrame:
     """As `evaluate`, of a policy whose name is known.
@@ -151,13 +163,23 @@ def run_policy(
     """
     check_options(task_kwargs)
     check_tracker(tracker)
+    check_trajectories(trajectories)
     seeds = checked_seeds(seeds)
     check_made_for(policy, task, name, task_kwargs)
     options = suitable_options(policy, task, task_kwargs)
     with closing(Telling(tracker, label)) as telling:
         frames = [
             _evaluate_batch(
-                policy, task, batch, split, name, run, progress, telling, options
+                policy,
+                task,
+                batch,
+                split,
+                name,
+                run,
+                progress,
+                telling,
+                trajectories,
+                options,
             )
             for batch in batches(seeds)
         ]
@@ -208,6 +230,12 @@ def check_options(options: Mapping[str, Any]) -> None:
     ]
     if taken:
         raise ValueError(f"{', '.join(taken)} cannot be given: what is run decides it")
+
+
+def check_trajectories(trajectories: Any) -> None:
+    """Raise a ValueError unless it is True or False."""
+    if not isinstance(trajectories, bool | np.bool_):
+        raise ValueError(f"trajectories is True or False, got {trajectories!r}")
 
 
 def batches(seeds: list[int], size: int = BATCH) -> Iterator[list[int]]:
@@ -288,11 +316,14 @@ def _evaluate_batch(
     run: int,
     progress: Callable[[int], None] | None,
     telling: Telling,
+    trajectories: bool,
     options: dict[str, Any],
 ) -> pd.DataFrame:
     envs = PopulationEnv(task, len(seeds), split=split, report=True, **options)
     with closing(envs):
-        return _run_batch(policy, envs, seeds, split, name, run, progress, telling)
+        return _run_batch(
+            policy, envs, seeds, split, name, run, progress, telling, trajectories
+        )
 
 
 def _run_batch(
@@ -304,6 +335,7 @@ def _run_batch(
     run: int,
     progress: Callable[[int], None] | None,
     telling: Telling,
+    trajectories: bool,
 ) -> pd.DataFrame:
     P, task = len(seeds), envs.settings.task
     observations, infos = envs.reset(seed=seeds)
@@ -342,7 +374,7 @@ def _run_batch(
             np.zeros(P),
             state.reports[:, 0],
             state.wall_seconds,
-            nothing,
+            {**nothing, **(_course(observations, None) if trajectories else {})},
         )
     ]
     told = [
@@ -366,13 +398,23 @@ def _run_batch(
             column: arrays["hyperparameters"][h].astype(kinds[h])
             for h, column in columns.items()
         }
+        seen = {}
+        if trajectories:
+            whole = not isinstance(envs.single_action_space, gym.spaces.Box)
+            taken = np.asarray(actions, np.int64 if whole else np.float64)
+            seen = _course(observations, taken.reshape(P, -1))
+        unseen = {name: [None] * P for name in TRAJECTORY} if trajectories else {}
         for point in range(1, len(marks)):
             between = running & (before < marks[point]) & (marks[point] < now)
             between &= ~np.isnan(state.reports[:, point])
             if between.any():
                 parts.append(
                     _between(
-                        common, step, marks[point], state.reports[:, point], applied
+                        common,
+                        step,
+                        marks[point],
+                        state.reports[:, point],
+                        {**applied, **unseen},
                     )[between]
                 )
                 _tell(telling, told, parts[-1])
@@ -390,7 +432,7 @@ def _run_batch(
             outcome.rewards,
             reported,
             state.wall_seconds,
-            applied,
+            {**applied, **seen},
         )
         parts.append(rows[running])
         _tell(telling, told, parts[-1])
@@ -401,7 +443,15 @@ def _run_batch(
         running &= ~outcome.ended
     frame = pd.concat(parts, ignore_index=True)
     frame = frame.sort_values(["seed", "env_steps"], kind="stable", ignore_index=True)
-    return frame[[*_FIXED_COLUMNS, *columns.values()]]
+    own = TRAJECTORY if trajectories else ()
+    return frame[[*_FIXED_COLUMNS, *columns.values(), *own]]
+
+
+def _course(observations: Any, actions: Any) -> dict[str, list[Any]]:
+    """Columns of a trajectory, an array of its own in each row."""
+    seen = [row.copy() for row in np.asarray(observations, np.float32)]
+    taken = [None] * len(seen) if actions is None else [row.copy() for row in actions]
+    return dict(zip(TRAJECTORY, (seen, taken), strict=True))
 
 
 def _tell(telling: Telling, runs: Sequence[TrackedRun], rows: pd.DataFrame) -> None:

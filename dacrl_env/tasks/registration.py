@@ -484,8 +484,8 @@ def markdown() -> str:
         sets = len(task.train_instances), len(task.test_instances)
         counts = f"{sets[0]} + {sets[1]}" if max(sets) > 1 else "1"
         spent = f"{seconds[task.id]['seconds']:g}" if task.id in seconds else "–"
-        scale = known_returns(task)
-        cells = ["on first use"] * 3 if scale is None else [f"{x:g}" for x in scale]
+        found = known_returns(task)
+        cells = ["on first use"] * 3 if found is None else [f"{x:g}" for x in found]
         returns = " | ".join(cells)
         lines.append(
             f"| {task.id} | {task.inner_env or 'none'} | {task.algorithm} "

@@ -70,7 +70,9 @@ def test_they_are_what_the_policy_saw_and_did(mode: str) -> None:
         assert own["observation"].iloc[4].tolist() != seen.tolist()
         if mode == "values":
             rates = own["hp/learning_rate"].to_numpy()[1:]
-            assert rates.tolist() == np.concatenate(own["action"].iloc[1:]).tolist()
+            assert (
+                rates.tolist() == np.concatenate(list(own["action"].iloc[1:])).tolist()
+            )
 
 
 def test_nothing_else_changes() -> None:

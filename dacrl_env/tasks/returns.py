@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dacrl_env.core.files import read_json, write_text
-from dacrl_env.core.provenance import NoSource
+from dacrl_env.core.provenance import NoSource, load
 from dacrl_env.tasks.task import RETURNS, Returns, Task, definition_with
 
 if TYPE_CHECKING:
@@ -40,8 +40,6 @@ def filled(task: Task) -> Task:
         return task
     record = _kept(task)
     if record is None:
-        from dacrl_env.tasks.registration import load
-
         measure: Callable[[Task], dict[str, Any]] = load(
             "dacrl_env.studies.returns:measure"
         )

@@ -17,7 +17,7 @@ from gymnasium.envs.registration import EnvSpec
 from numpy.typing import ArrayLike, NDArray
 
 from dacrl_env.core.checks import check_types
-from dacrl_env.core.provenance import described, entry_source
+from dacrl_env.core.provenance import described, entry_source, load
 
 REPORT_POINTS = 20  # evaluations of a run by the report stream, the end included
 REPORT_EPISODES = 20  # at each point on the way
@@ -263,9 +263,9 @@ class Task:
     def _filled(self) -> Task:
         if not self.missing_returns:
             return self
-        from dacrl_env.tasks.returns import filled
-
-        return filled(self)
+        # by its name, since it knows of tasks
+        task: Task = load("dacrl_env.tasks.returns:filled")(self)
+        return task
 
     def references(self, instances: Sequence[Instance]) -> References:
         """What returns on each instance are normalised by."""

@@ -56,9 +56,10 @@ def own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     monkeypatch.setattr(returns, "_folder", lambda: place)
     monkeypatch.setattr(returns, "_KEPT", {})
     monkeypatch.setattr(measuring, "EPISODES", 40)
+    before = {*TASKS, *gym.registry}
     yield place
-    for name in [name for name in TASKS if name.startswith("dacrl-tests/")]:
-        TASKS.pop(name)
+    for name in {*TASKS, *gym.registry} - before:
+        TASKS.pop(name, None)
         gym.registry.pop(name, None)
 
 

@@ -38,8 +38,9 @@ class Rewards(gym.RewardWrapper[Any, Any]):
 
 @pytest.fixture(autouse=True)
 def tidy() -> Iterator[None]:
+    before = {*TASKS, *gym.registry}
     yield
-    for name in [n for n in (*TASKS, *gym.registry) if n.startswith("dacrl-tests/")]:
+    for name in {*TASKS, *gym.registry} - before:
         TASKS.pop(name, None)
         gym.registry.pop(name, None)
 

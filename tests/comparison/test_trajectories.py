@@ -103,6 +103,17 @@ def test_a_store_has_them_beside_those_without(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(read, more)
 
 
+def test_a_larger_unit_without_them_does_not_hide_them(tmp_path: Path) -> None:
+    dacrl_env.compare(QUADRATIC, "default", 4, store=tmp_path, **SHORT)
+    dacrl_env.compare(
+        QUADRATIC, "default", 2, store=tmp_path, trajectories=True, **SHORT
+    )
+    frame = dacrl_env.read_results(tmp_path)
+    seen = frame.dropna(subset="observation")["seed"].unique().tolist()
+    assert (sorted(seen), sorted(frame["seed"].unique())) == ([0, 1], [0, 1, 2, 3])
+    assert not frame.duplicated(["seed", "env_steps"]).any()
+
+
 def test_of_a_method_and_of_another_number_of_knobs(tmp_path: Path) -> None:
     frame = dacrl_env.compare(
         QUADRATIC, "default", 2, methods="random-search,population=2",

@@ -423,8 +423,8 @@ class _Training:
         """Mean score of the present network on the held-out runs."""
         controller = self.controller()
         frame = evaluate(
-            controller,
             self.task,
+            controller,
             self.trial_seeds,
             "tuning",
             progress=self.progress,

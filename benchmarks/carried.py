@@ -119,7 +119,7 @@ def _done(
 def _package(policy: str, settings: Settings, seed: int) -> dict[str, Any]:
     """A run of this package, with its own DQN."""
     task = settings.task.id
-    frame = evaluate(policy, task, [seed], name="it", budget=settings.budget)
+    frame = evaluate(task, policy, [seed], name="it", budget=settings.budget)
     [row] = summarize(frame, POINTS).to_dict("records")
     return {name: float(row[f"report_{name}"]) for name in METRICS}
 

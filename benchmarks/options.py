@@ -161,11 +161,11 @@ def markdown(name: str, frame: pd.DataFrame) -> str:
         "| policy | report_final | report_auc | final return | final − first |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
-    span = references.reference_return - references.random_return
+    span = references.returns.reference - references.returns.random
     for row in table.to_dict("records"):
         final = [row[f"report_final_{k}"] for k in ("mean", "mean_low", "mean_high")]
         auc = [row[f"report_auc_{k}"] for k in ("mean", "mean_low", "mean_high")]
-        at_end = references.random_return + span * final[0]
+        at_end = references.returns.random + span * final[0]
         lines.append(
             f"| {row['policy']} | {_number(*final)} | {_number(*auc)} "
             f"| {at_end:.4g} | {gains.get(row['policy'], '–')} |"

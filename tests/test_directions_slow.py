@@ -33,7 +33,7 @@ class Switch:
 
 
 def aucs(policy):
-    frame = dacrl_env.evaluate(policy, DQN, SEEDS, split="tuning")
+    frame = dacrl_env.evaluate(DQN, policy, SEEDS, split="tuning")
     return summarize(frame).sort_values("seed")["report_auc"].to_numpy()
 
 
@@ -48,7 +48,7 @@ def test_dqn_learns_at_2e_3_and_neither_at_1e_5_nor_at_5e_2():
 @pytest.mark.parametrize(("name", "value"), [("learning_rate", 1e-6), ("epsilon", 1.0)])
 def test_a_change_in_mid_run_changes_the_curve_from_there_on(name, value):
     frames = [
-        dacrl_env.evaluate(policy, DQN, SEEDS, split="tuning")
+        dacrl_env.evaluate(DQN, policy, SEEDS, split="tuning")
         for policy in ("default", Switch(name, value))
     ]
     curves = [
@@ -72,8 +72,8 @@ def test_ppo_solves_cartpole_with_the_zoo_s_settings():
     collapsed by the end.
     """
     frame = dacrl_env.evaluate(
-        "linear,hyperparameter=learning_rate,start=1e-3,end=1e-6",
         "dacrl/PPO-CartPole-v0",
+        "linear,hyperparameter=learning_rate,start=1e-3,end=1e-6",
         range(16),
         split="tuning",
         rollout_length=32,

@@ -116,6 +116,16 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_trajectories(parser: argparse.ArgumentParser) -> None:
+    """Add that observations and actions are kept."""
+    parser.add_argument(
+        "--trajectories",
+        action="store_true",
+        help="also keep what policies saw and did at each decision, for "
+        "dacrl_env.read_results",
+    )
+
+
 def add_dry_run(parser: argparse.ArgumentParser) -> None:
     """Add that nothing is to be run."""
     parser.add_argument(

@@ -26,6 +26,7 @@ from dacrl_env.cli.arguments import (
     add_dry_run,
     add_evaluation,
     add_output,
+    add_trajectories,
     as_json,
     count,
     say_expected,
@@ -239,6 +240,7 @@ def _parser() -> Parser:
         metavar="POLICY",
         help="what the others are compared with (default: the first policy)",
     )
+    add_trajectories(compare)
     add_output(compare)
     add_dry_run(compare)
     compare.set_defaults(command=_compare)
@@ -247,6 +249,7 @@ def _parser() -> Parser:
     evaluate.add_argument("task")
     evaluate.add_argument("policy")
     add_evaluation(evaluate)
+    add_trajectories(evaluate)
     add_output(evaluate)
     add_dry_run(evaluate)
     evaluate.set_defaults(command=_evaluate)
@@ -290,7 +293,11 @@ def _compare(options: argparse.Namespace) -> Any:
         "runs": options.runs,
         "total": options.total,
     }
-    shown = {**tuning, "shuffled": options.shuffled}
+    shown = {
+        **tuning,
+        "shuffled": options.shuffled,
+        "trajectories": options.trajectories,
+    }
     if options.anytime < 0:
         raise ValueError(f"--anytime must be at least 0, got {options.anytime}")
     if options.policy_seeds is not None:
@@ -327,7 +334,8 @@ def _compare(options: argparse.Namespace) -> Any:
 
 
 def _evaluate(options: argparse.Namespace) -> Any:
-    return _run(options, [options.policy], None)[1]
+    asked = {"trajectories": options.trajectories}
+    return _run(options, [options.policy], None, tuning=asked)[1]
 
 
 def _run(

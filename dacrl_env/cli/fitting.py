@@ -73,8 +73,8 @@ def fit(options: argparse.Namespace) -> Any:
         )  # fmt: skip
         return say_expected([expected])
     fitted = fit_method(
-        method,
         task,
+        method,
         options.budget,
         options.seed,
         store=options.out / "results",

@@ -63,6 +63,7 @@ def show(options: argparse.Namespace) -> Any:
         found = found if name is None else {name: found[name]}
     elif name is None:
         found = {n: about(n, _MAKES[kind])["summary"] for n in names(kind)}
+        found |= _lines_of_others(kind)
     else:
         found = about(name, _MAKES[kind])
     if options.as_json:
@@ -93,6 +94,7 @@ def page(kind: str) -> str:
 
 def show_tasks(options: argparse.Namespace) -> None:
     """Print all about every task, or the page of them."""
+    from dacrl_env.policies.protocol import offered_by_others
     from dacrl_env.tasks.registration import listed, markdown
 
     if options.markdown:
@@ -101,7 +103,8 @@ def show_tasks(options: argparse.Namespace) -> None:
     for task in listed():
         print(_task_text(about_task(task)))
     for kind in ("policies", "methods"):
-        print(_table({kind: ", ".join([*names(kind), "or module:Class"])}))
+        every = [*names(kind), *offered_by_others(_MAKES[kind]), "or module:Class"]
+        print(_table({kind: ", ".join(every)}))
 
 
 # -- tasks ---------------------------------------------------------------------------
@@ -124,7 +127,7 @@ def about_task(task: Any) -> dict[str, Any]:
     """
     from dacrl_env.outer.settings import own_hyperparameters
     from dacrl_env.policies.tuned import tuned
-    from dacrl_env.tasks import bases, headroom, measured
+    from dacrl_env.tasks import bases, headroom, measured, returns
     from dacrl_env.tasks.registration import ALGORITHMS, get_task, load
 
     task = get_task(task)
@@ -132,6 +135,7 @@ def about_task(task: Any) -> dict[str, Any]:
     controlled = list(task.controlled or learner.controlled)
     known = own_hyperparameters(task, learner.hyperparameters)
     gains = headroom.measured().get(task.id, {})
+    scale = returns.known(task)
     return {
         "id": task.id,
         "description": task.description,
@@ -139,11 +143,8 @@ def about_task(task: Any) -> dict[str, Any]:
         "algorithm": task.algorithm,
         "budget": task.budget,
         "decisions": task.decisions,
-        "returns": {
-            "random": task.random_return,
-            "reference": task.reference_return,
-            "floor": task.floor_return,
-        },
+        "returns": None if scale is None else scale._asdict(),
+        "returns are": returns.shown(task),
         "controlled": controlled,
         "can be controlled": [name for name in known if name not in controlled],
         "seconds a run": measured.seconds().get(task.id, {}).get("seconds"),
@@ -157,12 +158,11 @@ def about_task(task: Any) -> dict[str, Any]:
 def _task_text(found: Mapping[str, Any]) -> str:
     from dacrl_env.tasks import headroom
 
-    returns = found["returns"]
     rows = {
         "inner environment": f"{found['inner environment'] or 'none'}, algorithm "
         f"{found['algorithm']}",
         "budget": f"{found['budget']:,} steps, {found['decisions']} decisions",
-        "returns": ", ".join(f"{name} {x:g}" for name, x in returns.items()),
+        "returns": found["returns are"],
         "controlled": ", ".join(found["controlled"]),
         "can be controlled": ", ".join(found["can be controlled"]),
         "base": found["base"],
@@ -254,6 +254,21 @@ def names(kind: str) -> Iterable[str]:
     return METHODS if kind == "methods" else [*POLICIES, *pretrained()]
 
 
+def _lines_of_others(kind: str) -> dict[str, str]:
+    """A line about each policy or method of other distributions, faults included."""
+    from dacrl_env.policies.protocol import offered_by_others
+
+    lines = {}
+    for name, one in offered_by_others(_MAKES[kind]).items():
+        try:
+            summary = about(name, _MAKES[kind])["summary"]
+        except (ValueError, TypeError) as error:  # also of what has no signature
+            lines[name] = str(error)
+        else:
+            lines[name] = f"{summary} ({one.distribution})".lstrip()
+    return lines
+
+
 def about(spec: str, what: str) -> dict[str, Any]:
     """What a policy or method is, and its arguments, as JSON values.
 
@@ -263,18 +278,27 @@ def about(spec: str, what: str) -> dict[str, Any]:
 
     Returns:
         ``name``, ``summary``, ``text``, ``arguments``: each with ``name``, ``type``,
-        ``default`` (none, if it is required) and ``meaning``.
+        ``default`` (none, if it is required) and ``meaning``. Of one that another
+        distribution offers also ``entry`` and ``distribution``.
 
     Raises:
         ValueError: an unknown name.
     """
-    from dacrl_env.policies.protocol import factory_of, load_fitted
+    from dacrl_env.policies.protocol import (
+        factory_of,
+        load_fitted,
+        offered_by_others,
+    )
 
     name = read_spec(spec, what)[0]
     factory, preset = factory_of(name, what)
     if factory is load_fitted:
         return _about_file(name)
-    name = forgiven(name, names(_KINDS_OF[what]))
+    name, own = forgiven(name, names(_KINDS_OF[what])), {}
+    if name not in names(_KINDS_OF[what]) and ":" not in name:
+        others = offered_by_others(what)
+        one = others[name := forgiven(name, others)]
+        own = {"entry": one.entry, "distribution": one.distribution}
     page = parse(inspect.getdoc(factory) or "", DocstringStyle.GOOGLE)
     meanings = _meanings(factory)
     arguments = []
@@ -291,18 +315,28 @@ def about(spec: str, what: str) -> dict[str, Any]:
         arguments.append({**described, "meaning": " ".join(meaning.split())})
     text = page.long_description or ""
     summary = " ".join((page.short_description or "").split())
-    return {"name": name, "summary": summary, "text": text, "arguments": arguments}
+    found = {"name": name, "summary": summary, "text": text, "arguments": arguments}
+    return found | own
 
 
 def described_by_name(word: str) -> str | None:
-    """All about a policy or method of this package; None: the word names none."""
+    """All about a policy or method with a name; None: the word names none."""
     from dacrl_env.policies import METHODS, POLICIES
+    from dacrl_env.policies.protocol import offered_by_others
 
     name = word.rpartition("=")[2] if "," not in word else word.partition(",")[0]
     for what, table in (("policy", POLICIES), ("method", METHODS)):
         known = forgiven(name, table)
         if known in table:
             return described(about(known, what))
+    for what in () if word.startswith("-") else ("policy", "method"):
+        others = offered_by_others(what)
+        known = forgiven(name, others)
+        if known in others:
+            try:
+                return described(about(known, what))
+            except (ValueError, TypeError) as error:
+                return str(error)
     return None
 
 
@@ -350,6 +384,8 @@ def _type(annotation: Any) -> str:
 def described(found: Mapping[str, Any]) -> str:
     """What `about` found, as text for a terminal."""
     lines = _wrapped(f"{found['name']}: {found['summary']}")
+    if "distribution" in found:
+        lines += _wrapped(f"from {found['distribution']}: {found['entry']}")
     if found["text"]:
         lines += ["", *_wrapped(found["text"])]
     if found["arguments"]:

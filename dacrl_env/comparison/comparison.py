@@ -27,7 +27,12 @@ from dacrl_env.comparison.before import (
     check_travel,
     member_bytes,
 )
-from dacrl_env.comparison.evaluation import BATCH, check_options, run_policy
+from dacrl_env.comparison.evaluation import (
+    BATCH,
+    check_options,
+    check_trajectories,
+    run_policy,
+)
 from dacrl_env.comparison.executors import Executor, all_compiled, runner
 from dacrl_env.comparison.given import (
     Given,
@@ -37,6 +42,7 @@ from dacrl_env.comparison.given import (
     checked_seeds,
     given,
 )
+from dacrl_env.comparison.order import task_first
 from dacrl_env.comparison.results import (
     arranged,
     divide,
@@ -69,6 +75,7 @@ from dacrl_env.policies import (
 from dacrl_env.policies.tuned import on
 from dacrl_env.tasks import Task, bases, measured
 from dacrl_env.tasks.registration import get_task
+from dacrl_env.tasks.returns import assumed, filled
 
 ANYTIME_POINTS = 12  # incumbents of a fit that are tested, spread over its budget
 
@@ -91,6 +98,7 @@ def compare(
     batch: int = BATCH,
     show_progress: bool = False,
     tracker: Tracker | None = None,
+    trajectories: bool = False,
     **task_kwargs: Any,
 ) -> pd.DataFrame:
     """Run several policies, and those that methods make, on the same seeds.
@@ -134,6 +142,8 @@ def compare(
         show_progress: a progress bar on standard error.
         tracker: told of fits and test runs while they go on, see
             :class:`dacrl_env.Tracker`; not of those that are in the store.
+        trajectories: also keep observations and actions of the test runs, as
+            `evaluate` does. They are units of their own in a store.
         **task_kwargs: options of the environment.
 
     Returns:
@@ -164,6 +174,7 @@ def compare(
         shuffled=shuffled,
         policy_seeds=policy_seeds,
         tracker=tracker,
+        trajectories=trajectories,
     )
     with _bar(plan, show_progress) as bar:
         own_seeds = plan.policy_seeds
@@ -207,6 +218,7 @@ def check(
     split: str = "test",
     batch: int = BATCH,
     tracker: Tracker | None = None,
+    trajectories: bool = False,
     tested: bool = True,
     **task_kwargs: Any,
 ) -> Expected:
@@ -238,6 +250,7 @@ def check(
         policy_seeds=policy_seeds,
         tell=False,
         tracker=tracker,
+        trajectories=trajectories,
     )
     return _expected(plan, shuffled, tested)
 
@@ -327,9 +340,10 @@ def anytime(
     return labelled(pd.concat(ends, ignore_index=True), plan.labels)
 
 
+@task_first("method")
 def fit(
-    method: MethodLike,
     task: str | Task,
+    method: MethodLike,
     tuning_budget: int | None = None,
     seed: int = 0,
     *,
@@ -342,13 +356,13 @@ def fit(
 ) -> Fitted:
     """Run a method once; with a store, an interrupted fit goes on.
 
-    ``fit(method, task, budget=8_000, seed=0)`` works, too: where no tuning budget is
+    ``fit(task, method, budget=8_000, seed=0)`` works, too: where no tuning budget is
     given otherwise, ``budget`` is it. Beside one it is the length of a run, as for
     ``gymnasium.make``; ``run_budget`` always is.
 
     Args:
-        method: name as `get_method` takes it, object, or class without arguments.
         task: id or task.
+        method: name as `get_method` takes it, object, or class without arguments.
         tuning_budget: inner environment steps of training on the tuning split.
         seed: of the fit.
         store: a store or its directory.
@@ -452,6 +466,7 @@ class _Plan:
     objects: dict[str, Any]  # policies and methods that were not given as texts
     runner: Runner
     tracker: Tracker | None = None
+    trajectories: bool = False
 
     def policy(self, name: str) -> Policy:
         """A policy of its own for a unit of work."""
@@ -515,7 +530,7 @@ class _Subject:
         origin = self.origin
         if origin is None:
             origin = origin_of(self.policy, self.spec)
-        return unit_key(
+        key = unit_key(
             plan.task,
             self.name,
             [],
@@ -526,6 +541,7 @@ class _Subject:
             self.kind,
             origin,
         )
+        return key | ({"trajectories": True} if plan.trajectories else {})
 
 
 @dataclass(frozen=True)
@@ -588,9 +604,14 @@ def _plan(
     policy_seeds: int | Sequence[int] | None = None,
     tell: bool = True,
     tracker: Tracker | None = None,
+    trajectories: bool = False,
 ) -> _Plan:
-    """What is wrong should come to light before hours of work."""
-    task, seeds = get_task(task), checked_seeds(seeds)
+    """What is wrong should come to light before hours of work.
+
+    Returns of the task that are measured on first use are, if ``tell``, at the end.
+    """
+    asked, seeds = get_task(task), checked_seeds(seeds)
+    task = assumed(asked)
     names = [*policies.names, *methods.names]
     if not names or len(set(names)) < len(names):
         raise ValueError(
@@ -614,6 +635,7 @@ def _plan(
     options = dict(options)
     check_options(options)
     check_tracker(tracker)
+    check_trajectories(trajectories)
     units = runner(executor, num_threads, all_compiled(task, options))
     if total and options.setdefault("feedback", "train") != "train":
         raise ValueError(
@@ -639,6 +661,7 @@ def _plan(
         {**policies.objects, **methods.objects},
         units,
         tracker,
+        bool(trajectories),
     )
     check_copies(plan.objects)
     for name in plan.policies:
@@ -652,7 +675,7 @@ def _plan(
         check_travel([task, options, tracker, *plan.objects.values()])
     if store is not None:
         _check_store(plan, store, member)
-    return plan
+    return replace(plan, task=filled(asked)) if tell else plan
 
 
 def tuning_steps(
@@ -800,7 +823,7 @@ def _evaluate_all(
         same = _same(plan, subject.policy)
         keys += [None if key is None else {**key, "seeds": part} for part in parts]
         shown = _with_shuffled(plan.labels).get(subject.name, subject.name)
-        given = (plan.task, plan.options, plan.tracker, shown)
+        given = (plan.task, plan.options, plan.trajectories, plan.tracker, shown)
         jobs += [(_evaluate_unit, (same, subject, part, *given)) for part in parts]
     tell_unnamed(reasons)
     there = [store is not None and key is not None and key in store for key in keys]
@@ -850,6 +873,7 @@ def _evaluate_unit(
     seeds: list[int],
     task: Task,
     options: dict[str, Any],
+    trajectories: bool,
     tracker: Tracker | None,
     shown: str,
     progress: Callable[[int], Any],
@@ -865,5 +889,6 @@ def _evaluate_unit(
         progress=progress,
         tracker=tracker,
         label=shown,
+        trajectories=trajectories,
         **options,
     )

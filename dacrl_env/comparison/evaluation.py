@@ -8,11 +8,13 @@ from contextlib import closing
 from dataclasses import asdict, replace
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from dacrl_env.comparison.given import PolicyLike, checked_seeds, name_of, one
+from dacrl_env.comparison.order import task_first
 from dacrl_env.core import checks
 from dacrl_env.core.blame import blame_if_users
 from dacrl_env.core.trackers import Telling, TrackedRun, Tracker, check_tracker
@@ -57,6 +59,9 @@ _FIXED_COLUMNS = (
     "report_online",
 )
 
+# on request, behind all others
+TRAJECTORY = ("observation", "action")
+
 # those that change in a run, and that a tracker is told beside what is set
 _TOLD = (
     "eval_steps",
@@ -70,9 +75,10 @@ _TOLD = (
 )
 
 
+@task_first("policy")
 def evaluate(
-    policy: PolicyLike,
     task: str | Task,
+    policy: PolicyLike,
     seeds: int | Sequence[int] = range(64),
     split: str = "test",
     *,
@@ -81,6 +87,7 @@ def evaluate(
     num_threads: int | None = None,
     progress: Callable[[int], None] | None = None,
     tracker: Tracker | None = None,
+    trajectories: bool = False,
     **task_kwargs: Any,
 ) -> pd.DataFrame:
     """Run a policy once per seed.
@@ -90,9 +97,9 @@ def evaluate(
     charged to the run.
 
     Args:
+        task: id or task.
         policy: the policy; or its name or file, as `get_policy` takes it, or a class
             that needs no arguments.
-        task: id or task.
         seeds: of the runs; paired between policies. A number n is range(n).
         split: "test" or "tuning".
         name: in the ``policy`` column; None: the name as given, or the class with
@@ -103,6 +110,11 @@ def evaluate(
         progress: called with inner environment steps done since its last call.
         tracker: told of every decision of every run, see
             :class:`dacrl_env.Tracker`; None: nobody is.
+        trajectories: also keep what the policy saw and did, in two more columns:
+            ``observation``, an array ``(D,)`` of float32, after the decision of the row
+            (row 0: at the start); ``action``, an array ``(d,)`` in the policy's action
+            mode, of the decision of the row (None in row 0). Both are None in rows
+            between decisions. What was applied is in ``hp/<name>``.
         **task_kwargs: options of the environment.
 
     Returns:
@@ -117,7 +129,7 @@ def evaluate(
     if name is None:
         name = str(policy) if isinstance(policy, str | os.PathLike) else name_of(made)
     made = on(made, task)
-    tell_intervals(made, name, task, task_kwargs)
+    tell_intervals(made, name, task, task_kwargs, stacklevel=4)
     number = default_threads() if num_threads is None else num_threads
     with granted(checks.whole("num_threads", number)):
         return run_policy(
@@ -129,6 +141,7 @@ def evaluate(
             run=run,
             progress=progress,
             tracker=tracker,
+            trajectories=trajectories,
             **task_kwargs,
         )
 
@@ -144,6 +157,7 @@ def run_policy(
     progress: Callable[[int], None] | None,
     tracker: Tracker | None = None,
     label: str | None = None,
+    trajectories: bool = False,
     **task_kwargs: Any,
 ) -> pd.DataFrame:
     """As `evaluate`, of a policy whose name is known.
@@ -152,13 +166,23 @@ def run_policy(
     """
     check_options(task_kwargs)
     check_tracker(tracker)
+    check_trajectories(trajectories)
     seeds = checked_seeds(seeds)
     check_made_for(policy, task, name, task_kwargs)
     options = suitable_options(policy, task, task_kwargs)
     with closing(Telling(tracker, label)) as telling:
         frames = [
             _evaluate_batch(
-                policy, task, batch, split, name, run, progress, telling, options
+                policy,
+                task,
+                batch,
+                split,
+                name,
+                run,
+                progress,
+                telling,
+                trajectories,
+                options,
             )
             for batch in batches(seeds)
         ]
@@ -209,6 +233,12 @@ def check_options(options: Mapping[str, Any]) -> None:
     ]
     if taken:
         raise ValueError(f"{', '.join(taken)} cannot be given: what is run decides it")
+
+
+def check_trajectories(trajectories: Any) -> None:
+    """Raise a ValueError unless it is True or False."""
+    if not isinstance(trajectories, bool | np.bool_):
+        raise ValueError(f"trajectories is True or False, got {trajectories!r}")
 
 
 def batches(seeds: list[int], size: int = BATCH) -> Iterator[list[int]]:
@@ -289,11 +319,14 @@ def _evaluate_batch(
     run: int,
     progress: Callable[[int], None] | None,
     telling: Telling,
+    trajectories: bool,
     options: dict[str, Any],
 ) -> pd.DataFrame:
     envs = PopulationEnv(task, len(seeds), split=split, report=True, **options)
     with closing(envs):
-        return _run_batch(policy, envs, seeds, split, name, run, progress, telling)
+        return _run_batch(
+            policy, envs, seeds, split, name, run, progress, telling, trajectories
+        )
 
 
 def _run_batch(
@@ -305,6 +338,7 @@ def _run_batch(
     run: int,
     progress: Callable[[int], None] | None,
     telling: Telling,
+    trajectories: bool,
 ) -> pd.DataFrame:
     P, task = len(seeds), envs.settings.task
     observations, infos = envs.reset(seed=seeds)
@@ -344,7 +378,7 @@ def _run_batch(
         np.zeros(P),
         state.reports[:, 0],
         state.wall_seconds,
-        nothing,
+        {**nothing, **(_course(observations, None) if trajectories else {})},
     )
     parts = [_of(every, rows)]
     told = [
@@ -368,12 +402,23 @@ def _run_batch(
             column: arrays["hyperparameters"][h].astype(kinds[h])
             for h, column in columns.items()
         }
+        seen: Columns = {}
+        unseen: Columns = {}
+        if trajectories:
+            whole = not isinstance(envs.single_action_space, gym.spaces.Box)
+            taken = np.asarray(actions, np.int64 if whole else np.float64)
+            seen = _course(observations, taken.reshape(P, -1))
+            unseen = {name: np.full(P, None) for name in TRAJECTORY}
         for point in range(1, len(marks)):
             between = running & (before < marks[point]) & (marks[point] < now)
             between &= ~np.isnan(state.reports[:, point])
             if between.any():
                 rows = _between(
-                    common, step, marks[point], state.reports[:, point], applied
+                    common,
+                    step,
+                    marks[point],
+                    state.reports[:, point],
+                    {**applied, **unseen},
                 )
                 parts.append(_of(between, rows))
                 _tell(telling, told, parts[-1])
@@ -391,7 +436,7 @@ def _run_batch(
             outcome.rewards,
             reported,
             state.wall_seconds,
-            applied,
+            {**applied, **seen},
         )
         parts.append(_of(running, rows))
         _tell(telling, told, parts[-1])
@@ -404,7 +449,23 @@ def _run_batch(
         {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     )
     frame = frame.sort_values(["seed", "env_steps"], kind="stable", ignore_index=True)
-    return frame[[*_FIXED_COLUMNS, *columns.values()]]
+    own = TRAJECTORY if trajectories else ()
+    return frame[[*_FIXED_COLUMNS, *columns.values(), *own]]
+
+
+def _course(observations: Any, actions: Any) -> Columns:
+    """Columns of a trajectory, an array of its own in each row."""
+    seen = np.array(observations, np.float32)
+    taken = np.full(len(seen), None) if actions is None else np.array(actions)
+    return dict(zip(TRAJECTORY, (_cells(seen), _cells(taken)), strict=True))
+
+
+def _cells(rows: NDArray[Any]) -> NDArray[Any]:
+    """A column ``(P,)`` of the rows ``(P, …)`` of an array."""
+    column = np.empty(len(rows), object)
+    for i, row in enumerate(rows):
+        column[i] = row
+    return column
 
 
 def _of(members: NDArray[np.bool_], rows: Columns) -> Columns:

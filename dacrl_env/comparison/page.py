@@ -18,6 +18,7 @@ from dacrl_env.comparison.verdict import verdict
 from dacrl_env.core import installed
 from dacrl_env.core.version import __version__
 from dacrl_env.tasks.registration import TASKS
+from dacrl_env.tasks.returns import known as known_returns
 
 ROWS = 5_000  # of the table of runs, at most
 
@@ -173,12 +174,15 @@ def task_facts(task: str) -> dict[str, str]:
     known = TASKS.get(task)
     if known is None:
         return {"Task": task}
+    scale = known_returns(known)
     return {
         "Task": f"{task}: {known.description}" if known.description else task,
         "Algorithm": known.algorithm,
         "Inner environment": str(known.inner_env or "none"),
-        "Returns": f"score 0 is a return of {known.random_return:g}, score 1 one of "
-        f"{known.reference_return:g}",
+        "Returns": "measured on first use"
+        if scale is None
+        else f"score 0 is a return of {scale.random:g}, score 1 one of "
+        f"{scale.reference:g}",
     }
 
 

@@ -323,9 +323,9 @@ def stored(
     Of each policy the newest version is there: the one that was written, or asked for,
     last. All are of one version of this package and of the task. Fits of one name that
     differ in method, budget or seed have rows of their own, told apart in their names.
-    Where units overlap in policy, run and seed, the larger one counts. Policies whose
-    order is not known come after the others, in the order in which they were first
-    written.
+    Where units overlap in policy, run and seed, the larger one counts, and one with
+    trajectories before all others. Policies whose order is not known come after the
+    others, in the order in which they were first written.
 
     Args:
         directory: of the store.
@@ -415,10 +415,14 @@ def _place(
 
 
 def _joined(store: Store, entries: list[Entry]) -> pd.DataFrame | None:
-    """Rows of units, each run and seed once, the larger unit first."""
+    """Rows of units, each run and seed once: with trajectories, of larger units."""
     taken: set[tuple[int, int]] = set()
     parts = []
-    for entry in sorted(entries, key=lambda entry: -len(entry.key["seeds"])):
+
+    def order(entry: Entry) -> tuple[bool, int]:
+        return "trajectories" not in entry.key, -len(entry.key["seeds"])
+
+    for entry in sorted(entries, key=order):
         run = entry.key["run"]
         fresh = [s for s in entry.key["seeds"] if (run, s) not in taken]
         if not fresh:

@@ -355,10 +355,12 @@ def _digest_of(table: pa.Table) -> str:
     """Of names, types and values of all columns."""
     found = hashlib.sha256(f"{table.num_rows} {table.num_columns}".encode())
     for name, column in zip(table.column_names, table.columns, strict=True):
-        found.update(f"\n{len(name)} {name} {column.type} ".encode())
+        kind = column.type
+        # what Parquet calls the elements of lists differs from what Arrow does
+        shown = f"list<{kind.value_type}>" if pa.types.is_list(kind) else str(kind)
+        found.update(f"\n{len(name)} {name} {shown} ".encode())
         array = column.combine_chunks()
         found.update(np.packbits(array.is_null().to_numpy(False)).tobytes())
-        kind = array.type
         if pa.types.is_floating(kind) or pa.types.is_integer(kind):
             values = array.fill_null(0).to_numpy(False)
             found.update(np.ascontiguousarray(values).tobytes())

@@ -2,7 +2,7 @@
 
 A tracker is anything that is called with a run, a step and values::
 
-    dacrl_env.fit("tpe", task, 500_000, tracker=print)
+    dacrl_env.fit(task, "tpe", 500_000, tracker=print)
     dacrl_env.compare(task, ["default"], 8, tracker=dacrl_env.WandB(project="mine"))
 
 It is told, and never asked: no result depends on it. Of a fit it is told after every

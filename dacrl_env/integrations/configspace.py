@@ -6,7 +6,7 @@ others search. This package does not need it::
 
     space = to_configspace("dacrl/DQN-CartPole-v0")
     configuration = space.sample_configuration()  # or what a tool suggests
-    dacrl_env.evaluate(Static(**values(configuration)), "dacrl/DQN-CartPole-v0", 4)
+    dacrl_env.evaluate("dacrl/DQN-CartPole-v0", Static(**values(configuration)), 4)
 
 Numbers keep range, scale, default and whether they are integers, choices their options
 and default. What a choice leaves without a meaning is a condition. ConfigSpace has no

@@ -4,7 +4,7 @@ Optuna (Akiba et al. 2019, "Optuna: a next-generation hyperparameter optimizatio
 framework", KDD) keeps trials in storages that other tools read. A fit's runs become
 trials there, whichever method made them, under the names and scales of the task::
 
-    fitted = dacrl_env.fit("random-search", "dacrl/NoisyQuadratic-v0", 2_000)
+    fitted = dacrl_env.fit("dacrl/NoisyQuadratic-v0", "random-search", 2_000)
     study = to_study(fitted, journal("optuna.journal"), seed=0)
     optuna.importance.get_param_importances(study)
 

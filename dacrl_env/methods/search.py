@@ -165,7 +165,7 @@ def search_space(
         ValueError: see `SearchSpace`; an unknown field, or a value that none can have.
     """
     task = trials.task
-    returns = (task.random_return, task.reference_return)
+    returns = task.returns[:2]
     menu = _menu(trials, configurations or {})
     space = SearchSpace(trials.controlled, bounds, family, rows, returns, menu)
     if family == "gate":

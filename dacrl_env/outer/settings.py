@@ -34,6 +34,7 @@ from dacrl_env.tasks.registration import (
     get_task,
     load_learner,
 )
+from dacrl_env.tasks.returns import filled
 
 FEEDBACK = ("eval", "train")
 
@@ -127,7 +128,7 @@ class Settings:
             "backend": task.backend,
             "inner_env_kwargs": _plain(task.inner_env_kwargs),
             "scale_images": task.scale_images,
-            "returns": [task.random_return, task.reference_return, task.floor_return],
+            "returns": [*task.returns],
         }
 
 
@@ -219,7 +220,7 @@ def resolve(
     Raises:
         ValueError: an unknown name, a value out of range, or steps that do not divide.
     """
-    task = get_task(task)
+    task = filled(get_task(task))
     _one_of("implementation", implementation, IMPLEMENTATIONS)
     learner_class = load_learner(task.algorithm, implementation)
     _one_of("split", split, SPLITS)

@@ -29,6 +29,7 @@ from dacrl_env.core.files import read_json, write_whole
 from dacrl_env.core.provenance import NoSource, described
 from dacrl_env.core.specs import NOT_IN_LABELS, POLICY_SUFFIXES, read_spec
 from dacrl_env.core.version import __version__
+from dacrl_env.policies.entry_points import Offered, offered
 from dacrl_env.tasks.registration import TASKS, import_module, load
 from dacrl_env.tasks.rungs import RUNGS
 
@@ -559,6 +560,8 @@ def load_fitted(
 def get_method(spec: str) -> Method:
     """A method by name or ``"module:Class"``, with arguments after commas.
 
+    Other distributions offer names by entry points ``dacrl.methods``.
+
     Raises:
         ValueError: an unknown name, class or argument; the message lists the valid
             ones.
@@ -579,7 +582,8 @@ def get_policy(spec: str) -> Policy:
 
     Examples: ``"default"``, ``"static,learning_rate=3e-4"``,
     ``"linear-epsilon,fraction=0.5"``, ``"my_package.policies:Mine,depth=2"``,
-    ``"tuned/policy.safetensors,any_task=True"``.
+    ``"tuned/policy.safetensors,any_task=True"``. Other distributions offer names by
+    entry points ``dacrl.policies``.
 
     Raises:
         ValueError: an unknown name, class or argument; the message lists the valid
@@ -617,12 +621,13 @@ def factory_of(name: str, what: str) -> tuple[Any, dict[str, Any]]:
     """What makes a policy or method, and the arguments that its name stands for.
 
     Args:
-        name: without arguments. Case, hyphens and underscores of names of this package
-            do not count.
+        name: without arguments. Case, hyphens and underscores of names do not count,
+            but for those of ``"module:Class"``.
         what: "policy" or "method".
 
     Raises:
-        ValueError: an unknown name or class.
+        ValueError: an unknown name or class, or one of another distribution that cannot
+            be imported.
     """
     table = {"policy": POLICIES, "method": METHODS}[what]
     if what == "policy" and (
@@ -632,10 +637,23 @@ def factory_of(name: str, what: str) -> tuple[Any, dict[str, Any]]:
     if ":" in name:
         return _own(name, what), {}
     known = forgiven(name, table)
-    if known not in table:
-        raise ValueError(_unknown(name, table, what))
-    entry, preset = table[known]
-    return load(entry), dict(preset)
+    if known in table:
+        entry, preset = table[known]
+        return load(entry), dict(preset)
+    others = offered_by_others(what)
+    known = forgiven(name, others)
+    if known not in others:
+        raise ValueError(_unknown(name, [*table, *others], what))
+    return others[known].load(), {}
+
+
+def offered_by_others(what: str) -> dict[str, Offered]:
+    """Policies or methods that other distributions offer, by name.
+
+    Args:
+        what: "policy" or "method".
+    """
+    return offered(what, {**METHODS, **POLICIES})
 
 
 def _by_name(spec: str, what: str) -> Any:
@@ -693,19 +711,26 @@ def checked(made: Any, what: str, name: str) -> Any:
 
 
 def parts_of(spec: str, what: str = "policy") -> tuple[Any, dict[str, Any]]:
-    """What a ``"module:name"`` with arguments is made by, and the arguments.
+    """What a policy or method of others is made by, and the arguments.
+
+    Others' are named ``"module:name"``, or as their distribution offers them.
 
     Args:
         spec: as `get_policy` or `get_method` takes it, and has taken it.
         what: "policy" or "method".
 
     Returns:
-        None and nothing for other names.
+        None and nothing for this package's, and for files.
     """
     name, arguments = read_spec(spec, what)
-    if ":" not in name or name.endswith(POLICY_SUFFIXES):
+    if name.endswith(POLICY_SUFFIXES) or name.startswith(PRETRAINED):
         return None, {}
-    return load(name), arguments
+    if ":" in name:
+        return load(name), arguments
+    table = {"policy": POLICIES, "method": METHODS}[what]
+    if forgiven(name, table) in table:
+        return None, {}
+    return factory_of(name, what)[0], arguments
 
 
 def _own(name: str, what: str) -> Any:
@@ -731,11 +756,11 @@ def _own(name: str, what: str) -> Any:
     return thing
 
 
-def _unknown(name: str, table: Mapping[str, Any], what: str) -> str:
+def _unknown(name: str, valid: Sequence[str], what: str) -> str:
     for kind, names in (("method", METHODS), ("policy", POLICIES)):
-        if kind != what and name in names:
+        if kind != what and (name in names or name in offered_by_others(kind)):
             return f"{name!r} is a {kind}, no {what}"
     if name in TASKS:
         return f"{name!r} is a task, no {what}"
     more = f", a policy file, or {PRETRAINED}…" if what == "policy" else ""
-    return f"{unknown(what, name, table)}, module:Class{more}"
+    return f"{unknown(what, name, valid)}, module:Class{more}"

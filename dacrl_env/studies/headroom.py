@@ -191,8 +191,8 @@ def headroom(
             if rung != STATIC:
                 start = _start(_FAMILIES[rung], found[STATIC][seed].policy.config)
             fitted = fit(
-                searcher(family=_FAMILIES[rung], start=start, **how),
                 task,
+                searcher(family=_FAMILIES[rung], start=start, **how),
                 runs * steps,
                 seed,
                 hyperparameters=controlled[rung],

@@ -380,7 +380,7 @@ def oracle(
     tried: list[dict[str, Option]] = []
     if not note:
         # compare has just put it there
-        tuned = fit(_STATIC, task, spend, 0, store=store, **task_kwargs).policy
+        tuned = fit(task, _STATIC, spend, 0, store=store, **task_kwargs).policy
         assert isinstance(tuned, Static)
         found = branching(
             task,

@@ -80,10 +80,10 @@ def measure(task: str, episodes: int = 200_000, runs: int = 64) -> dict[str, Any
         )
     env = make_inner_env(known, reuse=True)
     physics = np.array([list(env.physics.values())], np.float64)
-    random = _random_returns(env, physics, episodes)[0]
-    constant = _constant_returns(env, physics, episodes)
+    random = random_returns(env, physics, episodes)[0]
+    constant = constant_returns(env, physics, episodes)
     lowest = min(float(returns.min()) for returns in (random, *constant))
-    frame = evaluate("default", task, range(runs), split="tuning")
+    frame = evaluate(task, "default", range(runs), split="tuning")
     instances = resolve(task).instances
     numbers = {instance.name: i for i, instance in enumerate(instances)}
     scale = known.references(instances).rows(frame["instance"].map(numbers).to_numpy())
@@ -106,19 +106,20 @@ def measure(task: str, episodes: int = 200_000, runs: int = 64) -> dict[str, Any
 def render(figures: dict[str, Any]) -> str:
     """The figures beside what the task has registered."""
     task = figures["task"]
+    returns = task.returns
     low, high = figures["random_interval"]
     final_low, final_high = figures["default_final_interval"]
     return "\n".join(
         [
             f"{task.id}",
             f"  random     {figures['random_mean']:.2f} [{low:.2f}, {high:.2f}] over "
-            f"{figures['episodes']:,} episodes (registered {task.random_return:g})",
+            f"{figures['episodes']:,} episodes (registered {returns.random:g})",
             f"  lowest     {figures['lowest']:.2f} of random and constant actions "
-            f"(registered floor {task.floor_return:g})",
+            f"(registered floor {returns.floor:g})",
             f"  default    {figures['default_final']:.1f} [{final_low:.1f}, "
             f"{final_high:.1f}] at the end of {figures['runs']} runs; highest report "
             f"{figures['default_highest']:.1f} (registered reference "
-            f"{task.reference_return:g})",
+            f"{returns.reference:g})",
         ]
     )
 
@@ -286,9 +287,9 @@ def measure_instances(
     say(f"{inner_env}: {episodes:,} random episodes on {len(instances)} instances")
     counts = np.array([len(found) for found in stages])
     firsts = np.cumsum(counts) - counts
-    played = _random_returns(env, physics, episodes)
+    played = random_returns(env, physics, episodes)
     random = np.add.reduceat(played.mean(1), firsts) / counts
-    constant = _constant_returns(env, physics, -(-episodes // 10))
+    constant = constant_returns(env, physics, -(-episodes // 10))
     lowest = np.min([returns.min(1) for returns in (played, *constant)], 0)
     lowest = np.minimum.reduceat(lowest, firsts)
     about = {
@@ -306,10 +307,10 @@ def measure_instances(
         about["reference"] = f"{about['random']}, of planners.{recipe.planned.__name__}"
     elif recipe.scripted is not None:
         best = _returns(env, physics, episodes, recipe.scripted).mean(1)
-        reference = best + (task.reference_return - best[0])
+        reference = best + (task.returns.reference - best[0])
         about["reference"] = (
             f"mean of {episodes} episodes of {recipe.scripted.__name__}, "
-            f"{task.reference_return - best[0]:+.2f}"
+            f"{task.returns.reference - best[0]:+.2f}"
         )
     else:
         trained = replace(
@@ -339,9 +340,9 @@ def measure_instances(
                 f"{_NEARLY * recipe.ceiling:g}"
             )
     # possible returns are bounded, and the tasks' floors lie below the bound
-    floor = np.minimum(task.floor_return, np.floor(lowest) - 1)
+    floor = np.minimum(task.returns.floor, np.floor(lowest) - 1)
     if recipe.bounded:
-        floor[:] = task.floor_return
+        floor[:] = task.returns.floor
     returns = {
         instance.name: {
             "physics": dict(instance.physics),
@@ -386,7 +387,7 @@ def train(
         )
         envs.reset(seed=run, options={"instance": [i.name for i in instances]})
         population = envs.population
-        _finish(population)
+        finish(population)
         means = population.references().returns(population.final_report())
         say(
             f"{task.inner_env}: run {run + 1} of {runs} on {len(instances)} instances; "
@@ -440,7 +441,7 @@ def _played(
     return np.where(population.state.diverged[members], -np.inf, returns.mean(1))
 
 
-def _finish(population: Population) -> None:
+def finish(population: Population) -> None:
     """Advance default runs to their end."""
     defaults = population.actions.defaults(population.size)
     while not population.ended().all():
@@ -480,7 +481,7 @@ def measure_seconds(
     envs = PopulationEnv(task, population, report=True)
     began = time.process_time(), time.perf_counter()
     envs.reset(seed=0)
-    _finish(envs.population)
+    finish(envs.population)
     seconds = (time.process_time() - began[0]) / population
     wall = (time.perf_counter() - began[1]) / population
     say(
@@ -584,7 +585,7 @@ def _returns(env: InnerEnv, physics: Floats, count: int, agent: Agent) -> Floats
     return np.concatenate(returns, 1)
 
 
-def _random_returns(env: InnerEnv, physics: Floats, count: int) -> Floats:
+def random_returns(env: InnerEnv, physics: Floats, count: int) -> Floats:
     """Returns ``(m, count)`` of uniformly random actions."""
     act_keys = streams.of(_keys(len(physics)), "act")
 
@@ -603,7 +604,7 @@ def _random_returns(env: InnerEnv, physics: Floats, count: int) -> Floats:
     return _returns(env, physics, count, agent)
 
 
-def _constant_returns(env: InnerEnv, physics: Floats, count: int) -> list[Floats]:
+def constant_returns(env: InnerEnv, physics: Floats, count: int) -> list[Floats]:
     """Returns ``(m, count)`` of each action; of continuous ones low, middle, high."""
     actions: list[Any] = list(range(env.num_actions))
     if not actions:

@@ -216,7 +216,7 @@ def tune_static(
     steady = {name: getattr(config, name) for name in menu}
     for k in range(fits):
         given = {**common, "hyperparameters": names, "show_progress": show_progress}
-        found.append(fit(method(**how), task, runs * steps, first + k, **given))
+        found.append(fit(task, method(**how), runs * steps, first + k, **given))
         trials.append(trials_of(found[-1], k, steady))
         policy: Any = found[-1].policy
         least = reduced(task, policy.config, policy.configuration, task_kwargs)

@@ -6,11 +6,12 @@ Implementations are named by strings and imported when an environment is made, s
 
 from __future__ import annotations
 
+import functools
 import importlib
 import re
 import textwrap
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, replace
 from dataclasses import fields as fields_of
 from types import ModuleType
@@ -26,8 +27,11 @@ from dacrl_env.core.sources import OWN
 from dacrl_env.tasks import bases, headroom, measured
 from dacrl_env.tasks.backends import COMPILED_ENVS, OF_LEVELS, backend_of
 from dacrl_env.tasks.knobs import Event, Number
+from dacrl_env.tasks.returns import carried, forget
+from dacrl_env.tasks.returns import known as known_returns
 from dacrl_env.tasks.table import TABLE
 from dacrl_env.tasks.task import Task, is_worker
+from dacrl_env.tasks.wrapping import WrapperLike, wrapped_spec
 
 ALGORITHMS = {
     "dqn": "dacrl_env.learners.dqn:DQN",
@@ -67,7 +71,7 @@ class TaskId(str):
 
     def __reduce__(self) -> tuple[Any, ...]:
         task = TASKS.get(self)
-        return (str, (str(self),)) if task is None else (_arrived, (task,))
+        return (str, (str(self),)) if task is None else (_arrived, (carried(task),))
 
     def __copy__(self) -> TaskId:
         return self
@@ -76,7 +80,13 @@ class TaskId(str):
         return self
 
 
-def register_task(task: Task | None = None, /, **fields: Any) -> Task:
+def register_task(
+    task: Task | None = None,
+    /,
+    *,
+    wrappers: WrapperLike | Sequence[WrapperLike] | None = None,
+    **fields: Any,
+) -> Task:
     """Make a task known to `gymnasium.make`, `gymnasium.make_vec` and the tools.
 
     The same task may be registered again, as when a cell of a notebook is run twice.
@@ -87,10 +97,17 @@ def register_task(task: Task | None = None, /, **fields: Any) -> Task:
 
     Args:
         task: the task; or its fields by keyword, see :class:`dacrl_env.Task`.
+        wrappers: of Gymnasium, around the inner environment, the innermost first:
+            classes such as ``gymnasium.wrappers.FlattenObservation``, functions of an
+            environment, or texts ``"module:name"``; or pairs of one of these with a
+            dict of its arguments. One need not be in a list. The inner environment is
+            then registered under an id of its own, and stepped by Python.
         **fields: of a :class:`dacrl_env.Task`. ``inner_env`` may also be a class, a
             function that makes an environment, or a specification of Gymnasium's. It is
             registered with Gymnasium under an id that follows from the task's; options
-            such as ``max_episode_steps`` go into ``inner_env_kwargs``.
+            such as ``max_episode_steps`` go into ``inner_env_kwargs``. Returns that are
+            left out are measured when the first run needs them, and kept, see
+            :mod:`dacrl_env.studies.returns`.
 
     Returns:
         The task.
@@ -107,6 +124,15 @@ def register_task(task: Task | None = None, /, **fields: Any) -> Task:
         )
     if task is None:
         _check_fields(fields)
+    if wrappers is not None:
+        if task is not None or fields.get("backend") in ("batched", "envpool"):
+            raise ValueError(
+                "wrappers are put around the inner_env of a task that is given by its "
+                'fields, with backend "auto" or "gymnasium"'
+            )
+        fields["inner_env"] = wrapped_spec(
+            fields["inner_env"], wrappers, _inner_id(str(fields.get("id")))
+        )
     made_by = fields.get("inner_env")
     if isinstance(made_by, EnvSpec) and made_by == gym.registry.get(made_by.id):
         made_by = fields["inner_env"] = made_by.id
@@ -133,6 +159,7 @@ def register_task(task: Task | None = None, /, **fields: Any) -> Task:
             f"there is one of: {', '.join(COMPILED_ENVS)}"
         )
     other = _enter_inner(task.inner_env, made_by)
+    forget(task.id)
     if before is not None and (other or before != task):
         differing = [
             f.name
@@ -238,6 +265,11 @@ def _enter_inner(env_id: str, made_by: Any) -> bool:
 
 def _entry(entry_point: Any) -> Any:
     """What tells apart what makes environments: names; code, where there is none."""
+    if isinstance(entry_point, functools.partial):  # of wrappers
+        inner, layers = entry_point.args
+        return [_entry(inner), [(_entry(make), options) for make, options in layers]]
+    if isinstance(entry_point, EnvSpec):
+        return entry_point
     code = getattr(entry_point, "__code__", None)
     names = [getattr(entry_point, n, None) for n in ("__module__", "__qualname__")]
     return entry_point if isinstance(entry_point, str) else (*names, code)
@@ -337,6 +369,24 @@ def get_task(task: str | Task) -> Task:
     return TASKS[name]
 
 
+def is_task(thing: Any) -> bool:
+    """Whether `get_task` knows it.
+
+    A module is imported where only that can tell; what goes wrong in it is not raised.
+    """
+    if not isinstance(thing, str):
+        return isinstance(thing, Task)
+    module, colon, name = thing.rpartition(":")
+    if colon:
+        if not re.fullmatch(r"\w+(\.\w+)*", module):
+            return False
+        try:
+            importlib.import_module(module)
+        except Exception:
+            return False
+    return name in TASKS or _forgiven(name) in TASKS
+
+
 def _forgiven(name: str) -> str:
     """The id that is meant by a part of it, or the name itself."""
     newest = {re.sub(r"-v\d+$", "", task.id): task.id for task in listed()}
@@ -434,10 +484,12 @@ def markdown() -> str:
         sets = len(task.train_instances), len(task.test_instances)
         counts = f"{sets[0]} + {sets[1]}" if max(sets) > 1 else "1"
         spent = f"{seconds[task.id]['seconds']:g}" if task.id in seconds else "–"
+        found = known_returns(task)
+        cells = ["on first use"] * 3 if found is None else [f"{x:g}" for x in found]
+        returns = " | ".join(cells)
         lines.append(
             f"| {task.id} | {task.inner_env or 'none'} | {task.algorithm} "
-            f"| {task.budget:,} | {task.decisions} | {task.random_return:g} "
-            f"| {task.reference_return:g} | {task.floor_return:g} | {counts} | {spent} "
+            f"| {task.budget:,} | {task.decisions} | {returns} | {counts} | {spent} "
             f"| {', '.join(f'{k} {v}' for k, v in own.items()) or '–'} "
             f"| {', '.join(headroom.tags_of(task)) or '–'} "
             f"| {headroom.shown(task.id, '; ')} |"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import importlib
+import itertools
 import multiprocessing
 import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -16,7 +17,7 @@ from gymnasium.envs.registration import EnvSpec
 from numpy.typing import ArrayLike, NDArray
 
 from dacrl_env.core.checks import check_types
-from dacrl_env.core.provenance import described, entry_source
+from dacrl_env.core.provenance import described, entry_source, load
 
 REPORT_POINTS = 20  # evaluations of a run by the report stream, the end included
 REPORT_EPISODES = 20  # at each point on the way
@@ -62,6 +63,23 @@ class Instance:
 DEFAULT_INSTANCE = Instance("default")
 
 
+class Returns(NamedTuple):
+    """What returns of a task are normalised by.
+
+    Args:
+        random: return of score 0.
+        reference: return of score 1.
+        floor: what a diverged run returns.
+    """
+
+    random: float
+    reference: float
+    floor: float
+
+
+RETURNS = ("random_return", "reference_return", "floor_return")  # fields of a task
+
+
 @dataclass(frozen=True)
 class References:
     """What returns are normalised by: a row for each instance, or for each member.
@@ -105,7 +123,9 @@ class Task:
         inner_env: Gymnasium id of the inner environment.
         algorithm: its name, such as "dqn".
         budget: inner environment steps of one run.
-        random_return: mean return of uniformly random actions (score 0).
+        random_return: mean return of uniformly random actions (score 0); None: it is
+            measured when it is first needed, and kept, as the next two are. See
+            :mod:`dacrl_env.studies.returns`.
         reference_return: return of score 1.
         floor_return: below every attainable return; what a diverged run scores.
         decisions: outer steps of one run by default.
@@ -147,9 +167,9 @@ class Task:
     inner_env: str
     algorithm: str
     budget: int
-    random_return: float
-    reference_return: float
-    floor_return: float
+    random_return: float | None = None
+    reference_return: float | None = None
+    floor_return: float | None = None
     decisions: int = 20
     controlled: tuple[str, ...] | None = None
     defaults: Mapping[str, str | bool | float] = field(default_factory=dict)
@@ -183,6 +203,11 @@ class Task:
         _check_order(
             self.id, self.floor_return, self.random_return, self.reference_return
         )
+        if self.missing_returns and not self.inner_env:
+            raise ValueError(
+                f"{self.id} has no inner environment to measure returns in; it needs "
+                f"{', '.join(self.missing_returns)}"
+            )
         if self.budget < 1 or self.decisions < 1:
             raise ValueError(f"budget and decisions of {self.id} must be at least 1")
         if self.budget % self.decisions:
@@ -213,15 +238,38 @@ class Task:
         Raises:
             NoSource: of a user's inner environment it cannot be told.
         """
-        own = {f.name: getattr(self, f.name) for f in fields(self)}
-        del own["description"], own["tags"]
-        every: dict[str, Any] = described(own)
-        made = _made(self)
-        return every if made is None else every | {"inner_env_made": made}
+        return definition_with(self._filled())
+
+    @property
+    def missing_returns(self) -> tuple[str, ...]:
+        """Names of the returns that it was not given, which are measured."""
+        return tuple(name for name in RETURNS if getattr(self, name) is None)
+
+    @property
+    def returns(self) -> Returns:
+        """What returns are normalised by; what is missing is measured.
+
+        Raises:
+            ValueError: it cannot be measured.
+        """
+        task = self._filled()
+        random, reference = task.random_return, task.reference_return
+        floor = task.floor_return
+        assert random is not None
+        assert reference is not None
+        assert floor is not None
+        return Returns(random, reference, floor)
+
+    def _filled(self) -> Task:
+        if not self.missing_returns:
+            return self
+        # by its name, since it knows of tasks
+        task: Task = load("dacrl_env.tasks.returns:filled")(self)
+        return task
 
     def references(self, instances: Sequence[Instance]) -> References:
         """What returns on each instance are normalised by."""
-        own = (self.random_return, self.reference_return, self.floor_return)
+        own = self.returns
         rows = [
             own
             if i.random_return is None
@@ -236,13 +284,23 @@ class Task:
 
         Instances may have a scale of their own, see :meth:`references`.
         """
-        span = self.reference_return - self.random_return
-        return (np.asarray(returns, np.float64) - self.random_return) / span
+        own = self.returns
+        span = own.reference - own.random
+        return (np.asarray(returns, np.float64) - own.random) / span
 
     @property
     def floor_score(self) -> float:
         """Score of a diverged run, where the instance has no other."""
-        return float(self.score(self.floor_return))
+        return float(self.score(self.returns.floor))
+
+
+def definition_with(task: Task) -> dict[str, Any]:
+    """`Task.definition` of a task with all of its returns."""
+    own = {f.name: getattr(task, f.name) for f in fields(task)}
+    del own["description"], own["tags"]
+    every: dict[str, Any] = described(own)
+    made = _made(task)
+    return every if made is None else every | {"inner_env_made": made}
 
 
 def _made(task: Task) -> Any:
@@ -314,9 +372,13 @@ def is_worker() -> bool:
     return multiprocessing.parent_process() is not None
 
 
-def _check_order(what: str, floor: float, random: float, reference: float) -> None:
-    finite = np.isfinite([floor, random, reference]).all()
-    if not (finite and floor < random < reference):
+def _check_order(
+    what: str, floor: float | None, random: float | None, reference: float | None
+) -> None:
+    """Raise a ValueError unless those that are given are finite and in order."""
+    given = [x for x in (floor, random, reference) if x is not None]
+    ordered = all(a < b for a, b in itertools.pairwise(given))
+    if not (np.isfinite(given).all() and ordered):
         raise ValueError(
             f"returns of {what} must be finite, and ordered floor < random < "
             f"reference, got {floor}, {random}, {reference}"

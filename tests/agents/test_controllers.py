@@ -247,7 +247,7 @@ def test_threads_change_nothing() -> None:
     tiny = {"decision_interval": 100, "eval_episodes": 2, "learning_starts": 50}
     spec = "controller-ppo,population=2,trial_runs=1,hidden_sizes=(4,),trial_share=0.5"
     one, two = (
-        dacrl_env.fit(spec, TASK, 2_000, run_budget=400, num_threads=number, **tiny)
+        dacrl_env.fit(TASK, spec, 2_000, run_budget=400, num_threads=number, **tiny)
         for number in (1, 2)
     )
     assert to_json(one.policy) == to_json(two.policy)
@@ -396,7 +396,7 @@ def test_time_only_controller_sees_progress_alone() -> None:
     spec = spec_of("controller-ppo", ",rows=('progress',)")
     policy = get_method(spec).fit(QUADRATIC, BUDGET, 0).policy
     assert policy.about.rows == ("progress",)
-    frame = dacrl_env.evaluate(policy, QUADRATIC, range(3))
+    frame = dacrl_env.evaluate(QUADRATIC, policy, range(3))
     rates = frame[frame["step"] > 0].pivot_table("hp/learning_rate", "step", "seed")
     assert (rates.nunique(axis=1) == 1).all()
     assert rates[0].nunique() > 1
@@ -408,14 +408,14 @@ def test_history_is_stacked_in_training_and_in_use() -> None:
         policy = get_method(spec).fit(QUADRATIC, BUDGET, 0).policy
         oldest = [row for row in policy.about.rows if row.endswith("@-3")]
         assert len(oldest) * 4 == (len(policy.about.rows) if history == 4 else 0)
-    assert len(dacrl_env.evaluate(policy, QUADRATIC, range(2))) == 2 * 51
+    assert len(dacrl_env.evaluate(QUADRATIC, policy, range(2))) == 2 * 51
 
 
 def test_more_decisions_than_the_task_has() -> None:
     tiny = {"budget": 2_000, "eval_episodes": 1}
     spec = "controller-ppo,population=2,decisions=40,trial_share=0,hidden_sizes=(4,)"
     fitted = get_method(spec).fit(TASK, 4_000, 0, **tiny)
-    frame = dacrl_env.evaluate(fitted, TASK, [0, 1], **tiny)
+    frame = dacrl_env.evaluate(TASK, fitted, [0, 1], **tiny)
     assert frame["step"].max() == 40
     # feedback as for every other policy
     assert frame["eval_return"].groupby(frame["seed"]).nunique().max() <= 21
@@ -590,8 +590,8 @@ def test_a_file_holds_all_of_a_controller(tmp_path: Path) -> None:
     assert header["dacrl_env"] == dacrl_env.__version__
     assert header["about"] == {"seed": 7}
     options = {"budget": 2_000, "eval_episodes": 1}
-    a = dacrl_env.evaluate(policy, TASK, [0, 1], name="x", **options)
-    b = dacrl_env.evaluate(again, TASK, [0, 1], name="x", **options)
+    a = dacrl_env.evaluate(TASK, policy, [0, 1], name="x", **options)
+    b = dacrl_env.evaluate(TASK, again, [0, 1], name="x", **options)
     columns = ["seed", "step", "report_score", "hp/learning_rate"]
     assert a[columns].equals(b[columns])
 
@@ -602,7 +602,7 @@ def test_files_of_another_task_say_so(tmp_path: Path) -> None:
     options = {"budget": 2_000, "eval_episodes": 1}
     with pytest.raises(ValueError, match=r"made for dacrl/Other-v0.*any_task=True"):
         dacrl_env.compare(TASK, [str(path)], [0], **options)
-    frame = dacrl_env.evaluate(f"{path},any_task=True", TASK, [0], **options)
+    frame = dacrl_env.evaluate(TASK, f"{path},any_task=True", [0], **options)
     assert len(frame) == 21
 
 
@@ -611,7 +611,7 @@ def test_the_environment_controls_what_the_network_sets() -> None:
     weights = {**plain.weights, "weight/1": plain.weights["weight/1"][:, :2]}
     weights["bias/1"] = plain.weights["bias/1"][:2]
     fields = {**plain.header(), "hyperparameters": ["gamma", "learning_rate"]}
-    frame = dacrl_env.evaluate(Controller(fields, weights), TASK, [0], budget=2_000)
+    frame = dacrl_env.evaluate(TASK, Controller(fields, weights), [0], budget=2_000)
     set_by_it = [column for column in frame if column.startswith("hp/")]
     assert set_by_it == ["hp/gamma", "hp/learning_rate"]
     assert frame["hp/gamma"].nunique() > 2
@@ -620,15 +620,15 @@ def test_the_environment_controls_what_the_network_sets() -> None:
 def test_tasks_without_the_rows_say_so() -> None:
     policy = controller(rows=("progress", "signal/kl"))
     with pytest.raises(ValueError, match=r"does not have: signal/kl; it has progress"):
-        dacrl_env.evaluate(policy, TASK, [0], budget=2_000)
+        dacrl_env.evaluate(TASK, policy, [0], budget=2_000)
     named = "sets learning_rate, epsilon, batch_size in this order"
     with pytest.raises(ValueError, match=named):
         dacrl_env.evaluate(
-            controller(), TASK, [0], budget=2_000, hyperparameters=["gamma"]
+            TASK, controller(), [0], budget=2_000, hyperparameters=["gamma"]
         )
     with pytest.raises(ValueError, match="acts in mode 'relative'"):
         dacrl_env.evaluate(
-            controller(), TASK, [0], budget=2_000, action_mode="continuous"
+            TASK, controller(), [0], budget=2_000, action_mode="continuous"
         )
 
 
@@ -852,9 +852,9 @@ def test_pretrained_controllers_run_on_their_tasks(name: str) -> None:
     if task.algorithm == "dqn":
         short["learning_starts"] = 100
     with pytest.raises(ValueError, match=r"made for runs with budget .*any_task=True"):
-        dacrl_env.evaluate(fitted, task, [0, 1], **short)
+        dacrl_env.evaluate(task, fitted, [0, 1], **short)
     free = get_policy(f"{name},any_task=True")
-    frame = dacrl_env.evaluate(free, task, [0, 1], **short)
+    frame = dacrl_env.evaluate(task, free, [0, 1], **short)
     assert set(frame["task"]) == {task.id}
 
 

@@ -22,7 +22,7 @@ BUDGET = 1_200_000
 
 
 def finals(policy: Any) -> np.ndarray:
-    frame = dacrl_env.evaluate(policy, TASK, SEEDS)
+    frame = dacrl_env.evaluate(TASK, policy, SEEDS)
     return frame.groupby("seed").tail(1)["report_score"].to_numpy()
 
 

@@ -155,7 +155,7 @@ def test_a_run_with_forks_is_the_run_without() -> None:
     options = {**SHORT, "split": "tuning"}
     names = ["policy", "wall_seconds", "gradient_steps", "flops"]
     with_forks, without = (
-        dacrl_env.evaluate(spec, TASK, 3, **options)
+        dacrl_env.evaluate(TASK, spec, 3, **options)
         for spec in ("bmg-epsilon,step=0,initial=0.2", "static,epsilon=0.2")
     )
     dropped = (frame.drop(columns=names) for frame in (with_forks, without))
@@ -271,12 +271,12 @@ def test_a_diverged_member_gets_an_action_and_pays_nothing() -> None:
 )
 def test_what_cannot_be(spec: str, task: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        dacrl_env.evaluate(spec, task, 1)
+        dacrl_env.evaluate(task, spec, 1)
 
 
 def test_populations_that_it_cannot_act_in() -> None:
     with pytest.raises(ValueError, match="forks the compiled dqn; SB3DQN"):
-        dacrl_env.evaluate("bmg-epsilon", TASK, 1, implementation="sb3")
+        dacrl_env.evaluate(TASK, "bmg-epsilon", 1, implementation="sb3")
     envs, *_ = made(1, steps=0, hyperparameters=["learning_rate"])
     with pytest.raises(ValueError, match=r"epsilon.*valid: learning_rate"):
         BMGEpsilon().reset(envs, 0)

@@ -33,7 +33,7 @@ SPEC = "combined,learning_rate=linear(1e-3,1e-5),epsilon=linear(1,0.04,fraction=
 
 
 def applied(policy: Any, task: str = CARTPOLE, **options: Any) -> pd.DataFrame:
-    frame = dacrl_env.evaluate(policy, task, 1, **{**SMALL, **options})
+    frame = dacrl_env.evaluate(task, policy, 1, **{**SMALL, **options})
     rows = frame.dropna(subset="reward").drop_duplicates("step")
     return rows[rows["step"] > 0].reset_index(drop=True)
 
@@ -84,7 +84,7 @@ def test_a_line_of_the_zoo_ends_where_the_range_does() -> None:
     )
     spec = "combined,learning_rate=lin_0.001,clip_range=lin_0.2,gae_lambda=0.8"
     options = {"budget": 3_200, "rollout_length": 4, "eval_episodes": 1}
-    frame = dacrl_env.evaluate(spec, PPO, 1, **options)
+    frame = dacrl_env.evaluate(PPO, spec, 1, **options)
     rows = frame.dropna(subset="reward").drop_duplicates("step")
     rows = rows[rows["step"] > 0]
     t = np.arange(len(rows)) / len(rows)
@@ -164,7 +164,7 @@ def test_an_option_where_there_is_a_number(given: str) -> None:
 )
 def test_values_are_known_before_training(spec: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        dacrl_env.evaluate(spec, CARTPOLE, 1, **SMALL)
+        dacrl_env.evaluate(CARTPOLE, spec, 1, **SMALL)
 
 
 def test_only_values_that_are_applied_have_to_be_in_range() -> None:

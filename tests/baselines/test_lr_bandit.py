@@ -129,7 +129,7 @@ def test_wrong_arguments(argument):
 
 def test_a_rate_out_of_range():
     with pytest.raises(ValueError, match="range"):
-        dacrl_env.evaluate("lr-bandit,rates=[1e-3,5]", TASK, seeds=[0])
+        dacrl_env.evaluate(TASK, "lr-bandit,rates=[1e-3,5]", seeds=[0])
 
 
 def test_a_population_that_does_not_control_it():

@@ -425,15 +425,15 @@ def test_wrong_arguments(argument, message):
 )
 def test_what_does_not_fit_the_task(spec, task, message):
     with pytest.raises(ValueError, match=message):
-        dacrl_env.evaluate(spec, task, seeds=[0])
+        dacrl_env.evaluate(task, spec, seeds=[0])
 
 
 def test_learners_and_environments_that_cannot_be_looked_at():
     with pytest.raises(ValueError, match="differentiable"):
-        dacrl_env.evaluate("meta-gradients", DQN, seeds=[0], implementation="sb3")
+        dacrl_env.evaluate(DQN, "meta-gradients", seeds=[0], implementation="sb3")
 
 
 @pytest.mark.parametrize("task", ["dacrl/PPO-LunarLander-v0"])
 def test_environments_that_cannot_be_copied(task):
     with pytest.raises(ValueError, match="copies of the inner environments"):
-        dacrl_env.evaluate("meta-gradients", task, seeds=[0])
+        dacrl_env.evaluate(task, "meta-gradients", seeds=[0])

@@ -220,11 +220,11 @@ def test_wrong_arguments(argument):
 
 def test_an_initial_size_out_of_range():
     with pytest.raises(ValueError, match="range"):
-        dacrl_env.evaluate("noise-scale,initial=1000", DQN, seeds=[0])
+        dacrl_env.evaluate(DQN, "noise-scale,initial=1000", seeds=[0])
 
 
 def test_learners_that_cannot_be_looked_at():
     with pytest.raises(ValueError, match="batch_size"):
-        dacrl_env.evaluate("noise-scale", "dacrl/NoisyQuadratic-v0", seeds=[0])
+        dacrl_env.evaluate("dacrl/NoisyQuadratic-v0", "noise-scale", seeds=[0])
     with pytest.raises(ValueError, match="differentiable"):
-        dacrl_env.evaluate("noise-scale", DQN, seeds=[0], implementation="sb3")
+        dacrl_env.evaluate(DQN, "noise-scale", seeds=[0], implementation="sb3")

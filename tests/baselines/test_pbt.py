@@ -408,7 +408,7 @@ def test_a_replayed_lineage_applies_the_same_values(kind, task, options, monkeyp
     """To the last bit, and from the same seed the same run up to the first fork."""
     spy = Spy(monkeypatch)
     fitted = fit(kind(population=4), task=task, **options)
-    frame = dacrl_env.evaluate(fitted, task, seeds=spy.seeds, split="tuning", **options)
+    frame = dacrl_env.evaluate(task, fitted, seeds=spy.seeds, split="tuning", **options)
     names = {
         "learning_rate",
         *options.get("hyperparameters", ("epsilon", "batch_size")),
@@ -449,7 +449,7 @@ def test_values_that_are_capped_are_recorded_as_capped(monkeypatch):
         for g, f in zip(values["gradient_steps"], values["train_freq"], strict=True)
     )
     frame = dacrl_env.evaluate(
-        fitted, CARTPOLE, seeds=spy.seeds[:1], split="tuning", **options
+        CARTPOLE, fitted, seeds=spy.seeds[:1], split="tuning", **options
     )
     applied = frame[frame["step"] > 0].drop_duplicates("step")
     for name, column in values.items():

@@ -28,7 +28,7 @@ class Scaled(quadratic.Optimal):
 
 
 def finals(policy):
-    frame = dacrl_env.evaluate(policy, TASK, SEEDS)
+    frame = dacrl_env.evaluate(TASK, policy, SEEDS)
     return frame.groupby("seed")["score"].last().to_numpy()
 
 

@@ -70,7 +70,7 @@ def test_a_new_best_is_saved_and_a_fall_undone() -> None:
 
 def test_its_configuration_holds_beside_the_event() -> None:
     spec = "checkpoint-when-best,fall=0.05,learning_rate=1e-2,double_q=True"
-    frame = dacrl_env.evaluate(spec, DQN, 4, split="tuning", **SHORT)
+    frame = dacrl_env.evaluate(DQN, spec, 4, split="tuning", **SHORT)
     told = frame[frame["reward"].notna() & (frame["step"] > 0)]
     assert set(told["hp/learning_rate"]) == {1e-2}
     assert set(told["hp/double_q"]) == {True}
@@ -91,7 +91,7 @@ def test_its_configuration_holds_beside_the_event() -> None:
 @pytest.mark.parametrize("event", EVENTS)
 def test_resets_are_spread_evenly(event: str) -> None:
     policy = ResetEvery(times=3, event=event, epsilon=0.2)
-    frame = dacrl_env.evaluate(policy, DQN, 2, split="tuning", **SHORT)
+    frame = dacrl_env.evaluate(DQN, policy, 2, split="tuning", **SHORT)
     told = frame[frame["reward"].notna() & (frame["step"] > 0)]
     happened = told[told[f"hp/{event}"].astype(bool)]
     # due after 500, 1,000 and 1,500 steps, at the next decisions; rows are their ends
@@ -157,4 +157,4 @@ def test_updates_of_ppo_come_nearer_to_the_wanted_size() -> None:
 )
 def test_what_cannot_be(spec: str, task: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        dacrl_env.evaluate(spec, task, 1)
+        dacrl_env.evaluate(task, spec, 1)

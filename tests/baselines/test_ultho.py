@@ -244,7 +244,7 @@ def test_as_evaluated_with_choices_and_events() -> None:
     spec = "ultho,menu={'exploration':['ez-greedy','epsilon-greedy'],"
     spec += "'clear_replay':[True],'learning_rate':[0.0001,0.05]}"
     options = {**SHORT, "decision_interval": 100}
-    frame = dacrl_env.evaluate(spec, TASK, 3, split="tuning", **options)
+    frame = dacrl_env.evaluate(TASK, spec, 3, split="tuning", **options)
     told = frame[frame["step"] > 0]
     assert set(told["hp/learning_rate"]) == {1e-3, 1e-4, 0.05}  # the default at first
     assert set(told["hp/exploration"]) == {"ez-greedy", "epsilon-greedy"}
@@ -285,7 +285,7 @@ def test_the_rates_of_a_schedule_may_lie_outside_of_the_tasks_range() -> None:
 )
 def test_what_cannot_be(spec: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        dacrl_env.evaluate(spec, TASK, 1, **SHORT)
+        dacrl_env.evaluate(TASK, spec, 1, **SHORT)
 
 
 def test_nothing_but_events() -> None:

@@ -120,7 +120,7 @@ def test_wrong_arguments(argument):
 
 def test_a_learner_without_epsilon():
     with pytest.raises(ValueError, match=r"epsilon.*valid: learning_rate"):
-        dacrl_env.evaluate("vdbe", WITHOUT, seeds=[0])
+        dacrl_env.evaluate(WITHOUT, "vdbe", seeds=[0])
     envs = dacrl_env.PopulationEnv(WITHOUT, 2, action_mode="continuous")
     with pytest.raises(ValueError, match=r"epsilon.*valid: learning_rate"):
         VDBE().reset(envs, 0)
@@ -129,7 +129,7 @@ def test_a_learner_without_epsilon():
 def test_epsilon_stays_in_a_narrower_range():
     narrow = dacrl_env.Number("epsilon", 0.2, 1.0, 0.5)
     frame = dacrl_env.evaluate(
-        "vdbe", "dacrl/DQN-CartPole-v0", range(2), hyperparameters=[narrow], budget=2000
+        "dacrl/DQN-CartPole-v0", "vdbe", range(2), hyperparameters=[narrow], budget=2000
     )
     applied = frame["hp/epsilon"].dropna()
     assert applied.min() == 0.2

@@ -448,7 +448,7 @@ def test_warm_up_compiles_what_a_task_needs(capsys, monkeypatch):
         "dacrl/NoisyQuadratic-v0",
     ]
     monkeypatch.delenv(compiling.QUIET)
-    dacrl_env.evaluate("default", "dacrl/DQN-CartPole-v0", [0], budget=2_000)
+    dacrl_env.evaluate("dacrl/DQN-CartPole-v0", "default", [0], budget=2_000)
     assert capsys.readouterr().err == ""  # nothing is left to compile
     assert main(["warm-up", "dacrl/DQN-CartPool-v0"]) == 2
     assert "valid: dacrl/DQN-CartPole-v" in capsys.readouterr().err

@@ -106,7 +106,7 @@ def test_all_methods_are_tried_before_any_is_run(method: str, message: str) -> N
     with pytest.raises(ValueError, match=message):
         anytime(QUADRATIC, methods, **given)
     with pytest.raises(ValueError, match=message):
-        dacrl_env.fit(method, QUADRATIC, 400)
+        dacrl_env.fit(QUADRATIC, method, 400)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -191,7 +191,7 @@ def test_objects_that_cannot_be_copied_or_sent_are_known_before() -> None:
     locked.lock = threading.Lock()  # type: ignore[attr-defined]
     with pytest.raises(ValueError, match=r"Policy cannot be copied .*lock"):
         dacrl_env.compare(QUADRATIC, locked, 2)
-    assert not dacrl_env.evaluate(locked, QUADRATIC, 2).empty
+    assert not dacrl_env.evaluate(QUADRATIC, locked, 2).empty
 
     class Copied(Policy):
         def __deepcopy__(self, memo: Any) -> Copied:
@@ -292,7 +292,7 @@ def test_what_is_known_of_a_method_of_one_s_own(
 
 
 def test_a_fit_of_one_s_own_is_used() -> None:
-    assert dacrl_env.fit(Own, QUADRATIC, 100).policy.config == {"learning_rate": 0.02}
+    assert dacrl_env.fit(QUADRATIC, Own, 100).policy.config == {"learning_rate": 0.02}
 
 
 @pytest.mark.parametrize(
@@ -315,7 +315,7 @@ def test_what_a_method_returns_is_not_lost(
 ) -> None:
     store = tmp_path / "store" if kept else None
     with pytest.raises(ValueError, match=message) as caught:
-        dacrl_env.fit(Own(returns), QUADRATIC, 100, store=store)
+        dacrl_env.fit(QUADRATIC, Own(returns), 100, store=store)
     place = Path(str(caught.value).partition("returned is in ")[2].partition(",")[0])
     assert place.is_relative_to(tmp_path) == kept
     found = pickle.loads(place.read_bytes())  # this test's own
@@ -326,14 +326,14 @@ def test_what_a_method_returns_is_not_lost(
         assert found.policy.action == 0.5
     if kept:  # a second one beside it
         with pytest.raises(ValueError, match=r"-1\.pkl"):
-            dacrl_env.fit(Own(returns), QUADRATIC, 100, store=store)
+            dacrl_env.fit(QUADRATIC, Own(returns), 100, store=store)
     else:
         shutil.rmtree(place.parent)
 
 
 def test_what_cannot_be_pickled_is_kept_as_text_and_table(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="as text, its runs in") as caught:
-        dacrl_env.fit(Own("locked"), QUADRATIC, 100, store=tmp_path)
+        dacrl_env.fit(QUADRATIC, Own("locked"), 100, store=tmp_path)
     table = str(caught.value).rpartition("its runs in ")[2]
     assert len(pd.read_csv(table)) == 50
 
@@ -376,7 +376,7 @@ def test_a_store_needs_a_place(tmp_path: Path) -> None:
         with pytest.raises(OSError, match=r"not a directory|cannot be written"):
             dacrl_env.compare(QUADRATIC, "default", 2, store=place)
         with pytest.raises(OSError, match=r"not a directory|cannot be written"):
-            dacrl_env.fit("random-search", QUADRATIC, 100, store=place)
+            dacrl_env.fit(QUADRATIC, "random-search", 100, store=place)
 
 
 def test_figures_of_measurements_need_a_place(tmp_path: Path, capsys) -> None:

@@ -77,7 +77,7 @@ def test_a_method_appears_with_its_runs_and_what_they_cost():
             assert rows[f"tuning_{name}"].unique().tolist() == [value]
         assert rows["report_online"].unique().tolist() == [fitted.online]
         straight = dacrl_env.evaluate(
-            fitted, CARTPOLE, range(2), name=METHOD, run=run, **SMALL
+            CARTPOLE, fitted, range(2), name=METHOD, run=run, **SMALL
         )
         pd.testing.assert_frame_equal(untimed(rows), untimed(straight))
         assert fitted.cost.env_steps == 8_000
@@ -119,7 +119,7 @@ def test_a_fit_opens_the_tuning_split_alone(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(streams, "member_keys", spy)
     fitted = get_method(METHOD).fit(CARTPOLE, 4_000, 0, **SMALL)
     assert seen == {"tuning"}
-    dacrl_env.evaluate(fitted, CARTPOLE, [0], **SMALL)
+    dacrl_env.evaluate(CARTPOLE, fitted, [0], **SMALL)
     assert seen == {"tuning", "test"}
 
 
@@ -357,8 +357,8 @@ def test_a_policy_file_holds_the_policy_and_its_cost(tmp_path):
     assert to_json(again.policy) == to_json(policy)
     assert (again.cost, again.online, again.task) == (fitted.cost, 0.5, CARTPOLE)
     with pytest.raises(ValueError, match=r"made for dacrl/DQN-CartPole.*not for"):
-        dacrl_env.evaluate(again, "dacrl/DQN-Acrobot-v0", [0], **SMALL)
-    frame = dacrl_env.evaluate(again, CARTPOLE, [0], **SMALL)
+        dacrl_env.evaluate("dacrl/DQN-Acrobot-v0", again, [0], **SMALL)
+    frame = dacrl_env.evaluate(CARTPOLE, again, [0], **SMALL)
     for name, column in table.items():
         at = frame.dropna(subset="reward").drop_duplicates("step").sort_values("step")
         assert at[f"hp/{name}"].dropna().tolist() == column
@@ -366,17 +366,17 @@ def test_a_policy_file_holds_the_policy_and_its_cost(tmp_path):
 
 
 def test_a_fit_knows_the_runs_that_it_was_made_for(tmp_path):
-    fitted = dacrl_env.fit("random-search,population=2", QUADRATIC, 400, 0, budget=100)
+    fitted = dacrl_env.fit(QUADRATIC, "random-search,population=2", 400, 0, budget=100)
     assert (fitted.task, fitted.settings) == (QUADRATIC, {"budget": 100})
     path = tmp_path / "policy.json"
     save_fitted(fitted, path, {})
     for again in (fitted, load_fitted(path)):
         with pytest.raises(ValueError, match=r"with budget 100, not 50.*its \.policy"):
-            dacrl_env.evaluate(again, QUADRATIC, [0])
+            dacrl_env.evaluate(QUADRATIC, again, [0])
         with pytest.raises(ValueError, match="not for dacrl/DQN-CartPole"):
-            dacrl_env.evaluate(again, CARTPOLE, [0], **SMALL)
-        assert not dacrl_env.evaluate(again, QUADRATIC, [0], budget=100).empty
-        assert not dacrl_env.evaluate(again.policy, QUADRATIC, [0]).empty
+            dacrl_env.evaluate(CARTPOLE, again, [0], **SMALL)
+        assert not dacrl_env.evaluate(QUADRATIC, again, [0], budget=100).empty
+        assert not dacrl_env.evaluate(QUADRATIC, again.policy, [0]).empty
 
 
 @pytest.mark.parametrize(
@@ -402,7 +402,7 @@ def test_a_damaged_or_foreign_policy_file_is_refused(tmp_path, change, message):
     path.write_text(changed)
     if message is None:  # known only when it meets the task
         with pytest.raises(ValueError, match="unknown hyperparameter"):
-            dacrl_env.evaluate(load_fitted(path), CARTPOLE, [0], **SMALL)
+            dacrl_env.evaluate(CARTPOLE, load_fitted(path), [0], **SMALL)
     else:
         with pytest.raises(ValueError, match=message):
             load_fitted(path)

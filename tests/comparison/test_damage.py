@@ -161,7 +161,7 @@ def test_a_policy_file_with_no_option_ends_before_training(tmp_path):
     content["checksum"] = protocol._checksum(content)
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match="learning_rate must be real numbers"):
-        dacrl_env.evaluate(str(path), "dacrl/NoisyQuadratic-v0", 1)
+        dacrl_env.evaluate("dacrl/NoisyQuadratic-v0", str(path), 1)
 
 
 def test_a_policy_file_of_the_first_format_is_read(tmp_path):
@@ -181,12 +181,12 @@ def test_a_policy_file_of_the_first_format_is_read(tmp_path):
 def test_options_that_are_objects_can_be_written(tmp_path):
     rate = dacrl_env.Number("learning_rate", 1e-3, 0.1, 0.01, "log")
     fitted = dacrl_env.fit(
-        *("random-search", QUADRATIC, 200, 0),
+        *(QUADRATIC, "random-search", 200, 0),
         hyperparameters=[rate], reward=lambda c: c.score, budget=np.int64(100),
     )  # fmt: skip
     path = tmp_path / "policy.json"
     save_fitted(fitted, path, {})
-    frame = dacrl_env.evaluate(str(path), QUADRATIC, [0, 1], budget=100)
+    frame = dacrl_env.evaluate(QUADRATIC, str(path), [0, 1], budget=100)
     assert not frame.empty
 
 

@@ -66,7 +66,7 @@ class Diverging:
 
 
 def test_a_frame_has_a_row_per_decision_and_the_right_columns():
-    frame = dacrl_env.evaluate("default", TASK, seeds=[3, 5], **SMALL)
+    frame = dacrl_env.evaluate(TASK, "default", seeds=[3, 5], **SMALL)
     assert list(frame.columns) == COLUMNS
     assert frame.groupby("seed")["step"].apply(list).tolist() == [list(range(21))] * 2
     last = frame[frame["step"] == 20]
@@ -82,7 +82,7 @@ def test_a_frame_has_a_row_per_decision_and_the_right_columns():
 
 
 def test_the_frame_agrees_with_the_environment_stepped_by_hand():
-    frame = dacrl_env.evaluate("random", TASK, seeds=[4], **SMALL)
+    frame = dacrl_env.evaluate(TASK, "random", seeds=[4], **SMALL)
     envs = dacrl_env.PopulationEnv(TASK, 1, split="test", **SMALL)
     policy = dacrl_env.get_policy("random")
     observations, infos = envs.reset(seed=[4])
@@ -101,7 +101,7 @@ def test_the_frame_agrees_with_the_environment_stepped_by_hand():
 
 
 def test_the_report_is_not_what_the_policy_sees_and_changes_nothing():
-    frame = dacrl_env.evaluate("default", TASK, seeds=[0, 1], **SMALL)
+    frame = dacrl_env.evaluate(TASK, "default", seeds=[0, 1], **SMALL)
     after = frame[frame["step"] > 0]
     assert not np.isclose(after["report_score"], after["score"]).all()
     envs = dacrl_env.PopulationEnv(TASK, 2, split="test", **SMALL)
@@ -121,7 +121,7 @@ def test_the_report_is_not_what_the_policy_sees_and_changes_nothing():
 def test_twenty_reports_whatever_the_number_of_decisions(decisions):
     interval = SMALL["budget"] // decisions
     frame = dacrl_env.evaluate(
-        "default", TASK, seeds=[0], decision_interval=interval, **SMALL
+        TASK, "default", seeds=[0], decision_interval=interval, **SMALL
     )
     points = frame.loc[frame["report_score"].notna() & (frame["env_steps"] > 0)]
     assert points["env_steps"].tolist() == list(range(100, 2_001, 100))
@@ -130,8 +130,8 @@ def test_twenty_reports_whatever_the_number_of_decisions(decisions):
 
 
 def test_a_schedule_gets_its_decisions_and_is_charged_the_usual_feedback():
-    schedule = dacrl_env.evaluate("linear-epsilon", TASK, seeds=[0], **SMALL)
-    default = dacrl_env.evaluate("default", TASK, seeds=[0], **SMALL)
+    schedule = dacrl_env.evaluate(TASK, "linear-epsilon", seeds=[0], **SMALL)
+    default = dacrl_env.evaluate(TASK, "default", seeds=[0], **SMALL)
     assert schedule["step"].max() == 100
     assert default["step"].max() == 20
     assert schedule["hp/epsilon"].nunique() == 20 + 1
@@ -141,7 +141,7 @@ def test_a_schedule_gets_its_decisions_and_is_charged_the_usual_feedback():
 
 def test_policies_are_paired_by_seed():
     frames = [
-        dacrl_env.evaluate(p, TASK, seeds=[7, 8], **SMALL)
+        dacrl_env.evaluate(TASK, p, seeds=[7, 8], **SMALL)
         for p in ("default", "random")
     ]
     starts = [f.loc[f["step"] == 0, "report_score"].tolist() for f in frames]
@@ -149,21 +149,21 @@ def test_policies_are_paired_by_seed():
 
 
 def test_the_splits_give_different_runs():
-    test = dacrl_env.evaluate("default", TASK, seeds=[0], **SMALL)
-    tuning = dacrl_env.evaluate("default", TASK, seeds=[0], split="tuning", **SMALL)
+    test = dacrl_env.evaluate(TASK, "default", seeds=[0], **SMALL)
+    tuning = dacrl_env.evaluate(TASK, "default", seeds=[0], split="tuning", **SMALL)
     assert not np.allclose(test["report_score"], tuning["report_score"])
 
 
 def test_a_diverged_run_ends_at_the_floor_and_the_others_go_on():
     task = dacrl_env.get_task(TASK)
-    frame = dacrl_env.evaluate(Diverging(), TASK, seeds=[0, 1, 2], **SMALL)
+    frame = dacrl_env.evaluate(TASK, Diverging(), seeds=[0, 1, 2], **SMALL)
     steps = frame.groupby("seed")["step"].max().to_dict()
     assert steps == {0: 20, 1: 3, 2: 20}
     last = frame[(frame["seed"] == 1) & (frame["step"] == 3)].iloc[0]
     assert last["diverged"]
     assert last["report_score"] == last["score"] == task.floor_score
     assert not frame.loc[frame["seed"] != 1, "diverged"].any()
-    calm = dacrl_env.evaluate("default", TASK, seeds=[0, 1, 2], **SMALL)
+    calm = dacrl_env.evaluate(TASK, "default", seeds=[0, 1, 2], **SMALL)
     for seed in (0, 2):
         pd.testing.assert_frame_equal(
             untimed(frame[frame["seed"] == seed]).drop(columns="policy"),
@@ -317,4 +317,4 @@ def test_bad_input_is_named_before_anything_runs(tmp_path, kwargs, message):
 @pytest.mark.parametrize("name", ["report", "num_envs"])
 def test_what_is_run_decides_some_options(name):
     with pytest.raises(ValueError, match=f"{name} cannot be given"):
-        dacrl_env.evaluate("default", "dacrl/DQN-CartPole-v0", [0], **{name: 1})
+        dacrl_env.evaluate("dacrl/DQN-CartPole-v0", "default", [0], **{name: 1})

@@ -104,7 +104,7 @@ def test_an_object_gives_what_its_name_gives() -> None:
     given = dacrl_env.compare(QUADRATIC, Static(learning_rate=0.02), 3)
     pd.testing.assert_frame_equal(untimed(named), untimed(given))
     for policy in (Static(learning_rate=0.02), "static,learning_rate=0.02"):
-        alone = dacrl_env.evaluate(policy, QUADRATIC, 3)
+        alone = dacrl_env.evaluate(QUADRATIC, policy, 3)
         pd.testing.assert_frame_equal(untimed(named), untimed(alone))
 
 
@@ -115,7 +115,7 @@ def test_a_policy_file_is_given_as_a_path(tmp_path: Path) -> None:
         str(path),
         "default",
     ]
-    assert names(dacrl_env.evaluate(path, QUADRATIC, 1)) == [str(path)]
+    assert names(dacrl_env.evaluate(QUADRATIC, path, 1)) == [str(path)]
     assert names(dacrl_env.compare(QUADRATIC, {"mine": path}, 1)) == ["mine"]
 
 
@@ -196,7 +196,7 @@ def test_what_is_none_is_said(policies: Any, message: str) -> None:
 @pytest.mark.parametrize("policies", [["default"], {"a": "default"}])
 def test_evaluate_takes_one(policies: Any) -> None:
     with pytest.raises(ValueError, match="one policy is taken here"):
-        dacrl_env.evaluate(policies, QUADRATIC, 1)
+        dacrl_env.evaluate(QUADRATIC, policies, 1)
 
 
 def test_names_of_objects() -> None:
@@ -269,10 +269,10 @@ def test_a_fit_takes_its_budget_by_place_or_by_name(
     method: Any, positional: tuple[int, ...], options: dict[str, Any]
 ) -> None:
     expected = RandomSearch(population=2).fit(QUADRATIC, 200, 3)
-    fitted = dacrl_env.fit(method, QUADRATIC, *positional, **options)
+    fitted = dacrl_env.fit(QUADRATIC, method, *positional, **options)
     assert to_json(fitted.policy) == to_json(expected.policy)
     assert fitted.cost == expected.cost
-    fitted = dacrl_env.fit(RandomSearch, QUADRATIC, 100)
+    fitted = dacrl_env.fit(QUADRATIC, RandomSearch, 100)
     assert fitted.cost.env_steps <= 100
 
 
@@ -292,14 +292,14 @@ def test_budgets_of_a_fit_that_are_none(
     arguments: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        dacrl_env.fit("random-search", QUADRATIC, **arguments)
+        dacrl_env.fit(QUADRATIC, "random-search", **arguments)
 
 
 def test_one_method_is_fitted_at_a_time() -> None:
     with pytest.raises(ValueError, match="one method is fitted at a time"):
-        dacrl_env.fit(["race", "pbt"], QUADRATIC, 400)  # type: ignore[arg-type]
+        dacrl_env.fit(QUADRATIC, ["race", "pbt"], 400)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"'tpee'.*mean 'tpe'"):
-        dacrl_env.fit("tpee", QUADRATIC, 400)
+        dacrl_env.fit(QUADRATIC, "tpee", 400)
 
 
 # -- seeds ---------------------------------------------------------------------------
@@ -346,7 +346,7 @@ def test_seeds_are_their_number_or_themselves(seeds: Any, expected: list[int]) -
 )
 def test_seeds_that_are_none(seeds: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        dacrl_env.evaluate("default", QUADRATIC, seeds)
+        dacrl_env.evaluate(QUADRATIC, "default", seeds)
     with pytest.raises(ValueError, match=message):
         dacrl_env.compare(QUADRATIC, "default", seeds)
 
@@ -366,7 +366,7 @@ def test_seeds_that_are_none(seeds: Any, message: str) -> None:
     ],
 )
 def test_one_is_a_list_of_one(options: dict[str, Any]) -> None:
-    frame = dacrl_env.evaluate("default", CARTPOLE, 1, **SMALL, **options)
+    frame = dacrl_env.evaluate(CARTPOLE, "default", 1, **SMALL, **options)
     if "instances" in options:
         assert frame["instance"].unique().tolist() == ["test-3"]
     else:
@@ -387,7 +387,7 @@ def test_one_is_a_list_of_one(options: dict[str, Any]) -> None:
 )
 def test_names_that_are_nearly_right(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        dacrl_env.evaluate("default", CARTPOLE, 1, **options)
+        dacrl_env.evaluate(CARTPOLE, "default", 1, **options)
 
 
 @pytest.mark.parametrize(
@@ -400,4 +400,4 @@ def test_names_that_are_nearly_right(options: dict[str, Any], message: str) -> N
 )
 def test_tasks_that_are_nearly_right(task: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        dacrl_env.evaluate("default", task, 1)
+        dacrl_env.evaluate(task, "default", 1)

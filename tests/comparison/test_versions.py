@@ -432,7 +432,7 @@ def test_registered_policies_treat_every_run_alone(implementation, name):
     options = {"budget": 400, "decision_interval": 100, "eval_episodes": 1}
     options |= {"hidden_sizes": (8,), "implementation": implementation, **own}
     one, other = (
-        _untimed(dacrl_env.evaluate(name, task, seeds, **options)).drop(
+        _untimed(dacrl_env.evaluate(task, name, seeds, **options)).drop(
             columns=["member", "parent"]
         )
         for seeds in ([0, 1], [2, 1, 0])

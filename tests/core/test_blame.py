@@ -40,7 +40,7 @@ def broken(method: str, when: int = 0, error: Exception | None = None) -> type[W
 
 def evaluated(task: dacrl_env.Task, implementation: str = "compiled") -> None:
     dacrl_env.evaluate(
-        "default", task, [0, 1], implementation=implementation, **OPTIONS
+        task, "default", [0, 1], implementation=implementation, **OPTIONS
     )
 
 
@@ -156,7 +156,7 @@ class Policy:
 def test_policies(where, words):
     policy = Policy(where)
     with pytest.raises(MineError) as caught:
-        dacrl_env.evaluate(policy, QUADRATIC, [0], name="mine")
+        dacrl_env.evaluate(QUADRATIC, policy, [0], name="mine")
     check(caught, "policy mine, ", words)
 
 
@@ -169,7 +169,7 @@ def test_policies_in_a_comparison_before_any_work():
 
 def test_our_own_are_not_blamed():
     with pytest.raises(ValueError, match="unknown") as caught:
-        dacrl_env.evaluate("static,no_such_value=1", QUADRATIC, [0])
+        dacrl_env.evaluate(QUADRATIC, "static,no_such_value=1", [0])
     assert not hasattr(caught.value, "dacrl_blame")
     assert not is_users(dacrl_env.get_policy("default"))
     assert not is_users(dacrl_env.get_method("random-search"))

@@ -119,7 +119,7 @@ def test_a_method_that_is_no_dataclass_says_so_before_anything_is_run(
     (tmp_path / "plain.py").write_text("class M:\n    def fit(self, *a, **k): ...\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ValueError, match="'plain:M' is no dataclass"):
-        dacrl_env.fit("plain:M", QUADRATIC, 100, 0)
+        dacrl_env.fit(QUADRATIC, "plain:M", 100, 0)
 
 
 def test_a_fit_is_named_by_the_file_of_a_method_of_ones_own(tmp_path, monkeypatch):

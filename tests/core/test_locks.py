@@ -120,9 +120,9 @@ def test_a_file_system_without_locks_is_said_once(tmp_path, monkeypatch, number)
 
     monkeypatch.setattr(fcntl, "flock", fails)
     with pytest.warns(RuntimeWarning, match="has no locks") as caught:
-        dacrl_env.fit(METHOD, QUADRATIC, 200, 0, store=tmp_path)
+        dacrl_env.fit(QUADRATIC, METHOD, 200, 0, store=tmp_path)
     assert len(caught) == 1
-    dacrl_env.fit(METHOD, QUADRATIC, 200, 1, store=tmp_path)
+    dacrl_env.fit(QUADRATIC, METHOD, 200, 1, store=tmp_path)
 
 
 def test_other_errors_of_locks_are_errors(tmp_path):
@@ -194,15 +194,15 @@ def test_checkpoints_of_a_controller_have_one_writer(tmp_path):
 
 def test_a_journal_in_use_is_not_removed(tmp_path):
     """By a comparison that has found the fit in the store."""
-    dacrl_env.fit(METHOD, QUADRATIC, 200, 0, store=tmp_path)
+    dacrl_env.fit(QUADRATIC, METHOD, 200, 0, store=tmp_path)
     about = (QUADRATIC, 200, 0, get_method(METHOD))
     mine = trials.Trials(*about, store=Store(tmp_path))
     folder = mine._journal.path  # type: ignore[union-attr]
     folder.mkdir(parents=True)
-    dacrl_env.fit(METHOD, QUADRATIC, 200, 0, store=tmp_path)
+    dacrl_env.fit(QUADRATIC, METHOD, 200, 0, store=tmp_path)
     assert folder.exists()
     mine.close()
-    dacrl_env.fit(METHOD, QUADRATIC, 200, 0, store=tmp_path)
+    dacrl_env.fit(QUADRATIC, METHOD, 200, 0, store=tmp_path)
     assert not folder.exists()
 
 

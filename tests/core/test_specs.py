@@ -173,4 +173,4 @@ def test_a_fit_s_place_and_values_may_have_any_character(tmp_path: Path) -> None
     options = ["--set", "fixed={}", "eval_episodes=1e0"]
     assert main([*line, "--budget", "200", "--out", str(out), *options]) == 0
     again = get_policy(f"{out}/policy.json,any_task=True")
-    assert not dacrl_env.evaluate(again, QUADRATIC, 1).empty
+    assert not dacrl_env.evaluate(QUADRATIC, again, 1).empty

@@ -302,7 +302,7 @@ def test_numpys_error_state_and_runs_that_diverge(kind: str, mode: str) -> None:
 def test_numpys_error_state_and_evaluations(policy: str) -> None:
     def evaluated() -> Any:
         task, options = KINDS["dqn"]
-        frame = dacrl_env.evaluate(policy, task, range(2), **options)
+        frame = dacrl_env.evaluate(task, policy, range(2), **options)
         return frame.drop(columns="wall_seconds")
 
     expected = evaluated()
@@ -315,7 +315,7 @@ def test_numpys_error_state_and_libraries_of_methods(method: str) -> None:
     for library in {"smac": ["smac"], "tpe": ["optuna"]}.get(method, []):
         pytest.importorskip(library)
     with np.errstate(all="raise"):
-        fitted = dacrl_env.fit(method, "dacrl/NoisyQuadratic-v0", 50 * 40, 0, budget=50)
+        fitted = dacrl_env.fit("dacrl/NoisyQuadratic-v0", method, 50 * 40, 0, budget=50)
     assert fitted.cost.env_steps <= 50 * 40
 
 

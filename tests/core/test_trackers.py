@@ -48,7 +48,7 @@ class Notes:
 
 
 def fit(tracker: Any, method: Any = RANDOM, budget: int = 500, **more: Any) -> Any:
-    return dacrl_env.fit(method, QUADRATIC, budget, 3, tracker=tracker, **SHORT, **more)
+    return dacrl_env.fit(QUADRATIC, method, budget, 3, tracker=tracker, **SHORT, **more)
 
 
 # -- fits -----------------------------------------------------------------------
@@ -117,8 +117,8 @@ def test_a_fit_that_goes_on_tells_what_was_before(tmp_path: Path) -> None:
 def test_choices_are_told_as_texts() -> None:
     notes = Notes()
     dacrl_env.fit(
-        RANDOM,
         "dacrl/DQN-CartPole-v0",
+        RANDOM,
         200,
         tracker=notes,
         run_budget=100,
@@ -177,7 +177,7 @@ def test_a_controller_that_goes_on_tells_its_curve_once_more(
 def test_evaluations_tell_every_decision_of_every_run() -> None:
     notes = Notes()
     frame = dacrl_env.evaluate(
-        LINEAR, QUADRATIC, [5, 9], tracker=notes, **SHORT, name="mine"
+        QUADRATIC, LINEAR, [5, 9], tracker=notes, **SHORT, name="mine"
     )
     assert len(notes.told) == len(frame)
     for seed in (5, 9):
@@ -189,7 +189,7 @@ def test_evaluations_tell_every_decision_of_every_run() -> None:
             for name in ("score", "report_score", "hp/learning_rate", "reward"):
                 assert values.get(name, np.nan) == pytest.approx(row[name], nan_ok=True)
         assert run in notes.ended
-    plain = dacrl_env.evaluate(LINEAR, QUADRATIC, [5, 9], **SHORT, name="mine")
+    plain = dacrl_env.evaluate(QUADRATIC, LINEAR, [5, 9], **SHORT, name="mine")
     pd.testing.assert_frame_equal(
         frame.drop(columns="wall_seconds"), plain.drop(columns="wall_seconds")
     )
@@ -207,7 +207,7 @@ def test_a_tracker_is_told_the_end_of_runs_that_fail() -> None:
 
     notes = Notes()
     with pytest.raises(ZeroDivisionError):
-        dacrl_env.evaluate(Breaks(), QUADRATIC, 2, tracker=notes, **SHORT)
+        dacrl_env.evaluate(QUADRATIC, Breaks(), 2, tracker=notes, **SHORT)
     assert [run.seed for run in notes.ended] == [0, 1]
 
 
@@ -240,7 +240,7 @@ def test_comparisons_tell_of_fits_and_runs(executor: str, tmp_path: Path) -> Non
 def test_what_is_no_tracker_is_refused_before_anything_is_run(tracker: Any) -> None:
     for function in (
         lambda: fit(tracker),
-        lambda: dacrl_env.evaluate("default", QUADRATIC, 1, tracker=tracker),
+        lambda: dacrl_env.evaluate(QUADRATIC, "default", 1, tracker=tracker),
         lambda: dacrl_env.compare(QUADRATIC, "default", 1, tracker=tracker),
     ):
         with pytest.raises(ValueError, match=r"a tracker is called with.*TensorBoard"):
@@ -269,7 +269,7 @@ def test_a_tracker_that_fails_is_warned_of_once_and_ends_nothing() -> None:
     pd.testing.assert_frame_equal(fitted.trace, fit(None).trace)
     calls.clear()
     with pytest.warns(RuntimeWarning) as caught:
-        dacrl_env.evaluate("default", QUADRATIC, 3, tracker=Failing(), **SHORT)
+        dacrl_env.evaluate(QUADRATIC, "default", 3, tracker=Failing(), **SHORT)
     assert len(caught) == 1
 
 
@@ -319,7 +319,7 @@ def test_fits_of_the_command_line_write_tensorboard_s_files(
     found = events(folder)
     assert {"score/best", "hp/learning_rate"} <= set(found.Tags()["scalars"])
     notes = Notes()
-    dacrl_env.fit(RANDOM, QUADRATIC, 500, 0, tracker=notes, **SHORT)
+    dacrl_env.fit(QUADRATIC, RANDOM, 500, 0, tracker=notes, **SHORT)
     written = [(e.step, e.value) for e in found.Scalars("score/best")]
     assert [step for step, _ in written] == [step for _, step, _ in notes.told]
     told = [values["score/best"] for _, _, values in notes.told]

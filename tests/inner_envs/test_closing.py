@@ -97,7 +97,7 @@ def test_evaluate(implementation):
     entry, account = holding()
     with task_on(entry) as task:
         dacrl_env.evaluate(
-            "default", task, range(3), implementation=implementation, **SMALL
+            task, "default", range(3), implementation=implementation, **SMALL
         )
         assert all_closed(account)
         assert account.most <= 3 + AT_ONCE  # a population and its evaluation
@@ -135,7 +135,7 @@ METHODS = [
 def test_fit(method):
     entry, account = holding()
     with task_on(entry) as task:
-        dacrl_env.fit(method, task, 2400, 0, **SMALL)
+        dacrl_env.fit(task, method, 2400, 0, **SMALL)
         assert all_closed(account)
 
 
@@ -143,7 +143,7 @@ def test_controllers():
     entry, account = holding()
     method = "controller-ppo,population=2,trial_runs=2,trials=1"
     with task_on(entry) as task:
-        dacrl_env.fit(method, task, 1600, 0, **SMALL)
+        dacrl_env.fit(task, method, 1600, 0, **SMALL)
         assert all_closed(account)
 
 
@@ -176,8 +176,8 @@ def test_after_an_error_in_the_middle():
         return Holding.step(self, action)
 
     for run in (
-        lambda task: dacrl_env.evaluate("default", task, [0, 1], **SMALL),
-        lambda task: dacrl_env.fit("pbt,population=4", task, 2400, 0, **SMALL),
+        lambda task: dacrl_env.evaluate(task, "default", [0, 1], **SMALL),
+        lambda task: dacrl_env.fit(task, "pbt,population=4", 2400, 0, **SMALL),
     ):
         entry, account = holding(step=step)
         with task_on(entry) as task:
@@ -196,7 +196,7 @@ def test_after_an_interrupt_in_the_middle():
     entry, account = holding(step=step)
     with task_on(entry) as task:
         with pytest.raises(KeyboardInterrupt):
-            dacrl_env.evaluate("default", task, [0, 1], **SMALL)
+            dacrl_env.evaluate(task, "default", [0, 1], **SMALL)
         assert all_closed(account)
 
 

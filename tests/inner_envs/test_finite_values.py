@@ -104,10 +104,10 @@ def test_evaluate_and_fit_name_it():
     entry = type("Odd", (OddSight,), {"lived": 0})
     with task_on(entry) as task:
         with pytest.raises(InnerEnvError, match="observation with nan"):
-            dacrl_env.evaluate("default", task, [0, 1], **OPTIONS)
+            dacrl_env.evaluate(task, "default", [0, 1], **OPTIONS)
         entry.lived = 0
         with pytest.raises(InnerEnvError, match="observation with nan"):
-            dacrl_env.fit("random-search", task, 1600, 0, **OPTIONS)
+            dacrl_env.fit(task, "random-search", 1600, 0, **OPTIONS)
 
 
 @pytest.mark.parametrize("odd", [1.7e308, -1e39])

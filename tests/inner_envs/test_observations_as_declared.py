@@ -174,4 +174,4 @@ def test_methods_of_older_interfaces_are_named(fields, words):
 def test_bounds_are_looked_at_with_the_switch_too():
     entry = walk(lambda e, x: x + 150, F32)
     with task_on(entry, stateful=True) as task, pytest.raises(InnerEnvError):
-        dacrl_env.evaluate("default", task, [0], **OPTIONS)
+        dacrl_env.evaluate(task, "default", [0], **OPTIONS)

@@ -240,7 +240,7 @@ def test_another_tool_drives_a_task() -> None:
             asked = tool.suggest()
             vector = np.array([asked[rate.name]])
             given = values(Configuration(space, vector=vector))
-            frame = dacrl_env.evaluate(Static(**given), task, 4, split="tuning")
+            frame = dacrl_env.evaluate(task, Static(**given), 4, split="tuning")
             last = frame.groupby("seed")["score"].last()
             scores[given["learning_rate"]] = float(last.mean())
             tool.register(params=asked, target=float(last.mean()))

@@ -104,7 +104,7 @@ def test_episodes_are_those_of_stepping_by_hand(
 def test_episodes_are_those_that_are_evaluated() -> None:
     export(LINEAR, QUADRATIC, "mine/linear-v0", 3, "test", **SHORT)
     data = minari.load_dataset("mine/linear-v0")
-    frame = dacrl_env.evaluate(LINEAR, QUADRATIC, 3, **SHORT)
+    frame = dacrl_env.evaluate(QUADRATIC, LINEAR, 3, **SHORT)
     decided = frame[(frame["step"] > 0) & frame["reward"].notna()]
     for seed, episode in enumerate(data.iterate_episodes()):
         rows = decided[decided["seed"] == seed]

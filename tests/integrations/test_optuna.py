@@ -30,7 +30,7 @@ def fitted_with(rows: list[tuple[int, int, int, float, float]]) -> Fitted:
 
 
 def test_runs_of_a_search_are_trials() -> None:
-    fitted = dacrl_env.fit("random-search", TASK, 600, seed=3)
+    fitted = dacrl_env.fit(TASK, "random-search", 600, seed=3)
     study = to_study(fitted, seed=3)
     assert fitted.trace is not None
     ends = fitted.trace[fitted.trace["step"] == 50]

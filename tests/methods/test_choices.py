@@ -216,7 +216,7 @@ def test_the_bandit_of_pb2_learns_which_option_gains() -> None:
 )  # fmt: skip
 def test_every_searcher_takes_choices(spec: str, tmp_path: Path) -> None:
     budget = 48_000 if spec == "cma-es" else 24_000
-    fitted = dacrl_env.fit(spec, DQN, budget=budget, seed=0, **SHORT)
+    fitted = dacrl_env.fit(DQN, spec, budget=budget, seed=0, **SHORT)
     columns = [f"hp/{name}" for name in NAMES]
     assert set(fitted.trace["hp/loss"].dropna()) <= {"huber", "mse"}
     assert set(fitted.trace["hp/double_q"].dropna()) <= {True, False}
@@ -228,7 +228,7 @@ def test_every_searcher_takes_choices(spec: str, tmp_path: Path) -> None:
     if content is not None:
         path.write_text(json.dumps(content))
     frame = dacrl_env.evaluate(
-        fitted.policy, DQN, 2, split="tuning", budget=1_000, **options
+        DQN, fitted.policy, 2, split="tuning", budget=1_000, **options
     )
     assert set(frame["hp/loss"].dropna()) <= {"huber", "mse"}
 
@@ -237,7 +237,7 @@ def test_numbers_alone_or_choices_alone() -> None:
     for hyperparameters in (["learning_rate"], ["loss", "double_q"]):
         options = {**SHORT, "hyperparameters": hyperparameters}
         for method in (PB2(population=4), PBT(population=4), GridSearch()):
-            fitted = dacrl_env.fit(method, DQN, budget=8_000, seed=0, **options)
+            fitted = dacrl_env.fit(DQN, method, budget=8_000, seed=0, **options)
             assert {c for c in fitted.trace if c.startswith("hp/")} == {
                 f"hp/{name}" for name in hyperparameters
             }
@@ -248,7 +248,7 @@ def test_a_schedule_of_numbers_takes_no_choice_and_no_event() -> None:
         policy = Schedule("linear", name, 0.0, 1.0)
         with pytest.raises(ValueError, match=f"{name} is {kind}, not a number"):
             dacrl_env.evaluate(
-                policy, DQN, 1, budget=2_000, hyperparameters=NAMES, eval_episodes=1
+                DQN, policy, 1, budget=2_000, hyperparameters=NAMES, eval_episodes=1
             )
 
 
@@ -261,7 +261,7 @@ def test_a_schedule_of_numbers_takes_no_choice_and_no_event() -> None:
 )
 def test_options_are_written_in_texts(spec: str) -> None:
     frame = dacrl_env.evaluate(
-        get_policy(spec), DQN, 1, budget=1_000, eval_episodes=1, learning_starts=100
+        DQN, get_policy(spec), 1, budget=1_000, eval_episodes=1, learning_starts=100
     )
     later = frame[frame["step"] > 0]
     assert set(later["hp/loss"]) == {"mse"}
@@ -274,7 +274,7 @@ def test_a_written_schedule_may_have_events() -> None:
     again = OpenLoop(**json.loads(json.dumps(policy.arguments())))
     frames = [
         dacrl_env.evaluate(
-            p, DQN, 1, budget=1_000, eval_episodes=1, learning_starts=100,
+            DQN, p, 1, budget=1_000, eval_episodes=1, learning_starts=100,
             hyperparameters=["loss", "reset_head"],
         )
         for p in (policy, again)
@@ -285,14 +285,14 @@ def test_a_written_schedule_may_have_events() -> None:
     assert frames[0]["score"].equals(frames[1]["score"])
     with pytest.raises(ValueError, match="loss has no option 'l1'"):
         dacrl_env.evaluate(
-            OpenLoop({"loss": ["mse", "l1"]}), DQN, 1, budget=2_000, eval_episodes=1
+            DQN, OpenLoop({"loss": ["mse", "l1"]}), 1, budget=2_000, eval_episodes=1
         )
 
 
 def test_methods_by_name_say_what_they_do_not_search() -> None:
     method = get_method("random-search,space={'reset_head': (0, 1)}")
     with pytest.raises(ValueError, match="events are not searched"):
-        dacrl_env.fit(method, DQN, budget=4_000, seed=0, **SHORT)
+        dacrl_env.fit(DQN, method, budget=4_000, seed=0, **SHORT)
 
 
 def test_the_action_map_of_a_gate_has_the_options_of_its_sides() -> None:

@@ -35,7 +35,7 @@ def test_it_is_an_error(method):
     # what diverges at once leaves its steps to hundreds of others
     steps = 2000 if method.startswith(("controller", "sequential")) else 200
     with pytest.raises(ValueError, match="diverged") as caught:
-        dacrl_env.fit(method, QUADRATIC, steps, 0, hyperparameters=[WILD])
+        dacrl_env.fit(QUADRATIC, method, steps, 0, hyperparameters=[WILD])
     for word in (QUADRATIC, "to return", "learning_rate"):
         assert word in str(caught.value)
 
@@ -43,7 +43,7 @@ def test_it_is_an_error(method):
 @pytest.mark.parametrize("method", METHODS[:-1])
 def test_one_that_does_not_fail_is_enough(method):
     either = Number("learning_rate", 1e-4, 100.0, 1e-2, "log")
-    fitted = dacrl_env.fit(method, QUADRATIC, 2000, 0, hyperparameters=[either])
+    fitted = dacrl_env.fit(QUADRATIC, method, 2000, 0, hyperparameters=[either])
     assert fitted.cost.env_steps > 0
 
 
@@ -72,4 +72,4 @@ def test_a_store_tells_it_again(tmp_path):
     method = "random-search,space={'learning_rate':(99.0,100.0)}"
     for _ in range(2):
         with pytest.raises(ValueError, match="every candidate"):
-            dacrl_env.fit(method, QUADRATIC, 100, 0, store=tmp_path)
+            dacrl_env.fit(QUADRATIC, method, 100, 0, store=tmp_path)

@@ -58,7 +58,7 @@ def owners(row: Any) -> set[str]:
     ],
 )
 def test_every_searcher_takes_a_pipeline(spec: str) -> None:
-    fitted = dacrl_env.fit(spec, TASK, budget=15_360, seed=0, run_budget=640, **OPTIONS)
+    fitted = dacrl_env.fit(TASK, spec, budget=15_360, seed=0, run_budget=640, **OPTIONS)
     searched = set(fitted.trace["hp/algorithm"].dropna())
     assert searched <= {"dqn", "ppo", "sac"}
     assert len(searched) > 1
@@ -67,7 +67,7 @@ def test_every_searcher_takes_a_pipeline(spec: str) -> None:
         kept = json.loads(json.dumps(content))
         assert to_json(type(fitted.policy)(**kept["arguments"])) == content
     frame = dacrl_env.evaluate(
-        fitted.policy, TASK, 2, split="tuning", budget=640, **OPTIONS
+        TASK, fitted.policy, 2, split="tuning", budget=640, **OPTIONS
     )
     trained = frame[frame["hp/algorithm"].notna()]
     assert len(trained)
@@ -80,7 +80,7 @@ def test_every_searcher_takes_a_pipeline(spec: str) -> None:
     ["static,algorithm=ppo,features=normalised,ppo.learning_rate=3e-3"],
 )
 def test_policies_as_texts_name_children(spec: str) -> None:
-    frame = dacrl_env.evaluate(get_policy(spec), TASK, 1, budget=640, **OPTIONS)
+    frame = dacrl_env.evaluate(TASK, get_policy(spec), 1, budget=640, **OPTIONS)
     later = frame[frame["step"] > 0]
     assert set(later["hp/algorithm"]) == {"ppo"}
     assert set(later["hp/features"]) == {"normalised"}
@@ -93,7 +93,7 @@ def test_a_choice_of_the_algorithm_is_a_band(tmp_path: Path) -> None:
     plan = ["dqn", "ppo", "ppo", "sac"]
     frames = []
     for policy in (OpenLoop({"algorithm": plan}), Static(algorithm="sac")):
-        told = dacrl_env.evaluate(policy, TASK, 2, budget=640, **OPTIONS)
+        told = dacrl_env.evaluate(TASK, policy, 2, budget=640, **OPTIONS)
         name = type(policy).__name__
         frames.append(told.assign(policy=name, report_score=0.1))
     frame = pd.concat(frames, ignore_index=True)

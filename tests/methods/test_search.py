@@ -104,7 +104,7 @@ def finals():
 
     def play(rate: float) -> np.ndarray:
         policy = Static(learning_rate=rate)
-        frame = dacrl_env.evaluate(policy, QUADRATIC, range(64), split="test")
+        frame = dacrl_env.evaluate(QUADRATIC, policy, range(64), split="test")
         return frame.groupby("seed")["score"].last().to_numpy()
 
     return play
@@ -134,7 +134,7 @@ def test_schedules_can_be_searched(name):
     fitted = method.fit(QUADRATIC, 1_000, 0, **SHORT)
     assert isinstance(fitted.policy, OpenLoop)
     assert fitted.decisions == 5
-    frame = dacrl_env.evaluate(fitted, QUADRATIC, seeds=[0], **SHORT)
+    frame = dacrl_env.evaluate(QUADRATIC, fitted, seeds=[0], **SHORT)
     ends = frame[frame["env_steps"].isin(range(10, 51, 10))]
     applied = ends["hp/learning_rate"].to_numpy()
     np.testing.assert_array_equal(applied, fitted.policy.values["learning_rate"])
@@ -145,7 +145,7 @@ def test_switches_can_be_searched(name):
     method = get_method(f"{name},family='switch'")
     fitted = method.fit(QUADRATIC, 1_000, 0, **SHORT)
     assert isinstance(fitted.policy, Switch)
-    frame = dacrl_env.evaluate(fitted, QUADRATIC, seeds=[0, 1], **SHORT)
+    frame = dacrl_env.evaluate(QUADRATIC, fitted, seeds=[0, 1], **SHORT)
     sides = {fitted.policy.below["learning_rate"], fitted.policy.above["learning_rate"]}
     assert set(frame.loc[frame["step"] > 0, "hp/learning_rate"].dropna()) <= sides
 

@@ -373,6 +373,6 @@ def test_a_divergence_among_many_runs_counts_with_the_floor() -> None:
     # of each candidate that is left in the end some run diverges
     start = {"learning_rate/start": 0.125346634846, "learning_rate/end": 0.125346634846}
     method = SequentialHalving(family="schedule", start=start)
-    found = dacrl_env.fit(method, QUADRATIC, 200 * 50, 1)
+    found = dacrl_env.fit(QUADRATIC, method, 200 * 50, 1)
     assert found.online is not None
     assert 0.3 < found.online < 0.5

@@ -183,7 +183,7 @@ def test_where_modes_mean_nothing_they_are_refused() -> None:
     with pytest.raises(ValueError, match="needs autoreset_mode SAME_STEP"):
         to_sb3(population("sgd", "NEXT_STEP"))
     with pytest.raises(ValueError, match="autoreset_mode cannot be given"):
-        dacrl_env.evaluate("default", QUADRATIC, range(2), autoreset_mode="NEXT_STEP")
+        dacrl_env.evaluate(QUADRATIC, "default", range(2), autoreset_mode="NEXT_STEP")
 
 
 # -- wrappers ---------------------------------------------------------------------

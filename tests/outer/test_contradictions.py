@@ -54,10 +54,10 @@ def test_a_budget_not_above_learning_starts(case: str) -> None:
         lambda: gym.make(task, **options),
         lambda: gym.make_vec(task, num_envs=2, **options),
         lambda: PopulationEnv(task, 2, num_threads=2, **options),
-        lambda: dacrl_env.evaluate("default", task, range(2), **options),
+        lambda: dacrl_env.evaluate(task, "default", range(2), **options),
         lambda: dacrl_env.compare(task, ["default"], range(2), **options),
-        lambda: dacrl_env.fit("random-search", task, 10**6, 0, **options),
-        lambda: dacrl_env.fit("controller-ppo", task, 10**8, 0, **options),
+        lambda: dacrl_env.fit(task, "random-search", 10**6, 0, **options),
+        lambda: dacrl_env.fit(task, "controller-ppo", 10**8, 0, **options),
     ]
     for call in calls:
         with pytest.raises(ValueError, match="is not above learning_starts") as caught:
@@ -322,12 +322,12 @@ def test_seeds_that_are_no_whole_numbers(value: Any, tmp_path: Path) -> None:
         lambda: env.unwrapped.reset(seed=value),
         lambda: envs.reset(seed=value),
         lambda: envs.reset(seed=[1, value]),
-        lambda: dacrl_env.evaluate("default", SGD, [0, value]),
+        lambda: dacrl_env.evaluate(SGD, "default", [0, value]),
         lambda: dacrl_env.compare(SGD, ["default"], [0, value]),
         lambda: dacrl_env.compare(SGD, ["default"], [0, 1], policy_seeds=[value]),
-        lambda: dacrl_env.fit("random-search", SGD, 500, value, budget=50),
+        lambda: dacrl_env.fit(SGD, "random-search", 500, value, budget=50),
         lambda: dacrl_env.get_method("random-search").fit(SGD, 500, value, budget=50),
-        lambda: dacrl_env.fit("controller-ppo", SGD, 10**6, value, budget=50),
+        lambda: dacrl_env.fit(SGD, "controller-ppo", 10**6, value, budget=50),
         lambda: oracle(SGD, seeds=[0, value], store=tmp_path, budget=50),
         lambda: branching(SGD, seed=value, budget=50),
     ]
@@ -349,7 +349,7 @@ def test_seeds_of_numpy_are_taken() -> None:
     for several in (np.array([3, 4]), range(3, 5), (3, np.int8(4)), [3, None]):
         envs.reset(seed=several)
         assert envs.population.state.seeds.tolist()[0] == 3
-    frame = dacrl_env.evaluate("default", SGD, np.arange(2), budget=50)
+    frame = dacrl_env.evaluate(SGD, "default", np.arange(2), budget=50)
     assert frame["seed"].unique().tolist() == [0, 1]
 
 

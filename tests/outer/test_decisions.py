@@ -170,7 +170,7 @@ def test_wrong_options_are_named_as_ever(options: dict[str, Any]) -> None:
 def test_what_was_taken_is_said_once(capsys, tmp_path) -> None:
     spec = "linear,hyperparameter=learning_rate,start=1e-1,end=1e-2"
     with pytest.warns(UserWarning, match="50 decisions a run instead of 100") as caught:
-        frame = dacrl_env.evaluate(spec, QUADRATIC, 2)
+        frame = dacrl_env.evaluate(QUADRATIC, spec, 2)
     assert len(caught) == 1
     assert caught[0].filename == __file__
     assert frame["step"].max() == 50
@@ -179,9 +179,9 @@ def test_what_was_taken_is_said_once(capsys, tmp_path) -> None:
     assert len(caught) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        dacrl_env.evaluate(f"{spec},decisions=50", QUADRATIC, 2)
+        dacrl_env.evaluate(QUADRATIC, f"{spec},decisions=50", 2)
         small = {"budget": 400, "eval_episodes": 1, "learning_starts": 200}
-        dacrl_env.evaluate("linear-epsilon", CARTPOLE, 1, **small)
+        dacrl_env.evaluate(CARTPOLE, "linear-epsilon", 1, **small)
     with warnings.catch_warnings():
         warnings.simplefilter("default")
         line = ["compare", QUADRATIC, "--policies", spec, "--seeds", "2"]

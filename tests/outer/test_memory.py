@@ -95,9 +95,9 @@ def test_too_many_members(task: str) -> None:
 
 def test_where_runs_are_made() -> None:
     for call in (
-        lambda: dacrl_env.evaluate("default", DQN, range(2), history=10**8),
+        lambda: dacrl_env.evaluate(DQN, "default", range(2), history=10**8),
         lambda: dacrl_env.compare(DQN, ["default"], range(2), history=10**8),
-        lambda: dacrl_env.fit("random-search", DQN, 10**6, 0, history=10**8),
+        lambda: dacrl_env.fit(DQN, "random-search", 10**6, 0, history=10**8),
     ):
         with pytest.raises(ValueError, match="for history=100000000"):
             call()

@@ -89,7 +89,7 @@ def test_searching_runs_what_the_policy_does(trials):
     for k, candidate in enumerate(candidates):
         policy = space.policy(candidate, 8)
         assert isinstance(policy, Controller)
-        frame = dacrl_env.evaluate(policy, CARTPOLE, seeds, "tuning", **SHORT)
+        frame = dacrl_env.evaluate(CARTPOLE, policy, seeds, "tuning", **SHORT)
         for j, seed in enumerate(seeds):
             mine = trace[trace["member"] == 2 * k + j]
             theirs = frame[(frame["seed"] == seed) & (frame["step"] > 0)]
@@ -172,7 +172,7 @@ def test_a_controller_is_found_kept_and_shuffled(tmp_path):
     save_fitted(fitted, tmp_path / "policy.safetensors", {})
     again = get_policy(str(tmp_path / "policy.safetensors"))
     frames = {
-        name: dacrl_env.evaluate(policy, QUADRATIC, range(128), hyperparameters=(bad,))
+        name: dacrl_env.evaluate(QUADRATIC, policy, range(128), hyperparameters=(bad,))
         for name, policy in {
             "default": "default",
             "found": fitted,

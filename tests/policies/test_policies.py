@@ -102,7 +102,7 @@ def test_reference_policies_know_every_task_or_say_why_not(spec, task):
     unfit = UNFIT.get((spec, task), UNFIT.get((spec, learner)))
     if unfit is not None:
         with pytest.raises(ValueError, match=unfit):
-            dacrl_env.evaluate(policy, task, seeds=[0])
+            dacrl_env.evaluate(task, policy, seeds=[0])
         return
     options = {
         "dqn": {"budget": 1_200, "decision_interval": 300, "learning_starts": 100},
@@ -264,7 +264,7 @@ def test_wrong_policies_say_what_is_right(spec, message):
 )
 def test_values_out_of_range_come_to_light_before_training(spec, message):
     with pytest.raises(ValueError, match=message):
-        dacrl_env.evaluate(spec, TASK, seeds=[0], budget=2_000)
+        dacrl_env.evaluate(TASK, spec, seeds=[0], budget=2_000)
 
 
 def test_arguments_may_hold_commas_in_brackets():

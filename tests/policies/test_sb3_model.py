@@ -52,10 +52,10 @@ def test_models_are_compared_as_they_are() -> None:
     model = trained()
     frame = dacrl_env.compare(QUADRATIC, {"ppo": model, "default": "default"}, 3)
     assert frame["policy"].unique().tolist() == ["ppo", "default"]
-    alone = dacrl_env.evaluate(from_sb3(model), QUADRATIC, 3)
+    alone = dacrl_env.evaluate(QUADRATIC, from_sb3(model), 3)
     both = frame[frame["policy"] == "ppo"]["report_score"].dropna().tolist()
     assert alone["report_score"].dropna().tolist() == both
-    assert dacrl_env.evaluate(model, QUADRATIC, 1)["policy"].iloc[0] == "SB3Policy"
+    assert dacrl_env.evaluate(QUADRATIC, model, 1)["policy"].iloc[0] == "SB3Policy"
 
 
 def test_training_that_goes_on_changes_nothing() -> None:
@@ -73,7 +73,7 @@ def test_single_environments_of_gymnasium() -> None:
     model = A2C("MlpPolicy", venv, n_steps=5, device="cpu", seed=0)
     policy = from_sb3(model.learn(20))
     assert policy.action_mode == "continuous"
-    assert len(dacrl_env.evaluate(policy, QUADRATIC, 2)["seed"].unique()) == 2
+    assert len(dacrl_env.evaluate(QUADRATIC, policy, 2)["seed"].unique()) == 2
 
 
 def test_a_model_without_its_environment_says_what_it_needs(tmp_path: Any) -> None:
@@ -84,7 +84,7 @@ def test_a_model_without_its_environment_says_what_it_needs(tmp_path: Any) -> No
     policy = from_sb3(
         model, action_mode="relative", hyperparameters=["learning_rate"], decisions=50
     )
-    dacrl_env.evaluate(policy, QUADRATIC, 1)
+    dacrl_env.evaluate(QUADRATIC, policy, 1)
 
 
 def test_other_spaces_are_refused() -> None:
@@ -93,4 +93,4 @@ def test_other_spaces_are_refused() -> None:
         model, action_mode="values", hyperparameters=["learning_rate"], decisions=50
     )
     with pytest.raises(ValueError, match="this PPO has observations of Box"):
-        dacrl_env.evaluate(policy, QUADRATIC, 1)
+        dacrl_env.evaluate(QUADRATIC, policy, 1)

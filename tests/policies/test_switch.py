@@ -71,7 +71,7 @@ def test_freezing_is_a_special_case():
     frozen, threshold = {"learning_rate": 1e-6}, 0.05
     rule = Switch(threshold, {"learning_rate": 1e-3}, frozen)
     frames = [
-        dacrl_env.evaluate(policy, CARTPOLE, [0, 1, 2], name="rule", **task)
+        dacrl_env.evaluate(CARTPOLE, policy, [0, 1, 2], name="rule", **task)
         for policy in (rule, FreezeWhenGood(threshold))
     ]
     rates = frames[0]["hp/learning_rate"]
@@ -123,7 +123,7 @@ def test_searching_runs_what_the_policy_does(family):
     sides = set()
     for k, candidate in enumerate(candidates[[2, 0]]):
         policy = space.policy(candidate, 8)
-        frame = dacrl_env.evaluate(policy, CARTPOLE, seeds, "tuning", **SHORT)
+        frame = dacrl_env.evaluate(CARTPOLE, policy, seeds, "tuning", **SHORT)
         for j, seed in enumerate(seeds):
             mine = trace[trace["member"] == 2 * k + j]
             theirs = frame[(frame["seed"] == seed) & (frame["step"] > 5)]

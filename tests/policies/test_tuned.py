@@ -43,7 +43,7 @@ def put(task: str, policy: Any, rung: str = "static-tuned") -> None:
 
 
 def applied(task: str, name: str, **options: Any) -> set[float]:
-    frame = dacrl_env.evaluate(name, task, 2, **options)
+    frame = dacrl_env.evaluate(task, name, 2, **options)
     assert set(frame["policy"]) == {name}
     return set(frame["hp/learning_rate"].dropna())
 
@@ -82,10 +82,10 @@ def test_each_task_has_its_own(folder):
 def test_it_brings_its_static_configuration_along(folder):
     small = {"hidden_sizes": [8]}
     put(CARTPOLE, Static(small))
-    mine = dacrl_env.evaluate("static-tuned", CARTPOLE, 2, **SHORT)
-    same = dacrl_env.evaluate("default", CARTPOLE, 2, hidden_sizes=(8,), **SHORT)
+    mine = dacrl_env.evaluate(CARTPOLE, "static-tuned", 2, **SHORT)
+    same = dacrl_env.evaluate(CARTPOLE, "default", 2, hidden_sizes=(8,), **SHORT)
     assert mine["report_score"].equals(same["report_score"])
-    large = dacrl_env.evaluate("default", CARTPOLE, 2, **SHORT)
+    large = dacrl_env.evaluate(CARTPOLE, "default", 2, **SHORT)
     assert mine["flops"].max() < large["flops"].max()
 
 
@@ -111,7 +111,7 @@ def test_what_is_missing_is_said_with_what_makes_it(folder, tmp_path, capsys):
     ):
         assert words in str(error.value)
     with pytest.raises(ValueError, match=r"no tuned one; .*there for no task"):
-        dacrl_env.evaluate("freeze-tuned", "dacrl/DQN-Acrobot-v0", 2)
+        dacrl_env.evaluate("dacrl/DQN-Acrobot-v0", "freeze-tuned", 2)
     line = ["--seeds", "2", "--out", str(tmp_path / "out")]
     assert main(["evaluate", CARTPOLE, "open-loop-tuned", *line]) == 2
     assert f"dacrl headroom {CARTPOLE} --out DIR --keep" in capsys.readouterr().err
@@ -120,7 +120,7 @@ def test_what_is_missing_is_said_with_what_makes_it(folder, tmp_path, capsys):
     assert main(["compare", *both, *line]) == 2
     assert "does not suit the task" in capsys.readouterr().err
     with pytest.raises(ValueError, match=r"static-tuned.* is a policy, no method"):
-        dacrl_env.fit("static-tuned", QUADRATIC, 500)
+        dacrl_env.fit(QUADRATIC, "static-tuned", 500)
 
 
 def test_files_of_other_tasks_and_damaged_ones_are_refused(folder):
@@ -128,17 +128,17 @@ def test_files_of_other_tasks_and_damaged_ones_are_refused(folder):
     path = place(QUADRATIC, "static-tuned")
     place(CARTPOLE, "static-tuned").write_bytes(path.read_bytes())
     with pytest.raises(ValueError, match=f"is of {QUADRATIC}, not of {CARTPOLE}"):
-        dacrl_env.evaluate("static-tuned", CARTPOLE, 2)
+        dacrl_env.evaluate(CARTPOLE, "static-tuned", 2)
     path.write_text(path.read_text().replace("0.125", "0.25"))
     with pytest.raises(ValueError, match="checksum"):
-        dacrl_env.evaluate("static-tuned", QUADRATIC, 2)
+        dacrl_env.evaluate(QUADRATIC, "static-tuned", 2)
 
 
 def test_runs_are_those_it_was_tuned_for_unless_it_is_told(folder):
     put(CARTPOLE, Static(learning_rate=0.01))
     other = SHORT | {"budget": 800}
     with pytest.raises(ValueError, match="was made for runs with budget 400"):
-        dacrl_env.evaluate("static-tuned", CARTPOLE, 2, **other)
+        dacrl_env.evaluate(CARTPOLE, "static-tuned", 2, **other)
     assert applied(CARTPOLE, "static-tuned,any_task=True", **other) == {0.01}
 
 

@@ -147,7 +147,7 @@ class Poison:
 def test_evaluate_reports_the_floor_of_the_instance() -> None:
     options = {**SMALL, "budget": 2_000}
     frame = dacrl_env.evaluate(
-        Poison(), TASK, seeds=range(8), instances=[NEAR, FAR], **options
+        TASK, Poison(), seeds=range(8), instances=[NEAR, FAR], **options
     )
     last = frame.groupby("seed").last()
     assert set(last["instance"]) == {"near", "far"}
@@ -347,7 +347,7 @@ def test_training_is_judged_on_the_physics_of_the_end(
         "force": 10 * sets[0].physics["shift_force"],
     }
     physics = np.array([[*{**still.physics, **shifted}.values()]] * 2)
-    expected = references._random_returns(still, physics, 200)[1].mean()
+    expected = references.random_returns(still, physics, 200)[1].mean()
     assert returns["train-0"]["random"] == pytest.approx(expected, abs=0.01)
 
 

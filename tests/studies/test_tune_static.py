@@ -155,7 +155,7 @@ def test_static_configuration_is_searched_where_it_is_asked_for(tmp_path):
     assert content["chosen"]["name"] in names
     # the file runs as it was chosen
     fitted = load_fitted(path.parent / "static-tuned.json")
-    frame = dacrl_env.evaluate(fitted, CARTPOLE, 2, split="tuning", **SHORT)
+    frame = dacrl_env.evaluate(CARTPOLE, fitted, 2, split="tuning", **SHORT)
     assert set(frame["task"]) == {CARTPOLE}
     assert fitted.policy.arguments() == result.chosen.policy.arguments()
     assert "final, by score" in study.render(result)
@@ -215,10 +215,10 @@ def test_a_result_becomes_a_base_and_a_policy(quadratic, tmp_path, monkeypatch):
         assert entry["score"] == list(result.score)
         assert entry["settings"]["runs"] == QUICK["runs"]
         for task in (QUADRATIC, new):
-            frame = dacrl_env.evaluate("static-tuned", task, 2)
+            frame = dacrl_env.evaluate(task, "static-tuned", 2)
             if task == QUADRATIC:
                 assert set(frame["hp/learning_rate"].dropna()) == {0.25}
-            before = dacrl_env.evaluate("default", new, 2)
+            before = dacrl_env.evaluate(new, "default", 2)
             assert frame["report_score"].equals(before["report_score"])
         # of the newer version, from which another search went on
         at_base = replace(chosen, task=get_task(new), chosen=replace(

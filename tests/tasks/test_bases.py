@@ -90,11 +90,11 @@ def test_a_base_makes_the_next_version_of_a_task(base):
 def test_it_begins_where_the_base_is_and_is_the_same_otherwise(base):
     base({CARTPOLE: STRONG})
     policy = Static(STRONG["configuration"], **STRONG["defaults"])
-    there = evaluate(policy, CARTPOLE, 3, **SHORT)
-    here = evaluate("default", NEW, 3, hyperparameters=[*policy.config], **SHORT)
+    there = evaluate(CARTPOLE, policy, 3, **SHORT)
+    here = evaluate(NEW, "default", 3, hyperparameters=[*policy.config], **SHORT)
     columns = ["seed", "env_steps", "score", "report_score", "flops"]
     assert there[columns].equals(here[columns])
-    weak = evaluate("default", CARTPOLE, 3, **SHORT)
+    weak = evaluate(CARTPOLE, "default", 3, **SHORT)
     assert not weak["score"].equals(here["score"])
 
 

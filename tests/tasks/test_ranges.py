@@ -177,8 +177,8 @@ def test_published_values_can_be_evaluated(
     implementation: str, values: dict[str, float]
 ) -> None:
     frame = evaluate(
-        Static(**values),
         "dacrl/PPO-CartPole-v0",
+        Static(**values),
         [0],
         implementation=implementation,
         **PPO_SHORT | {"budget": 160, "decision_interval": 80, "rollout_length": 4},
@@ -198,8 +198,8 @@ def test_published_values_can_be_evaluated(
 )
 def test_policies_get_the_range_they_need(policy: Any) -> None:
     frame = evaluate(
-        policy,
         "dacrl/DQN-CartPole-v0",
+        policy,
         [0],
         budget=2_000,
         decision_interval=1_000,

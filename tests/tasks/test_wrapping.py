@@ -1,0 +1,155 @@
+"""Wrappers around the inner environments of users' tasks."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.wrappers import FlattenObservation, TransformReward
+from users_envs import OPTIONS, Walk
+
+import dacrl_env
+from dacrl_env.tasks.registration import TASKS, definition_of
+
+ID = "dacrl-tests/Wrapped-v0"
+
+
+class Square(Walk):
+    """Observes a matrix."""
+
+    observation_space = gym.spaces.Box(-100.0, 100.0, (2, 2), np.float32)
+
+    def seen(self) -> Any:
+        return np.array([[self.x, self.t], [0, 0]], np.float32)
+
+
+class Rewards(gym.RewardWrapper[Any, Any]):
+    def __init__(self, env: gym.Env[Any, Any], factor: float = 2.0) -> None:
+        super().__init__(env)
+        self.factor = factor
+
+    def reward(self, reward: Any) -> Any:
+        return self.factor * reward
+
+
+@pytest.fixture(autouse=True)
+def tidy() -> Iterator[None]:
+    before = {*TASKS, *gym.registry}
+    yield
+    for name in {*TASKS, *gym.registry} - before:
+        TASKS.pop(name, None)
+        gym.registry.pop(name, None)
+
+
+def registered(inner_env: Any, wrappers: Any, **more: Any) -> dacrl_env.Task:
+    return dacrl_env.register_task(
+        **{
+            "id": ID, "inner_env": inner_env, "wrappers": wrappers, "algorithm": "dqn",
+            "budget": 400, "random_return": 10, "reference_return": 100,
+            "floor_return": -1,
+        } | more
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["class", "function", "id", "module:id", "spec"])
+def test_observations_are_flattened(kind: str) -> None:
+    gym.register("dacrl-tests/Square-v0", Square)
+    inner_env: Any = {
+        "class": Square,
+        "function": lambda: Square(),
+        "id": "dacrl-tests/Square-v0",
+        "module:id": "users_envs:dacrl-tests/Square-v0",
+        "spec": gym.spec("dacrl-tests/Square-v0"),
+    }[kind]
+    task = registered(inner_env, FlattenObservation)
+    frame = dacrl_env.evaluate(task, "default", 1, **OPTIONS)
+    assert frame["eval_return"].iloc[-1] == 20
+    assert pickle.loads(pickle.dumps(task)) == task
+
+
+@pytest.mark.parametrize(
+    ("wrappers", "expected"),
+    [
+        (Rewards, 40),
+        ((Rewards, {"factor": 3}), 60),
+        ([Rewards, (Rewards, {"factor": 3})], 120),
+        (["gymnasium.wrappers:FlattenObservation", Rewards], 40),
+        ([lambda env: TransformReward(env, lambda r: 5 * r)], 100),
+        ([], 20),
+    ],
+)
+def test_wrappers_as_they_may_be_given(wrappers: Any, expected: float) -> None:
+    task = registered(Walk, wrappers)
+    frame = dacrl_env.evaluate(task, "default", 1, **OPTIONS)
+    assert frame["eval_return"].iloc[-1] == expected
+
+
+def test_the_innermost_is_first() -> None:
+    env = gym.make(registered(Square, [FlattenObservation, Rewards]).inner_env)
+    names = [type(env).__name__]
+    while isinstance(env, gym.Wrapper):
+        env = env.env
+        names.append(type(env).__name__)
+    assert names.index("Rewards") < names.index("FlattenObservation")
+
+
+def test_a_compiled_environment_in_wrappers_is_stepped_by_python() -> None:
+    task = registered("CartPole-v1", FlattenObservation)
+    assert task.inner_env != "CartPole-v1"
+    spec = gym.spec(task.inner_env)
+    assert spec.reward_threshold == 475  # observations alone are changed
+    env = gym.make(task.inner_env, max_episode_steps=7)
+    env.reset(seed=0)
+    ends = [any(env.step(k % 2)[2:4]) for k in range(7)]
+    assert ends == [False] * 6 + [True]
+    task = registered("CartPole-v1", Rewards, id="dacrl-tests/Other-v0")
+    assert gym.spec(task.inner_env).reward_threshold is None
+
+
+def test_results_are_named_by_wrappers() -> None:
+    keys = []
+    for k, wrappers in enumerate(
+        [None, [], Rewards, (Rewards, {"factor": 3}), Rewards]
+    ):
+        task = registered(Walk, wrappers, id=f"dacrl-tests/Named{k}-v0")
+        made = definition_of(task)["inner_env_made"]
+        keys.append(repr({k: v for k, v in made.items() if k != "id"}))
+    assert len(set(keys)) == 4
+    assert keys[2] == keys[4]
+
+
+def test_other_wrappers_are_another_environment() -> None:
+    registered(Walk, Rewards)
+    registered(Walk, [Rewards])  # the same
+    with pytest.warns(UserWarning, match="another inner_env"):
+        registered(Walk, (Rewards, {"factor": 3}))
+
+
+@pytest.mark.parametrize(
+    ("inner_env", "wrappers", "more", "message"),
+    [
+        (Walk, [3], {}, "a wrapper is a class, a function .* got 3"),
+        (Walk, "FlattenObservation", {}, "or module:name; got 'FlattenObservation'"),
+        (Walk, "no_such_module:Wrapper", {}, "cannot load the wrapper"),
+        (Walk, [(Rewards, 3)], {}, "is a pair"),
+        ("NoSuch-v0", Rewards, {}, "does not know 'NoSuch-v0'"),
+        ("CartPoleSwingup-v0", Rewards, {}, "does not know 'CartPoleSwingup-v0'"),
+        (3, Rewards, {}, "got 3"),
+        ("CartPole-v1", Rewards, {"backend": "batched"}, "with backend"),
+    ],
+)
+def test_what_is_no_wrapper(
+    inner_env: Any, wrappers: Any, more: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        registered(inner_env, wrappers, **more)
+
+
+def test_a_wrapper_that_returns_no_environment() -> None:
+    task = registered(Walk, lambda env: None)
+    with pytest.raises(ValueError, match="which is no environment"):
+        dacrl_env.evaluate(task, "default", 1, **OPTIONS)

@@ -121,12 +121,15 @@ panels[0].set(
     xlabel="batch size B", ylabel="error / length", title="Noise of a gradient"
 )
 panels[0].legend()
-image = panels[1].imshow(found[:, :, 0], vmin=0, vmax=1, aspect="auto")
+top = found[:, :, 0].max()
+image = panels[1].imshow(
+    found[:, :, 0], cmap="Blues", vmin=0, vmax=max(top, 0.1), aspect="auto"
+)
 for b in range(len(BATCHES)):
     for r in range(len(RATES)):
         mean, low, high = found[b, r]
         text = f"{mean:.2f}\n[{low:.2f}, {high:.2f}]"
-        colour = "black" if mean > 0.6 else "white"
+        colour = "white" if mean > 0.6 * top else "black"
         panels[1].text(r, b, text, ha="center", va="center", color=colour, fontsize=8)
 panels[1].set_xticks(range(len(RATES)), [str(rate) for rate in RATES])
 panels[1].set_yticks(range(len(BATCHES)), [str(batch) for batch in BATCHES])

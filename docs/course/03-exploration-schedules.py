@@ -59,8 +59,8 @@ BUDGET, DECISIONS, SEEDS = 6_000, 20, 6
 falls = f"start=1.0,end=0.05,fraction=0.5,decisions={DECISIONS}"
 policies = {
     "0": "static,epsilon=0",
-    "0.1": "static,epsilon=0.1",
-    "0.5": "static,epsilon=0.5",
+    "0.2": "static,epsilon=0.2",
+    "1": "static,epsilon=1",
     "linear, 1 to 0.05": f"linear,hyperparameter=epsilon,{falls}",
     "exponential, 1 to 0.05": f"exponential,hyperparameter=epsilon,{falls}",
 }

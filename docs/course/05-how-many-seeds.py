@@ -42,14 +42,14 @@ import dacrl_env
 # %% [markdown]
 # ## Where the truth is known
 #
-# On the noisy quadratic a run takes no time, so we can have a thousand of them. Their
+# On the noisy quadratic a run takes no time, so we can have hundreds of them. Their
 # mean is nearly the truth. Then we pretend to have only n seeds, many times, and see
 # how often that would have misled us.
 
 # %%
-MANY = 1_024
-rates = {"a": "static,learning_rate=0.1", "b": "static,learning_rate=0.2"}
-frame = dacrl_env.compare("dacrl/NoisyQuadratic-v0", rates, MANY)
+MANY = 512
+rates = {"a": "static,learning_rate=0.1", "b": "static,learning_rate=0.06"}
+frame = dacrl_env.compare("dacrl/NoisyQuadratic-v0", rates, MANY, decision_interval=10)
 final = (
     frame.dropna(subset="report_score")
     .groupby(["policy", "seed"])["report_score"]
@@ -158,9 +158,9 @@ figure.savefig("05-how-many-seeds.png", dpi=120)
 #
 # ## How small this was
 #
-# The first part is exact only up to the thousand runs it draws from. The quadratic has
-# no rare failures, which deep RL has, and a mean of few runs does not show them. In the
-# second part the interval is all there is.
+# The first part is exact only up to the hundreds of runs it draws from. The quadratic
+# has no rare failures, which deep RL has, and a mean of few runs does not show them. In
+# the second part the interval is all there is.
 #
 # ## Exercises
 #

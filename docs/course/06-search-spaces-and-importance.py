@@ -68,7 +68,7 @@ for scale, values in draws.items():
 
 # %%
 NAMES = ["learning_rate", "epsilon", "batch_size", "gamma", "n_step", "tau"]
-RUN, CANDIDATES = 3_000, 48
+RUN, CANDIDATES = 3_000, 40
 fitted = dacrl_env.fit(
     "random-search,objective='auc'",
     "dacrl/DQN-CartPole-v1",
@@ -76,7 +76,7 @@ fitted = dacrl_env.fit(
     seed=0,
     run_budget=RUN,
     hyperparameters=NAMES,
-    eval_episodes=5,
+    eval_episodes=3,
 )
 runs = fitted.trace.groupby(["generation", "member"])
 table = runs[[f"hp/{name}" for name in NAMES]].last()

@@ -97,7 +97,7 @@ fitted = dacrl_env.fit(
     tuning_budget=POPULATION * RUN,
     seed=0,
     run_budget=RUN,
-    eval_episodes=5,
+    eval_episodes=3,
 )
 trace = fitted.trace
 copies = int((trace["parent"] != trace["member"]).sum())
@@ -125,7 +125,7 @@ policies = {
     "freeze-when-good": "freeze-when-good,threshold=0.9",
 }
 frame = dacrl_env.compare(
-    "dacrl/DQN-CartPole-v1", policies, SEEDS, budget=RUN, eval_episodes=5
+    "dacrl/DQN-CartPole-v1", policies, SEEDS, budget=RUN, eval_episodes=3
 )
 judged = frame.dropna(subset="report_score")
 area = judged.groupby(["policy", "seed"])["report_score"].mean()
@@ -156,12 +156,13 @@ panels[0].set(xlabel="decision", ylabel="observed score", title="The population 
 panels[0].legend(fontsize=8)
 for name in policies:
     mine = frame[frame["policy"] == name]
-    applied = mine.dropna(subset="hp/learning_rate")
-    middle = applied.groupby("env_steps")["hp/learning_rate"].median()
-    panels[1].plot(middle, drawstyle="steps-pre", label=name)
+    colour = panels[2].plot([], label=name)[0].get_color()
+    for _, run in mine.dropna(subset="hp/learning_rate").groupby("seed"):
+        rate = run.set_index("env_steps")["hp/learning_rate"]
+        panels[1].plot(rate, drawstyle="steps-pre", color=colour, alpha=0.5)
     of_it = judged[judged["policy"] == name]
-    panels[2].plot(of_it.groupby("env_steps")["report_score"].mean(), label=name)
-panels[1].set(yscale="log", xlabel="inner steps", title="Learning rate, median of runs")
+    panels[2].plot(of_it.groupby("env_steps")["report_score"].mean(), color=colour)
+panels[1].set(yscale="log", xlabel="inner steps", title="Learning rate, a line a run")
 panels[2].set(
     xlabel="inner steps", ylabel="report score", title="Test runs", ylim=(0, 1.05)
 )

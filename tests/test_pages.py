@@ -30,6 +30,7 @@ TOP = ("README", "ARCHITECTURE", "CHANGELOG", "CONTRIBUTING", "SECURITY")
 PAGES = [
     *(ROOT / f"{name}.md" for name in TOP),
     *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "docs" / "course" / "index.md",
     *(ROOT / folder / "results" / "README.md" for folder in ("agents", "baselines")),
 ]
 RAW = "https://raw.githubusercontent.com/dacrl-env/dacrl-env/main/"
@@ -240,8 +241,9 @@ def test_every_page_is_in_the_navigation() -> None:
     assert {f"{kind}.md" for kind in KINDS} <= set(listed)
 
 
-def test_links_are_rewritten_for_the_site() -> None:
+def test_links_are_rewritten_for_the_site(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mkdocs")
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))  # as MkDocs does
     spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "_hooks.py")
     assert spec is not None
     assert spec.loader is not None
@@ -255,6 +257,9 @@ def test_links_are_rewritten_for_the_site() -> None:
         ("results.md", "`[a](b.md)`", "`[a](b.md)`"),
         ("results.md", "[a](https://x.org/a.md)", "[a](https://x.org/a.md)"),
         ("agents/results/index.md", "![a](b/c.png)", "![a](b/c.png)"),
+        ("course/02-b.md", "[a](05-e.py)", "[a](05-e.md)"),
+        ("course/02-b.md", "[a](../results.md#x)", "[a](../results.md#x)"),
+        ("own-method.md", "[a](course/05-e.py)", "[a](course/05-e.md)"),
         ("agents/results/index.md", "[a](../../README.md)", "[a](../../index.md)"),
     ):
         repository = "https://github.com/dacrl-env/dacrl-env"

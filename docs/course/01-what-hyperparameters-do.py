@@ -91,7 +91,7 @@ def sweep(task, rates, seeds, **options):
 
 # %%
 QUADRATIC_RATES = np.geomspace(1e-3, 10, 9)
-quadratic = sweep("dacrl/NoisyQuadratic-v0", QUADRATIC_RATES, 64, decision_interval=10)
+quadratic = sweep("dacrl/NoisyQuadratic-v0", QUADRATIC_RATES, 32, decision_interval=10)
 
 # %% [markdown]
 # The same with a deep RL algorithm: DQN (Mnih et al. 2015) on CartPole. A score of 0 is
@@ -102,7 +102,7 @@ quadratic = sweep("dacrl/NoisyQuadratic-v0", QUADRATIC_RATES, 64, decision_inter
 
 # %%
 DQN_RATES = [1e-4, 1e-3, 1e-2, 1e-1]
-SEEDS = 6
+SEEDS = 5
 dqn = sweep("dacrl/DQN-CartPole-v1", DQN_RATES, SEEDS, budget=5_000, feedback="train")
 
 # %%

@@ -45,8 +45,8 @@ for epsilon in (1.0, 0.5, 0.1, 0.05):
 
 # %% [markdown]
 # So ε-greedy explores what is near, and hardly anything that is far. CartPole needs
-# little: the pole falls in all directions by itself. That makes it a task where too
-# much exploration is easy to see.
+# little: the pole falls in all directions by itself. So the experiment can show what
+# exploring costs, and hardly what it finds.
 #
 # ## Experiment
 #

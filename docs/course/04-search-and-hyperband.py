@@ -66,7 +66,7 @@ def interval(values, draws=2_000):
     return values.mean(), *np.percentile(means, [2.5, 97.5])
 
 
-FITS, RUN = 12, 50
+FITS, RUN = 10, 50
 methods = {
     name: f"{name},seeds=4,space={{'learning_rate': (1e-3, 1e1)}}"
     for name in ("grid-search", "random-search", "hyperband")
@@ -111,7 +111,7 @@ fitted = dacrl_env.fit(
     tuning_budget=8 * RUN,
     seed=0,
     run_budget=RUN,
-    eval_episodes=5,
+    eval_episodes=3,
 )
 trace = fitted.trace
 print("found:", {name: float(f"{x:.3g}") for name, x in fitted.policy.config.items()})

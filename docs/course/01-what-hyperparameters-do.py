@@ -51,7 +51,8 @@ import dacrl_env
 # In `dacrl_env` one outer episode is one complete training run. The task below is
 # gradient descent on a noisy parabola. Each run draws a curvature and a noise, and
 # shows them to nobody. A score of 0 is that of untrained parameters. A score of 1 is
-# what the best possible learning rates reach.
+# what the best possible learning rates reach on average. A score below 0 is worse than
+# no training.
 
 # %%
 env = gym.make("dacrl/NoisyQuadratic-v0", action_mode="values")
@@ -143,10 +144,9 @@ for title, rates, found in (
 # ## Exercises
 #
 # 1. Sweep another hyperparameter of DQN, such as `gamma` or `tau`. *Hint:* `dacrl list
-#    tasks dacrl/DQN-CartPole-v1` shows names and ranges. Write them into the text after
-#    `static,`.
-# 2. Does the best rate of the quadratic change if runs have 10 steps instead of 50?
-#    *Hint:* `budget=10, decision_interval=1` are options of `compare`. What does the
+#    knobs dqn` shows names and ranges. Write them into the text after `static,`.
+# 2. Does the best rate of the quadratic change if runs have 200 steps instead of 50?
+#    *Hint:* `budget=200` is an option of `sweep`, as it is of `compare`. What does the
 #    theory say about long runs and noise?
 # 3. Replace the mean by the worst run in `interval`. Is the best rate still the same?
 #    *Hint:* think of who uses the result, somebody who trains once or a hundred times.

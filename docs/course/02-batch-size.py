@@ -30,7 +30,7 @@
 #
 # Two rules of thumb follow. With plain SGD the learning rate should grow in proportion
 # to the batch (Goyal et al. 2017). With Adam it should grow with the square root
-# (Malladi et al. 2022). Both are made for supervised learning. In deep RL small batches
+# (Malladi et al. 2022). Both come from supervised learning. In deep RL small batches
 # are sometimes better, perhaps because their noise helps to explore (Obando-Ceron,
 # Bellemare and Castro 2023).
 
@@ -154,7 +154,8 @@ figure.savefig("02-batch-size.png", dpi=120)
 #
 # 1. Make the comparison fair in work: give a batch of 64 a quarter of the gradient
 #    steps of a batch of 16. *Hint:* `gradient_steps` is a hyperparameter of this task,
-#    too, and can stand in the text after `static,`.
+#    too, and can stand in the text after `static,`. Its default is in the table of
+#    [tasks](../tasks.md).
 # 2. The policy `noise-scale` sets the batch size to the measured noise scale while the
 #    run goes on. Which sizes does it choose? *Hint:* it makes a frame with a column
 #    `hp/batch_size`; draw it over `env_steps`.

@@ -9,6 +9,7 @@
 #     language: python
 #     name: python3
 # ---
+
 # %% [markdown]
 # # 4. Search: grid, random, Hyperband
 #
@@ -118,12 +119,11 @@ print("found:", {name: float(f"{x:.3g}") for name, x in fitted.policy.config.ite
 print(f"cost: {fitted.cost.env_steps:,} training steps, of {8 * RUN:,}")
 for bracket, rows in trace.groupby("generation"):
     alive = rows.groupby("step").size()
-    rungs = alive.groupby(alive).apply(lambda part: part.index.max()).sort_values()
-    course = ", ".join(f"{n} to decision {step}" for n, step in rungs.items())
+    rungs = alive[alive != alive.shift(-1)]  # where some were given up, and the end
+    course = ", ".join(f"{n} to decision {step}" for step, n in rungs.items())
     print(f"bracket {bracket}: {course}")
 
 # %%
-decisions = trace["step"].max()
 figure, panels = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
 panels[0].plot(*grid.T, "s", label="grid")
 panels[0].plot(*drawn.T, "o", label="random")

@@ -27,8 +27,8 @@
 #
 # - **Intervals** instead of points. They say what the data allow (Agarwal et al. 2021).
 # - **Pairing.** If both configurations have the same seeds, what is easy or hard about
-#   a seed falls out of the difference. The variance of the difference is that of both
-#   minus twice their covariance.
+#   a seed falls out of the difference. The variance of the difference is the sum of
+#   both variances minus twice their covariance.
 # - **Planning.** The *power* of an experiment is the probability that it finds a
 #   difference that is there. It should be computed before, and not after (Colas, Sigaud
 #   and Oudeyer 2018).

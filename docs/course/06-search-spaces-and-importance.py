@@ -9,6 +9,7 @@
 #     language: python
 #     name: python3
 # ---
+
 # %% [markdown]
 # # 6. Search spaces and importance
 #
@@ -184,8 +185,9 @@ figure.savefig("06-search-spaces-and-importance.png", dpi=120)
 #    `dacrl_env.Number("learning_rate", 0.01, 0.1, 0.03, "log")`.
 # 2. Find an interaction. *Hint:* cut two hyperparameters into two parts each, and
 #    compare the four means with the sum of the two main effects.
-# 3. Draw the learning rate on a linear scale between the same ends, and search again.
-#    *Hint:* the last argument of `Number` is the scale.
+# 3. Let `tpe` choose the candidates, a method that learns from scores, and compute the
+#    effects again. Can they be trusted? *Hint:* write `tpe` for `random-search`, and
+#    look at where its candidates lie.
 #
 # ## Sources
 #

@@ -9,6 +9,7 @@
 #     language: python
 #     name: python3
 # ---
+
 # %% [markdown]
 # # 7. Objectives
 #
@@ -44,7 +45,8 @@ import dacrl_env
 #
 # Twelve random configurations of DQN train on two tuning seeds each. The tuning split
 # and the test split never share a random stream. We choose on the first and judge on
-# the second.
+# the second. We choose by report scores, which are means of many episodes. A search
+# does not see them: it has to choose by what a policy can observe.
 
 # %%
 generator = np.random.default_rng(1)

@@ -9,6 +9,7 @@
 #     language: python
 #     name: python3
 # ---
+
 # %% [markdown]
 # # 8. PBT, dynamic configuration, meta-gradients
 #
@@ -32,7 +33,7 @@
 # of a population go on from copies of good ones, with values changed a little
 # (Jaderberg et al. 2017). *Meta-gradients* differentiate what an update achieves with
 # respect to its hyperparameters, and move these along the gradient (Xu, van Hasselt and
-# Silver 2018).
+# Silver 2018). The first ends in a schedule. The second is a rule.
 
 # %%
 import matplotlib.pyplot as plt

@@ -47,6 +47,13 @@ BLOCK = re.compile(
     r"(?:<!-- (needs|file|small): ([^>]+) -->\n)?^```(\w*)\n(.*?)^```$",
     re.DOTALL | re.MULTILINE,
 )
+# what docs/concepts.md has another word for
+OTHER_WORDS = {
+    r"\bruns? of (?:the|a|an|each|every) methods?\b": "fit",
+    r"\b(?:[01]|of|reach\w*) the reference\b(?! return)": "reference return",
+    r"\blinear (?:controller|function|layer|network|policy|regression)": "linear",
+    r"\b(?:training|search|sampling) budget": "run budget or tuning budget",
+}
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -217,6 +224,17 @@ def test_links_lead_to_files(page: Path) -> None:
         elif not re.match(r"[a-z]+:|#", link):
             path = (page.parent / link.partition("#")[0]).resolve()
             assert path.is_file() or path in made, link
+
+
+NOTEBOOKS = sorted((ROOT / "docs" / "course").glob("*.py"))
+
+
+@pytest.mark.parametrize("page", [*PAGES, *NOTEBOOKS], ids=lambda page: page.name)
+def test_words_mean_one_thing(page: Path) -> None:
+    text = re.sub(r"\s+(?:# +)?", " ", page.read_text(encoding="utf-8"))
+    for pattern, word in OTHER_WORDS.items():
+        found = re.search(pattern, text, re.IGNORECASE)
+        assert found is None, f"{found[0]}: {word}"
 
 
 def test_readme_is_short_and_shows_its_images_anywhere() -> None:

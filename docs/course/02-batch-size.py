@@ -43,7 +43,7 @@ import dacrl_env
 # %% [markdown]
 # ## Noise of a gradient
 #
-# First the law by itself. This is linear regression with five weights. We look at the
+# First the law by itself. This is a least-squares fit of five weights. We look at the
 # gradient of the squared error at one point, from batches of several sizes.
 
 # %%

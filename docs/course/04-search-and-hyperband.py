@@ -18,8 +18,8 @@
 #
 # ## Theory
 #
-# A search tries *candidates*. Its *budget* is the number of inner training steps that
-# it may use in all.
+# A search tries *candidates*. Its *tuning budget* is the number of inner training steps
+# that it may use in all.
 #
 # **Which candidates.** A grid of n candidates over d hyperparameters has only n to the
 # power of 1/d values of each. If just one of them matters, the others waste the grid.
@@ -49,7 +49,7 @@ for name, points in (("grid", grid), ("random", drawn)):
     print(f"{name}: {len(points)} candidates, {values} values of each hyperparameter")
 
 # %% [markdown]
-# ## Three searches at one budget
+# ## Three searches at one tuning budget
 #
 # The noisy quadratic has one hyperparameter, and its runs take no time. So each method
 # can be *fitted* many times: each fit has a random stream of its own, spends the same
@@ -171,8 +171,8 @@ figure.savefig("04-search-and-hyperband.png", dpi=120)
 # ## Exercises
 #
 # 1. Test what was found: compare `fitted` with `"default"` on eight seeds, with
-#    `budget=4_000`. *Hint:* `compare` takes a mapping of labels to policies, and a fit
-#    is a policy.
+#    `budget=4_000`, the run budget of the fit. *Hint:* `compare` takes a mapping of
+#    labels to policies, and a fit is a policy.
 # 2. Are early scores a guide to late ones? *Hint:* fit `random-search` on DQN, take the
 #    scores of its trace at decisions 2, 7 and 20, and rank-correlate them
 #    (`frame.corr(method="spearman")`).

@@ -3,7 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-SOURCES := dacrl_command.py dacrl_env agents baselines benchmarks docs/_hooks.py tests
+SOURCES := dacrl_command.py dacrl_env agents baselines benchmarks docs/_hooks.py \
+	docs/_notebooks.py docs/course tests
 
 .PHONY: demo test test-lowest test-slow lint types docs bench references clean
 

@@ -1,8 +1,8 @@
 """What `make docs` adds to the pages of this folder (hooks of MkDocs).
 
-Pages that the command line makes, and Markdown that lies elsewhere in the repository,
-are made here at every build. Links are written as they work in the repository, and are
-rewritten to work on the site.
+Pages that the command line makes, notebooks, and Markdown that lies elsewhere in the
+repository, are made here at every build. Links are written as they work in the
+repository, and are rewritten to work on the site.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import _notebooks  # beside this file, where MkDocs looks, too
 from mkdocs.structure.files import File, Files
 
 from dacrl_env.cli import listing
@@ -28,6 +29,7 @@ ELSEWHERE = {
     "agents/results/README.md": "agents/results/index.md",
     "baselines/results/README.md": "baselines/results/index.md",
 }
+NOTEBOOKS = "docs/course/"  # where Python files are notebooks
 _LINK = re.compile(r"(!?\[[^\]]*\]\()([^)\s#]+)(#[^)\s]*)?\)")
 _CODE = re.compile(r"(^```.*?^```[^\n]*$|`[^`\n]+`)", re.DOTALL | re.MULTILINE)
 _ROLE = re.compile(r":(?:class|func|meth|mod|attr):(<code|`)")
@@ -46,12 +48,30 @@ def on_files(files: Files, config: Any) -> Files:
             if not path.startswith("docs/"):
                 made = File.generated(config, path, abs_src_path=str(ROOT / path))
                 files.append(made)
+    for path in sorted((ROOT / NOTEBOOKS).glob("*.py")):
+        text = _notebooks.markdown(path.read_text(encoding="utf-8"))
+        page = f"{_site(NOTEBOOKS)}{path.stem}.md"
+        files.append(File.generated(config, page, content=text))
     return files
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Links as the site needs them."""
-    return rewritten(markdown, page.file.src_uri, config["repo_url"])
+    """Links as the site needs them, and where a notebook's file is."""
+    here = page.file.src_uri
+    result = rewritten(markdown, here, config["repo_url"])
+    name = f"{posixpath.splitext(posixpath.basename(here))[0]}.py"
+    if here.startswith(_site(NOTEBOOKS)) and (ROOT / NOTEBOOKS / name).is_file():
+        title, rest = result.split("\n", 1)
+        result = (
+            f"{title}\n\n*This page is a notebook without its outputs: "
+            f"[{name}]({name}), [how to open it](index.md).*\n{rest}"
+        )
+    return result
+
+
+def _site(path: str) -> str:
+    """Where the site has a file or folder of docs/."""
+    return path.removeprefix("docs/")
 
 
 def rewritten(markdown: str, page: str, repository: str) -> str:
@@ -77,8 +97,10 @@ def rewritten(markdown: str, page: str, repository: str) -> str:
         path = posixpath.normpath(path)
         if path in ELSEWHERE:
             there = ELSEWHERE[path]
+        elif path.startswith(NOTEBOOKS) and path.endswith(".py"):
+            there = f"{_site(path).removesuffix('.py')}.md"
         elif path.startswith("docs/"):
-            there = path.removeprefix("docs/")
+            there = _site(path)
         elif text.startswith("!"):
             there = path
         else:

@@ -30,6 +30,7 @@ TOP = ("README", "ARCHITECTURE", "CHANGELOG", "CONTRIBUTING", "SECURITY")
 PAGES = [
     *(ROOT / f"{name}.md" for name in TOP),
     *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "docs" / "course" / "index.md",
     *(ROOT / folder / "results" / "README.md" for folder in ("agents", "baselines")),
 ]
 RAW = "https://raw.githubusercontent.com/dacrl-env/dacrl-env/main/"
@@ -46,6 +47,13 @@ BLOCK = re.compile(
     r"(?:<!-- (needs|file|small): ([^>]+) -->\n)?^```(\w*)\n(.*?)^```$",
     re.DOTALL | re.MULTILINE,
 )
+# what docs/concepts.md has another word for
+OTHER_WORDS = {
+    r"\bruns? of (?:the|a|an|each|every) methods?\b": "fit",
+    r"\b(?:[01]|of|reach\w*) the reference\b(?! return)": "reference return",
+    r"\blinear (?:controller|function|layer|network|policy|regression)": "linear",
+    r"\b(?:training|search|sampling) budget": "run budget or tuning budget",
+}
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -218,6 +226,17 @@ def test_links_lead_to_files(page: Path) -> None:
             assert path.is_file() or path in made, link
 
 
+NOTEBOOKS = sorted((ROOT / "docs" / "course").glob("*.py"))
+
+
+@pytest.mark.parametrize("page", [*PAGES, *NOTEBOOKS], ids=lambda page: page.name)
+def test_words_mean_one_thing(page: Path) -> None:
+    text = re.sub(r"\s+(?:# +)?", " ", page.read_text(encoding="utf-8"))
+    for pattern, word in OTHER_WORDS.items():
+        found = re.search(pattern, text, re.IGNORECASE)
+        assert found is None, f"{found[0]}: {word}"
+
+
 def test_readme_is_short_and_shows_its_images_anywhere() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 140
@@ -240,8 +259,9 @@ def test_every_page_is_in_the_navigation() -> None:
     assert {f"{kind}.md" for kind in KINDS} <= set(listed)
 
 
-def test_links_are_rewritten_for_the_site() -> None:
+def test_links_are_rewritten_for_the_site(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mkdocs")
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))  # as MkDocs does
     spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "_hooks.py")
     assert spec is not None
     assert spec.loader is not None
@@ -255,6 +275,9 @@ def test_links_are_rewritten_for_the_site() -> None:
         ("results.md", "`[a](b.md)`", "`[a](b.md)`"),
         ("results.md", "[a](https://x.org/a.md)", "[a](https://x.org/a.md)"),
         ("agents/results/index.md", "![a](b/c.png)", "![a](b/c.png)"),
+        ("course/02-b.md", "[a](05-e.py)", "[a](05-e.md)"),
+        ("course/02-b.md", "[a](../results.md#x)", "[a](../results.md#x)"),
+        ("own-method.md", "[a](course/05-e.py)", "[a](course/05-e.md)"),
         ("agents/results/index.md", "[a](../../README.md)", "[a](../../index.md)"),
     ):
         repository = "https://github.com/dacrl-env/dacrl-env"

@@ -255,7 +255,7 @@ def markdown(results: Sequence[Dynamics]) -> str:
     rows = rows[rows["point"].notna() & ~rows["what"].str.startswith("control")]
     if len(rows):
         shares = sorted(rows["point"].unique())
-        lines += ["", "Gains at the branching points, by share of the budget:", ""]
+        lines += ["", "Gains at the branching points, by share of the run budget:", ""]
         lines.append(_line(["task", "choice", *(f"{share:.0%}" for share in shares)]))
         lines.append(_line(["---", "---", *["---:"] * len(shares)]))
         for (task, what), group in rows.groupby(["task", "what"], sort=False):

@@ -8,7 +8,7 @@ for a candidate of which a run diverged.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -24,6 +24,7 @@ VALID = (*OBJECTIVES, COST)
 # methods that take several; `tests/methods/test_objectives.py` looks at all of them
 TAKE_SEVERAL = ("random-search", "random-schedules", "tpe", "smac")
 JUDGED = "report_"  # how names of judged scores begin
+IDEAL = {COST: 0.0}  # what is best to have; of scores it is 1
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -89,21 +90,27 @@ def with_objectives(method: Any, names: Sequence[str]) -> Any:
             ``objective`` of any method that has one.
 
     Raises:
-        ValueError: the method takes none or not several, or see `check_objectives`.
+        ValueError: the method takes none or not several, cost alone, or see
+            `check_objectives`.
     """
     names = observed_names(names)
+    if names == [COST]:
+        raise ValueError(
+            "cost is an objective beside a score, which comes first: auc cost"
+        )
     made: Any = get_method(method) if isinstance(method, str) else method
     made = made() if isinstance(made, type) else made
     own = {f.name for f in fields(made)} if is_dataclass(made) else set()
     field, value = ("objectives", tuple(names))
-    if len(names) == 1 and names != [COST]:
+    if len(names) == 1:
         field, value = "objective", names[0]  # type: ignore[assignment]
     shown = method if isinstance(method, str) else type(made).__name__
     if field not in own:
-        what = "several objectives" if field == "objectives" else "objective"
-        takers = f"; those that do: {', '.join(TAKE_SEVERAL)}"
+        if field == "objective":
+            raise ValueError(f"method {shown} takes no objective")
         raise ValueError(
-            f"method {shown} takes no {what}{takers if field == 'objectives' else ''}"
+            f"method {shown} does not take several objectives; those that do: "
+            f"{', '.join(TAKE_SEVERAL)}"
         )
     if not isinstance(method, str):
         return replace(made, **{field: value})
@@ -118,6 +125,26 @@ def with_objectives(method: Any, names: Sequence[str]) -> Any:
     spec = f"{method},{field}={value!r}"
     get_method(spec)  # which checks them
     return spec
+
+
+def check_point(point: Mapping[str, float], names: Sequence[str]) -> None:
+    """Check what is given of a reference point of a hypervolume.
+
+    Args:
+        point: values by name of objective.
+        names: of the objectives.
+
+    Raises:
+        ValueError: an unknown name, or a value no worse than score 1 or cost 0.
+    """
+    for name, value in point.items():
+        if name not in names:
+            raise ValueError(unknown("objective", name, names))
+        if not sign(name) * (value - IDEAL.get(name, 1.0)) < 0:
+            raise ValueError(
+                f"a reference point lies below score 1 and above cost 0; got {name} "
+                f"{value:g}"
+            )
 
 
 def aims(method: Any) -> str | tuple[str, ...]:

@@ -17,6 +17,7 @@ from dacrl_env.cli import (
     exporting,
     fit_pages,
     fitting,
+    importances,
     listing,
     measuring,
     suites,
@@ -267,6 +268,7 @@ def _parser() -> Parser:
     report.set_defaults(command=_report)
 
     fitting.add_command(commands)
+    importances.add_command(commands)
     tuning.add_commands(commands)
     measuring.add_commands(commands)
     exporting.add_command(commands)

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dacrl_env.cli.listing import width
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -184,6 +186,8 @@ def _given_point(folder: Path) -> dict[str, float]:
 
 def say(kept: Kept) -> None:
     """Print a front."""
+    from dacrl_env.comparison.tables import aligned
+
     if kept.front is None:
         return
     columns = {}
@@ -192,29 +196,9 @@ def say(kept: Kept) -> None:
         if name == "file":
             continue
         columns[str(name)] = [_cell(value) for value in cells]
-    print(f"\nPareto front:\n{_aligned(columns)}")
+    print(f"\nPareto front:\n{aligned(columns, width())}")
     print(f"hypervolume: {kept.hypervolume}")
     print(f"front: {kept.table}")
-
-
-def _aligned(columns: Mapping[str, Sequence[str]]) -> str:
-    """Columns as wide as what is in them, in lines as wide as the terminal."""
-    import shutil
-
-    across = max(40, shutil.get_terminal_size((88, 24)).columns)
-    whole = [[name, *cells] for name, cells in columns.items()]
-    widths = [max(map(len, column)) for column in whole]
-    shown, used = 0, 0
-    while shown < len(widths) and used + widths[shown] <= across:
-        used += widths[shown] + 2
-        shown += 1
-    lines = [
-        "  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=False)).rstrip()
-        for row in zip(*whole[:shown], strict=True)
-    ]
-    if shown < len(widths):
-        lines.append(f"not shown: {', '.join(list(columns)[shown:])}")
-    return "\n".join(lines)
 
 
 def _cell(value: Any) -> str:

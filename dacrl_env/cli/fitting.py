@@ -171,7 +171,7 @@ def _keep_study(options: argparse.Namespace, method: str, fitted: Any) -> Path |
 
     if not (optuna.is_installed() and optuna.has_runs(fitted)):
         return None
-    path: Path = options.out / "optuna.journal"
+    path: Path = options.out / optuna.JOURNAL
     made = get_method(method)
     objective: Any = list(getattr(made, "objectives", ()))
     objective = objective or getattr(made, "objective", "final")

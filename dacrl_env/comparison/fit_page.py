@@ -15,7 +15,7 @@ from dacrl_env.comparison.drawing import printable
 from dacrl_env.comparison.made import Made
 from dacrl_env.comparison.page import ROWS, made_facts, task_facts
 from dacrl_env.comparison.page_figures import MOST, Figure, is_wide
-from dacrl_env.comparison.pages import Page, Section, Table
+from dacrl_env.comparison.pages import Page, Section, Table, paragraphs
 from dacrl_env.methods.lineages import Copy, Line, copies, has_lines, lines
 from dacrl_env.policies import Fitted, Policy, identity
 
@@ -181,22 +181,29 @@ def _front_section(
 ) -> Section:
     found = fronts.table(fitted)
     names = fronts.objectives(fitted)
-    columns = [found["number"].map(str)]
-    columns += [found[name].map(_number) for name in names]
-    columns += [[_text(one.policy, _SHORT) for one in fitted.front]]
-    heads = ["number", *names, "policy"]
+    heads, columns = ["number"], [[*found["number"].map(str)]]
+    if any(_values(one.policy) is None for one in fitted.front):
+        heads.append("policy")
+        columns.append([_text(one.policy, _SHORT) for one in fitted.front])
+        found = found[["number", *names, "online"]]
+    texts = len(heads)
+    for name in found.columns[1:]:
+        heads.append(name)
+        columns.append([*found[name].map(_number)])
     return Section(
         "Pareto front",
         [
             "Policies that no other candidate dominates: none is at least as good in "
             "every objective and better in one. Values are means over tuning runs, as "
             "the search observed them; dots are single runs that were trained to the "
-            f"end. The policy of the fit is number 1, the best in {names[0]}.",
+            f"end. The policy of the fit is number 1, the best in {names[0]}. Online "
+            "is the judged score of the tuning runs; what a policy is worth, its test "
+            "runs tell.",
             f"Hypervolume: {fronts.hypervolume_of(fitted, reference)}. It is the share "
             "that the front dominates of the box between the reference point and score "
             "1 at no cost.",
         ],
-        [Table(heads, [[*row] for row in zip(*columns, strict=True)], 1, files)],
+        [Table(heads, [[*row] for row in zip(*columns, strict=True)], texts, files)],
         figure=figure,
     )
 
@@ -218,14 +225,14 @@ def _add_course_of_search(
         )
         names = [name for name in trace.columns if name.startswith("hp/")]
         table = search_figures.copies_table(trace, found[:ROWS], names)
-        title, texts = "Lineages", [_LINEAGES, said]
+        title, texts = "Lineages", [*paragraphs(_LINEAGES), said]
     else:
         shown = search_figures.brackets(every)
         if not shown:
             return
         figure, left_out = search_figures.rungs_figure(trace, shown)
         table = search_figures.rungs_table(trace, shown)
-        title, texts = "Rungs", [_RUNGS, *left_out]
+        title, texts = "Rungs", [*paragraphs(_RUNGS), *left_out]
     figures.append(figure)
     sections.append(Section(title, texts, [_table(*table, 0)], [], len(figures) - 1))
 

@@ -21,6 +21,7 @@ import math
 import os
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +39,7 @@ from dacrl_env.tasks import LEAST_COMPLEMENT, Knob, Number
 if TYPE_CHECKING:
     import optuna
 
+JOURNAL = "optuna.journal"  # in the folder of a fit
 CONFIGURATION = "configuration/"  # before the names of static configuration
 
 
@@ -47,7 +49,7 @@ def journal(path: str | os.PathLike[str]) -> optuna.storages.JournalStorage:
     Raises:
         ModuleNotFoundError: Optuna is not installed.
     """
-    _require()
+    require()
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
@@ -97,7 +99,7 @@ def to_study(
             f"this fit has no {lacking}; a study is made of a task and of a trace with "
             f"the columns {', '.join(sorted(NEEDED))}"
         )
-    _require()
+    require()
     import optuna
     from optuna.study import StudyDirection
 
@@ -137,6 +139,37 @@ def to_study(
     return study
 
 
+def read_studies(directory: str | os.PathLike[str]) -> list[optuna.Study]:
+    """Studies of the fits in a folder.
+
+    Args:
+        directory: ``--out`` of ``dacrl fit``.
+
+    Raises:
+        FileNotFoundError: no journal.
+        ModuleNotFoundError: Optuna is not installed.
+        ValueError: the journal is damaged.
+    """
+    require()
+    import optuna
+
+    path = Path(directory) / JOURNAL
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no {JOURNAL} in {directory}; dacrl fit --out writes one where optuna is "
+            "installed"
+        )
+    try:
+        with quiet("optuna"):
+            storage = journal(path)
+            names = optuna.get_all_study_names(storage)
+            return [
+                optuna.load_study(study_name=name, storage=storage) for name in names
+            ]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no journal of Optuna: {error}") from error
+
+
 def is_installed() -> bool:
     """Whether Optuna is."""
     return importlib.util.find_spec("optuna") is not None
@@ -147,7 +180,8 @@ def has_runs(fitted: Fitted) -> bool:
     return fitted.task is not None and has_lines(fitted.trace)
 
 
-def _require() -> None:
+def require() -> None:
+    """Raise a ModuleNotFoundError that names the extra, if Optuna is not installed."""
     if not is_installed():
         raise ModuleNotFoundError(
             "studies need optuna: pip install 'dacrl-env[optuna]'", name="optuna"

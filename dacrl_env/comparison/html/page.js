@@ -306,7 +306,7 @@
       const layout = {
         ...curvesLayout({ x: panel.x, panels: [{ title: panel.title, height: 300 }] }),
       };
-      Object.assign(layout.xaxis, { exponentformat: "power", ...(panel.x.log ? { dtick: 1 } : {}) });
+      Object.assign(layout.xaxis, { exponentformat: "SI", nticks: 5, tickangle: 0, ...(panel.x.log ? { dtick: 1 } : {}) });
       return Plotly.react(place.children[k], traces, layout, config);
     }));
   }

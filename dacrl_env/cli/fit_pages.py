@@ -95,6 +95,7 @@ def write(
 
     folder.mkdir(parents=True, exist_ok=True)
     assert fitted.task is not None
+    fitted.about = about
     files = _names(fitted)
     hypervolume = front = None
     if fitted.front:
@@ -257,7 +258,7 @@ def report(directory: Path, figures: Sequence[str] = ()) -> list[dict[str, str]]
                 file=sys.stderr,
             )
             continue
-        fitted.task, fitted.settings, fitted.about = policy.task, policy.settings, about
+        fitted.task, fitted.settings = policy.task, policy.settings
         folder = directory / "fits" / path.stem
         settings = policy.settings or {}
         made = replace(made_of(folder), settings=settings, versions=entry.versions)

@@ -66,7 +66,7 @@ def importance(options: argparse.Namespace) -> Any:
         if options.objective in (None, name)
     ]
     total = len(wanted) * len(options.evaluators) * options.draws
-    with progress(total, "importance", options.shown) as bar:
+    with progress(total, "importance", options.shown, "draws") as bar:
         found = study.importance_of_fits(
             every,
             options.objective,

@@ -148,7 +148,7 @@ def read_studies(directory: str | os.PathLike[str]) -> list[optuna.Study]:
     Raises:
         FileNotFoundError: no journal.
         ModuleNotFoundError: Optuna is not installed.
-        ValueError: the journal is damaged.
+        ValueError: the journal is damaged, or there is no fit in it.
     """
     require()
     import optuna
@@ -163,11 +163,14 @@ def read_studies(directory: str | os.PathLike[str]) -> list[optuna.Study]:
         with quiet("optuna"):
             storage = journal(path)
             names = optuna.get_all_study_names(storage)
-            return [
+            found = [
                 optuna.load_study(study_name=name, storage=storage) for name in names
             ]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no journal of Optuna: {error}") from error
+    if not found:
+        raise ValueError(f"no fit can be read in {path}")
+    return found
 
 
 def is_installed() -> bool:

@@ -379,13 +379,18 @@ def test_a_fit_s_page_shows_what_was_found_and_the_runs_behind_it():
     found = Reader(page.html())
     assert page.headline.endswith("found a static configuration: learning_rate 0.0001.")
     assert "Runs went on as copies of others: 1 times." in found.texts
-    runs, course = found.data["figures"]
+    runs, lineages, course = found.data["figures"]
     assert [panel["title"] for panel in runs["panels"]] == [
         "observed score",
         "learning rate",
     ]
     assert runs["showRuns"]
     assert [len(part["series"]) for part in runs["runs"]] == [4, 4]
+    assert [panel["title"] for panel in lineages["panels"]] == [
+        "member",
+        "observed score",
+        "learning rate",
+    ]
     assert course["curves"][0]["y"] == [0.01, 0.0001]
     (table,) = page.sections[0].tables
     assert table.rows[0][:4] == ["0", "3", "5", "0.5500"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -203,6 +204,8 @@ def say(kept: Kept) -> None:
 
 
 def _cell(value: Any) -> str:
+    if isinstance(value, float) and math.isnan(value):
+        return "–"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

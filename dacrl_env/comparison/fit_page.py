@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -162,6 +163,8 @@ def _described(policy: Policy) -> str:
 
 
 def _number(value: Any) -> str:
+    if isinstance(value, float) and math.isnan(value):
+        return "–"
     return f"{value:.4g}" if isinstance(value, float) else printable(value)
 
 

@@ -15,8 +15,6 @@ TABLE = "importance.csv"
 
 def add_command(commands: Any) -> None:
     """Add the command to the others of a parser."""
-    from dacrl_env.studies.importance import EVALUATORS
-
     parser = commands.add_parser(
         "importance", help="how much each hyperparameter mattered in fits"
     )
@@ -33,7 +31,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "--evaluators",
         nargs="+",
-        default=list(EVALUATORS),
+        default=["fanova", "ped-anova"],
         metavar="NAME",
         help="fanova: shares of the variance of scores over the space; ped-anova: what "
         "tells the best tenth from the others (default: both)",

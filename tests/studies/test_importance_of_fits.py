@@ -206,7 +206,4 @@ def test_what_is_not_installed_is_named(missing: str, monkeypatch: Any) -> None:
         lambda n, *a: None if n == missing else found(n, *a),
     )
     with pytest.raises(ImportError, match=r"pip install 'dacrl-env\[optuna\]'"):
-        if missing == "optuna":
-            read_studies("x")
-        else:
-            importance_of_fits([study()])
+        read_studies("x") if missing == "optuna" else importance_of_fits([study()])

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from dacrl_env.core.store import Store
+from dacrl_env.methods.objectives import aims, check_objectives
 from dacrl_env.methods.search import (
     Incumbent,
     affordable,
@@ -37,6 +38,9 @@ class RandomSearch:
         objective: of a run: "final", "best" or "auc" of the observed score.
         population: runs trained side by side.
         default_first: the first candidate keeps every default; it is charged as any.
+        objectives: several instead of the one, the first of which says which policy is
+            returned; "cost" is that of a run in floating-point operations. The fit then
+            has a Pareto front.
 
     Raises:
         ValueError: see `SearchSpace` and `Trials`.
@@ -48,9 +52,11 @@ class RandomSearch:
     objective: str = "final"
     population: int = 64
     default_first: bool = False
+    objectives: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         check_objective(self.objective)
+        check_objectives(self.objective, self.objectives)
 
     def fit(
         self,
@@ -71,7 +77,7 @@ class RandomSearch:
         space = search_space(trials, self.space, self.family)
         generator = np.random.default_rng((seed, 0))
         check_candidates(trials, self.seeds)
-        best = Incumbent(space, trials)
+        best = Incumbent(space, trials, aims(self))
         # runs that diverge leave steps for further candidates
         while n := affordable(trials, self.seeds, self.population):
             candidates = space.sample(generator, n)
@@ -79,6 +85,6 @@ class RandomSearch:
                 candidates = with_default(space, candidates)
             best.offer(
                 candidates,
-                *train(trials, space, candidates, self.seeds, self.objective),
+                *train(trials, space, candidates, self.seeds, aims(self)),
             )
         return best.fitted()

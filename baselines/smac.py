@@ -4,6 +4,12 @@
 23. Hyperband whose candidates come from a random forest instead of a uniform draw. SMAC
 suggests and promotes; training is ours, each rung as one population, and promoted runs
 go on from where they stood.
+
+With several objectives its model is fitted to a weighted norm of them, with other
+weights each time, and the first Pareto fronts are promoted. That is ParEGO (Knowles
+2006, "ParEGO: a hybrid algorithm with on-line landscape approximation for expensive
+multiobjective optimization problems", IEEE Transactions on Evolutionary Computation
+10).
 """
 
 from __future__ import annotations
@@ -21,6 +27,7 @@ from numpy.typing import NDArray
 
 from dacrl_env.core.isolation import as_usual
 from dacrl_env.core.store import Store
+from dacrl_env.methods.objectives import aims, check_objectives
 from dacrl_env.methods.rungs import (
     Rungs,
     brackets,
@@ -31,7 +38,9 @@ from dacrl_env.methods.rungs import (
 )
 from dacrl_env.methods.search import (
     Incumbent,
+    Objective,
     Tellable,
+    TellableSeveral,
     affordable,
     default_candidate,
     from_suggestion,
@@ -73,6 +82,7 @@ class SMAC:
         seeds: tuning runs a candidate; SMAC sees their mean.
         objective: of a run: "final", "best" or "auc" of the observed score so far.
         default_first: the first candidate keeps every default; it is charged as any.
+        objectives: as of `RandomSearch`, those of a run as far as it has come.
 
     Raises:
         ValueError: eta below 2; see `SearchSpace` and `Trials`.
@@ -85,9 +95,11 @@ class SMAC:
     seeds: int = 1
     objective: str = "final"
     default_first: bool = True
+    objectives: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         check_objective(self.objective)
+        check_objectives(self.objective, self.objectives)
         check_eta(self.eta)
         require("smac", "SMAC", "smac")
 
@@ -111,7 +123,8 @@ class SMAC:
         space = search_space(trials, self.space, self.family)
         table = brackets(trials.decisions, self.eta)
         check_bracket(trials, table[0], self.seeds)
-        best = Incumbent(space, trials)
+        aimed = aims(self)
+        best = Incumbent(space, trials, aimed)
         unit = self.seeds * trials.settings.decision_interval
         with TemporaryDirectory() as directory, quiet("smac"):
             smac = _Suggestions(
@@ -122,21 +135,20 @@ class SMAC:
                 unit,
                 Path(directory),
                 self.default_first,
+                aimed,
             )
             for rungs in cycle(table):
                 if decisions(rungs) * unit > trials.left:
                     break
                 candidates = smac.ask(rungs[0][0])
-                scores = race(
-                    best, candidates, rungs, self.seeds, self.objective, smac.promoted
-                )
+                scores = race(best, candidates, rungs, self.seeds, aimed, smac.promoted)
                 smac.tell(scores)
             # runs that diverge leave steps for further candidates
             while n := affordable(trials, self.seeds, self.seeds * rungs[0][0]):
                 candidates = smac.ask(n)
                 best.offer(
                     candidates,
-                    *train(trials, space, candidates, self.seeds, self.objective),
+                    *train(trials, space, candidates, self.seeds, aimed),
                 )
         return best.fitted()
 
@@ -153,11 +165,17 @@ class _Suggestions:
         unit: int,
         directory: Path,
         default_first: bool,
+        objective: Objective,
     ) -> None:
         from smac import MultiFidelityFacade, Scenario
+        from smac.multi_objective.parego import ParEGO
 
         _check_counts(table, eta)
-        self.space, self.tellable = space, Tellable(trials)
+        self.space = space
+        several = not isinstance(objective, str)
+        self.tellable: Any = (
+            TellableSeveral(trials, objective) if several else Tellable(trials)
+        )
         scenario = Scenario(
             _configuration_space(space),
             output_directory=directory,  # of files that the journal makes needless
@@ -166,6 +184,7 @@ class _Suggestions:
             min_budget=trials.decisions / eta ** (len(table) - 1) * (1 - 1e-9),
             max_budget=trials.decisions,
             n_trials=trials.left // unit,  # at least one decision each
+            objectives=list(objective) if several else "cost",  # names alone
             seed=library_seed(trials.seed),
         )
         self.first: list[Configuration] = []
@@ -177,8 +196,16 @@ class _Suggestions:
             self.facade = MultiFidelityFacade(
                 scenario,
                 model=_model(scenario),
+                multi_objective_algorithm=ParEGO(scenario) if several else None,
                 acquisition_maximizer=_maximizer(scenario),
-                intensifier=MultiFidelityFacade.get_intensifier(scenario, eta=eta),
+                intensifier=MultiFidelityFacade.get_intensifier(
+                    scenario,
+                    eta=eta,
+                    # a front of candidates that stand at different rungs is none
+                    incumbent_selection="highest_budget"
+                    if several
+                    else "highest_observed_budget",
+                ),
                 logging_level=False,  # which leaves the configuration of logging alone
                 # the first rung; later draws of the same generator would repeat its own
                 initial_design=MultiFidelityFacade.get_initial_design(
@@ -199,12 +226,13 @@ class _Suggestions:
         return np.array([from_suggestion(self.space, i.config) for i in self.asked])
 
     def tell(self, scores: Floats) -> None:
-        """Tell the scores ``(n,)`` of what was asked last."""
+        """Tell the scores ``(n,)`` or ``(n, m)`` of what was asked last."""
         from smac.runhistory import TrialValue
 
         # the very trial that was asked for: SMAC compares its seed and fidelity
         for trial, score in zip(self.asked, self.tellable(scores), strict=True):
-            self.facade.tell(trial, TrialValue(-score), save=False)
+            cost = [-one for one in score] if isinstance(score, list) else -score
+            self.facade.tell(trial, TrialValue(cost), save=False)
 
     def promoted(self, scores: Floats, n: int) -> Ints:
         """Tell the scores of a rung; indices ``(n,)`` of those that go on."""

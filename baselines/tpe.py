@@ -4,6 +4,9 @@
 Falkner, Klein and Hutter 2018. Two densities are fitted, of good candidates and of the
 others; the next candidate is likely under the first and unlikely under the second.
 
+With several objectives the good ones are those of the first Pareto fronts (Ozaki et al.
+2022, "Multiobjective tree-structured Parzen estimator", JAIR 73).
+
 A generation is suggested at once and trained as one population: candidates that wait
 for their result count as bad (a "constant liar"), which keeps the others away.
 """
@@ -18,9 +21,11 @@ import numpy as np
 
 from dacrl_env.core.isolation import as_usual
 from dacrl_env.core.store import Store
+from dacrl_env.methods.objectives import aims, check_objectives
 from dacrl_env.methods.search import (
     Incumbent,
     Tellable,
+    TellableSeveral,
     affordable,
     check_candidates,
     default_candidate,
@@ -49,6 +54,7 @@ class TPE:
         generation: candidates suggested at once and trained side by side.
         startup: candidates drawn uniformly before there are densities.
         default_first: the first candidate keeps every default; it is charged as any.
+        objectives: as of `RandomSearch`.
 
     Raises:
         ValueError: generation or startup below 1; see `SearchSpace` and `Trials`.
@@ -62,9 +68,11 @@ class TPE:
     generation: int = 8
     startup: int = 10
     default_first: bool = True
+    objectives: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         check_objective(self.objective)
+        check_objectives(self.objective, self.objectives)
         for name in ("generation", "startup"):
             if getattr(self, name) < 1:
                 raise ValueError(
@@ -93,7 +101,11 @@ class TPE:
         trials = Trials(task, budget, seed, self, store, progress, **task_kwargs)
         space = search_space(trials, self.space, self.family)
         check_candidates(trials, self.seeds)
-        best, tellable = Incumbent(space, trials), Tellable(trials)
+        aimed = aims(self)
+        best = Incumbent(space, trials, aimed)
+        tellable: Any = TellableSeveral(trials, self.objectives)
+        if isinstance(aimed, str):
+            tellable = Tellable(trials)
         distributions: dict[str, optuna.distributions.BaseDistribution] = {
             name: optuna.distributions.CategoricalDistribution(
                 range(space.choices[name])
@@ -110,16 +122,17 @@ class TPE:
         )
         runs = self.generation * self.seeds
         with quiet("optuna"):
-            study = optuna.create_study(direction="maximize", sampler=sampler)
+            up = optuna.study.StudyDirection.MAXIMIZE
+            study = optuna.create_study(
+                directions=[up] * max(1, len(self.objectives)), sampler=sampler
+            )
             if self.default_first:
                 study.enqueue_trial(to_suggestion(space, default_candidate(space)))
             # runs that diverge leave steps for further candidates
             while n := affordable(trials, self.seeds, runs):
                 asked = [study.ask(distributions) for _ in range(n)]
                 candidates = np.array([from_suggestion(space, t.params) for t in asked])
-                scores, judged = train(
-                    trials, space, candidates, self.seeds, self.objective
-                )
+                scores, judged = train(trials, space, candidates, self.seeds, aimed)
                 for trial, score in zip(asked, tellable(scores), strict=True):
                     study.tell(trial, score)
                 best.offer(candidates, scores, judged)

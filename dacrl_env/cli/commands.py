@@ -15,7 +15,9 @@ from typing import Any, NoReturn
 
 from dacrl_env.cli import (
     exporting,
+    fit_pages,
     fitting,
+    importances,
     listing,
     measuring,
     suites,
@@ -269,6 +271,7 @@ def _parser() -> Parser:
     report.set_defaults(command=_report)
 
     fitting.add_command(commands)
+    importances.add_command(commands)
     tuning.add_commands(commands)
     measuring.add_commands(commands)
     exporting.add_command(commands)
@@ -429,13 +432,19 @@ def _report(options: argparse.Namespace) -> Any:
         ways[folder] = made_of(options.directory / folder)
         return ways[folder].policies
 
-    found = stored(options.directory / "results", labels, order)
+    fits = fit_pages.report(options.directory, options.figures)
+    try:
+        found = stored(options.directory / "results", labels, order)
+    except FileNotFoundError:
+        if not fits:
+            raise
+        return {"fits": fits}
     reference = options.reference
     names = {name: list(kept.frame["policy"].unique()) for name, kept in found.items()}
     every = dict.fromkeys(policy for policies in names.values() for policy in policies)
     if reference is not None and reference not in every:
         raise ValueError(f"unknown reference {reference!r}; valid: {', '.join(every)}")
-    result = {}
+    result: dict[str, Any] = {"fits": fits} if fits else {}
     for folder, kept in found.items():
         made = replace(ways[folder], settings=kept.settings, versions=kept.versions)
         first = reference

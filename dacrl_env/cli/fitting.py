@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from dacrl_env.cli import fit_pages
 from dacrl_env.cli.arguments import (
     add_dry_run,
     add_output,
@@ -46,6 +47,23 @@ def add_command(commands: Any) -> None:
         help="training steps that the fit may spend",
     )
     parser.add_argument("--seed", type=count, default=0, help="of the fit")
+    parser.add_argument(
+        "--objectives",
+        nargs="+",
+        metavar="NAME",
+        help="what the search compares by: final, best or auc of the observed score, "
+        "and cost, the floating-point operations of a run. Several, as in "
+        "--objectives auc cost, give a Pareto front; the policy is the best in the "
+        "first",
+    )
+    parser.add_argument(
+        "--reference-point",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of the front's hypervolume (default: score 0, and the cost of the "
+        "dearest run)",
+    )
     add_threads(parser)
     add_run(parser)
     add_output(parser)
@@ -55,16 +73,14 @@ def add_command(commands: Any) -> None:
 
 def fit(options: argparse.Namespace) -> Any:
     """Tune, and keep what was found."""
-    from dacrl_env.comparison import pages
     from dacrl_env.comparison.comparison import check
     from dacrl_env.comparison.comparison import fit as fit_method
-    from dacrl_env.comparison.fit_page import fit_page
     from dacrl_env.comparison.made import Made
     from dacrl_env.core import trackers
     from dacrl_env.policies.protocol import NETWORK, to_json
-    from dacrl_env.tasks.registration import get_task
 
     task, method = _fit_what(options)
+    reference = _reference_point(options, method)
     if options.dry_run:
         expected = check(
             task, methods=[method], seeds=1, tuning_budget=options.budget, runs=1,
@@ -86,14 +102,11 @@ def fit(options: argparse.Namespace) -> Any:
     about = {"method": method, "budget": options.budget, "seed": options.seed}
     path, own = _keep_policy(options.out, fitted, about)
     made = Made(
+        policies=[method],
         commands=[f"dacrl {shlex.join(options.line)}"],
         settings=task_options(options, task),
     )
-    folder = options.out / "fits" / own.stem
-    folder.mkdir(parents=True, exist_ok=True)
-    beside = f"../../policies/{own.name}"
-    page = fit_page(fitted, method, get_task(task).id, beside, made)
-    written = page.write(folder / pages.NAME)
+    kept = fit_pages.keep(options.out, own.stem, fitted, about, made, reference)
     study = _keep_study(options, method, fitted)
     cost = fitted.cost
     found = to_json(fitted.policy)
@@ -106,14 +119,46 @@ def fit(options: argparse.Namespace) -> Any:
         f"spent {cost.env_steps:,} training, {cost.eval_steps:,} evaluation and "
         f"{cost.gradient_steps:,} gradient steps"
     )
-    print(f"policy: {path}\npage: {written}")
+    fit_pages.say(kept)
+    print(f"policy: {path}\npage: {kept.page}")
     if study is not None:
         print(f"study: {study}")
-    return {
-        "policy": str(path), "page": str(written), "found": found,
+    result: dict[str, Any] = {
+        "policy": str(path), "page": str(kept.page), "found": found,
         "online": fitted.online, "cost": asdict(cost),
         "study": None if study is None else str(study),
     }  # fmt: skip
+    if kept.front is not None and kept.hypervolume is not None:
+        result["front"] = json.loads(kept.front.to_json(orient="records"))
+        result["hypervolume"] = asdict(kept.hypervolume)
+    return result
+
+
+def _reference_point(options: argparse.Namespace, method: str) -> dict[str, float]:
+    """That of the hypervolume, as far as it was given.
+
+    Raises:
+        ValueError: it is not of the objectives, or no numbers.
+    """
+    from dacrl_env.methods.objectives import check_point, observed_names
+    from dacrl_env.policies import get_method
+
+    point = {}
+    for text in options.reference_point:
+        name, _, value = text.partition("=")
+        (name,) = observed_names([name])
+        try:
+            point[name] = float(value)
+        except ValueError:
+            raise ValueError(
+                f"--reference-point takes NAME=VALUE with a number, got {text!r}"
+            ) from None
+    if point:
+        names = getattr(get_method(method), "objectives", ())
+        if not names:
+            raise ValueError("--reference-point is for several --objectives")
+        check_point(point, names)
+    return point
 
 
 def _keep_study(options: argparse.Namespace, method: str, fitted: Any) -> Path | None:
@@ -126,9 +171,11 @@ def _keep_study(options: argparse.Namespace, method: str, fitted: Any) -> Path |
 
     if not (optuna.is_installed() and optuna.has_runs(fitted)):
         return None
-    path: Path = options.out / "optuna.journal"
-    objective = getattr(get_method(method), "objective", "final")
-    if objective not in optuna.OBJECTIVES:
+    path: Path = options.out / optuna.JOURNAL
+    made = get_method(method)
+    objective: Any = list(getattr(made, "objectives", ()))
+    objective = objective or getattr(made, "objective", "final")
+    if isinstance(objective, str) and objective not in optuna.OBJECTIVES:
         objective = "final"
     try:
         optuna.to_study(
@@ -183,7 +230,9 @@ def _about_policy(path: Path) -> Mapping[str, Any]:
 
 
 def _fit_what(options: argparse.Namespace) -> tuple[str, str]:
-    """Task and method of a fit, by place or by name, each once."""
+    """Task and method of a fit, by place or by name, each once; with its objectives."""
+    from dacrl_env.methods.objectives import JUDGED, observed_names, with_objectives
+
     found = []
     for name, place, value in (
         ("task", options.place_task, options.task),
@@ -192,4 +241,15 @@ def _fit_what(options: argparse.Namespace) -> tuple[str, str]:
         if (place is None) == (value is None):
             raise ValueError(f"one {name} is needed: by place, or as --{name}")
         found.append(place if value is None else value)
-    return found[0], found[1]
+    task, method = found
+    if options.objectives:
+        method = with_objectives(method, options.objectives)
+        judged = [n for n in options.objectives if n.startswith(JUDGED)]
+        if judged:
+            print(
+                f"dacrl: no search sees {', '.join(judged)}, by which policies are "
+                f"judged; it goes by the observed {', '.join(observed_names(judged))} "
+                "of its tuning runs",
+                file=sys.stderr,
+            )
+    return task, method

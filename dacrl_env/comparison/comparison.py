@@ -62,6 +62,7 @@ from dacrl_env.core.progress import progress
 from dacrl_env.core.provenance import NoSource, check_files, files_of
 from dacrl_env.core.store import Store
 from dacrl_env.core.trackers import TrackedRun, Tracker, check_tracker, tracked
+from dacrl_env.methods.objectives import with_objectives
 from dacrl_env.methods.trials import fit_key, forget_journal
 from dacrl_env.outer.decisions import tell_intervals
 from dacrl_env.policies import (
@@ -351,6 +352,7 @@ def fit(
     num_threads: int | None = None,
     show_progress: bool = False,
     run_budget: int | None = None,
+    objectives: str | Sequence[str] | None = None,
     tracker: Tracker | None = None,
     **task_kwargs: Any,
 ) -> Fitted:
@@ -370,6 +372,11 @@ def fit(
             cores that this process may use. No result depends on it.
         show_progress: a progress bar on standard error.
         run_budget: inner environment steps of one run; None: the task's.
+        objectives: what the method searches by, of the observed scores "final", "best"
+            and "auc", and "cost", the floating-point operations of a run. Several give
+            a Pareto front, ``Fitted.front``; the policy is the best in the first.
+            "report_auc" and so on stand for the observed scores of that name, since no
+            search sees judged ones. None: those of the method.
         tracker: told of the fit while it goes on, see :class:`dacrl_env.Tracker`; not
             of one that is in the store.
         **task_kwargs: options of the environment.
@@ -390,6 +397,9 @@ def fit(
             )
         task_kwargs["budget"] = run_budget
     (first,) = checked_seeds([seed])
+    if objectives is not None:
+        wanted = [objectives] if isinstance(objectives, str) else list(objectives)
+        method = with_objectives(method, wanted)
     one = given(method, "method")
     if len(one.names) != 1:
         raise ValueError(f"one method is fitted at a time, got {', '.join(one.names)}")

@@ -3,28 +3,46 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from dacrl_env.comparison import option_panels
+from dacrl_env.comparison import fronts, option_panels, search_figures
 from dacrl_env.comparison.courses import Curve
 from dacrl_env.comparison.drawing import printable
 from dacrl_env.comparison.made import Made
 from dacrl_env.comparison.page import ROWS, made_facts, task_facts
 from dacrl_env.comparison.page_figures import MOST, Figure, is_wide
-from dacrl_env.comparison.pages import Page, Section, Table
+from dacrl_env.comparison.pages import Page, Section, Table, paragraphs
+from dacrl_env.methods.lineages import Copy, Line, copies, has_lines, lines
 from dacrl_env.policies import Fitted, Policy, identity
 
 _SHORT, _LONG = 160, 4_000  # letters of a policy, in a table and in full
-_NEEDED = {"generation", "member", "parent", "step", "score"}  # in the trace of a fit
 _ABOUT = {"method": "Method", "budget": "Tuning budget", "seed": "Seed"}
 _SINGLY = 64  # runs that are shown singly from the beginning
+_LINEAGES = """\
+Above: the member under whose number each run trained. Where a line leaves one for
+another, the run that was there was given up, and the state of the first one copied.
+Below: scores and values along the same lines. The thick line is the lineage of the run
+that ended best."""
+_RUNGS = """\
+Runs that began together, and how many of them went on: at each dotted line the best by
+then did, the others end there. Brackets with equal rungs share a panel. The thick line
+is the run that ended best."""
 
 
-def fit_page(fitted: Fitted, method: str, task: str, file: str, made: Made) -> Page:
+def fit_page(
+    fitted: Fitted,
+    method: str,
+    task: str,
+    file: str,
+    made: Made,
+    front_files: Sequence[str] = (),
+    reference: Mapping[str, float] | None = None,
+) -> Page:
     """The page of a fit.
 
     Args:
@@ -33,23 +51,38 @@ def fit_page(fitted: Fitted, method: str, task: str, file: str, made: Made) -> P
         task: id.
         file: of the policy, relative to the page.
         made: how it was made.
+        front_files: policies of its front, relative to the page; none: no links.
+        reference: point of the hypervolume of its front.
     """
     figures, sections, notes = [], [], []
     trace = fitted.trace
+    if fitted.front:
+        figures.append(fronts.page_figure(fitted))
+        sections.append(
+            _front_section(fitted, front_files, reference, len(figures) - 1)
+        )
     if trace is not None and _is_shown(trace):
-        figure, said = _runs_figure(trace)
+        every, found = lines(trace), copies(trace)
+        named, renumbered = trace, bool((trace["parent"] != trace["member"]).any())
+        if renumbered and not found:
+            named = _by_first_number(trace, every)
+        figure, said = _runs_figure(named, len(found))
         figures.append(figure)
+        numbers = "A run keeps the number it began with."
+        if found:
+            numbers = (
+                "A run goes on under the number of its member, also where it continues "
+                "from another one."
+            )
         sections.append(
             Section(
                 "Runs of the search",
                 [
                     "Scores that the method observed, and values that it applied: "
-                    "median and range from 10 % to 90 %, and single runs. A run goes "
-                    "on under the number of its member, also where it continues from "
-                    "another one.",
+                    "median and range from 10 % to 90 %, and single runs. " + numbers,
                     *said,
                 ],
-                [_runs_table(trace)],
+                [_runs_table(named)],
                 [
                     "A row per run, with what it came to last; the best are above. A "
                     "click on a column sorts by it."
@@ -57,6 +90,7 @@ def fit_page(fitted: Fitted, method: str, task: str, file: str, made: Made) -> P
                 len(figures) - 1,
             )
         )
+        _add_course_of_search(figures, sections, trace, every, found)
     course = _course_figure(fitted)
     if course is not None:
         figures.append(course)
@@ -107,7 +141,7 @@ def fit_page(fitted: Fitted, method: str, task: str, file: str, made: Made) -> P
 
 def _is_shown(trace: pd.DataFrame) -> bool:
     """Whether it is as `Fitted` says: a method of one's own may keep something else."""
-    return {*trace.columns} >= _NEEDED and bool(trace["score"].notna().any())
+    return has_lines(trace) and bool(trace["score"].notna().any())
 
 
 def _values(policy: Policy) -> Mapping[str, Any] | None:
@@ -129,12 +163,89 @@ def _described(policy: Policy) -> str:
 
 
 def _number(value: Any) -> str:
+    if isinstance(value, float) and math.isnan(value):
+        return "–"
     return f"{value:.4g}" if isinstance(value, float) else printable(value)
 
 
 def _text(policy: Policy, letters: int) -> str:
     text = json.dumps(identity(policy), ensure_ascii=False)
     return text if len(text) <= letters else f"{text[:letters]} …"
+
+
+# -- several objectives ----------------------------------------------------------------
+
+
+def _front_section(
+    fitted: Fitted,
+    files: Sequence[str],
+    reference: Mapping[str, float] | None,
+    figure: int,
+) -> Section:
+    found = fronts.table(fitted)
+    names = fronts.objectives(fitted)
+    heads, columns = ["number"], [[*found["number"].map(str)]]
+    if any(_values(one.policy) is None for one in fitted.front):
+        heads.append("policy")
+        columns.append([_text(one.policy, _SHORT) for one in fitted.front])
+        found = found[["number", *names, "online"]]
+    texts = len(heads)
+    for name in found.columns[1:]:
+        heads.append(name)
+        columns.append([*found[name].map(_number)])
+    return Section(
+        "Pareto front",
+        [
+            "Policies that no other candidate dominates: none is at least as good in "
+            "every objective and better in one. Values are means over tuning runs, as "
+            "the search observed them; dots are single runs that were trained to the "
+            f"end. The policy of the fit is number 1, the best in {names[0]}. Online "
+            "is the judged score of the tuning runs; what a policy is worth, its test "
+            "runs tell.",
+            f"Hypervolume: {fronts.hypervolume_of(fitted, reference)}. It is the share "
+            "that the front dominates of the box between the reference point and score "
+            "1 at no cost.",
+        ],
+        [Table(heads, [[*row] for row in zip(*columns, strict=True)], texts, files)],
+        figure=figure,
+    )
+
+
+# -- rungs and lineages ----------------------------------------------------------------
+
+
+def _add_course_of_search(
+    figures: list[Any],
+    sections: list[Section],
+    trace: pd.DataFrame,
+    every: Sequence[Line],
+    found: Sequence[Copy],
+) -> None:
+    """Add what brackets or forks there were."""
+    if found:
+        figure, said = search_figures.lineages_figure(
+            trace, every, found, _numeric(trace)
+        )
+        names = [name for name in trace.columns if name.startswith("hp/")]
+        table = search_figures.copies_table(trace, found[:ROWS], names)
+        title, texts = "Lineages", [*paragraphs(_LINEAGES), said]
+    else:
+        shown = search_figures.brackets(every)
+        if not shown:
+            return
+        figure, left_out = search_figures.rungs_figure(trace, shown)
+        table = search_figures.rungs_table(trace, shown)
+        title, texts = "Rungs", [*paragraphs(_RUNGS), *left_out]
+    figures.append(figure)
+    sections.append(Section(title, texts, [_table(*table, 0)], [], len(figures) - 1))
+
+
+def _by_first_number(trace: pd.DataFrame, every: Sequence[Line]) -> pd.DataFrame:
+    """A trace without copies in which runs keep the number they began with."""
+    members = trace["member"].to_numpy().copy()
+    for one in every:
+        members[one.rows] = one.members[0]
+    return trace.assign(member=members, parent=members)
 
 
 # -- the runs behind it ----------------------------------------------------------------
@@ -146,7 +257,7 @@ def _numeric(trace: pd.DataFrame) -> list[str]:
     return [name for name in names if option_panels.is_numeric(trace[name])]
 
 
-def _runs_figure(trace: pd.DataFrame) -> tuple[dict[str, Any], list[str]]:
+def _runs_figure(trace: pd.DataFrame, copied: int) -> tuple[dict[str, Any], list[str]]:
     names = _numeric(trace)
     runs = trace[["generation", "member"]].drop_duplicates()
     most = max(1, MOST // (1 + len(names)) // int(trace["step"].max()))
@@ -176,10 +287,9 @@ def _runs_figure(trace: pd.DataFrame) -> tuple[dict[str, Any], list[str]]:
             each.insert(0, float(before[0]), each.iloc[:, 0])
         figure.add_curve(0, panel, Curve(steps, *drawn), shape)
         figure.add_runs(0, panel, each.reindex(index), titles, shape)
-    copies = int((trace["parent"] != trace["member"]).sum())
     said = []
-    if copies:
-        said.append(f"Runs went on as copies of others: {copies:,} times.")
+    if copied:
+        said.append(f"Runs went on as copies of others: {copied:,} times.")
     if len(kept) < len(runs):
         said.append(
             f"Of {len(runs):,} runs {len(kept):,}, evenly spaced, can be shown singly."

@@ -89,7 +89,11 @@ class Figure:
     def add_curve(
         self, policy: int, panel: int, curve: Curve, shape: str = "linear"
     ) -> None:
-        """Add a curve with its band; ``shape`` is how Plotly connects its points."""
+        """Add a curve with its band; ``shape`` is how Plotly connects its points.
+
+        A curve whose ends are its middle itself has no band.
+        """
+        single = curve.low is curve.middle
         self.curves.append(
             {
                 "policy": policy,
@@ -97,8 +101,8 @@ class Figure:
                 "shape": shape,
                 "grid": self._grids.of(numbers(curve.steps)),
                 "y": numbers(curve.middle),
-                "low": numbers(curve.low),
-                "high": numbers(curve.high),
+                "low": None if single else numbers(curve.low),
+                "high": None if single else numbers(curve.high),
             }
         )
 

@@ -24,6 +24,7 @@ from dacrl_env.methods.trials import settings_key
 from dacrl_env.policies import (
     Cost,
     Fitted,
+    FrontPoint,
     Policy,
     from_json,
     get_policy,
@@ -35,6 +36,7 @@ from dacrl_env.tasks import Task
 from dacrl_env.tasks.registration import definition_of
 
 Key = dict[str, Any]
+_VALUE = "value/"  # before names of objectives, in columns of fits
 
 
 # -- names --------------------------------------------------------------------------
@@ -484,7 +486,7 @@ def _version(key: Key) -> str:
 
 
 def fit_frame(fitted: Fitted) -> pd.DataFrame:
-    """A fit as rows: one an incumbent, the last being the result; then its trace."""
+    """A fit as rows: one an incumbent, the last being the result; front and trace."""
     incumbents = pd.DataFrame(
         [
             {
@@ -496,9 +498,37 @@ def fit_frame(fitted: Fitted) -> pd.DataFrame:
             for cost, policy in fitted.incumbents
         ]
     )
-    if fitted.trace is None:
-        return incumbents
-    return pd.concat([incumbents, fitted.trace.assign(row="trace")], ignore_index=True)
+    parts = [incumbents]
+    if fitted.front:
+        parts.append(
+            pd.DataFrame(
+                [
+                    {
+                        "row": "front",
+                        "online": np.nan if point.online is None else point.online,
+                        "policy": json.dumps(to_json(point.policy), sort_keys=True),
+                        **{f"{_VALUE}{k}": v for k, v in point.values.items()},
+                    }
+                    for point in fitted.front
+                ]
+            )
+        )
+    if fitted.trace is not None:
+        parts.append(fitted.trace.assign(row="trace"))
+    return pd.concat(parts, ignore_index=True) if parts[1:] else incumbents
+
+
+def _front_of(frame: pd.DataFrame) -> list[FrontPoint]:
+    """The front that `fit_frame` wrote."""
+    names = [name for name in frame.columns if name.startswith(_VALUE)]
+    return [
+        FrontPoint(
+            from_json(json.loads(row["policy"])),
+            {name.removeprefix(_VALUE): float(row[name]) for name in names},
+            None if np.isnan(row["online"]) else float(row["online"]),
+        )
+        for row in frame[frame["row"] == "front"].to_dict("records")
+    ]
 
 
 def fitted_of(frame: pd.DataFrame) -> Fitted:
@@ -517,11 +547,14 @@ def fitted_of(frame: pd.DataFrame) -> Fitted:
     trace = None
     if "generation" in frame:
         trace = frame[frame["row"] == "trace"]
-        trace = trace.drop(columns=["row", "online", "policy", *asdict(Cost())])
+        others = [name for name in frame.columns if name.startswith(_VALUE)]
+        others += ["row", "online", "policy", *asdict(Cost())]
+        trace = trace.drop(columns=others)
         whole = ["generation", "member", "parent", "step"]
         kinds = {**dict.fromkeys(whole, np.int64), "diverged": bool}
         kinds = {name: kind for name, kind in kinds.items() if name in trace}
         trace = trace.astype(kinds).reset_index(drop=True)
     cost, policy = course[-1]
     known = None if np.isnan(online) else online
-    return Fitted(policy, cost, course, known, trace=trace)
+    front = _front_of(frame)
+    return Fitted(policy, cost, course, known, trace=trace, front=front)

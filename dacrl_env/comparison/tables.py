@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -88,3 +90,27 @@ def markdown(result: pd.DataFrame) -> str:
         lines += [[escaped(line[0]), *line[1:]] for line in cells.values]
         blocks.append("\n".join("| " + " | ".join(line) + " |" for line in lines))
     return "\n\n".join(blocks)
+
+
+def aligned(columns: Mapping[str, Sequence[str]], across: int, texts: int = 0) -> str:
+    """Cells as plain text, in lines that are not too long.
+
+    Args:
+        columns: cells by head.
+        across: letters of a line; columns that do not fit are named below.
+        texts: how many columns, from the left, are texts; others are numbers.
+    """
+    whole = [[name, *cells] for name, cells in columns.items()]
+    widths = [max(map(len, column)) for column in whole]
+    ends = np.cumsum(np.array(widths) + 2) - 2
+    shown = max(1, int((ends <= across).sum()))
+    lines = []
+    for row in zip(*whole[:shown], strict=True):
+        cells = [
+            cell.ljust(size) if k < texts else cell.rjust(size)
+            for k, (cell, size) in enumerate(zip(row, widths, strict=False))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    if shown < len(widths):
+        lines.append(f"not shown: {', '.join(list(columns)[shown:])}")
+    return "\n".join(lines)

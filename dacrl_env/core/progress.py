@@ -29,20 +29,21 @@ class _Lines(tqdm):
         self._closed = True
 
 
-def progress(total: int, what: str, shown: bool) -> Any:
+def progress(total: int, what: str, shown: bool, unit: str = "steps") -> Any:
     """A bar of steps, with the time that is left.
 
     Args:
         total: steps; it may be changed.
         what: is done.
         shown: whether it is.
+        unit: what is counted.
 
     Returns:
         A tqdm bar, a context manager with ``update`` and ``total``.
     """
     given: dict[str, Any] = {
         "total": total,
-        "unit": " steps",
+        "unit": f" {unit}",
         "unit_scale": True,
         "desc": what,
         "disable": not shown,
@@ -50,6 +51,6 @@ def progress(total: int, what: str, shown: bool) -> Any:
     if sys.stderr.isatty():
         return tqdm(**given)
     text = (
-        "{desc}: {percentage:.0f}% of {total_fmt} steps, {remaining} left, {rate_fmt}"
+        "{desc}: {percentage:.0f}% of {total_fmt}{unit}, {remaining} left, {rate_fmt}"
     )
     return _Lines(**given, mininterval=SECONDS, maxinterval=SECONDS, bar_format=text)

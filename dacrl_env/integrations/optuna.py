@@ -19,7 +19,9 @@ import importlib.util
 import json
 import math
 import os
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +29,9 @@ import pandas as pd
 
 from dacrl_env.core.checks import unknown
 from dacrl_env.integrations.configspace import COMPLEMENT
+from dacrl_env.methods.lineages import NEEDED, has_lines, lines
 from dacrl_env.methods.search import quiet
+from dacrl_env.methods.trials import COST, OBJECTIVES
 from dacrl_env.outer.settings import resolve
 from dacrl_env.policies import Fitted
 from dacrl_env.tasks import LEAST_COMPLEMENT, Knob, Number
@@ -35,8 +39,7 @@ from dacrl_env.tasks import LEAST_COMPLEMENT, Knob, Number
 if TYPE_CHECKING:
     import optuna
 
-OBJECTIVES = ("final", "best", "auc")
-NEEDED = {"generation", "member", "parent", "step", "score"}  # in the trace of a fit
+JOURNAL = "optuna.journal"  # in the folder of a fit
 CONFIGURATION = "configuration/"  # before the names of static configuration
 
 
@@ -46,7 +49,7 @@ def journal(path: str | os.PathLike[str]) -> optuna.storages.JournalStorage:
     Raises:
         ModuleNotFoundError: Optuna is not installed.
     """
-    _require()
+    require()
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
@@ -58,9 +61,9 @@ def to_study(
     storage: Any = None,
     *,
     seed: int | None = None,
-    objective: str = "final",
+    objective: str | Sequence[str] = "final",
 ) -> optuna.Study:
-    """The runs of a fit as a study, which is maximised.
+    """The runs of a fit as a study, which is maximised (costs are minimised).
 
     Parameters are the values applied at a run's last decision; where they changed on
     the way the attribute ``varied`` names them. Events and inactive values are absent.
@@ -78,28 +81,34 @@ def to_study(
             not written again; one that was interrupted is completed.
         seed: of the method, for the study's name and attributes.
         objective: value of a trial: the last observed score ("final"), the best one
-            ("best"), or the mean over decisions ("auc").
+            ("best"), the mean over decisions ("auc"), or the floating-point operations
+            of the run ("cost"). Several make a study of several objectives, which are
+            its metric names.
 
     Raises:
         ModuleNotFoundError: Optuna is not installed.
         ValueError: an unknown objective, or a fit without a task or a trace.
     """
-    if objective not in OBJECTIVES:
-        raise ValueError(unknown("objective", objective, OBJECTIVES))
+    names = [objective] if isinstance(objective, str) else list(objective)
+    for name in names:
+        if name not in (*OBJECTIVES, COST):
+            raise ValueError(unknown("objective", name, (*OBJECTIVES, COST)))
     if not has_runs(fitted):
         lacking = "task" if fitted.task is None else "trace of its runs"
         raise ValueError(
             f"this fit has no {lacking}; a study is made of a task and of a trace with "
             f"the columns {', '.join(sorted(NEEDED))}"
         )
-    _require()
+    require()
     import optuna
+    from optuna.study import StudyDirection
 
     trace = fitted.trace
     assert trace is not None
     assert fitted.task is not None
     settings = resolve(fitted.task, **(fitted.settings or {}))
-    about = {"task": fitted.task, **(fitted.about or {}), "objective": objective}
+    about = {"task": fitted.task, **(fitted.about or {})}
+    about["objective"] = names[0] if len(names) == 1 else names
     if seed is not None:
         about["seed"] = seed
     about["options"] = {k: repr(v) for k, v in (fitted.settings or {}).items()}
@@ -107,20 +116,61 @@ def to_study(
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     method = about.get("method", "fit")
     words = [fitted.task, str(method), *([] if seed is None else [f"seed {seed}"])]
-    with quiet("optuna"):
+    with quiet("optuna"), warnings.catch_warnings():
+        # that names of metrics are experimental there
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study = optuna.create_study(
             storage=storage,
             study_name=" ".join([*words, digest]),
-            direction="maximize",
+            directions=[
+                StudyDirection.MINIMIZE if name == COST else StudyDirection.MAXIMIZE
+                for name in names
+            ],
             load_if_exists=True,
         )
         if not study.user_attrs:
             for name, value in about.items():
                 study.set_user_attr(name, _plain(value))
+            if len(names) > 1:
+                study.set_metric_names(names)
         # the order is that of the trace, so that what is missing is the rest
-        trials = _trials(trace, settings.controlled, objective)
+        trials = _trials(trace, settings.controlled, names)
         study.add_trials(trials[len(study.get_trials(deepcopy=False)) :])
     return study
+
+
+def read_studies(directory: str | os.PathLike[str]) -> list[optuna.Study]:
+    """Studies of the fits in a folder.
+
+    Args:
+        directory: ``--out`` of ``dacrl fit``.
+
+    Raises:
+        FileNotFoundError: no journal.
+        ModuleNotFoundError: Optuna is not installed.
+        ValueError: the journal is damaged, or there is no fit in it.
+    """
+    require()
+    import optuna
+
+    path = Path(directory) / JOURNAL
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no {JOURNAL} in {directory}; dacrl fit --out writes one where optuna is "
+            "installed"
+        )
+    try:
+        with quiet("optuna"):
+            storage = journal(path)
+            names = optuna.get_all_study_names(storage)
+            found = [
+                optuna.load_study(study_name=name, storage=storage) for name in names
+            ]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no journal of Optuna: {error}") from error
+    if not found:
+        raise ValueError(f"no fit can be read in {path}")
+    return found
 
 
 def is_installed() -> bool:
@@ -130,44 +180,29 @@ def is_installed() -> bool:
 
 def has_runs(fitted: Fitted) -> bool:
     """Whether a fit has what a study is made of; that of a controller does not."""
-    trace = fitted.trace
-    return fitted.task is not None and trace is not None and {*trace.columns} >= NEEDED
+    return fitted.task is not None and has_lines(fitted.trace)
 
 
-def _require() -> None:
+def require() -> None:
+    """Raise a ModuleNotFoundError that names the extra, if Optuna is not installed."""
     if not is_installed():
         raise ModuleNotFoundError(
             "studies need optuna: pip install 'dacrl-env[optuna]'", name="optuna"
         )
 
 
-def _trials(trace: pd.DataFrame, knobs: Sequence[Knob], objective: str) -> list[Any]:
+def _trials(
+    trace: pd.DataFrame, knobs: Sequence[Knob], objectives: Sequence[str]
+) -> list[Any]:
     """Frozen trials, in the order of generations, then of ends of runs."""
     searched = [h for h in knobs if h.held and f"hp/{h.name}" in trace]
     fields = _fields(trace)
     longest = int(trace["step"].max())
-    result: list[Any] = []
-    for _, runs in trace.groupby("generation", sort=True):
-        rows = [{str(k): v for k, v in r.items()} for r in runs.to_dict("records")]
-        result += [
-            _trial(line, searched, fields, longest, objective) for line in _lines(rows)
-        ]
-    return result
-
-
-def _lines(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Rows of one generation as runs from the first decision to where each ended."""
-    at = {(int(row["step"]), int(row["member"])): row for row in rows}
-    continued = {(int(row["step"]) - 1, int(row["parent"])) for row in rows}
-    lines = []
-    for key in sorted(at):
-        if key in continued:
-            continue
-        line = [at[key]]
-        while (before := (line[-1]["step"] - 1, line[-1]["parent"])) in at:
-            line.append(at[before])
-        lines.append(line[::-1])
-    return lines
+    rows = [{str(k): v for k, v in r.items()} for r in trace.to_dict("records")]
+    return [
+        _trial([rows[k] for k in one.rows], searched, fields, longest, objectives)
+        for one in lines(trace)
+    ]
 
 
 def _trial(
@@ -175,7 +210,7 @@ def _trial(
     knobs: Sequence[Knob],
     fields: dict[str, list[str]],
     longest: int,
-    objective: str,
+    objectives: Sequence[str],
 ) -> Any:
     import optuna
     from optuna.distributions import CategoricalDistribution
@@ -201,11 +236,16 @@ def _trial(
     state = TrialState.COMPLETE if steps[-1] == longest else TrialState.PRUNED
     if not finite:
         state = TrialState.FAIL
-    value = {"final": scores[-1], "best": scores.max(), "auc": scores.mean()}[objective]
+    values = {
+        "final": scores[-1],
+        "best": scores.max(),
+        "auc": scores.mean(),
+        COST: last.get(COST, np.nan),
+    }
     varied = [h.name for h in knobs if len({str(r[f"hp/{h.name}"]) for r in line}) > 1]
     return optuna.trial.create_trial(
         state=state,
-        value=float(value) if finite else None,
+        values=[float(values[name]) for name in objectives] if finite else None,
         params=params,
         distributions=spaces,
         intermediate_values={

@@ -7,7 +7,13 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from dacrl_env.methods.search import Incumbent, check_candidates, go_on
+from dacrl_env.methods.search import (
+    Incumbent,
+    Objective,
+    check_candidates,
+    go_on,
+    means,
+)
 from dacrl_env.methods.trials import Trials
 
 Floats = NDArray[np.float64]
@@ -75,7 +81,7 @@ def race(
     candidates: Floats,
     rungs: Rungs,
     seeds: int,
-    objective: str,
+    objective: Objective,
     promoted: Callable[[Floats, int], Ints] = promote,
 ) -> Floats:
     """Train the candidates of one bracket, each rung as one population.
@@ -85,8 +91,10 @@ def race(
         candidates: ``(n, k)``.
         rungs: how many go on to how many decisions; n in the first.
         seeds: tuning runs a candidate, the same for all candidates.
-        objective: of a run, as far as it has come.
-        promoted: from mean scores and a number to the indices of those that go on.
+        objective: of a run, as far as it has come; or several, where ``promoted`` can
+            rank them.
+        promoted: from mean scores, as `means` has them, and a number to the indices of
+            those that go on.
 
     Returns:
         Mean scores of the last rung.
@@ -104,8 +112,7 @@ def race(
             best.settle()  # the rungs before were needed for any of the last
         part = candidates[alive]
         observed = go_on(trials, best.space, part, seeds, done, fidelity)
-        seen = observed.objective(objective)
-        scores, done = seen.reshape(-1, seeds).mean(1), fidelity
+        scores, done = means(observed, seeds, objective), fidelity
     best.offer(candidates[alive], scores, trials.judge().reshape(-1, seeds).mean(1))
     return scores
 

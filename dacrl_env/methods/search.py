@@ -12,14 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dacrl_env.methods.objectives import Tried, check_counted
 from dacrl_env.methods.search_space import ROWS, SearchSpace
-from dacrl_env.methods.trials import Observed, Trials, check_usable
+from dacrl_env.methods.trials import COST, Observed, Trials, check_usable
 from dacrl_env.outer.actions import check_names
 from dacrl_env.policies import Cost, Fitted, Policy
 from dacrl_env.tasks import Option
 from dacrl_env.tasks.registration import configured
 
 Floats = NDArray[np.float64]
+Objective = str | tuple[str, ...]  # what candidates are compared by: one, or several
 
 
 class Incumbent:
@@ -28,10 +30,20 @@ class Incumbent:
     Args:
         space: of the candidates.
         trials: the account.
+        objective: what candidates are compared by; of several the first one says which
+            is the best, and `fitted` has the front of all.
+
+    Raises:
+        ValueError: cost is among several objectives, and not counted here.
     """
 
-    def __init__(self, space: SearchSpace, trials: Trials) -> None:
+    def __init__(
+        self, space: SearchSpace, trials: Trials, objective: Objective = "final"
+    ) -> None:
         self.space, self.trials = space, trials
+        self._tried = None if isinstance(objective, str) else Tried(objective)
+        if self._tried is not None:
+            check_counted(trials, self._tried.names)
         self.score = -np.inf
         self.online: float | None = None
         self.course: list[tuple[Cost, Policy]] = []
@@ -47,10 +59,13 @@ class Incumbent:
 
         Args:
             candidates: trained to the end.
-            scores: to be compared; −∞ or NaN: diverged.
+            scores: to be compared; −∞ or NaN: diverged. ``(n, m)`` of m objectives.
             judged: mean score by the report stream of each one's runs ``(n,)``.
         """
         before, after = self._paid, self.trials.cost
+        if self._tried is not None:
+            self._tried.add(candidates, scores, judged)
+            scores = scores[:, 0]
         ranked = np.where(np.isnan(scores), -np.inf, scores)
         for k, score in enumerate(ranked):
             if score > self.score or not self.course:
@@ -73,9 +88,15 @@ class Incumbent:
         """
         check_usable(self.score, self.trials)
         _, policy = self.course[-1]
+        online, front = self.online, []
+        if self._tried is not None:  # of equals in the first objective the best
+            front = self._tried.front(
+                lambda one: self.space.policy(one, self.trials.decisions)
+            )
+            policy, online = front[0].policy, front[0].online
         # the incumbent stands until all is spent
         course = [*self.course, (self.trials.cost, policy)]
-        return self.trials.fitted(policy, course, self.online)
+        return self.trials.fitted(policy, course, online, front)
 
 
 def check_candidates(trials: Trials, seeds: int, needed: int = 1) -> None:
@@ -102,18 +123,37 @@ def affordable(trials: Trials, seeds: int, population: int) -> int:
 
 
 def train(
-    trials: Trials, space: SearchSpace, candidates: Floats, seeds: int, objective: str
+    trials: Trials,
+    space: SearchSpace,
+    candidates: Floats,
+    seeds: int,
+    objective: Objective,
 ) -> tuple[Floats, Floats]:
     """Mean objective and mean report score ``(n,)`` of candidates trained to the end.
 
-    Every candidate is trained on the same ``seeds`` tuning seeds, which pairs them.
+    Every candidate is trained on the same ``seeds`` tuning seeds, which pairs them. Of
+    m objectives the first array is ``(n, m)``.
     """
     n = len(candidates)
     trials.begin(trials.tuning_seeds(seeds) * n)
     seen = go_on(trials, space, candidates, seeds, 0, trials.decisions)
-    scores = seen.objective(objective)
-    judged = trials.judge()
-    return scores.reshape(n, seeds).mean(1), judged.reshape(n, seeds).mean(1)
+    return means(seen, seeds, objective), trials.judge().reshape(n, seeds).mean(1)
+
+
+def means(seen: Observed, seeds: int, objective: Objective) -> Floats:
+    """What candidates are compared by, as means over their runs.
+
+    Args:
+        seen: of runs of n candidates, one candidate after the other.
+        seeds: runs of each.
+        objective: name, or names of m.
+
+    Returns:
+        ``(n,)``, of several objectives ``(n, m)``; −∞ where a run diverged.
+    """
+    if isinstance(objective, str):
+        return np.asarray(seen.objective(objective).reshape(-1, seeds).mean(1))
+    return np.stack([means(seen, seeds, name) for name in objective], axis=1)
 
 
 def go_on(
@@ -410,15 +450,39 @@ class Tellable:
     below the lowest score so far if the floor should be higher. −∞ would distort, or
     end, a fit of a model.
 
+    Of costs the lowest so far stands for the floor, and a tenth of it is the scale.
+
     Args:
         trials: whose task has the floor.
+        objective: what is told.
     """
 
-    def __init__(self, trials: Trials) -> None:
-        self.lowest = trials.task.floor_score
+    def __init__(self, trials: Trials, objective: str = "final") -> None:
+        self.lowest = -0.0 if objective == COST else trials.task.floor_score
+        self._is_cost = objective == COST
 
     def __call__(self, scores: Floats) -> list[float]:
-        """Scores ``(n,)`` to tell."""
+        """Scores ``(n,)`` to tell, or costs with the opposite sign."""
         finite = np.isfinite(scores)
         self.lowest = min([self.lowest, *scores[finite]])
-        return [float(s) for s in np.where(finite, scores, self.lowest - 0.1)]
+        step = -0.1 * self.lowest if self._is_cost else 0.1
+        return [float(s) for s in np.where(finite, scores, self.lowest - step)]
+
+
+class TellableSeveral:
+    """As `Tellable`, of several objectives.
+
+    Args:
+        trials: whose task has the floor.
+        objectives: names.
+    """
+
+    def __init__(self, trials: Trials, objectives: Sequence[str]) -> None:
+        self._each = [Tellable(trials, name) for name in objectives]
+
+    def __call__(self, values: Floats) -> list[list[float]]:
+        """Oriented values ``(n, m)`` to tell."""
+        columns = [
+            tell(column) for tell, column in zip(self._each, values.T, strict=True)
+        ]
+        return [list(row) for row in zip(*columns, strict=True)]

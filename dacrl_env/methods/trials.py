@@ -41,7 +41,7 @@ from dacrl_env.core.snapshot import (
 from dacrl_env.core.store import Store, StoreError, canonical
 from dacrl_env.outer.population import Population
 from dacrl_env.outer.settings import Settings, resolve
-from dacrl_env.policies import Cost, Fitted, Method, Policy, cost_of
+from dacrl_env.policies import Cost, Fitted, FrontPoint, Method, Policy, cost_of
 from dacrl_env.tasks import Number, Task
 from dacrl_env.tasks.registration import definition_of, get_task
 
@@ -50,6 +50,7 @@ CHECKPOINT_SECONDS = 30.0  # between snapshots of a journal
 JOURNAL_FORMAT = 2
 # how scores of a run become the number that candidates are compared by
 OBJECTIVES = ("final", "best", "auc")
+COST = "cost"  # of a run, beside these where methods take several objectives
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -66,13 +67,18 @@ class Observed:
     best: Floats  # (P,) best score of the run so far
     auc: Floats  # (P,) of the run so far
     diverged: NDArray[np.bool_]  # (P,)
+    cost: Floats  # (K, P) floating-point operations of the run so far
 
     def objective(self, name: str) -> Floats:
         """The number ``(P,)`` to compare by; −∞ for runs that diverged.
 
+        More is better: of "cost" it is the number with the opposite sign.
+
         Raises:
             ValueError: unknown name.
         """
+        if name == COST:
+            return np.where(self.diverged, -np.inf, -self.cost[-1])
         check_objective(name)
         value = self.scores[-1] if name == "final" else getattr(self, name)
         return np.where(self.diverged | np.isnan(value), -np.inf, value)
@@ -325,6 +331,7 @@ class Trials:
                     "parent": self._parents,
                     "step": self._step,
                     "score": scores,
+                    "cost": seen.cost[k],
                     # known where runs are looked at, not in between
                     "diverged": seen.diverged & (k == last),
                     **about,
@@ -404,6 +411,11 @@ class Trials:
             return np.ones(len(values))
         return asked.work(values) / default
 
+    def counts_operations(self) -> bool:
+        """Whether floating-point operations of runs are counted on this task."""
+        default = np.array([[h.start for h in self.controlled]])
+        return bool(self._probe({}).work(default)[0])
+
     def observation_names(self) -> tuple[str, ...]:
         """Names of the rows of an observation."""
         return self._probe({}).observation_names
@@ -436,6 +448,7 @@ class Trials:
         policy: Policy,
         course: Sequence[tuple[Cost, Policy]] = (),
         online: float | None = None,
+        front: Sequence[FrontPoint] = (),
     ) -> Fitted:
         """The result of the method, with what was spent and the runs behind it.
 
@@ -443,10 +456,13 @@ class Trials:
             policy: what the method returns.
             course: see `Fitted`.
             online: see `Fitted`.
+            front: see `Fitted`.
         """
         self.close()
         trace = pd.concat(map(pd.DataFrame, self._trace), ignore_index=True)
-        return Fitted(policy, self.cost, course, online, self.task.id, trace)
+        return Fitted(
+            policy, self.cost, course, online, self.task.id, trace, front=front
+        )
 
     def close(self) -> None:
         """Close the runs' inner environments, and leave the journal to others."""
@@ -495,10 +511,10 @@ class Trials:
                 f"tuning budget, {self.left:,}"
             )
         scores, applied = np.empty((K, P)), np.empty((K, P, len(names)))
+        operations, info = np.empty((K, P)), runs.info()
         for k, rule in enumerate(rules):
             running = ~runs.ended()
             if running.any():  # else each has diverged, and remains as it is
-                before = runs.info()
                 known = state.learner.env_steps > 0
                 observed, best = (
                     np.where(known, x, np.nan) for x in (state.score, state.best_score)
@@ -507,7 +523,9 @@ class Trials:
                 seen = dict(zip(runs.observation_names, rows, strict=True))
                 values = rule(observed, best, seen)
                 runs.advance(runs.actions.to_values(values, state.requested))
-                self.cost += _spent(before, runs.info(), running)
+                before, info = info, runs.info()
+                self.cost += _spent(before, info, running)
+            operations[k] = info["objectives"]["flops"]
             scores[k], applied[k] = state.score, state.applied[:, every]
             if self._progress is not None:
                 self._progress(int(running.sum()) * self.settings.decision_interval)
@@ -517,6 +535,7 @@ class Trials:
             "best": state.best_score.tolist(),
             "auc": state.auc.tolist(),
             "diverged": state.diverged.tolist(),
+            "cost": operations.tolist(),
         }
 
     def _select(self, members: Ints) -> None:

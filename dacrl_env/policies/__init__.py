@@ -1,5 +1,6 @@
 """Policies and methods by name, and policies of every kind."""
 
+from dacrl_env.policies.front import FrontPoint
 from dacrl_env.policies.protocol import (
     FORMAT,
     METHODS,
@@ -38,6 +39,7 @@ __all__ = [
     "WRITTEN",
     "Cost",
     "Fitted",
+    "FrontPoint",
     "Method",
     "Policy",
     "SB3Policy",

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from dacrl_env.core.store import Store
     from dacrl_env.outer.vector_env import PopulationEnv
+    from dacrl_env.policies.front import FrontPoint
     from dacrl_env.tasks import Task
 
 
@@ -173,9 +174,12 @@ class Fitted:
         task: id of the task it was made for; None: not known.
         trace: the runs behind it, a row per run and decision: ``generation`` (fresh
             starts before it), ``member``, ``parent`` (the member it continues from),
-            ``step``, observed ``score`` and ``hp/<name>`` as applied.
+            ``step``, observed ``score``, ``cost`` (floating-point operations of the
+            run so far) and ``hp/<name>`` as applied.
         settings: options of the environment that it was made with; None: not known.
         about: JSON values that tell it from other fits of one name: method, budget, ….
+        front: of a search with several objectives, the policies that no other candidate
+            dominates, the best in the first objective first, which is ``policy``.
     """
 
     def __init__(
@@ -188,8 +192,10 @@ class Fitted:
         trace: pd.DataFrame | None = None,
         settings: Mapping[str, Any] | None = None,
         about: Mapping[str, Any] | None = None,
+        front: Sequence[FrontPoint] = (),
     ) -> None:
         self.policy = policy
+        self.front = list(front)
         self.about = about
         self.trace = trace
         self.settings = settings

@@ -1,9 +1,13 @@
-"""How much each knob matters, from the candidates of a search.
+"""How much each knob matters, from the candidates of a search, as Optuna has it.
 
 PED-ANOVA (Watanabe, Bansal and Hutter 2023, "PED-ANOVA: efficiently quantifying
-hyperparameter importance in arbitrary subspaces", IJCAI), as Optuna has it: how far the
-distribution of each knob among the best tenth of candidates lies from that among all.
-It says which knobs tell good configurations from others, not how much a score changes.
+hyperparameter importance in arbitrary subspaces", IJCAI): how far the distribution of
+each knob among the best tenth of candidates lies from that among all. It says which
+knobs tell good configurations from others, not how much a score changes.
+
+fANOVA (Hutter, Hoos and Leyton-Brown 2014, "An efficient approach for assessing
+hyperparameter importance", ICML): the share of the variance of the score over the whole
+space that a random forest, fitted to the candidates, gives to each knob alone.
 """
 
 from __future__ import annotations
@@ -24,6 +28,8 @@ from dacrl_env.tasks import Knob, Number
 LEAST = 20  # candidates, below which nothing is said
 BEST = 0.1  # share of the candidates that are told from all,
 FEWEST = 5  # … but at least so many
+EVALUATORS = ("fanova", "ped-anova")
+TREES = 64  # of fANOVA's forest, as Optuna has them
 FIELD = "configuration/"  # how columns of static configuration begin
 
 
@@ -98,19 +104,36 @@ def importance(
             places[name] = np.clip(u, 0.0, 1.0).tolist()
         else:
             places[name] = table[name].astype(str).tolist()
-    found = _ped_anova(places, table[objective].tolist())
-    total = sum(found.values())
+    found = shares(places, table[objective].tolist())
     ranked = sorted(found.items(), key=lambda pair: -pair[1])
-    shares = {name.removeprefix("hp/"): value for name, value in ranked}
-    return {n: round(v / total, 4) for n, v in shares.items()} if total else {}
+    return {name.removeprefix("hp/"): round(value, 4) for name, value in ranked}
 
 
-def _ped_anova(
-    places: Mapping[str, list[Any]], scores: Sequence[float]
+def shares(
+    places: Mapping[str, list[Any]],
+    scores: Sequence[float],
+    evaluator: str = "ped-anova",
+    seed: int = 0,
+    trees: int = TREES,
 ) -> dict[str, float]:
-    """Importance by name of positions in [0, 1], or of texts."""
+    """Importance by name; the values sum up to 1.
+
+    Args:
+        places: by name, of each candidate: positions in [0, 1], or texts.
+        scores: of the candidates; more is better.
+        evaluator: of `EVALUATORS`.
+        seed: of fANOVA's forest; PED-ANOVA draws nothing.
+        trees: of that forest, over which importance is averaged.
+
+    Returns:
+        Nothing where no knob has any importance.
+    """
     import optuna
-    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+    from optuna.importance import (
+        FanovaImportanceEvaluator,
+        PedAnovaImportanceEvaluator,
+        get_param_importances,
+    )
 
     spaces: dict[str, Any] = {
         name: optuna.distributions.FloatDistribution(0.0, 1.0)
@@ -121,15 +144,19 @@ def _ped_anova(
     with quiet("optuna"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it is experimental there
         study = optuna.create_study(direction="maximize")
-        for k, score in enumerate(scores):
-            given = {name: values[k] for name, values in places.items()}
-            study.add_trial(
-                optuna.trial.create_trial(
-                    params=given, distributions=spaces, value=float(score)
-                )
+        study.add_trials(
+            optuna.trial.create_trial(
+                params={name: values[k] for name, values in places.items()},
+                distributions=spaces,
+                value=float(score),
             )
-        evaluator = PedAnovaImportanceEvaluator(
-            target_quantile=max(BEST, FEWEST / len(scores))
+            for k, score in enumerate(scores)
         )
-        found = get_param_importances(study, evaluator=evaluator, normalize=False)
-    return {name: float(found.get(name, 0.0)) for name in places}
+        made: Any = FanovaImportanceEvaluator(n_trees=trees, seed=seed)
+        if evaluator == "ped-anova":
+            made = PedAnovaImportanceEvaluator(
+                target_quantile=max(BEST, FEWEST / len(scores))
+            )
+        found = get_param_importances(study, evaluator=made, normalize=False)
+    total = sum(found.values())
+    return {n: float(found.get(n, 0.0)) / total for n in places} if total else {}

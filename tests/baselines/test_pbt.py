@@ -125,7 +125,9 @@ class Scripted:
         scores = np.array(self.scores[len(self.asked)], float)
         self.asked.append(values[0, :, 0].copy())
         nothing = np.isneginf(scores)
-        return Observed(scores[None], values.copy(), scores, scores, nothing)
+        return Observed(
+            scores[None], values.copy(), scores, scores, nothing, scores[None]
+        )
 
     def check_fork(self):
         assert self.asked == []  # before any training
@@ -860,7 +862,9 @@ def test_the_points_of_the_bandit_by_hand():
     def seen(scores, values, diverged=(False, False)):
         values = np.array(values)[None, :, None]
         scores = np.array(scores)
-        return Observed(scores[None], values, scores, scores, np.array(diverged))
+        return Observed(
+            scores[None], values, scores, scores, np.array(diverged), scores[None]
+        )
 
     course = evolution.Course(
         [

@@ -17,7 +17,8 @@ from dacrl_env.comparison.courses import courses
 from dacrl_env.comparison.drawing import COLOURS
 from dacrl_env.comparison.made import NAME, Made
 from dacrl_env.comparison.suite_report import About, write_suite
-from dacrl_env.policies import Cost, Fitted
+from dacrl_env.policies import Cost, Fitted, FrontPoint
+from dacrl_env.policies.open_loop import OpenLoop
 from dacrl_env.policies.static import Static
 
 QUADRATIC = "dacrl/NoisyQuadratic-v0"
@@ -373,19 +374,62 @@ def make_fit(trace=True):
     )
 
 
+def make_front(fitted):
+    """A fit with two objectives, of runs that cost 100 times their number."""
+    fitted.trace["cost"] = 20.0 * fitted.trace["step"] * (fitted.trace["member"] + 1)
+    fitted.front = [
+        FrontPoint(Static(learning_rate=1e-4), {"auc": 0.5, "cost": 400.0}, 0.4),
+        FrontPoint(Static(learning_rate=1e-2), {"auc": 0.25, "cost": 100.0}),
+    ]
+    return fitted
+
+
+def test_a_fit_s_page_begins_with_its_front():
+    page = fit_page.fit_page(
+        make_front(make_fit()), "mine", QUADRATIC, "a.json", Made(), HOSTILE[:2]
+    )
+    found = Reader(page.html())
+    figure = found.data["figures"][0]
+    assert figure["kind"] == "points"
+    (panel,) = figure["panels"]
+    assert panel["front"] == {"x": [100, 400], "y": [0.25, 0.5], "names": ["2", "1"]}
+    # a run that was copied is one run, and one that was given up is none
+    assert sorted(panel["runs"]["x"]) == [100, 200, 300, 400]
+    (table,) = page.sections[0].tables
+    assert table.heads == ["number", "auc", "cost", "online", "learning_rate"]
+    assert table.rows[1] == ["2", "0.25", "100", "–", "0.01"]
+    links = {about.get("href") for tag, about in found.elements if tag == "a"}
+    assert len(links) == 3
+    assert not [link for link in links if re.search(r"[<>\"' ]", link)]
+    assert page.sections[0].before[1].startswith("Hypervolume: 0.1875 (reference point")
+    # what is no static configuration is a text
+    fitted = make_front(make_fit())
+    schedule = OpenLoop({"learning_rate": [0.1, 0.2]})
+    fitted.front[1] = FrontPoint(schedule, {"auc": 0.25, "cost": 100.0}, 0.1)
+    page = fit_page.fit_page(fitted, "mine", QUADRATIC, "a.json", Made())
+    (table,) = page.sections[0].tables
+    assert table.heads == ["number", "policy", "auc", "cost", "online"]
+    assert '"open-loop"' in table.rows[1][1]
+
+
 def test_a_fit_s_page_shows_what_was_found_and_the_runs_behind_it():
     made = Made(commands=["dacrl fit"])
     page = fit_page.fit_page(make_fit(), HOSTILE[0], QUADRATIC, "a.json", made)
     found = Reader(page.html())
     assert page.headline.endswith("found a static configuration: learning_rate 0.0001.")
     assert "Runs went on as copies of others: 1 times." in found.texts
-    runs, course = found.data["figures"]
+    runs, lineages, course = found.data["figures"]
     assert [panel["title"] for panel in runs["panels"]] == [
         "observed score",
         "learning rate",
     ]
     assert runs["showRuns"]
     assert [len(part["series"]) for part in runs["runs"]] == [4, 4]
+    assert [panel["title"] for panel in lineages["panels"]] == [
+        "member",
+        "observed score",
+        "learning rate",
+    ]
     assert course["curves"][0]["y"] == [0.01, 0.0001]
     (table,) = page.sections[0].tables
     assert table.rows[0][:4] == ["0", "3", "5", "0.5500"]

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 from page_frames import HOSTILE, make_frame
-from test_page import make_fit
+from test_page import make_fit, make_front
 
 from dacrl_env.comparison import fit_page, report
 from dacrl_env.comparison.made import Made
@@ -39,6 +39,11 @@ def addresses(tmp_path_factory):
     made = Made(commands=["dacrl fit"])
     page = fit_page.fit_page(make_fit(), HOSTILE[0], "one", "a.json", made)
     paths["fit"] = page.write(out / "fit.html")
+    fitted = make_front(make_fit())
+    page = fit_page.fit_page(
+        fitted, HOSTILE[1], HOSTILE[2], "a.json", made, [HOSTILE[0], HOSTILE[3]]
+    )
+    paths["front"] = page.write(out / "front.html")
     return {name: path.as_uri() for name, path in paths.items()}
 
 
@@ -91,7 +96,7 @@ def click(browser, selector, place=0):
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("name", ["comparison", "suite", "fit"])
+@pytest.mark.parametrize("name", ["comparison", "suite", "fit", "front"])
 def test_it_fits_the_width_and_says_nothing_on_the_console(opened, name, width):
     browser = opened(name, width)
     assert browser.execute_script(READY) > 0
@@ -196,6 +201,47 @@ def test_runs_of_a_fit_are_there_at_once(opened):
     assert traces(browser, "meta.part").count("runs") == 2
     click(browser, ".runs")
     assert traces(browser, "meta.part").count("runs") == 0
+
+
+def figures(browser, script):
+    """What a script, a function of a figure, says of each."""
+    return browser.execute_script(
+        f"return [...document.querySelectorAll('.figure')].map({script})"
+    )
+
+
+def test_a_front_is_above_the_runs_behind_it(opened):
+    browser = opened("front")
+    front, tried = (
+        browser.execute_script(
+            "const one = document.querySelector('.figure > div').data"
+            ".find((trace) => trace.meta.part === arguments[0]);"
+            "return [one.x, one.y, one.hovertext ?? one.text, one.line?.shape]",
+            part,
+        )
+        for part in ("front", "tried")
+    )
+    assert front[:2] == [[100, 400], [0.25, 0.5]]
+    assert front[2][0].startswith("2 of the front<br>observed auc: 0.25<br>")
+    assert front[3] == "hv"
+    assert len(tried[0]) == 4
+    assert set(tried[0]) == {100, 200, 300, 400}
+
+
+def test_lineages_are_drawn_as_steps_over_members(opened):
+    browser = opened("front")
+    titles = figures(
+        browser, "(one) => one.layout ? one.layout.annotations.map((a) => a.text) : []"
+    )
+    place = [title[:1] for title in titles].index(["member"])
+    shapes = figures(browser, "(one) => (one.data ?? []).map((t) => t.line?.shape)")
+    assert set(shapes[place]) == {"vh", "linear"}
+    names = figures(
+        browser,
+        "(one) => (one.data ?? []).filter((t) => t.meta.part === 'runs')"
+        ".map((t) => t.text.join())",
+    )
+    assert "member 0 to decision 2, then member 1 to decision 5" in names[place][0]
 
 
 def test_lines_tell_names_as_they_are_under_the_pointer(opened):

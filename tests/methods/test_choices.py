@@ -184,7 +184,9 @@ def course(gains: dict[float, float], rounds: int = 12, P: int = 12) -> Course:
         values[0, :, 0], values[0, :, 1] = 1e-3, rng.integers(0, 3, P)
         scores = scores + [gains[v] for v in values[0, :, 1]]
         result.rounds.append(
-            Observed(scores[None], values, scores, scores, np.zeros(P, bool))
+            Observed(
+                scores[None], values, scores, scores, np.zeros(P, bool), scores[None]
+            )
         )
         if number < rounds - 1:
             result.parents.append(np.arange(P))

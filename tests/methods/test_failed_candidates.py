@@ -56,7 +56,7 @@ def test_nothing_is_done_for_runs_that_have_all_failed(monkeypatch):
 
     monkeypatch.setattr(Population, "advance", counted)
     with pytest.raises(ValueError, match="every candidate"):
-        dacrl_env.fit("random-search", QUADRATIC, 200, 0, hyperparameters=[WILD])
+        dacrl_env.fit(QUADRATIC, "random-search", 200, 0, hyperparameters=[WILD])
     # a generation learns in the first of its fifty decisions that all is over
     assert 50 < len(advanced) < 200
 

@@ -132,7 +132,7 @@ def test_diverged_runs_are_worse_than_any_other():
 
 def test_an_unknown_score_counts_as_diverged():
     one = np.ones(2)
-    seen = Observed(np.array([[1.0, np.nan]]), one, one, one, np.zeros(2, bool))
+    seen = Observed(np.array([[1.0, np.nan]]), one, one, one, np.zeros(2, bool), one)
     assert seen.objective("final").tolist() == [1.0, -np.inf]
 
 

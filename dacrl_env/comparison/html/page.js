@@ -202,6 +202,10 @@
         type: "line", xref: "paper", x0: 0, x1: 1, yref: axis(k), y0: y, y1: y,
         line: { color: css("--faint"), width: 1, dash: "dot" }, layer: "below",
       }));
+      (panel.marks ?? []).forEach((x) => layout.shapes.push({
+        type: "line", xref: "x", x0: x, x1: x, yref: `${axis(k)} domain`,
+        y0: 0, y1: 1, line: { color: css("--faint"), width: 1, dash: "dot" }, layer: "below",
+      }));
       top += heights[k] + between;
     });
     return layout;
@@ -272,12 +276,48 @@
     }));
   }
 
+  // -- points: what was tried, and the front that nothing dominates ----------------------
+
+  function drawPoints(place, figure) {
+    place.classList.add("forest");
+    while (place.children.length < figure.panels.length) {
+      place.append(document.createElement("div"));
+    }
+    return Promise.all(figure.panels.map((panel, k) => {
+      const tell = (x, y) => `${plain(panel.title)}: ${short(y)}<br>` +
+        `${plain(panel.x.title)}: ${short(x)}`;
+      const texts = (part, about) => part.x.map((x, i) => `${about(i)}<br>${tell(x, part.y[i])}`);
+      const { front, runs } = panel;
+      const traces = [
+        {
+          ...runs, mode: "markers", hoverinfo: "text", text: texts(runs, () => "a run"),
+          marker: { color: css("--faint"), size: 4, opacity: 0.5 }, meta: { policy: 0, part: "tried" },
+        },
+        {
+          x: front.x, y: front.y, hoverinfo: "text",
+          mode: panel.line === null ? "markers+text" : "lines+markers+text",
+          text: front.names, textposition: "top left", textfont: { size: 11 },
+          hovertext: texts(front, (i) => `${plain(front.names[i])} of the front`),
+          marker: { color: css("--mark"), size: 8 },
+          line: { color: css("--mark"), width: 2, shape: panel.line ?? "linear" },
+          meta: { policy: 0, part: "front" },
+        },
+      ];
+      const layout = {
+        ...curvesLayout({ x: panel.x, panels: [{ title: panel.title, height: 300 }] }),
+      };
+      Object.assign(layout.xaxis, { exponentformat: "SI", nticks: 5, tickangle: 0, ...(panel.x.log ? { dtick: 1 } : {}) });
+      return Plotly.react(place.children[k], traces, layout, config);
+    }));
+  }
+
   // -- the page ------------------------------------------------------------------------
 
   function draw() {
     document.querySelectorAll(".figure").forEach((place) => {
       const figure = data.figures[Number(place.dataset.figure)];
-      (figure.kind === "forest" ? drawForest : drawCurves)(place, figure);
+      const drawn = { forest: drawForest, points: drawPoints };
+      (drawn[figure.kind] ?? drawCurves)(place, figure);
     });
     document.querySelectorAll(".entry").forEach((entry) => {
       const policy = Number(entry.dataset.policy);

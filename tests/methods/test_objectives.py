@@ -14,8 +14,12 @@ import dacrl_env
 from dacrl_env.comparison.fronts import hypervolume_of, table
 from dacrl_env.methods import objectives as several
 from dacrl_env.methods.lineages import complete
-from dacrl_env.methods.objectives import hypervolume, nondominated, with_objectives
-from dacrl_env.methods.search import TellableSeveral
+from dacrl_env.methods.objectives import (
+    TellableSeveral,
+    hypervolume,
+    nondominated,
+    with_objectives,
+)
 from dacrl_env.policies import METHODS, Cost, Fitted, FrontPoint, get_method
 from dacrl_env.policies.static import Static
 

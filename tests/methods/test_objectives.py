@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from optuna._hypervolume import compute_hypervolume
-from searches import CARTPOLE, QUADRATIC, SHORT, SMALL, quadratic_trials
+from searches import CARTPOLE, QUADRATIC, SHORT, SMALL, quadratic_trials, rates
 
 import dacrl_env
 from dacrl_env.comparison.fronts import hypervolume_of, table
@@ -20,6 +20,8 @@ from dacrl_env.methods.objectives import (
     nondominated,
     with_objectives,
 )
+from dacrl_env.methods.search import Incumbent
+from dacrl_env.methods.search_space import SearchSpace
 from dacrl_env.policies import METHODS, Cost, Fitted, FrontPoint, get_method
 from dacrl_env.policies.static import Static
 
@@ -109,6 +111,22 @@ def test_a_fit_has_the_front_of_all_that_it_tried(spec: str, tmp_path: Any) -> N
         assert table(again).equals(table(fitted))
         assert again.online == fitted.online
         assert again.cost == fitted.cost
+
+
+def test_of_equals_in_the_first_objective_the_best_in_others_is_returned() -> None:
+    trials = quadratic_trials()
+    space = SearchSpace(trials.controlled)
+    best = Incumbent(space, trials, BOTH)
+    trials.begin([0])
+    trials.advance(rates(0.1))
+    candidates = np.array([[0.2], [0.4], [0.6]])
+    values = np.array([[1.0, 0.0], [1.0, 5.0], [0.5, 5.0]])
+    best.offer(candidates, values, np.array([0.1, 0.2, 0.3]))
+    fitted = best.fitted()
+    assert [point.values for point in fitted.front] == [{"final": 1.0, "auc": 5.0}]
+    expected = space.policy(candidates[1], trials.decisions)
+    assert fitted.policy.arguments() == expected.arguments()  # type: ignore[attr-defined]
+    assert fitted.online == 0.2
 
 
 def test_cost_is_that_of_the_ledger() -> None:

@@ -21,8 +21,8 @@ import numpy as np
 
 from dacrl_env.core.isolation import as_usual
 from dacrl_env.core.store import Store
+from dacrl_env.methods.objectives import Tellable
 from dacrl_env.methods.search import (
-    Tellable,
     check_candidates,
     default_candidate,
     go_on,

@@ -27,7 +27,12 @@ from numpy.typing import NDArray
 
 from dacrl_env.core.isolation import as_usual
 from dacrl_env.core.store import Store
-from dacrl_env.methods.objectives import aims, check_objectives
+from dacrl_env.methods.objectives import (
+    Tellable,
+    TellableSeveral,
+    aims,
+    check_objectives,
+)
 from dacrl_env.methods.rungs import (
     Rungs,
     brackets,
@@ -39,8 +44,6 @@ from dacrl_env.methods.rungs import (
 from dacrl_env.methods.search import (
     Incumbent,
     Objective,
-    Tellable,
-    TellableSeveral,
     affordable,
     default_candidate,
     from_suggestion,

@@ -21,11 +21,14 @@ import numpy as np
 
 from dacrl_env.core.isolation import as_usual
 from dacrl_env.core.store import Store
-from dacrl_env.methods.objectives import aims, check_objectives
-from dacrl_env.methods.search import (
-    Incumbent,
+from dacrl_env.methods.objectives import (
     Tellable,
     TellableSeveral,
+    aims,
+    check_objectives,
+)
+from dacrl_env.methods.search import (
+    Incumbent,
     affordable,
     check_candidates,
     default_candidate,

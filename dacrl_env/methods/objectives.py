@@ -251,3 +251,48 @@ class Tried:
             )
             for k in best
         ]
+
+
+class Tellable:
+    """Scores that models of other packages can take: finite ones.
+
+    A candidate that diverged is told as a tenth of the scale below the task's floor, or
+    below the lowest score so far if the floor should be higher. −∞ would distort, or
+    end, a fit of a model.
+
+    Of costs the lowest so far stands for the floor, and a tenth of it is the scale.
+
+    Args:
+        trials: whose task has the floor.
+        objective: what is told.
+    """
+
+    def __init__(self, trials: Trials, objective: str = "final") -> None:
+        self.lowest = -0.0 if objective == COST else trials.task.floor_score
+        self._is_cost = objective == COST
+
+    def __call__(self, scores: Floats) -> list[float]:
+        """Scores ``(n,)`` to tell, or costs with the opposite sign."""
+        finite = np.isfinite(scores)
+        self.lowest = min([self.lowest, *scores[finite]])
+        step = -0.1 * self.lowest if self._is_cost else 0.1
+        return [float(s) for s in np.where(finite, scores, self.lowest - step)]
+
+
+class TellableSeveral:
+    """As `Tellable`, of several objectives.
+
+    Args:
+        trials: whose task has the floor.
+        objectives: names.
+    """
+
+    def __init__(self, trials: Trials, objectives: Sequence[str]) -> None:
+        self._each = [Tellable(trials, name) for name in objectives]
+
+    def __call__(self, values: Floats) -> list[list[float]]:
+        """Oriented values ``(n, m)`` to tell."""
+        columns = [
+            tell(column) for tell, column in zip(self._each, values.T, strict=True)
+        ]
+        return [list(row) for row in zip(*columns, strict=True)]

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dacrl_env.methods.objectives import Tried, check_counted
 from dacrl_env.methods.search_space import ROWS, SearchSpace
-from dacrl_env.methods.trials import COST, Observed, Trials, check_usable
+from dacrl_env.methods.trials import Observed, Trials, check_usable
 from dacrl_env.outer.actions import check_names
 from dacrl_env.policies import Cost, Fitted, Policy
 from dacrl_env.tasks import Option
@@ -441,48 +441,3 @@ def to_suggestion(space: SearchSpace, candidate: Floats) -> dict[str, float]:
         n = space.choices.get(name)
         given[name] = float(position) if n is None else min(int(position * n), n - 1)
     return given
-
-
-class Tellable:
-    """Scores that models of other packages can take: finite ones.
-
-    A candidate that diverged is told as a tenth of the scale below the task's floor, or
-    below the lowest score so far if the floor should be higher. −∞ would distort, or
-    end, a fit of a model.
-
-    Of costs the lowest so far stands for the floor, and a tenth of it is the scale.
-
-    Args:
-        trials: whose task has the floor.
-        objective: what is told.
-    """
-
-    def __init__(self, trials: Trials, objective: str = "final") -> None:
-        self.lowest = -0.0 if objective == COST else trials.task.floor_score
-        self._is_cost = objective == COST
-
-    def __call__(self, scores: Floats) -> list[float]:
-        """Scores ``(n,)`` to tell, or costs with the opposite sign."""
-        finite = np.isfinite(scores)
-        self.lowest = min([self.lowest, *scores[finite]])
-        step = -0.1 * self.lowest if self._is_cost else 0.1
-        return [float(s) for s in np.where(finite, scores, self.lowest - step)]
-
-
-class TellableSeveral:
-    """As `Tellable`, of several objectives.
-
-    Args:
-        trials: whose task has the floor.
-        objectives: names.
-    """
-
-    def __init__(self, trials: Trials, objectives: Sequence[str]) -> None:
-        self._each = [Tellable(trials, name) for name in objectives]
-
-    def __call__(self, values: Floats) -> list[list[float]]:
-        """Oriented values ``(n, m)`` to tell."""
-        columns = [
-            tell(column) for tell, column in zip(self._each, values.T, strict=True)
-        ]
-        return [list(row) for row in zip(*columns, strict=True)]

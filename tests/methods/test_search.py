@@ -38,7 +38,7 @@ from searches import (
 import dacrl_env
 from dacrl_env import Number
 from dacrl_env.core.store import Store, StoreError, canonical
-from dacrl_env.methods import search, trials
+from dacrl_env.methods import objectives, trials
 from dacrl_env.methods.rungs import brackets
 from dacrl_env.methods.search_space import SearchSpace
 from dacrl_env.methods.trials import Trials, fit_key
@@ -459,7 +459,7 @@ def test_a_missing_extra_is_named(monkeypatch, name, package):
 
 def test_what_models_are_told_is_finite_and_in_order():
     runs = quadratic_trials()
-    told = search.Tellable(runs)
+    told = objectives.Tellable(runs)
     floor = runs.task.floor_score
     assert told(np.array([0.5, -np.inf])) == [0.5, floor - 0.1]
     assert told(np.array([np.nan, floor - 1, -np.inf])) == [

@@ -123,6 +123,7 @@ def test_runs_that_diverged_count_as_the_worst_of_scores_and_not_as_costs() -> N
     assert len(set(worst)) == 1
     assert worst[0] == study_of.get_task(QUADRATIC).floor_score - 0.1
     assert len(costs.scores) == 60
+    assert max(costs.scores) < 0  # less is better
     found = importance_of_fits([made], evaluators=["ped-anova"], draws=2)
     assert "runs that were given up are left out" in found.notes
     assert "runs that diverged are left out of cost" in found.notes

@@ -15,9 +15,9 @@ from typing import Any
 
 from dacrl_env.cli.arguments import (
     add_dry_run,
+    add_executor,
     add_output,
     add_run,
-    add_threads,
     as_json,
     count,
     say_expected,
@@ -46,7 +46,7 @@ def add_command(commands: Any) -> None:
         help="training steps that the fit may spend",
     )
     parser.add_argument("--seed", type=count, default=0, help="of the fit")
-    add_threads(parser)
+    add_executor(parser)
     add_run(parser)
     add_output(parser)
     add_dry_run(parser)
@@ -68,7 +68,7 @@ def fit(options: argparse.Namespace) -> Any:
     if options.dry_run:
         expected = check(
             task, methods=[method], seeds=1, tuning_budget=options.budget, runs=1,
-            num_threads=options.num_threads, tested=False,
+            num_threads=options.num_threads, executor=options.executor, tested=False,
             **task_options(options, task),
         )  # fmt: skip
         return say_expected([expected])
@@ -79,6 +79,7 @@ def fit(options: argparse.Namespace) -> Any:
         options.seed,
         store=options.out / "results",
         num_threads=options.num_threads,
+        executor=options.executor,
         show_progress=options.shown,
         tracker=trackers.tensorboard(options.out / "tensorboard"),
         **task_options(options, task),

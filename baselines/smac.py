@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dacrl_env.core.installed import require
 from dacrl_env.core.isolation import as_usual
 from dacrl_env.core.store import Store
 from dacrl_env.methods.rungs import (
@@ -37,7 +38,6 @@ from dacrl_env.methods.search import (
     from_suggestion,
     library_seed,
     quiet,
-    require,
     search_space,
     to_suggestion,
     train,
@@ -89,7 +89,7 @@ class SMAC:
     def __post_init__(self) -> None:
         check_objective(self.objective)
         check_eta(self.eta)
-        require("smac", "SMAC", "smac")
+        require("smac", "SMAC needs smac")
 
     @as_usual  # the library's numbers underflow
     def fit(

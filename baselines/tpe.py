@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from dacrl_env.core.installed import require
 from dacrl_env.core.isolation import as_usual
 from dacrl_env.core.store import Store
 from dacrl_env.methods.search import (
@@ -27,7 +28,6 @@ from dacrl_env.methods.search import (
     from_suggestion,
     library_seed,
     quiet,
-    require,
     search_space,
     to_suggestion,
     train,
@@ -70,7 +70,7 @@ class TPE:
                 raise ValueError(
                     f"{name} must be at least 1, got {getattr(self, name)}"
                 )
-        require("optuna", "TPE", "optuna")
+        require("optuna", "TPE needs optuna")
 
     @as_usual  # the library's numbers underflow
     def fit(

@@ -15,7 +15,6 @@ several trials. A run that was forked is several trials with a common beginning.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import math
 import os
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from dacrl_env.core import installed
 from dacrl_env.core.checks import unknown
 from dacrl_env.integrations.configspace import COMPLEMENT
 from dacrl_env.methods.search import quiet
@@ -125,7 +125,7 @@ def to_study(
 
 def is_installed() -> bool:
     """Whether Optuna is."""
-    return importlib.util.find_spec("optuna") is not None
+    return installed.has("optuna")
 
 
 def has_runs(fitted: Fitted) -> bool:
@@ -135,10 +135,7 @@ def has_runs(fitted: Fitted) -> bool:
 
 
 def _require() -> None:
-    if not is_installed():
-        raise ModuleNotFoundError(
-            "studies need optuna: pip install 'dacrl-env[optuna]'", name="optuna"
-        )
+    installed.require("optuna", "studies need optuna")
 
 
 def _trials(trace: pd.DataFrame, knobs: Sequence[Knob], objective: str) -> list[Any]:

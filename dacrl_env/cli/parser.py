@@ -140,7 +140,7 @@ class Parser(jsonargparse.ArgumentParser):
         """
         self.line = sys.argv[1:] if line is None else line
         if any(word.partition("=")[0] == "--print_completion" for word in self.line):
-            installed.require("completion", "completion of the command line needs shtab")
+            installed.require("completion", "completion in shells needs shtab")
         needed = {}
         if any(word.partition("=")[0] == "--config" for word in self.line):
             needed = {k: each._let_files_say() for k, each in self.commands.items()}

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import sys
 import time
 import warnings
@@ -211,8 +212,11 @@ class _Driver:
 
     def end(self) -> None:
         """Leave Ray; one of its own ends."""
-        silent = self._answered < self._looked
-        processes.end([self._worker], 0.0 if silent else _END_SECONDS)
+        self._worker.pipe.close()  # which it takes for the end
+        if self._answered == self._looked:  # else Ray would wait for its head
+            with suppress(subprocess.TimeoutExpired):
+                self._worker.process.wait(_END_SECONDS)
+        processes.end([self._worker], 0.0)
 
     def _gone(self, how: str) -> ConnectionError:
         where = "" if self._head is None else f" at {self._head}"

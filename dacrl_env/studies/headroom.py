@@ -166,7 +166,11 @@ def headroom(
     knobs = wide(task, hyperparameters)
     names = [h.name for h in knobs]
     steps = int(task_kwargs.get("budget") or task.budget)
-    common = {"store": store, "num_threads": num_threads, "executor": executor}
+    common: dict[str, Any] = {
+        "store": store,
+        "num_threads": num_threads,
+        "executor": executor,
+    }
     searcher = load(METHODS["sequential-halving"][0])
     how = {
         "space": searched(knobs),

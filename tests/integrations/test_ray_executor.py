@@ -71,7 +71,8 @@ def alone() -> pd.DataFrame:
 def test_it_changes_nothing(
     fake: Any, alone: pd.DataFrame, stored: bool, tmp_path: Path, capfd: Any
 ) -> None:
-    store = tmp_path / "store" if stored else None
+    fake.chdir(tmp_path)
+    store = Path("store") if stored else None
     frame = compared(executor="ray,workers=2,memory_gb=1", store=store)
     pd.testing.assert_frame_equal(frame, alone)
     if store is not None:  # 2 fits; of four policies two units each
@@ -232,13 +233,22 @@ if __name__ == "__main__":
 """
 
 
+# which jsonschema, and so each of Ray's processes, takes seconds to import where it is
+# there; a raylet waits 15 seconds for its agents
+QUICK = 'import sys\nsys.modules["rfc3987_syntax"] = None\n'
+
+
 def program(text: str, folder: Path) -> subprocess.CompletedProcess[str]:
     path = folder / "program.py"
     path.write_text(text)
+    (folder / "quick").mkdir()
+    (folder / "quick" / "sitecustomize.py").write_text(QUICK)
+    env = {**os.environ, "RAY_AUTH_MODE": "disabled"}
+    env["PYTHONPATH"] = str(folder / "quick")
     return subprocess.run(
         [sys.executable, str(path)],
         cwd=folder,
-        env={**os.environ, "RAY_AUTH_MODE": "disabled"},
+        env=env,
         capture_output=True,
         text=True,
         timeout=560,

@@ -31,6 +31,7 @@ def init(address=None, num_cpus=None, **options):
     if _asked.get("cluster") and num_cpus is not None and address != "local":
         raise ValueError("num_cpus must not be provided")
     print("this is no result")
+    os.chdir("/")  # as workers of a cluster, whose directory is another one
     worker._global_node = SimpleNamespace(head=not _asked.get("cluster"))
     _state.cores = num_cpus or 2
     _state.pool = ThreadPoolExecutor(1)

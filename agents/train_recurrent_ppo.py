@@ -15,6 +15,8 @@ from typing import Any
 
 from stable_baselines3.common.vec_env import VecEnv
 
+from dacrl_env.core import installed
+
 from .train_ppo import arguments
 from .training import Network, Outer, layers_of, main
 
@@ -55,11 +57,8 @@ class ControllerRecurrentPPO(Outer):
         try:
             from sb3_contrib import RecurrentPPO
         except ImportError as error:
-            raise ImportError(
-                "controller-recurrent-ppo needs sb3-contrib: "
-                "pip install 'dacrl-env[recurrent]'",
-                name="sb3_contrib",
-            ) from error
+            needed = "controller-recurrent-ppo needs sb3-contrib"
+            raise installed.missing("recurrent", needed) from error
         given = arguments(self, venv, round_steps)
         given["policy_kwargs"]["lstm_hidden_size"] = self.lstm_size
         return RecurrentPPO("MlpLstmPolicy", venv, **given)

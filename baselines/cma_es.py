@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from dacrl_env.core.installed import require
 from dacrl_env.core.isolation import as_usual
 from dacrl_env.core.store import Store
 from dacrl_env.methods.objectives import Tellable
@@ -26,7 +27,6 @@ from dacrl_env.methods.search import (
     check_candidates,
     default_candidate,
     go_on,
-    require,
     search_space,
 )
 from dacrl_env.methods.search_space import ROWS
@@ -78,7 +78,7 @@ class CMAES:
             raise ValueError(f"generation must be at least 4, got {self.generation}")
         if not 0 < self.sigma <= 1:
             raise ValueError(f"sigma must lie in (0, 1], got {self.sigma}")
-        require("cma", "CMA-ES", "cma")
+        require("cma", "CMA-ES needs cma")
 
     @as_usual  # the library's numbers underflow
     def fit(

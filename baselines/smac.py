@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dacrl_env.core.installed import require
 from dacrl_env.core.isolation import as_usual
 from dacrl_env.core.store import Store
 from dacrl_env.methods.objectives import (
@@ -49,7 +50,6 @@ from dacrl_env.methods.search import (
     from_suggestion,
     library_seed,
     quiet,
-    require,
     search_space,
     to_suggestion,
     train,
@@ -104,7 +104,7 @@ class SMAC:
         check_objective(self.objective)
         check_objectives(self.objective, self.objectives)
         check_eta(self.eta)
-        require("smac", "SMAC", "smac")
+        require("smac", "SMAC needs smac")
 
     @as_usual  # the library's numbers underflow
     def fit(

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from dacrl_env.core.installed import require
 from dacrl_env.core.isolation import as_usual
 from dacrl_env.core.store import Store
 from dacrl_env.methods.objectives import (
@@ -35,7 +36,6 @@ from dacrl_env.methods.search import (
     from_suggestion,
     library_seed,
     quiet,
-    require,
     search_space,
     to_suggestion,
     train,
@@ -81,7 +81,7 @@ class TPE:
                 raise ValueError(
                     f"{name} must be at least 1, got {getattr(self, name)}"
                 )
-        require("optuna", "TPE", "optuna")
+        require("optuna", "TPE needs optuna")
 
     @as_usual  # the library's numbers underflow
     def fit(

@@ -16,6 +16,20 @@ if TYPE_CHECKING:
     from dacrl_env.comparison.comparison import Expected
 
 
+def executor_of(text: Any) -> str:
+    """The name of an executor, with arguments or without."""
+    from dacrl_env.core.checks import unknown
+    from dacrl_env.core.specs import read_spec
+
+    try:
+        name, _ = read_spec(str(text), "executor")
+    except ValueError as error:
+        raise WrongTypeError(str(error)) from None
+    if name not in EXECUTORS:
+        raise WrongTypeError(unknown("executor", name, EXECUTORS))
+    return str(text)
+
+
 class WrongTypeError(argparse.ArgumentTypeError, ValueError):
     """An argument that is not what is taken, on the line or in a file."""
 
@@ -187,10 +201,13 @@ def add_executor(parser: argparse.ArgumentParser) -> None:
     add_threads(parser)
     parser.add_argument(
         "--executor",
-        choices=EXECUTORS,
+        type=executor_of,
+        metavar=f"{{{','.join(EXECUTORS)}}}",
         help="threads: one unit of work after the other, its members in threads; "
-        "processes: units side by side; default: threads where all of the inner run is "
-        "compiled",
+        "processes: units side by side; ray, submitit: units on a cluster, with "
+        "arguments as in ray,address=HOST:PORT,cores=2 or "
+        "submitit,slurm_partition=short,timeout_min=60 (extras ray, slurm); default: "
+        "threads where all of the inner run is compiled",
     )
 
 

@@ -16,9 +16,9 @@ from typing import Any
 from dacrl_env.cli import fit_pages
 from dacrl_env.cli.arguments import (
     add_dry_run,
+    add_executor,
     add_output,
     add_run,
-    add_threads,
     as_json,
     count,
     say_expected,
@@ -64,7 +64,7 @@ def add_command(commands: Any) -> None:
         help="of the front's hypervolume (default: score 0, and the cost of the "
         "dearest run)",
     )
-    add_threads(parser)
+    add_executor(parser)
     add_run(parser)
     add_output(parser)
     add_dry_run(parser)
@@ -84,7 +84,7 @@ def fit(options: argparse.Namespace) -> Any:
     if options.dry_run:
         expected = check(
             task, methods=[method], seeds=1, tuning_budget=options.budget, runs=1,
-            num_threads=options.num_threads, tested=False,
+            num_threads=options.num_threads, executor=options.executor, tested=False,
             **task_options(options, task),
         )  # fmt: skip
         return say_expected([expected])
@@ -95,6 +95,7 @@ def fit(options: argparse.Namespace) -> Any:
         options.seed,
         store=options.out / "results",
         num_threads=options.num_threads,
+        executor=options.executor,
         show_progress=options.shown,
         tracker=trackers.tensorboard(options.out / "tensorboard"),
         **task_options(options, task),

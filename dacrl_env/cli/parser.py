@@ -20,6 +20,7 @@ import yaml
 
 from dacrl_env.cli import listing
 from dacrl_env.cli.arguments import WrongTypeError
+from dacrl_env.core import installed
 from dacrl_env.core.checks import meant
 
 Command = Callable[[argparse.Namespace], None]
@@ -138,6 +139,8 @@ class Parser(jsonargparse.ArgumentParser):
             SystemExit: something is wrong, and is said; or help was asked for.
         """
         self.line = sys.argv[1:] if line is None else line
+        if any(word.partition("=")[0] == "--print_completion" for word in self.line):
+            installed.require("completion", "completion in shells needs shtab")
         needed = {}
         if any(word.partition("=")[0] == "--config" for word in self.line):
             needed = {k: each._let_files_say() for k, each in self.commands.items()}

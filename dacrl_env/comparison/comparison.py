@@ -136,8 +136,10 @@ def compare(
             depends on it.
         executor: "threads": one unit of work after the other, whose members are trained
             in threads. "processes": as many units side by side, in worker processes. Or
-            an executor as those of :mod:`concurrent.futures`, for a cluster. None:
-            threads where all of the inner run is compiled, processes elsewhere.
+            an executor as those of :mod:`concurrent.futures`, for a cluster: "ray" and
+            "submitit" (Slurm), with arguments as in "ray,cores=2", or an object of
+            one's own, such as a ``RayExecutor``. None: threads where all of the inner
+            run is compiled, processes elsewhere.
         split: "test" or "tuning".
         batch: seeds of a unit of work.
         show_progress: a progress bar on standard error.
@@ -157,6 +159,8 @@ def compare(
             in advance if it has ``check``, see :class:`dacrl_env.Method`.
         OSError: the store cannot be written, or has no room; before anything is run.
         StoreError: a damaged file in the store; nothing in it is changed.
+        ConnectionError: the cluster of an executor is gone; finished work is kept.
+        ImportError: the extra of an executor is not installed.
     """
     plan = _plan(
         task,
@@ -350,6 +354,7 @@ def fit(
     *,
     store: Store | str | os.PathLike[str] | None = None,
     num_threads: int | None = None,
+    executor: str | Executor | None = None,
     show_progress: bool = False,
     run_budget: int | None = None,
     objectives: str | Sequence[str] | None = None,
@@ -370,6 +375,7 @@ def fit(
         store: a store or its directory.
         num_threads: members that are trained at a time; None: as many as there are
             cores that this process may use. No result depends on it.
+        executor: as in `compare`; the fit is one unit of work. None: this process.
         show_progress: a progress bar on standard error.
         run_budget: inner environment steps of one run; None: the task's.
         objectives: what the method searches by, of the observed scores "final", "best"
@@ -414,11 +420,57 @@ def fit(
         store,
         task_kwargs,
         num_threads=num_threads,
-        executor="threads",
+        executor="threads" if executor is None else executor,
         tracker=tracker,
     )
     with _bar(plan, show_progress) as bar:
         return _fit_all(plan, bar, first=first)[0].fitted
+
+
+def fit_several(
+    task: str | Task,
+    wanted: Sequence[tuple[Method, int, Mapping[str, Any]]],
+    tuning_budget: int,
+    *,
+    store: Store | str | os.PathLike[str] | None = None,
+    num_threads: int | None = None,
+    executor: str | Executor | None = None,
+    show_progress: bool = False,
+) -> list[Fitted]:
+    """Run methods once each, side by side where the executor does that.
+
+    Args:
+        task: id or task.
+        wanted: of each fit the method, the seed and the options of the environment.
+        tuning_budget: of each, as in `fit`.
+        store: a store or its directory.
+        num_threads: as in `compare`.
+        executor: as in `compare`.
+        show_progress: a progress bar on standard error.
+
+    Raises:
+        ValueError, OSError, StoreError: as `fit`.
+    """
+    plans = [
+        _plan(
+            task,
+            Given(),
+            given(method, "method"),
+            [0],
+            tuning_budget,
+            1,
+            False,
+            store,
+            dict(options),
+            num_threads=num_threads,
+            executor=executor,
+        )
+        for method, _, options in wanted
+    ]
+    total = sum(plan.fitting_steps for plan in plans)
+    with progress(total, get_task(task).id, show_progress) as bar:
+        firsts = [seed for _, seed, _ in wanted]
+        return [fit.fitted for fit in _fit_plans(plans, bar, firsts)]
 
 
 # -- what is to be done ---------------------------------------------------------
@@ -654,6 +706,8 @@ def _plan(
         )
     if store is not None and not isinstance(store, Store):
         store = Store(store)
+    if store is not None and units.travels:  # to where other directories are current
+        store = Store(store.directory.absolute())
     spend = 0
     if methods.names:
         spend = tuning_steps(task, tuning_budget, total, options)
@@ -769,6 +823,45 @@ def _shuffled(fit: _Fit) -> _Fit:
 
 def _fit_all(plan: _Plan, bar: Any, first: int = 0) -> list[_Fit]:
     """All runs of all methods, from the store where they are in it."""
+    return _fit_plans([plan], bar, [first])
+
+
+def _fit_plans(plans: Sequence[_Plan], bar: Any, firsts: Sequence[int]) -> list[_Fit]:
+    """The same of several plans with one store and one who does units of work."""
+    works = [_fits_of(plan, first) for plan, first in zip(plans, firsts, strict=True)]
+    keys = [key for work in works for key in work.keys]
+    jobs = [job for work in works for job in work.jobs]
+    sizes = [work.plan.tuning_budget for work in works for _ in work.units]
+    store, doing = plans[0].store, plans[0].runner
+    frames = iter(run_units(store, keys, jobs, sizes, doing, bar))
+    for key in keys:
+        if store is not None and key is not None:
+            forget_journal(store.directory, key)
+    fits = []
+    for work in works:
+        plan = work.plan
+        for (name, run), key in zip(work.units, work.keys, strict=True):
+            fitted = fitted_of(next(frames))
+            fitted.task, fitted.settings = plan.task.id, dict(plan.options)
+            fitted.about = {"method": name, "budget": plan.tuning_budget}
+            origin = None
+            if key is not None:
+                origin = {k: key[k] for k in ("origin", "arguments")}
+            fits.append(_Fit(name, run, fitted, origin))
+    return fits
+
+
+@dataclass(frozen=True)
+class _Fits:
+    """Units of work that are the fits of a plan."""
+
+    plan: _Plan
+    units: list[tuple[str, int]]  # method and run
+    keys: list[Any]
+    jobs: list[Any]
+
+
+def _fits_of(plan: _Plan, first: int) -> _Fits:
     units = [(name, first + run) for name in plan.methods for run in range(plan.runs)]
     makers = {name: plan.method(name) for name in plan.methods}
     keys = named(
@@ -790,19 +883,7 @@ def _fit_all(plan: _Plan, bar: Any, first: int = 0) -> list[_Fit]:
         told = (plan.tracker, shown)
         about = (plan.task, plan.tuning_budget, run, directory, plan.options, *told)
         jobs.append((_fit_unit, (*maker, *about)))
-    sizes = [plan.tuning_budget] * len(units)
-    frames = run_units(plan.store, keys, jobs, sizes, plan.runner, bar)
-    for key in keys:
-        if plan.store is not None and key is not None:
-            forget_journal(plan.store.directory, key)
-    fits = []
-    for (name, run), key, frame in zip(units, keys, frames, strict=True):
-        fitted = fitted_of(frame)
-        fitted.task, fitted.settings = plan.task.id, dict(plan.options)
-        fitted.about = {"method": name, "budget": plan.tuning_budget}
-        origin = None if key is None else {k: key[k] for k in ("origin", "arguments")}
-        fits.append(_Fit(name, run, fitted, origin))
-    return fits
+    return _Fits(plan, units, keys, jobs)
 
 
 def _evaluate_all(

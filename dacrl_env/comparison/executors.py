@@ -6,9 +6,12 @@ generators of the process, and change its settings. Threads train the members of
 
 from __future__ import annotations
 
+import inspect
+import os
+import sys
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from multiprocessing import connection
 from typing import Any, Protocol
@@ -18,21 +21,31 @@ from dacrl_env.comparison.units import (
     Queue,
     Runner,
     answer,
+    is_open,
     lost,
     packed,
     perform,
     take,
 )
 from dacrl_env.core import checks, processes
+from dacrl_env.core.checks import meant
 from dacrl_env.core.locks import Busy
 from dacrl_env.core.processes import ATTEMPTS, EXECUTORS, Worker, WorkerDiedError
+from dacrl_env.core.specs import read_spec
 from dacrl_env.core.store import Store
 from dacrl_env.learners.threads import default_threads, granted
 from dacrl_env.tasks import Task
 from dacrl_env.tasks.backends import backend_of
+from dacrl_env.tasks.registration import load
 
 _REPORT_SECONDS = 0.1  # between reports of a worker's steps
 _WAIT_SECONDS = 0.2  # for workers, before other things are looked at
+_LONGEST = 300  # characters of what is said of a lost unit
+# imported when they are asked for
+CLUSTERS = {
+    "ray": "dacrl_env.integrations.ray_executor:RayExecutor",
+    "submitit": "dacrl_env.integrations.submitit_executor:SubmititExecutor",
+}
 
 
 class Future(Protocol):
@@ -71,13 +84,15 @@ def runner(
     """Who does the units.
 
     Args:
-        executor: "threads", "processes", or an executor; None: threads where all of the
-            inner run is compiled, processes elsewhere.
+        executor: "threads", "processes", or an executor; "ray" and "submitit" may have
+            arguments, as "ray,cores=2". None: threads where all of the inner run is
+            compiled, processes elsewhere.
         num_threads: cores to use; None: those that this process may use.
         compiled: whether all of the inner run is.
 
     Raises:
         ValueError: neither a name nor an executor, or no number of cores.
+        ImportError: an executor's extra is not installed.
     """
     if num_threads is None:
         num_threads = default_threads()
@@ -88,14 +103,45 @@ def runner(
         return Threads(num_threads)
     if executor == "processes":
         return Processes(num_threads)
+    if isinstance(executor, str):
+        name, arguments = read_spec(executor, "executor")
+        if name in CLUSTERS:
+            return Elsewhere(_named(executor, name, arguments))
+        if name in EXECUTORS:
+            raise ValueError(f"executor {name!r} takes no arguments, got {executor!r}")
     if isinstance(executor, type):
         raise ValueError(f"{executor.__name__} is a class; give an executor of it")
     if isinstance(executor, str) or not callable(getattr(executor, "submit", None)):
+        near = meant(executor, EXECUTORS) if isinstance(executor, str) else ""
         raise ValueError(
-            f"unknown executor {executor!r}; valid: {', '.join(EXECUTORS)}, or an "
-            "object with submit(function, *arguments), as those of concurrent.futures"
+            f"unknown executor {executor!r}{near}; valid: {', '.join(EXECUTORS)}, or "
+            "an object with submit(function, *arguments), as those of "
+            "concurrent.futures"
         )
     return Elsewhere(executor)
+
+
+def _named(spec: str, name: str, arguments: dict[str, Any]) -> Executor:
+    """An executor of a cluster.
+
+    Raises:
+        ValueError: arguments that it does not take.
+        ImportError: its extra is not installed.
+    """
+    factory = load(CLUSTERS[name])
+    taken = inspect.signature(factory).parameters
+    try:
+        inspect.signature(factory).bind(**arguments)
+    except TypeError as error:
+        wrong = [key for key in arguments if key not in taken]
+        near = meant(wrong[0], taken) if wrong else ""
+        raise ValueError(
+            f"executor {spec!r}: {error}{near}; arguments: {', '.join(taken)}"
+        ) from None
+    arguments = checks.whole_numbers(factory, arguments)
+    checks.check_types(f"executor {spec!r}", factory, arguments)
+    made: Executor = factory(**arguments)
+    return made
 
 
 # -- in this process ------------------------------------------------------------------
@@ -287,6 +333,10 @@ class Elsewhere:
 
     Where a store is used, whoever does a unit has to see its directory. Interrupted,
     units that have not begun are taken back; others go on, and are kept.
+
+    An executor may have more than `Executor` says: ``opened(directory)``, a context in
+    which it is used, with the directory of the store or None; ``cores``, that a unit
+    has; ``most``, the number of units that it takes at a time.
     """
 
     executor: Executor
@@ -298,34 +348,48 @@ class Elsewhere:
 
         Raises:
             WorkerDiedError: a unit was lost several times.
+            ConnectionError: nobody is there to do units.
         """
         given: dict[int, Future] = {}  # by number of the unit
-        try:
-            while queue.todo or queue.busy or given:
-                queue.try_again()
-                while queue.todo:
-                    number = queue.todo.popleft()
-                    given[number] = self._submitted(
-                        packed(store, queue.units[number], 1)
-                    )
-                done = [number for number in given if given[number].done()]
-                if not done:
-                    if not given:
-                        queue.announce()
-                    time.sleep(_WAIT_SECONDS)
-                for number in done:
-                    self._finish(queue, store, number, given.pop(number))
-        finally:
-            for future in given.values():
-                future.cancel()
+        if not queue.todo:
+            return
+        opened = getattr(self.executor, "opened", None)
+        directory = None if store is None else store.directory
+        with nullcontext() if opened is None else opened(directory):
+            try:
+                while queue.todo or queue.busy or given:
+                    queue.try_again()
+                    self._give(queue, store, given)
+                    done = [number for number in given if given[number].done()]
+                    if not done:
+                        if not given:
+                            queue.announce()
+                        time.sleep(_WAIT_SECONDS)
+                    for number in done:
+                        self._finish(queue, store, number, given.pop(number))
+            finally:
+                for future in given.values():
+                    future.cancel()
+
+    def _give(
+        self, queue: Queue, store: Store | None, given: dict[int, Future]
+    ) -> None:
+        """Give away what is to be done, as long as more is taken."""
+        most = getattr(self.executor, "most", None)
+        cores = getattr(self.executor, "cores", 1)
+        while queue.todo and (most is None or len(given) < most):
+            number = queue.todo.popleft()
+            if is_open(queue, store, number):
+                data = packed(store, queue.units[number], cores)
+                given[number] = self._submitted(data)
 
     def _submitted(self, data: bytes) -> Future:
         try:
-            return self.executor.submit(_alone, data)
+            return self.executor.submit(_alone, data, _places())
         except Exception as error:
             raise WorkerDiedError(
-                f"the executor takes no more work ({type(error).__name__}: {error}); "
-                "finished work is kept"
+                f"the executor takes no more work ({_said(error)}); finished work is "
+                "kept"
             ) from error
 
     def _finish(
@@ -334,12 +398,26 @@ class Elsewhere:
         try:
             kind, content = future.result()
         except Exception as error:  # a node or a process is gone
-            lost(queue, number, f"{type(error).__name__}: {error}")
+            lost(queue, number, _said(error))
         else:
             take(queue, store, number, kind, content)
 
 
-def _alone(data: bytes) -> tuple[str, Any]:
+def _said(error: Exception) -> str:
+    """An error on one line: of clusters they are pages."""
+    text = " ".join(str(error).split())
+    text = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+    return f"{type(error).__name__}: {text}"
+
+
+def _places() -> list[str]:
+    """Where modules are looked for here, as other processes can find it."""
+    return [os.path.abspath(place) for place in sys.path]
+
+
+def _alone(data: bytes, places: Sequence[str]) -> tuple[str, Any]:
+    """Do a unit, with modules of users' that lie beside their programs."""
+    sys.path += [p for p in places if p not in sys.path and os.path.exists(p)]
     return answer(data, _ignore)
 
 

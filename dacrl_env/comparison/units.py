@@ -19,7 +19,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from dacrl_env.core import child, processes
-from dacrl_env.core.locks import Busy, about, unit_lock
+from dacrl_env.core.locks import Busy, about, held, unit_lock
 from dacrl_env.core.store import Store
 from dacrl_env.learners.threads import granted
 
@@ -181,6 +181,23 @@ def packed(store: Store | None, unit: Unit, num_threads: int) -> bytes:
     what = "the work" if unit.key is None else about(unit.key)
     directory = None if store is None else store.directory
     return processes.pack((directory, unit.key, unit.job, num_threads), what)
+
+
+def is_open(queue: Queue, store: Store | None, number: int) -> bool:
+    """Whether a unit is to be given away; else it is read, or known to be busy.
+
+    Where a job waits in a queue, one that finds its unit busy has waited for nothing.
+    """
+    key = queue.units[number].key
+    if store is None or key is None:
+        return True
+    if key in store:  # finished by another program meanwhile
+        queue.read(number, store)
+        return False
+    busy = held(store.directory, key)
+    if busy is not None:
+        queue.is_busy(number, busy)
+    return busy is None
 
 
 def answer(data: bytes, progress: Callable[[int], Any]) -> tuple[str, Any]:

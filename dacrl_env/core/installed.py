@@ -98,3 +98,52 @@ def distribution(module: str) -> str:
     ]
     digest = short("\n".join(sorted(own)).encode())[:12]
     return f"{found.metadata['Name']} {found.version} {digest}"
+
+
+# -- extras --------------------------------------------------------------------------
+
+# what each extra is installed for: the module that is missing without it
+EXTRAS = {
+    "box2d": "Box2D",
+    "cma": "cma",
+    "completion": "shtab",
+    "envpool": "envpool",
+    "minari": "minari",
+    "minigrid": "minigrid",
+    "mlflow": "mlflow",
+    "optuna": "optuna",
+    "ray": "ray",
+    "recurrent": "sb3_contrib",
+    "slurm": "submitit",
+    "smac": "smac",
+    "tensorboard": "tensorboard",
+    "wandb": "wandb",
+}
+
+
+def has(extra: str) -> bool:
+    """Whether an extra is installed, without importing it."""
+    return importlib.util.find_spec(EXTRAS[extra]) is not None
+
+
+def missing(extra: str, said: str) -> ModuleNotFoundError:
+    """The error for an extra that is not installed.
+
+    Args:
+        extra: see `EXTRAS`.
+        said: what needs what, as in "data sets need Minari".
+    """
+    return ModuleNotFoundError(
+        f"{said}: pip install 'dacrl-env[{extra}]'", name=EXTRAS[extra]
+    )
+
+
+def require(extra: str, said: str) -> None:
+    """Raise a ModuleNotFoundError that names an extra, if it is not installed.
+
+    Args:
+        extra: see `EXTRAS`.
+        said: what needs what, as in "data sets need Minari".
+    """
+    if not has(extra):
+        raise missing(extra, said)

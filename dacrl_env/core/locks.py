@@ -73,7 +73,7 @@ class Lock:
 
     Args:
         directory: of the store.
-        name: of what it is for, see `path`.
+        name: of its file.
         what: the same in words.
 
     Raises:
@@ -81,7 +81,7 @@ class Lock:
     """
 
     def __init__(self, directory: Path, name: str, what: str) -> None:
-        path = directory / "locks" / f"{name}.lock"
+        path = _path(directory, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         # no marker files where there are no locks: a dead process would leave them
         self._lock = FileLock(
@@ -124,6 +124,26 @@ def journal_lock(directory: Path, key: Mapping[str, Any]) -> Lock:
     return Lock(directory, f"{_digest(key)}-journal", f"the journal of {about(key)}")
 
 
+def held(directory: Path, key: Mapping[str, Any]) -> Busy | None:
+    """Who holds the lock of a unit of work; None: nobody, or there are no locks.
+
+    It is free again at once, and who held it last is still told.
+    """
+    path = _path(directory, _digest(key))
+    if not path.exists():
+        return None
+    lock = FileLock(path, timeout=0, thread_local=False, fallback_to_soft=False)
+    try:
+        with lock:
+            return None
+    except Timeout:
+        return Busy(about(key), _owner(path))
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        return None
+
+
 def about(key: Mapping[str, Any]) -> str:
     """A unit of work in words."""
     who = key.get("policy") or str(key.get("method", "")).rpartition(":")[2]
@@ -132,6 +152,10 @@ def about(key: Mapping[str, Any]) -> str:
     words.append(None if number is None else f"run {number}")
     words.append(f"seeds {_range(key['seeds'])}" if key.get("seeds") else None)
     return " ".join(str(word) for word in words if word)
+
+
+def _path(directory: Path, name: str) -> Path:
+    return directory / "locks" / f"{name}.lock"
 
 
 def _digest(key: Mapping[str, Any]) -> str:

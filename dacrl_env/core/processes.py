@@ -31,7 +31,8 @@ import gymnasium as gym
 
 from dacrl_env.core import child
 
-EXECUTORS = ("threads", "processes")  # of units of work
+# of units of work, by name
+EXECUTORS = ("threads", "processes", "ray", "submitit")
 ATTEMPTS = 3  # at one piece of work, before workers that die of it are given up
 # what ends a process, and can be answered
 SIGNALS = (signal.SIGINT, signal.SIGTERM)

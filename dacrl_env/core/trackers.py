@@ -31,6 +31,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from dacrl_env.core.installed import missing
 from dacrl_env.core.isolation import globals_kept
 
 Value = float | int | bool | str
@@ -235,7 +236,7 @@ class TensorBoard(_EachItsOwn):
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         super().__init__()
         if not is_installed("tensorboard"):
-            raise ImportError(missing("TensorBoard", "tensorboard"))
+            raise missing("tensorboard", "TensorBoard is not installed")
         self.folder = Path(folder)
 
     def _begin(self, run: TrackedRun) -> Any:
@@ -270,7 +271,7 @@ class WandB(_EachItsOwn):
     def __init__(self, **options: Any) -> None:
         super().__init__()
         if not is_installed("wandb"):
-            raise ImportError(missing("W&B", "wandb"))
+            raise missing("wandb", "W&B is not installed")
         self.options = options
 
     def _begin(self, run: TrackedRun) -> Any:
@@ -304,7 +305,7 @@ class MLflow(_EachItsOwn):
     ) -> None:
         super().__init__()
         if not is_installed("mlflow"):
-            raise ImportError(missing("MLflow", "mlflow-skinny"))
+            raise missing("mlflow", "MLflow is not installed")
         self.experiment, self.tracking_uri = experiment, tracking_uri
 
     def _begin(self, run: TrackedRun) -> Any:
@@ -343,11 +344,6 @@ class MLflow(_EachItsOwn):
 def is_installed(module: str) -> bool:
     """Whether a module is there, without importing it."""
     return importlib.util.find_spec(module) is not None
-
-
-def missing(what: str, package: str) -> str:
-    """What is said where a package is not installed."""
-    return f"{what} is not installed: pip install {package}"
 
 
 def tensorboard(folder: str | os.PathLike[str]) -> TensorBoard | None:

@@ -31,7 +31,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from dacrl_env.core import streams
+from dacrl_env.core import installed, streams
 from dacrl_env.core.snapshot import copy_rows
 from dacrl_env.inner_envs import Transition, faults
 from dacrl_env.inner_envs.images import is_image
@@ -106,10 +106,8 @@ class EnvPoolAdapter:
         try:
             import envpool
         except ImportError as error:
-            raise ImportError(
-                f"inner environment {env_id} with backend 'envpool' needs EnvPool: "
-                "pip install 'dacrl-env[envpool]'"
-            ) from error
+            needed = f"inner environment {env_id} with backend 'envpool' needs EnvPool"
+            raise installed.missing("envpool", needed) from error
         self.env_id = env_id
         self.kwargs = {"num_threads": 1, **kwargs}
         self._key = self.kwargs.pop(OBSERVATION_KEY, None)

@@ -16,7 +16,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from dacrl_env.core import streams
+from dacrl_env.core import installed, streams
 from dacrl_env.core.blame import RAISED, mark
 from dacrl_env.core.snapshot import copy_rows
 from dacrl_env.inner_envs import Transition, faults, first_use, objects
@@ -29,6 +29,7 @@ AT_ONCE = 100
 # a learner that diverges
 _FAR = 1e6
 _BOX2D_ENVS = "gymnasium.envs.box2d"
+_MINIGRID_NAMES = ("MiniGrid-", "BabyAI-")  # where it has not registered them
 _NOTHING = object()  # where a call has not returned
 
 _warned: set[str] = set()  # ids of which copies draw what their originals draw
@@ -65,7 +66,7 @@ class GymnasiumAdapter:
         stateful: see :class:`~dacrl_env.tasks.Task`.
 
     Raises:
-        ImportError: an environment of Gymnasium's that needs Box2D, without it.
+        ImportError: an environment that needs Box2D or MiniGrid, without it.
         ValueError: observations that are no Box, or actions that are neither Discrete
             nor Box.
         InnerEnvError: state outlives a reset; here and in all methods: what the
@@ -88,6 +89,8 @@ class GymnasiumAdapter:
         self.kwargs = dict(kwargs)
         if needs_box2d(env_id):
             _import_box2d(env_id)
+        if _is_of_minigrid(env_id):
+            installed.require("minigrid", f"inner environment {env_id} needs MiniGrid")
         probe = self._make()
         observations, actions = probe.observation_space, probe.action_space
         self._close([probe])
@@ -427,6 +430,16 @@ def needs_box2d(env_id: str) -> bool:
     return isinstance(entry_point, str) and entry_point.startswith(_BOX2D_ENVS)
 
 
+def _is_of_minigrid(env_id: str) -> bool:
+    """Whether Gymnasium makes this id with MiniGrid, the extra ``minigrid``."""
+    module, _, name = env_id.rpartition(":")
+    spec = gym.registry.get(name)
+    if spec is None:
+        return module == "minigrid" or name.startswith(_MINIGRID_NAMES)
+    entry_point = spec.entry_point
+    return isinstance(entry_point, str) and entry_point.startswith("minigrid.")
+
+
 def _import_box2d(env_id: str) -> None:
     """Import Box2D before Gymnasium does.
 
@@ -441,6 +454,5 @@ def _import_box2d(env_id: str) -> None:
             warnings.simplefilter("ignore")
             importlib.import_module("Box2D")
     except ImportError as error:
-        raise ImportError(
-            f"inner environment {env_id} needs Box2D: pip install 'dacrl-env[box2d]'"
-        ) from error
+        needed = f"inner environment {env_id} needs Box2D"
+        raise installed.missing("box2d", needed) from error

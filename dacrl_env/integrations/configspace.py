@@ -21,6 +21,7 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dacrl_env.core import installed
 from dacrl_env.core.checks import unknown
 from dacrl_env.outer.settings import resolve
 from dacrl_env.tasks import (
@@ -123,9 +124,7 @@ def values(configuration: Configuration | Mapping[str, Any]) -> dict[str, Option
 
 def _require() -> None:
     if importlib.util.find_spec("ConfigSpace") is None:
-        raise ModuleNotFoundError(
-            "search spaces need ConfigSpace: pip install 'dacrl-env[smac]'"
-        )
+        raise installed.missing("smac", "search spaces need ConfigSpace")
 
 
 def _parameter(knob: Knob) -> Any:

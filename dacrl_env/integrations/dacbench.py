@@ -29,6 +29,7 @@ from __future__ import annotations
 import csv
 import functools
 import importlib
+import importlib.util
 import inspect
 import json
 import sys
@@ -88,8 +89,13 @@ def _loaded(package: str) -> set[str]:
 
 def _import_dacbench() -> dict[str, str]:
     """Import DACBench, if need be without some benchmarks; returns why, by name."""
-    if "dacbench" in sys.modules:
+    if sys.modules.get("dacbench") is not None:
         return {}
+    if importlib.util.find_spec("dacbench") is None:
+        raise ModuleNotFoundError(
+            "the integration of DACBench needs it: pip install dacbench",
+            name="dacbench",
+        )
     torchvision = _loaded("torchvision")
 
     def forget() -> None:

@@ -15,7 +15,6 @@ episode's seed give them again, to the last bit. Its infos are ``env_steps`` and
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +33,7 @@ from dacrl_env.comparison.evaluation import (
     suitable_options,
 )
 from dacrl_env.comparison.given import PolicyLike, checked_seeds, name_of, one
-from dacrl_env.core import checks
+from dacrl_env.core import checks, installed
 from dacrl_env.core.blame import blame_if_users
 from dacrl_env.core.places import check_folder
 from dacrl_env.core.streams import SPLITS
@@ -141,11 +140,7 @@ def check_name(dataset_id: str) -> None:
         ValueError: it is no name, or taken.
         OSError: the data sets' folder cannot be written.
     """
-    if importlib.util.find_spec("minari") is None:
-        raise ImportError(
-            "data sets of Minari need it: pip install 'dacrl-env[minari]'",
-            name="minari",
-        )
+    installed.require("minari", "data sets of Minari need it")
     from minari.dataset.minari_dataset import parse_dataset_id
     from minari.storage import get_dataset_path
 

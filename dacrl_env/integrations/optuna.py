@@ -15,7 +15,6 @@ several trials. A run that was forked is several trials with a common beginning.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import math
 import os
@@ -27,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from dacrl_env.core import installed
 from dacrl_env.core.checks import unknown
 from dacrl_env.integrations.configspace import COMPLEMENT
 from dacrl_env.methods.lineages import NEEDED, has_lines, lines
@@ -175,7 +175,7 @@ def read_studies(directory: str | os.PathLike[str]) -> list[optuna.Study]:
 
 def is_installed() -> bool:
     """Whether Optuna is."""
-    return importlib.util.find_spec("optuna") is not None
+    return installed.has("optuna")
 
 
 def has_runs(fitted: Fitted) -> bool:
@@ -185,10 +185,7 @@ def has_runs(fitted: Fitted) -> bool:
 
 def require() -> None:
     """Raise a ModuleNotFoundError that names the extra, if Optuna is not installed."""
-    if not is_installed():
-        raise ModuleNotFoundError(
-            "studies need optuna: pip install 'dacrl-env[optuna]'", name="optuna"
-        )
+    installed.require("optuna", "studies need optuna")
 
 
 def _trials(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -397,14 +396,6 @@ def alike(
 
 
 # -- searchers of other packages ------------------------------------------------------
-
-
-def require(package: str, method: str, extra: str) -> None:
-    """Raise an ImportError that names the extra, if a package is not installed."""
-    if importlib.util.find_spec(package) is None:
-        raise ImportError(
-            f"{method} needs {package}: pip install 'dacrl-env[{extra}]'", name=package
-        )
 
 
 @contextmanager

@@ -25,10 +25,11 @@ looking is worth. A second control compares two equal configurations, see `null`
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dacrl_env.comparison import stats
-from dacrl_env.comparison.comparison import compare, fit
+from dacrl_env.comparison.comparison import compare, fit_several
 from dacrl_env.comparison.executors import Executor
-from dacrl_env.comparison.given import checked_seeds
+from dacrl_env.comparison.given import checked_seeds, name_of
 from dacrl_env.comparison.report import summarize
 from dacrl_env.core import checks
 from dacrl_env.core.checks import unknown
@@ -165,7 +166,11 @@ def headroom(
     knobs = wide(task, hyperparameters)
     names = [h.name for h in knobs]
     steps = int(task_kwargs.get("budget") or task.budget)
-    common = {"store": store, "num_threads": num_threads, **task_kwargs}
+    common: dict[str, Any] = {
+        "store": store,
+        "num_threads": num_threads,
+        "executor": executor,
+    }
     searcher = load(METHODS["sequential-halving"][0])
     how = {
         "space": searched(knobs),
@@ -184,35 +189,36 @@ def headroom(
             rehearse(method, task, runs * steps, **given)
         except ValueError as error:
             raise ValueError(f"{rung} on {task.id}: {error}") from error
-    found: dict[str, list[Any]] = {rung: [] for rung in rungs}  # Fitted
-    for rung in rungs:
-        for seed in range(fits):
+    found: dict[str, list[Any]] = {}  # Fitted
+    others = [rung for rung in rungs if rung != STATIC]  # which begin at the static one
+    for stage in ([STATIC], others):
+        wanted = []
+        for rung, seed in itertools.product(stage, range(fits)):
             start = None
             if rung != STATIC:
                 start = _start(_FAMILIES[rung], found[STATIC][seed].policy.config)
-            fitted = fit(
-                task,
-                searcher(family=_FAMILIES[rung], start=start, **how),
-                runs * steps,
-                seed,
-                hyperparameters=controlled[rung],
-                show_progress=show_progress,
-                **common,
-            )
-            found[rung].append(fitted)
-    frames = [
-        _tested(task, rung, k, fitted.policy, test_seeds, common, executor)
+            method = searcher(family=_FAMILIES[rung], start=start, **how)
+            options = {**task_kwargs, "hyperparameters": controlled[rung]}
+            wanted.append((method, seed, options))
+        made = fit_several(
+            task, wanted, runs * steps, show_progress=show_progress, **common
+        )
+        for k, rung in enumerate(stage):
+            found[rung] = made[k * fits : (k + 1) * fits]
+    found = {rung: found[rung] for rung in rungs}
+    subjects = [
+        (rung, k, fitted.policy)
         for rung, every in found.items()
         for k, fitted in enumerate(every)
     ]
-    frames += [
-        _tested(task, f"{rung} shuffled", k, fitted.policy.shuffled(), test_seeds,
-                common, executor)
-        for rung, every in found.items() if rung in RULES
+    subjects += [
+        (f"{rung} shuffled", k, fitted.policy.shuffled())
+        for rung, every in found.items()
+        if rung in RULES
         for k, fitted in enumerate(every)
-    ]  # fmt: skip
-    frames.append(_tested(task, "default", 0, "default", test_seeds, common, executor))
-    frame = pd.concat(frames, ignore_index=True)
+    ]
+    subjects.append(("default", 0, "default"))
+    frame = _tested(task, subjects, test_seeds, {**common, **task_kwargs})
     values, best = valued(frame, f"report_{objective}", _online(found))
     settings = {
         "runs": runs,
@@ -396,17 +402,33 @@ def _start(family: str, config: Mapping[str, Option]) -> dict[str, Option]:
 
 def _tested(
     task: Task,
-    name: str,
-    run: int,
-    policy: Any,
+    subjects: Sequence[tuple[str, int, Any]],
     seeds: list[int],
     common: Mapping[str, Any],
-    executor: str | Executor | None,
 ) -> pd.DataFrame:
-    """Test runs of a policy, a row each."""
-    given = policy if isinstance(policy, str) else {name: policy}
-    frame = compare(task, given, seeds, executor=executor, **common)
-    return summarize(frame).assign(policy=name, run=run)
+    """Test runs of policies, a row each; equal policies are run once.
+
+    Args:
+        task: that they are tested on.
+        subjects: name, number of the fit, and policy.
+        seeds: of the runs.
+        common: further arguments of `compare`.
+    """
+    labels: dict[str, str] = {}  # by what tells policies apart
+    given, shown = {}, []
+    for name, run, policy in subjects:
+        label = name if isinstance(policy, str) else f"{name} {run}"
+        apart = name_of(policy) if is_dataclass(policy) else label
+        if apart not in labels:
+            labels[apart] = label
+            given[labels[apart]] = policy
+        shown.append(labels[apart])
+    rows = summarize(compare(task, given, seeds, **common))
+    frames = [
+        rows[rows["policy"] == label].assign(policy=name, run=run)
+        for label, (name, run, _) in zip(shown, subjects, strict=True)
+    ]
+    return pd.concat(frames, ignore_index=True)
 
 
 def _online(found: Mapping[str, Sequence[Fitted]]) -> dict[str, float]:

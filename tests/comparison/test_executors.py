@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import threading
 import time
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import get_context
 
 import gymnasium as gym
@@ -18,6 +22,7 @@ import dacrl_env
 from dacrl_env.comparison import executors, units
 from dacrl_env.comparison.executors import all_compiled, runner
 from dacrl_env.core.processes import EXECUTORS, WorkerDiedError, usable_cores
+from dacrl_env.core.store import Store
 from dacrl_env.learners.threads import default_threads
 from dacrl_env.tasks.registration import get_task
 
@@ -133,6 +138,93 @@ def test_an_executor_that_is_over():
     executor.shutdown()
     with pytest.raises(WorkerDiedError, match=r"takes no more work.*finished work is"):
         compared(executor=executor)
+
+
+class Few(Now):
+    """Takes two units at a time, of three cores each, within a context."""
+
+    most, cores = 2, 3
+
+    def __init__(self):
+        super().__init__()
+        self.under_way, self.opened_with = [], []
+
+    @contextmanager
+    def opened(self, directory):
+        self.opened_with.append(directory)
+        yield
+        self.opened_with.append("closed")
+
+    def submit(self, function, /, *arguments):
+        assert len(self.opened_with) == 1
+        self.under_way = [f for f in self.under_way if not f.taken]
+        assert len(self.under_way) < self.most
+        future = super().submit(function, *arguments)
+        future.taken = False
+        result = future.result
+
+        def taken():
+            future.taken = True
+            return result()
+
+        future.result = taken
+        self.under_way.append(future)
+        return future
+
+
+def test_what_more_an_executor_may_say(tmp_path):
+    executor = Few()
+    store = Store(tmp_path)
+    jobs = [(_number, (k,)) for k in range(5)]
+    keys = [{"kind": "test", "run": k} for k in range(5)]
+    frames = units.run_units(
+        store, keys, jobs, [1] * 5, runner(executor, 1, True), Bar()
+    )
+    assert [frame["threads"][0] for frame in frames] == [3] * 5
+    assert executor.opened_with == [tmp_path, "closed"]
+    units.run_units(store, keys, jobs, [1] * 5, runner(executor, 1, True), Bar())
+    assert executor.opened_with == [tmp_path, "closed"]  # all of it was in the store
+
+
+def test_what_another_program_runs_is_not_submitted(tmp_path, monkeypatch, capsys):
+    """A job that waited in a queue would find its unit busy, again and again."""
+    monkeypatch.setattr(units, "LOOK_SECONDS", 0.05)
+    key = {"kind": "test", "run": 0}
+    holder = f"""
+import time
+from pathlib import Path
+from dacrl_env.core.locks import unit_lock
+with unit_lock(Path({str(tmp_path)!r}), {key!r}):
+    print("held", flush=True)
+    input()
+"""
+    executor = Now()
+    command = [sys.executable, "-c", holder]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "held\n"
+        threading.Timer(
+            1.0, lambda: (other.stdin.write("\n"), other.stdin.flush())
+        ).start()
+        (frame,) = units.run_units(
+            Store(tmp_path), [key], [(_number, (0,))], [1], runner(executor, 1, True),
+            Bar(),
+        )  # fmt: skip
+    assert executor.asked == 1
+    assert frame["number"].tolist() == [0]
+    assert f"is in use by process {other.pid}" in capsys.readouterr().err
+
+
+def test_users_modules_are_found_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    places = executors._places()
+    assert str(tmp_path) in places
+    monkeypatch.setattr(sys, "path", sys.path[:-1])
+    kind, _ = executors._alone(b"nothing", [*places, str(tmp_path / "none")])
+    assert kind == "failed"
+    assert sys.path[-1] == str(tmp_path)
+    assert sys.path.count(sys.path[0]) == 1
 
 
 def test_what_a_unit_raises_is_raised():

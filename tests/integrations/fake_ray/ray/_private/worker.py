@@ -1,0 +1,1 @@
+_global_node = None

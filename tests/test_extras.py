@@ -42,7 +42,7 @@ CASES: dict[str, Callable[[], Any]] = {
     "optuna": lambda: get_method("tpe"),
     "ray": lambda: runner("ray", 1, True),
     "recurrent": lambda: dacrl_env.fit(
-        "controller-recurrent-ppo,population=4,trial_runs=4", QUADRATIC, 2_000
+        QUADRATIC, "controller-recurrent-ppo,population=4,trial_runs=4", 2_000
     ),
     "slurm": lambda: runner("submitit,cluster=local", 1, True),
     "smac": lambda: get_method("smac"),

@@ -55,6 +55,11 @@ def slow(*values: Any) -> Any:
     return pytest.param(*values, marks=pytest.mark.slow)
 
 
+def but_smac(specs: Iterable[str]) -> list[Any]:
+    """Methods, of which SMAC is left to the slow tests: it takes seconds to start."""
+    return [slow(spec) if spec.startswith("smac") else spec for spec in specs]
+
+
 def quick(names: Iterable[str], *few: str) -> list[Any]:
     """Names, of which all but a few are left to the slow tests."""
     return [name if name in few else slow(name) for name in names]

@@ -154,6 +154,7 @@ def test_shuffled_runs_see_others() -> None:
         again.act(seen[:1], {"env_steps": np.zeros(1)})
 
 
+@pytest.mark.slow
 def test_memory_begins_anew_with_a_run() -> None:
     spec = spec_of("controller-recurrent-ppo")
     policy = get_method(spec).fit(QUADRATIC, BUDGET, 0).policy
@@ -402,6 +403,7 @@ def test_time_only_controller_sees_progress_alone() -> None:
     assert rates[0].nunique() > 1
 
 
+@pytest.mark.slow
 def test_history_is_stacked_in_training_and_in_use() -> None:
     for history in (1, 4):
         spec = spec_of("controller-ppo", f",history={history}")
@@ -841,7 +843,7 @@ def test_task_and_method_of_a_fit_by_name(
 CONTROLLERS = [name for name in pretrained() if not name.endswith(RUNGS)]
 
 
-@pytest.mark.parametrize("name", quick(CONTROLLERS, *CONTROLLERS[::4]))
+@pytest.mark.parametrize("name", quick(CONTROLLERS, *CONTROLLERS[1::8]))
 def test_pretrained_controllers_run_on_their_tasks(name: str) -> None:
     fitted = get_policy(name)
     assert isinstance(fitted, Fitted)

@@ -228,6 +228,7 @@ def test_continuous_actions() -> None:
     assert returns[0, 0] < 0
 
 
+@pytest.mark.slow
 def test_bytes_are_fed_as_they_are() -> None:
     runs = make("dqn", env=ENVS["MiniGrid-Empty-5x5-v0"](), replay_capacity=100)
     runs.train(60)
@@ -359,7 +360,8 @@ WITHOUT = {"double_q": False}
 
 
 @sb3_n_steps  # these tasks have them, too
-@pytest.mark.parametrize("task", quick(DOUBLE_Q, DOUBLE_Q[0]))
+@pytest.mark.slow
+@pytest.mark.parametrize("task", DOUBLE_Q)
 def test_tasks_with_double_q_name_the_way_out(task: str) -> None:
     """The task has set it, not the user, who therefore has to be told."""
     for make_env in (gym.make, gym.make_vec):

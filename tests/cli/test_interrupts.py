@@ -210,6 +210,7 @@ def test_a_program_that_does_not_unwind_is_ended(tmp_path, work):
     assert command.lines() == [KEPT.format(out=out)]
 
 
+@pytest.mark.slow
 def test_an_ignored_ctrl_c_stays_ignored(tmp_path):
     """As after nohup, or in the background of a script."""
     program = [

@@ -238,7 +238,13 @@ KILLS: list[Callable[[], None]] = [
 ]
 
 
-@pytest.mark.parametrize("how", KILLS, ids=["SIGKILL", "SIGTERM"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param(KILLS[0], id="SIGKILL"),
+        pytest.param(KILLS[1], id="SIGTERM", marks=pytest.mark.slow),
+    ],
+)
 def test_the_unit_of_a_worker_that_dies_is_done_again(tmp_path, how):
     for k in range(2):
         (tmp_path / f"trouble-{k}").touch()

@@ -203,7 +203,9 @@ def test_after_an_interrupt_in_the_middle():
 # -- never more than are needed --------------------------------------------------------
 
 
-@pytest.mark.parametrize(("P", "N"), [(1, 1), (3, 2)])
+@pytest.mark.parametrize(
+    ("P", "N"), [(1, 1), pytest.param(3, 2, marks=pytest.mark.slow)]
+)
 def test_no_more_than_a_population_and_its_evaluation(P, N):
     entry, account = holding()
     options = {**SMALL, "num_inner_envs": N, "report": True}

@@ -311,6 +311,7 @@ def test_who_steps_them_makes_no_difference(learner: str, env_id: str) -> None:
     assert rest == others
 
 
+@pytest.mark.slow
 def test_images_are_kept_in_bytes() -> None:
     env = ENVS["MiniGrid-DoorKey-5x5-v0"]()
     learner = dqn.DQN(env, env, DQN, 500)

@@ -197,10 +197,10 @@ def test_how_sticky_actions_are(env_id: str, sticky: float) -> None:
     ("env_id", "name", "interval", "timer"),
     [
         slow("SpaceInvaders", "shot_interval", 7.5, space_invaders.SHOT_TIMER),
-        ("SpaceInvaders", "move_interval", 8.5, space_invaders.MOVE_TIMER),
+        slow("SpaceInvaders", "move_interval", 8.5, space_invaders.MOVE_TIMER),
         ("Asterix", "spawn_interval", 3.25, asterix.SPAWN_TIMER),
         ("Asterix", "move_interval", 2.5, asterix.MOVE_TIMER),
-        ("Freeway", "move_interval", 4.5, freeway.WAIT),
+        slow("Freeway", "move_interval", 4.5, freeway.WAIT),
         slow("Seaquest", "spawn_interval", 6.5, seaquest.SPAWN_TIMER),
     ],
 )
@@ -217,7 +217,8 @@ def test_intervals_need_not_be_whole_numbers(
     assert times == pytest.approx(steps / interval, abs=1.01)
 
 
-@pytest.mark.parametrize("oxygen", [slow(40.0), 40.5])
+@pytest.mark.parametrize("oxygen", [40.0, 40.5])
+@pytest.mark.slow
 def test_oxygen_is_how_long_one_can_dive(oxygen: float) -> None:
     alone = {"sticky": 0.0, "spawn_interval": 99}
     env, state = start("MinAtar/Seaquest-v1", P=1, N=1, oxygen=oxygen, **alone)

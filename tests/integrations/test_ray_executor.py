@@ -67,7 +67,8 @@ def alone() -> pd.DataFrame:
     return compared(num_threads=1)
 
 
-@pytest.mark.parametrize("stored", [slow(False), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("stored", [False, True])
 def test_it_changes_nothing(
     fake: Any, alone: pd.DataFrame, stored: bool, tmp_path: Path, capfd: Any
 ) -> None:

@@ -41,7 +41,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("spec", "store"),
     [
-        ("submitit,cluster=local,most=2", "store"),  # a path of this directory's
+        slow("submitit,cluster=local,most=2", "store"),  # a path of this directory's
         slow("submitit,cluster=local,most=1,cores=2", None),
         ("submitit,cluster=debug", "store"),
     ],

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from cases import slow
 from dacrl_env.baselines.grid_search import GridSearch
 from dacrl_env.baselines.pb2 import PB2, chosen_options
 from dacrl_env.baselines.pbt import PBT, explore
@@ -212,7 +213,7 @@ def test_the_bandit_of_pb2_learns_which_option_gains() -> None:
     [
         "random-search", "random-search,family='schedule'", "hyperband", "race",
         "grid-search", "sequential-halving,family='switch',static_first=True",
-        "tpe", "smac", "cma-es", "pbt,population=4", "pb2,population=4",
+        "tpe", slow("smac"), "cma-es", "pbt,population=4", "pb2,population=4",
         "sequential-halving,family='gate'",
     ],
 )  # fmt: skip

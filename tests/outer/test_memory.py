@@ -123,7 +123,7 @@ def test_what_there_is_decides(monkeypatch: pytest.MonkeyPatch) -> None:
         (DQN, {"num_inner_envs": 500, "replay_capacity": 500}),
         (DQN, {"history": 5_000, "replay_capacity": 1_000}),
         ("dacrl/DQN-MiniGrid-Empty-5x5-v0", {}),
-        (PPO, {"hidden_sizes": (1024, 1024)}),
+        pytest.param(PPO, {"hidden_sizes": (1024, 1024)}, marks=pytest.mark.slow),
         (SGD, {"dimensions": 10**6}),
         (DQN, {"implementation": "sb3", "budget": 100_000}),
     ],

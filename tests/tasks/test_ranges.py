@@ -169,7 +169,10 @@ PPO_SHORT = {
 @pytest.mark.parametrize(
     "values",
     [
-        {"gae_lambda": 1.0, "gamma": 1.0, "n_epochs": 30, "batch_size": 8},
+        pytest.param(
+            {"gae_lambda": 1.0, "gamma": 1.0, "n_epochs": 30, "batch_size": 8},
+            marks=pytest.mark.slow,
+        ),
         {"clip_range": 0.0, "ent_coef": 0.5},
     ],
 )

@@ -67,6 +67,9 @@ class SequentialHalving:
         generations: tournaments, one after the other, with equal shares of the budget.
             The winner of each is the first candidate of the next, where what counts
             are fresh runs alone.
+        keep_first: the first candidate, at which a tournament begins, takes part in all
+            of its rounds: few runs that went badly do not lose it, and what replaces
+            it was ahead on as many.
         configurations: of static configuration that is searched, too, with the family
             "static": name of a field to options. What runs have otherwise is one, also
             where it is not named.
@@ -85,6 +88,7 @@ class SequentialHalving:
     static_first: bool = False
     most_work: float | None = None
     generations: int = 1
+    keep_first: bool = False
     configurations: Mapping[str, Sequence[Any]] | None = None
 
     def __post_init__(self) -> None:
@@ -144,7 +148,7 @@ class SequentialHalving:
                 f"{times * n * rounds(n) * trials.steps:,}"
             )
         generator = np.random.default_rng((seed, 0))
-        tournament = _Tournament(trials, self.objective, runs)
+        tournament = _Tournament(trials, self.objective, runs, self.keep_first)
         found: dict[str, float] = {}
         for family in families:
             space = search_space(
@@ -177,10 +181,14 @@ class _Tournament:
         trials: the account.
         objective: of a run.
         runs: of all candidates until one is left.
+        keep_first: the first candidate takes part in all rounds.
     """
 
-    def __init__(self, trials: Trials, objective: str, runs: int) -> None:
+    def __init__(
+        self, trials: Trials, objective: str, runs: int, keep_first: bool
+    ) -> None:
         self.trials, self.objective, self.runs = trials, objective, runs
+        self.keep_first = keep_first
         self.used = 0  # seeds
         self.course: list[tuple[Cost, Policy]] = []
         self.online: float | None = None  # of the winner, see `Fitted`
@@ -199,7 +207,7 @@ class _Tournament:
             ValueError: all runs of the winner failed.
         """
         trials, left, n = self.trials, candidates, len(candidates)
-        scores = np.empty((n, 0))
+        scores, numbers = np.empty((n, 0)), np.arange(n)
         for k in range(rounds(n)):
             each = self.runs // (len(left) * rounds(n))
             last = k == rounds(n) - 1
@@ -207,7 +215,9 @@ class _Tournament:
             scores = np.hstack([scores, fresh])
             counted = np.where(np.isfinite(scores), scores, trials.task.floor_score)
             better = promote(counted.mean(1), math.ceil(len(left) / 2))
-            left, scores = left[better], scores[better]
+            if self.keep_first and not last and 0 not in numbers[better]:
+                better[-1] = np.flatnonzero(numbers == 0)[0]
+            left, scores, numbers = left[better], scores[better], numbers[better]
             self.course.append((trials.cost, space.policy(left[0], trials.decisions)))
         check_usable(float(scores[0].max()), trials)  # some run of it went well
         if judge:

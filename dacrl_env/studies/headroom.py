@@ -177,6 +177,7 @@ def headroom(
         "objective": objective,
         "most_work": most_work,
         "generations": generations,
+        "keep_first": True,
     }
     controlled = {
         rung: [*names, _REGISTER] if _FAMILIES[rung] == "checkpoint" else names

@@ -197,6 +197,7 @@ def tune_static(
         "objective": objective,
         "most_work": most_work,
         "generations": generations,
+        "keep_first": True,
     }
     own = {**task_kwargs, "hyperparameters": names}
     if configurations == "all":

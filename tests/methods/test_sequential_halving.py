@@ -198,6 +198,51 @@ def test_generations_find_better_ones_in_many_dimensions(monkeypatch):
     assert gain.mean() > 2 * gain.std() / len(gain) ** 0.5
 
 
+def test_the_first_candidate_takes_part_in_all_rounds_if_that_is_asked_for(trace):
+    """Its rate is the worst there is, so that it would not be left otherwise."""
+    method = SequentialHalving(
+        {"learning_rate": (0.02, 0.5)}, candidates=6, start={"learning_rate": 0.02},
+        keep_first=True,
+    )  # fmt: skip
+    fitted = method.fit(QUADRATIC, 50 * 50, 4)
+    rounds = [
+        values[0, ::each, 0]
+        for values, each in zip(trace.values, (2, 5, 8), strict=True)
+    ]
+    assert [len(rates) for rates in rounds] == [6, 3, 2]
+    assert all(0.02 in rates for rates in rounds)
+    # the others are those that are left without it
+    trace.values.clear()
+    SequentialHalving(
+        {"learning_rate": (0.02, 0.5)}, candidates=6, start={"learning_rate": 0.02}
+    ).fit(QUADRATIC, 50 * 50, 4)
+    plain = [
+        values[0, ::each, 0]
+        for values, each in zip(trace.values, (2, 5, 8), strict=True)
+    ]
+    assert 0.02 not in plain[1]
+    assert {*rounds[1]} - {0.02} == {*plain[1][:2]}
+    assert fitted.policy.config != {"learning_rate": 0.02}
+
+
+@pytest.mark.slow
+def test_few_runs_lose_no_good_start_that_is_kept(monkeypatch):
+    options = SMALL | {"hyperparameters": DQN_NAMES}
+    space = SearchSpace(controlled(CARTPOLE, *DQN_NAMES))
+    lost = np.empty((2, 48))
+    for k in range(lost.shape[1]):
+        for row, keep in enumerate((False, True)):
+            made_up = MadeUp(monkeypatch, k)
+            made_up.height(np.zeros((1, len(space.names))))
+            (start,) = space.decode(made_up.peak)
+            method = SequentialHalving(generations=3, start=start, keep_first=keep)
+            policy: Any = method.fit(CARTPOLE, 120 * 2_000, k, **options)
+            lost[row, k] = 1 - made_up.height(space.encode([policy.config]))[0]
+    gain = lost[0] - lost[1]
+    assert gain.mean() > 0.02
+    assert gain.mean() > 2 * gain.std() / len(gain) ** 0.5
+
+
 @pytest.mark.parametrize("G", [0, 1.5, True])
 def test_numbers_of_generations_are_checked(G):
     with pytest.raises(ValueError, match="generations must be a whole number"):

@@ -61,8 +61,8 @@ def add_command(commands: Any) -> None:
         nargs="+",
         default=[],
         metavar="NAME=VALUE",
-        help="of the front's hypervolume (default: score 0, and the cost of the "
-        "dearest run)",
+        help="of the front's hypervolume (default: score 0, and 1.1 times the "
+        "cost of the dearest run)",
     )
     add_executor(parser)
     add_run(parser)

@@ -129,9 +129,9 @@ def fit(options: argparse.Namespace) -> Any:
         "online": fitted.online, "cost": asdict(cost),
         "study": None if study is None else str(study),
     }  # fmt: skip
-    if kept.front is not None and kept.hypervolume is not None:
-        result["front"] = json.loads(kept.front.to_json(orient="records"))
-        result["hypervolume"] = asdict(kept.hypervolume)
+    if kept.front is not None:
+        result["front"] = json.loads(kept.front.table.to_json(orient="records"))
+        result["hypervolume"] = asdict(kept.front.hypervolume)
     return result
 
 

@@ -118,6 +118,24 @@ def hypervolume_of(
     return Hypervolume(hypervolume(scaled, [0.0] * len(names)), point)
 
 
+@dataclass(frozen=True)
+class Front:
+    """What is told of a front.
+
+    Attributes:
+        table: `table` of it.
+        hypervolume: of it.
+    """
+
+    table: pd.DataFrame
+    hypervolume: Hypervolume
+
+
+def front_of(fitted: Fitted, reference: Mapping[str, float] | None = None) -> Front:
+    """Table and hypervolume of a front; arguments and errors of `hypervolume_of`."""
+    return Front(table(fitted), hypervolume_of(fitted, reference))
+
+
 def _runs(fitted: Fitted) -> pd.DataFrame:
     """Objectives of all runs that were trained to the end, a row a run."""
     trace = fitted.trace

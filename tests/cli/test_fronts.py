@@ -16,6 +16,7 @@ from searches import QUADRATIC
 
 from dacrl_env.cli import fit_pages
 from dacrl_env.cli.commands import main
+from dacrl_env.comparison import fronts
 from dacrl_env.core.store import Store, StoreError
 from dacrl_env.integrations.optuna import journal
 from dacrl_env.policies import Fitted, load_fitted, save_fitted
@@ -70,6 +71,20 @@ def test_a_front_is_kept_as_table_figure_and_policies(
     line += ["--decision-interval", "10", "--out", str(tmp_path / "tested")]
     assert main(line) == 0
     assert "2.json" in capsys.readouterr().out
+
+
+def test_a_front_is_made_once(tmp_path: Path, monkeypatch: Any) -> None:
+    made = []
+    for name in ("hypervolume_of", "draw"):
+        own = getattr(fronts, name)
+
+        def counted(*given: Any, name: str = name, own: Any = own) -> Any:
+            made.append(name)
+            return own(*given)
+
+        monkeypatch.setattr(fronts, name, counted)
+    assert fit(tmp_path, "random-search", *BOTH) == 0
+    assert sorted(made) == ["draw", "hypervolume_of"]
 
 
 def test_a_later_front_leaves_no_policy_of_the_one_before(tmp_path: Path) -> None:

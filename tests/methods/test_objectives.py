@@ -170,9 +170,7 @@ def test_a_cost_is_not_told_as_ideal_where_none_is_known() -> None:
     told = TellableSeveral(trials, ("auc", "cost"))
     (row,) = told(np.array([[-np.inf, -np.inf]]))
     # as much as the training of any run takes
-    ends = np.array(
-        [[h.low if k else h.high for h in trials.controlled] for k in (0, 1)]
-    )
+    ends = np.array([[h.ends[k] for h in trials.controlled] for k in (0, 1)])
     most = trials.operations(ends).max() * trials.steps
     assert 0 < most < -row[1] < np.inf
     # what was seen is better known
@@ -187,7 +185,7 @@ def test_names_of_judged_scores_stand_for_what_a_search_can_see() -> None:
     made = with_objectives(get_method("random-search"), BOTH)
     assert made.objectives == BOTH
     with pytest.raises(ValueError, match="both given"):
-        with_objectives(made, ["auc"])
+        with_objectives(made, ["final"])
     with pytest.raises(ValueError, match="both given"):
         with_objectives(get_method("random-search,objective='auc'"), BOTH)
 

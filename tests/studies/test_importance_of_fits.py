@@ -248,6 +248,12 @@ def test_the_command_finds_fits_of_a_folder(tmp_path: Path, capsys: Any) -> None
     assert len(read_studies(tmp_path)) == 2
 
 
+def test_the_help_has_the_default_of_the_study(capsys: Any) -> None:
+    with pytest.raises(SystemExit):
+        main(["importance", "--help"])
+    assert f"(default: {study_of.DRAWS})" in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_folder_without_a_study_is_said(tmp_path: Path, capsys: Any) -> None:
     assert main(["importance", str(tmp_path)]) == 2
     assert "no optuna.journal in" in capsys.readouterr().err

@@ -438,6 +438,11 @@ def _report(options: argparse.Namespace) -> Any:
     except FileNotFoundError:
         if not fits:
             raise
+        if options.reference is not None:
+            raise ValueError(
+                f"--reference {options.reference} is for comparisons; in "
+                f"{options.directory} there are fits alone"
+            ) from None
         return {"fits": fits}
     reference = options.reference
     names = {name: list(kept.frame["policy"].unique()) for name, kept in found.items()}

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dacrl_env.cli.listing import width
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from dacrl_env.comparison.fronts import Hypervolume
+    from dacrl_env.comparison.fronts import Front
     from dacrl_env.comparison.made import Made
+    from dacrl_env.core.store import Entry, Store
     from dacrl_env.policies import Fitted
 
 FRONT, TABLE, FIGURE, VOLUME = "front", "pareto.csv", "pareto.png", "pareto.json"
@@ -30,14 +28,12 @@ class Kept:
     Attributes:
         page: of the fit.
         table: of its front; None: it has none.
-        hypervolume: of its front.
-        front: `dacrl_env.comparison.fronts.table` with the files of the policies.
+        front: its table and its hypervolume.
     """
 
     page: Path
     table: Path | None = None
-    hypervolume: Hypervolume | None = None
-    front: pd.DataFrame | None = None
+    front: Front | None = None
 
 
 def keep(
@@ -66,9 +62,9 @@ def keep(
     made.write(folder)
     if kept.front is None:
         return kept
-    table = _write_front(out, fitted, about, reference)
-    kept.front["file"] = [str(out / name) for name in _names(fitted)]
-    return replace(kept, table=table)
+    _copy_front(folder, out, _names(fitted))
+    kept.front.table["file"] = [str(out / name) for name in _names(fitted)]
+    return replace(kept, table=out / TABLE)
 
 
 def write(
@@ -98,11 +94,10 @@ def write(
     assert fitted.task is not None
     fitted.about = about
     files = _names(fitted)
-    hypervolume = front = None
+    front = None
     if fitted.front:
-        hypervolume = fronts.hypervolume_of(fitted, reference)
-        front = fronts.table(fitted)
-        _write_front(folder, fitted, about, reference)
+        front = fronts.front_of(fitted, reference)
+        _write_front(folder, fitted, about, front, reference)
     page = fit_page(
         fitted,
         str(about.get("method", "a method")),
@@ -110,14 +105,10 @@ def write(
         f"{policy}{policy_suffix(fitted.policy)}",
         made,
         files,
-        reference,
-    )
-    return Kept(
-        page.write(folder / pages.NAME),
-        folder / TABLE if fitted.front else None,
-        hypervolume,
         front,
     )
+    path = page.write(folder / pages.NAME)
+    return Kept(path) if front is None else Kept(path, folder / TABLE, front)
 
 
 def _names(fitted: Fitted) -> list[str]:
@@ -134,9 +125,10 @@ def _write_front(
     folder: Path,
     fitted: Fitted,
     about: Mapping[str, Any],
+    front: Front,
     reference: Mapping[str, float] | None,
-) -> Path:
-    """Write what belongs to a front; returns the path of the table.
+) -> None:
+    """Write what belongs to a front.
 
     That is table, figure, hypervolume and policies, of which those of an earlier front
     in the folder go.
@@ -159,20 +151,34 @@ def _write_front(
         )
         told = {**about, "front": number, "values": dict(point.values)}
         save_fitted(one, folder / name, told)
+    _drop_others(folder, names)
+    table = front.table.copy()
+    table.insert(1, "file", names)
+    write_text(folder / TABLE, table.to_csv(index=False))
+    fronts.draw(fitted, folder / FIGURE)
+    volume = asdict(front.hypervolume)
+    about_volume = {"hypervolume": volume, "given": dict(reference or {})}
+    write_text(folder / VOLUME, json.dumps(about_volume, indent=1))
+
+
+def _copy_front(source: Path, target: Path, names: Sequence[str]) -> None:
+    """Put the same files of a front into another folder."""
+    from dacrl_env.core.files import write_whole
+
+    (target / FRONT).mkdir(parents=True, exist_ok=True)
+    for name in (*names, TABLE, FIGURE, VOLUME):
+        write_whole(target / name, (source / name).read_bytes())
+    _drop_others(target, names)
+
+
+def _drop_others(folder: Path, names: Sequence[str]) -> None:
+    """Remove policies of an earlier front."""
     for path in (folder / FRONT).iterdir():
         if (
             re.fullmatch(r"\d+\.json", path.name)
             and f"{FRONT}/{path.name}" not in names
         ):
             path.unlink()
-    table = fronts.table(fitted)
-    table.insert(1, "file", names)
-    write_text(folder / TABLE, table.to_csv(index=False))
-    fronts.draw(fitted, folder / FIGURE)
-    volume = asdict(fronts.hypervolume_of(fitted, reference))
-    about_volume = {"hypervolume": volume, "given": dict(reference or {})}
-    write_text(folder / VOLUME, json.dumps(about_volume, indent=1))
-    return folder / TABLE
 
 
 def _given_point(folder: Path) -> dict[str, float]:
@@ -188,25 +194,67 @@ def _given_point(folder: Path) -> dict[str, float]:
 
 def say(kept: Kept) -> None:
     """Print a front."""
-    from dacrl_env.comparison.tables import aligned
+    from dacrl_env.comparison.tables import aligned, cell
 
     if kept.front is None:
         return
     columns = {}
-    for name in kept.front:
-        cells = kept.front[name].tolist()
+    for name in kept.front.table:
+        cells = kept.front.table[name].tolist()
         if name == "file":
             continue
-        columns[str(name)] = [_cell(value) for value in cells]
+        columns[str(name)] = [cell(value) for value in cells]
     print(f"\nPareto front:\n{aligned(columns, width())}")
-    print(f"hypervolume: {kept.hypervolume}")
+    print(f"hypervolume: {kept.front.hypervolume}")
     print(f"front: {kept.table}")
 
 
-def _cell(value: Any) -> str:
-    if isinstance(value, float) and math.isnan(value):
-        return "–"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _key_of(policy: Fitted) -> dict[str, Any]:
+    """What the key of a fit's runs has, as far as the file of its policy tells.
+
+    Raises:
+        ValueError: no method of that name, or none is told.
+        ImportError: the method needs a package that is not installed.
+        NoSource: of its arguments it cannot be told what they are.
+    """
+    from dacrl_env.core.provenance import described
+    from dacrl_env.policies import get_method
+
+    about = policy.about or {}
+    if not isinstance(about.get("method"), str):
+        raise ValueError("no method is told")
+    method: Any = get_method(about["method"])
+    arguments = {f.name: getattr(method, f.name) for f in fields(method)}
+    settings = dict(policy.settings or {})
+    settings.pop("num_threads", None)  # changes no result
+    key = {
+        "task": policy.task,
+        "settings": settings,
+        "method": f"{type(method).__module__}:{type(method).__qualname__}",
+        "arguments": described(arguments, type(method)),
+        "budget": about.get("budget"),
+        "seed": about.get("seed"),
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(key))  # tuples as lists
+    return plain
+
+
+def _found(
+    store: Store, entries: Sequence[Entry], wanted: Any
+) -> tuple[Entry | None, Fitted | None]:
+    """The first fit that found a policy; those that cannot be read are said."""
+    from dacrl_env.comparison.results import fitted_of
+    from dacrl_env.policies import identity
+
+    for entry in entries:
+        try:
+            fitted = fitted_of(store.read(entry.key))
+        except (KeyError, ValueError, OSError) as error:  # went, or is damaged
+            print(f"dacrl: {error}", file=sys.stderr)
+            continue
+        if identity(fitted.policy) == wanted:
+            return entry, fitted
+    return None, None
 
 
 def report(directory: Path, figures: Sequence[str] = ()) -> list[dict[str, str]]:
@@ -221,7 +269,7 @@ def report(directory: Path, figures: Sequence[str] = ()) -> list[dict[str, str]]
     """
     from dacrl_env.cli.kept import made_of
     from dacrl_env.comparison import fronts
-    from dacrl_env.comparison.results import fitted_of
+    from dacrl_env.core.provenance import NoSource
     from dacrl_env.core.specs import POLICY_SUFFIXES
     from dacrl_env.core.store import Store
     from dacrl_env.policies import identity, load_fitted
@@ -243,17 +291,18 @@ def report(directory: Path, figures: Sequence[str] = ()) -> list[dict[str, str]]
         except ValueError as error:
             print(f"dacrl: {error}; it has no page", file=sys.stderr)
             continue
-        about, wanted = dict(policy.about or {}), identity(policy.policy)
-        same = [
-            one
-            for one in entries
-            if one.key["task"] == policy.task
-            and all(one.key[name] == about.get(name) for name in ("budget", "seed"))
-        ]
-        found = ((one, fitted_of(store.read(one.key))) for one in same)
-        entry, fitted = next(
-            (pair for pair in found if identity(pair[1].policy) == wanted), (None, None)
-        )
+        about = dict(policy.about or {})
+        try:
+            own = _key_of(policy)
+        except (ValueError, ImportError, NoSource) as error:
+            print(
+                f"dacrl: how {path} was made cannot be told ({error}); its page stays "
+                "as it is",
+                file=sys.stderr,
+            )
+            continue
+        same = [one for one in entries if own == {k: one.key.get(k) for k in own}]
+        entry, fitted = _found(store, same, identity(policy.policy))
         if entry is None or fitted is None:
             print(
                 f"dacrl: the runs of {path} are not in {directory / 'results'}; its "

@@ -61,8 +61,8 @@ def add_command(commands: Any) -> None:
         nargs="+",
         default=[],
         metavar="NAME=VALUE",
-        help="of the front's hypervolume (default: score 0, and the cost of the "
-        "dearest run)",
+        help="of the front's hypervolume (default: score 0, and 1.1 times the "
+        "cost of the dearest run)",
     )
     add_executor(parser)
     add_run(parser)
@@ -129,9 +129,9 @@ def fit(options: argparse.Namespace) -> Any:
         "online": fitted.online, "cost": asdict(cost),
         "study": None if study is None else str(study),
     }  # fmt: skip
-    if kept.front is not None and kept.hypervolume is not None:
-        result["front"] = json.loads(kept.front.to_json(orient="records"))
-        result["hypervolume"] = asdict(kept.hypervolume)
+    if kept.front is not None:
+        result["front"] = json.loads(kept.front.table.to_json(orient="records"))
+        result["hypervolume"] = asdict(kept.front.hypervolume)
     return result
 
 

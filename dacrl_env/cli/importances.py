@@ -31,15 +31,15 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "--evaluators",
         nargs="+",
-        default=["fanova", "ped-anova"],
+        default=None,
         metavar="NAME",
-        help="fanova: shares of the variance of scores over the space; ped-anova: what "
-        "tells the best tenth from the others (default: both)",
+        help="fanova: shares of the main effects on scores over the space; ped-anova: "
+        "what tells the best tenth from the others (default: both)",
     )
     parser.add_argument(
         "--draws",
         type=count,
-        default=50,
+        default=None,
         help="of the bootstrap behind the intervals, of each fit (default: 50)",
     )
     parser.add_argument(
@@ -63,13 +63,15 @@ def importance(options: argparse.Namespace) -> Any:
         for name in study.objectives_of(one)
         if options.objective in (None, name)
     ]
-    total = len(wanted) * len(options.evaluators) * options.draws
+    evaluators = list(dict.fromkeys(options.evaluators or study.EVALUATORS))
+    draws = study.DRAWS if options.draws is None else options.draws
+    total = len(wanted) * len(evaluators) * draws
     with progress(total, "importance", options.shown, "draws") as bar:
         found = study.importance_of_fits(
             every,
             options.objective,
-            options.evaluators,
-            options.draws,
+            evaluators,
+            draws,
             options.seed,
             bar.update,
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from dacrl_env.comparison.made import Made
 from dacrl_env.comparison.page import ROWS, made_facts, task_facts
 from dacrl_env.comparison.page_figures import MOST, Figure, is_wide
 from dacrl_env.comparison.pages import Page, Section, Table, paragraphs
+from dacrl_env.comparison.tables import cell
 from dacrl_env.methods.lineages import Copy, Line, copies, has_lines, lines
 from dacrl_env.policies import Fitted, Policy, identity
 
@@ -41,7 +41,7 @@ def fit_page(
     file: str,
     made: Made,
     front_files: Sequence[str] = (),
-    reference: Mapping[str, float] | None = None,
+    front: fronts.Front | None = None,
 ) -> Page:
     """The page of a fit.
 
@@ -52,20 +52,26 @@ def fit_page(
         file: of the policy, relative to the page.
         made: how it was made.
         front_files: policies of its front, relative to the page; none: no links.
-        reference: point of the hypervolume of its front.
+        front: its front, if it has been made before; else it is made with the default
+            reference point.
     """
     figures, sections, notes = [], [], []
     trace = fitted.trace
     if fitted.front:
         figures.append(fronts.page_figure(fitted))
         sections.append(
-            _front_section(fitted, front_files, reference, len(figures) - 1)
+            _front_section(
+                fitted,
+                front_files,
+                front or fronts.front_of(fitted),
+                len(figures) - 1,
+            )
         )
     if trace is not None and _is_shown(trace):
         every, found = lines(trace), copies(trace)
         named, renumbered = trace, bool((trace["parent"] != trace["member"]).any())
         if renumbered and not found:
-            named = _by_first_number(trace, every)
+            named = _by_firstcell(trace, every)
         figure, said = _runs_figure(named, len(found))
         figures.append(figure)
         numbers = "A run keeps the number it began with."
@@ -158,14 +164,8 @@ def _described(policy: Policy) -> str:
     kind, values = identity(policy)["kind"], _values(policy)
     if values is None:
         return f"a policy of kind {kind}"
-    shown = ", ".join(f"{name} {_number(value)}" for name, value in values.items())
+    shown = ", ".join(f"{name} {cell(value)}" for name, value in values.items())
     return f"a static configuration: {shown or 'that of the task'}"
-
-
-def _number(value: Any) -> str:
-    if isinstance(value, float) and math.isnan(value):
-        return "–"
-    return f"{value:.4g}" if isinstance(value, float) else printable(value)
 
 
 def _text(policy: Policy, letters: int) -> str:
@@ -179,10 +179,10 @@ def _text(policy: Policy, letters: int) -> str:
 def _front_section(
     fitted: Fitted,
     files: Sequence[str],
-    reference: Mapping[str, float] | None,
+    front: fronts.Front,
     figure: int,
 ) -> Section:
-    found = fronts.table(fitted)
+    found = front.table
     names = fronts.objectives(fitted)
     heads, columns = ["number"], [[*found["number"].map(str)]]
     if any(_values(one.policy) is None for one in fitted.front):
@@ -192,7 +192,7 @@ def _front_section(
     texts = len(heads)
     for name in found.columns[1:]:
         heads.append(name)
-        columns.append([*found[name].map(_number)])
+        columns.append([*found[name].map(cell)])
     return Section(
         "Pareto front",
         [
@@ -202,7 +202,7 @@ def _front_section(
             f"end. The policy of the fit is number 1, the best in {names[0]}. Online "
             "is the judged score of the tuning runs; what a policy is worth, its test "
             "runs tell.",
-            f"Hypervolume: {fronts.hypervolume_of(fitted, reference)}. It is the share "
+            f"Hypervolume: {front.hypervolume}. It is the share "
             "that the front dominates of the box between the reference point and score "
             "1 at no cost.",
         ],
@@ -228,7 +228,7 @@ def _add_course_of_search(
         )
         names = [name for name in trace.columns if name.startswith("hp/")]
         table = search_figures.copies_table(trace, found[:ROWS], names)
-        title, texts = "Lineages", [*paragraphs(_LINEAGES), said]
+        title, texts = "Lineages", [*paragraphs(_LINEAGES), *said]
     else:
         shown = search_figures.brackets(every)
         if not shown:
@@ -240,7 +240,7 @@ def _add_course_of_search(
     sections.append(Section(title, texts, [_table(*table, 0)], [], len(figures) - 1))
 
 
-def _by_first_number(trace: pd.DataFrame, every: Sequence[Line]) -> pd.DataFrame:
+def _by_firstcell(trace: pd.DataFrame, every: Sequence[Line]) -> pd.DataFrame:
     """A trace without copies in which runs keep the number they began with."""
     members = trace["member"].to_numpy().copy()
     for one in every:
@@ -309,7 +309,7 @@ def _runs_table(trace: pd.DataFrame) -> Table:
         "last score": [f"{score:.4f}" for score in last["score"]],
     }
     for name in names:
-        cells[name.removeprefix("hp/")] = last[name].map(_number)
+        cells[name.removeprefix("hp/")] = last[name].map(cell)
     if "configuration" in last:
         cells["configuration"] = last["configuration"].map(printable)
     return _table(list(cells), list(cells.values()), 0)

@@ -25,6 +25,7 @@ TITLES = {
     "auc": "observed auc",
     COST: "floating-point operations of a run",
 }
+BEYOND = 1.1  # times the dearest run: the cost of a default reference point
 MOST = 2_000  # runs in a figure, evenly spaced
 
 
@@ -90,8 +91,9 @@ def hypervolume_of(
     Args:
         fitted: with a front.
         reference: point, by name of objective; of those left out, scores have 0, a
-            random policy, and cost has that of the dearest run that was tried, which
-            differs between fits.
+            random policy, and cost has 1.1 times that of the dearest run that was
+            tried, which differs between fits. (At the cost of the dearest run itself, a
+            front of runs that all cost alike would be worth nothing.)
 
     Raises:
         ValueError: no front, or see `check_point`.
@@ -104,7 +106,8 @@ def hypervolume_of(
     point = dict.fromkeys(names, 0.0)
     if COST in names:
         tried = _runs(fitted)[COST].to_list() if has_lines(fitted.trace) else []
-        point[COST] = max([*tried, *(one.values[COST] for one in fitted.front)])
+        own = [one.values[COST] for one in fitted.front]
+        point[COST] = BEYOND * max([*tried, *own])
     point |= given
     ideal = np.array([IDEAL.get(name, 1.0) for name in names])
     signs = np.array([sign(name) for name in names])
@@ -113,6 +116,24 @@ def hypervolume_of(
     values = [[one.values[name] for name in names] for one in fitted.front]
     scaled = (signs * np.array(values) - low) / sides
     return Hypervolume(hypervolume(scaled, [0.0] * len(names)), point)
+
+
+@dataclass(frozen=True)
+class Front:
+    """What is told of a front.
+
+    Attributes:
+        table: `table` of it.
+        hypervolume: of it.
+    """
+
+    table: pd.DataFrame
+    hypervolume: Hypervolume
+
+
+def front_of(fitted: Fitted, reference: Mapping[str, float] | None = None) -> Front:
+    """Table and hypervolume of a front; arguments and errors of `hypervolume_of`."""
+    return Front(table(fitted), hypervolume_of(fitted, reference))
 
 
 def _runs(fitted: Fitted) -> pd.DataFrame:

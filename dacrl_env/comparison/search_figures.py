@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dacrl_env.comparison.courses import Curve
 from dacrl_env.comparison.page_figures import MOST, Figure, is_wide
+from dacrl_env.comparison.tables import cell
 from dacrl_env.methods.lineages import Copy, Line, complete
 
 SCORE = "observed score"
@@ -149,7 +150,7 @@ def rungs_table(
 
 def lineages_figure(
     trace: pd.DataFrame, every: Sequence[Line], found: Sequence[Copy], names: list[str]
-) -> tuple[dict[str, Any], str]:
+) -> tuple[dict[str, Any], list[str]]:
     """Whose state runs went on from, and scores and values along the way.
 
     Args:
@@ -159,8 +160,8 @@ def lineages_figure(
         names: columns of hyperparameters that are numbers.
 
     Returns:
-        The figure, of the generation with most copies, and a sentence on the lineage of
-        the run that ended best.
+        The figure, of the generation with most copies, and sentences on the lineage of
+        the run that ended best and on what is left out.
     """
     numbers = [one.generation for one in found]
     generation = max(set(numbers), key=numbers.count)
@@ -202,7 +203,16 @@ def lineages_figure(
         steps = own.index.to_numpy(np.float64)
         drawn = own.to_numpy(np.float64)
         figure.add_curve(0, panel, Curve(steps, drawn, drawn, drawn), shape)
-    return figure.data(), f"The run that ended best: {_path(best)}."
+    said = [f"The run that ended best: {_path(best)}."]
+    starts = len({one.generation for one in every})
+    if starts > 1:
+        said.append(
+            f"Of {starts:,} starts, the one with most copies is shown, start "
+            f"{generation}."
+        )
+    if len(kept) < len(lines):
+        said.append(f"Of {len(lines):,} runs {len(kept):,}, evenly spaced, are shown.")
+    return figure.data(), said
 
 
 def copies_table(
@@ -242,7 +252,7 @@ def copies_table(
                 "–" if own is None else f"{scores[own]:.4f}",
                 f"{scores[donor]:.4f}",
                 *(
-                    f"{_cell(trace[n].iloc[donor])} → {_cell(trace[n].iloc[one.first])}"
+                    f"{cell(trace[n].iloc[donor])} → {cell(trace[n].iloc[one.first])}"
                     for n in changed
                 ),
             ]
@@ -250,10 +260,6 @@ def copies_table(
     heads = ["after decision", "member", "went on as", "its score", "score of that one"]
     heads += [name.removeprefix("hp/") for name in changed]
     return heads, [list(column) for column in zip(*rows, strict=True)]
-
-
-def _cell(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _spaced(every: Sequence[Line], most: int) -> list[Line]:

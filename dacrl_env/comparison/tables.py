@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -90,6 +92,13 @@ def markdown(result: pd.DataFrame) -> str:
         lines += [[escaped(line[0]), *line[1:]] for line in cells.values]
         blocks.append("\n".join("| " + " | ".join(line) + " |" for line in lines))
     return "\n\n".join(blocks)
+
+
+def cell(value: Any) -> str:
+    """A value as people read it: four digits of a float, a dash where it is NaN."""
+    if isinstance(value, float):
+        return "–" if math.isnan(value) else f"{value:.4g}"
+    return printable(value)
 
 
 def aligned(columns: Mapping[str, Sequence[str]], across: int, texts: int = 0) -> str:

@@ -8,6 +8,7 @@ for a candidate of which a run diverged.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
@@ -19,6 +20,7 @@ from dacrl_env.core.checks import unknown
 from dacrl_env.methods.trials import COST, OBJECTIVES, Trials
 from dacrl_env.policies import get_method
 from dacrl_env.policies.front import FrontPoint
+from dacrl_env.tasks import Number
 
 VALID = (*OBJECTIVES, COST)
 # methods that take several; `tests/methods/test_objectives.py` looks at all of them
@@ -90,8 +92,8 @@ def with_objectives(method: Any, names: Sequence[str]) -> Any:
             ``objective`` of any method that has one.
 
     Raises:
-        ValueError: the method takes none or not several, cost alone, or see
-            `check_objectives`.
+        ValueError: the method takes none or not several, has others of its own, cost
+            alone, or see `check_objectives`.
     """
     names = observed_names(names)
     if names == [COST]:
@@ -111,6 +113,13 @@ def with_objectives(method: Any, names: Sequence[str]) -> Any:
         raise ValueError(
             f"method {shown} does not take several objectives; those that do: "
             f"{', '.join(TAKE_SEVERAL)}"
+        )
+    other = "objectives" if field == "objective" else "objective"
+    there = getattr(made, other, None)
+    if there and there != OBJECTIVES[0]:
+        raise ValueError(
+            f"{other}={there!r} of method {shown} and {field}={value!r} are both "
+            "given; give one of them"
         )
     if not isinstance(method, str):
         return replace(made, **{field: value})
@@ -135,11 +144,14 @@ def check_point(point: Mapping[str, float], names: Sequence[str]) -> None:
         names: of the objectives.
 
     Raises:
-        ValueError: an unknown name, or a value no worse than score 1 or cost 0.
+        ValueError: an unknown name, or a value that is not finite or no worse than
+            score 1 or cost 0.
     """
     for name, value in point.items():
         if name not in names:
             raise ValueError(unknown("objective", name, names))
+        if not math.isfinite(value):
+            raise ValueError(f"a reference point is finite; got {name} {value:g}")
         if not sign(name) * (value - IDEAL.get(name, 1.0)) < 0:
             raise ValueError(
                 f"a reference point lies below score 1 and above cost 0; got {name} "
@@ -260,7 +272,8 @@ class Tellable:
     below the lowest score so far if the floor should be higher. −∞ would distort, or
     end, a fit of a model.
 
-    Of costs the lowest so far stands for the floor, and a tenth of it is the scale.
+    Of costs the dearest so far stands for the floor, and a tenth of it is the scale.
+    Where none is known, that is `dearest`.
 
     Args:
         trials: whose task has the floor.
@@ -268,15 +281,34 @@ class Tellable:
     """
 
     def __init__(self, trials: Trials, objective: str = "final") -> None:
-        self.lowest = -0.0 if objective == COST else trials.task.floor_score
         self._is_cost = objective == COST
+        self._trials = trials
+        self.lowest = 0.0 if self._is_cost else trials.task.floor_score
 
     def __call__(self, scores: Floats) -> list[float]:
         """Scores ``(n,)`` to tell, or costs with the opposite sign."""
         finite = np.isfinite(scores)
         self.lowest = min([self.lowest, *scores[finite]])
-        step = -0.1 * self.lowest if self._is_cost else 0.1
-        return [float(s) for s in np.where(finite, scores, self.lowest - step)]
+        worst = self.lowest
+        if self._is_cost and not worst and not finite.all():
+            worst = -dearest(self._trials)
+        step = -0.1 * worst if self._is_cost else 0.1
+        return [float(s) for s in np.where(finite, scores, worst - step)]
+
+
+def dearest(trials: Trials) -> float:
+    """Floating-point operations that the dearest training of a run takes.
+
+    It has the dearest value of every hyperparameter at once. Evaluation is left out.
+    """
+    knobs = trials.controlled
+    values = np.array([h.start for h in knobs], np.float64)
+    for k, h in enumerate(knobs):
+        ends = [h.low, h.high] if isinstance(h, Number) else range(len(h.options))
+        rows = np.repeat(values[None], len(ends), axis=0)
+        rows[:, k] = list(ends)
+        values = rows[np.argmax(trials.operations(rows))]
+    return float(trials.operations(values[None])[0]) * trials.steps
 
 
 class TellableSeveral:

@@ -411,6 +411,14 @@ class Trials:
             return np.ones(len(values))
         return asked.work(values) / default
 
+    def operations(self, values: Floats) -> Floats:
+        """Floating-point operations ``(n,)`` of a step of training; 0: not counted.
+
+        Args:
+            values: ``(n, d)`` of the controlled hyperparameters.
+        """
+        return np.asarray(self._probe({}).work(values), np.float64)
+
     def counts_operations(self) -> bool:
         """Whether floating-point operations of runs are counted on this task."""
         default = np.array([[h.start for h in self.controlled]])

@@ -6,8 +6,10 @@ each knob among the best tenth of candidates lies from that among all. It says w
 knobs tell good configurations from others, not how much a score changes.
 
 fANOVA (Hutter, Hoos and Leyton-Brown 2014, "An efficient approach for assessing
-hyperparameter importance", ICML): the share of the variance of the score over the whole
-space that a random forest, fitted to the candidates, gives to each knob alone.
+hyperparameter importance", ICML): how much of the variance of the score over the whole
+space a random forest, fitted to the candidates, gives to each knob alone, as a share of
+the main effects: of the sum over knobs. What knobs do together, their interactions, is
+in no share.
 """
 
 from __future__ import annotations
@@ -116,7 +118,7 @@ def shares(
     seed: int = 0,
     trees: int = TREES,
 ) -> dict[str, float]:
-    """Importance by name; the values sum up to 1.
+    """Importance by name, divided by its sum: of fANOVA shares of the main effects.
 
     Args:
         places: by name, of each candidate: positions in [0, 1], or texts.

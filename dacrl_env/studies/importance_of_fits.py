@@ -1,11 +1,12 @@
 """How much each knob matters, from the studies of fits: ``dacrl importance``.
 
-Fits that differ in their seed alone are a group. Importance is found for each fit, and
-its mean and standard deviation over the fits are given. The interval is the mean and
-1.96 standard errors on both sides, within 0 and 1. The error is a bootstrap's: fits are
-drawn with replacement where there are several, then candidates of each, and forests
-have other seeds in every draw. So it covers what other seeds and other candidates would
-have changed, and what is left to a forest's chance. (Quantiles of the draws would not
+Fits that differ in their seed alone are a group; of several of one seed the newest
+counts. Importance is found for each fit, and its mean and standard deviation over the
+fits are given. The interval is the mean and 1.96 standard errors on both sides, within
+0 and 1. The error is a bootstrap's: fits are drawn with replacement where there are
+several, then candidates of each, and forests have other seeds in every draw. So it
+covers what other seeds and other candidates would have changed, and what is left to a
+forest's chance. (Quantiles of the draws would not
 do: with candidates that are there twice, knobs seem to decide more than they do.)
 
 fANOVA takes seconds for a few hundred candidates. In draws its forests are small, which
@@ -29,6 +30,7 @@ from dacrl_env.core.checks import unknown
 from dacrl_env.methods.trials import COST
 from dacrl_env.studies.importance import EVALUATORS, LEAST, shares
 from dacrl_env.tasks.registration import get_task
+from dacrl_env.tasks.returns import known
 
 if TYPE_CHECKING:
     import optuna
@@ -36,8 +38,11 @@ if TYPE_CHECKING:
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 DRAWS, COMBINED = 50, 1_000  # of each fit, and of their combinations
+# what the importance of a knob is a share of
+TITLES = {"fanova": "fanova, of main effects", "ped-anova": "ped-anova"}
 FEW_TREES = 4  # of a forest in a draw
 ABOUT = ("task", "method", "budget")  # what groups are told apart by, in tables
+UNTOLD = ("seed",)  # what fits of a group differ in
 BELOW_FLOOR = 0.1  # what a run that diverged counts as, as searches are told
 
 
@@ -65,10 +70,12 @@ class Found:
     """Importance of the knobs of several groups of fits.
 
     Attributes:
-        table: a row per group, objective, evaluator and knob: ``task``, ``method``,
-            ``budget``, ``objective``, ``evaluator``, ``knob``, ``mean`` and
-            ``deviation`` (over fits; NaN of one), ``low`` and ``high`` (95 % interval
-            of the mean), ``fits``, ``candidates``, ``diverged``, ``given_up``.
+        table: a row per group, objective, evaluator and knob: ``group`` (from 1 up),
+            ``task``, ``method``, ``budget``, ``options`` (of the environment and what
+            else tells groups apart; empty: none), ``objective``, ``evaluator``,
+            ``knob``, ``mean`` and ``deviation`` (over fits; NaN of one), ``low`` and
+            ``high`` (95 % interval of the mean), ``fits``, ``candidates``,
+            ``diverged``, ``given_up``.
         notes: what was left out, and what is to be known of it, in sentences.
     """
 
@@ -127,11 +134,15 @@ def candidates_of(study: optuna.Study, objective: str) -> Candidates:
 
 
 def _floor(study: optuna.Study) -> float:
-    """The lowest score of the task; ∞ where the task is not known here."""
+    """The lowest score of the task; ∞ where it is not known here. Measures nothing."""
     try:
-        return float(get_task(str(study.user_attrs.get("task"))).floor_score)
+        task = get_task(str(study.user_attrs.get("task")))
+        returns = known(task)
     except (ValueError, ImportError):
         return math.inf
+    if returns is None:
+        return math.inf
+    return (returns.floor - returns.random) / (returns.reference - returns.random)
 
 
 def _is_shared(name: str, trials: Sequence[Any]) -> bool:
@@ -187,20 +198,20 @@ def importance_of_fits(
         raise ModuleNotFoundError(
             "fANOVA needs scikit-learn: pip install 'dacrl-env[optuna]'", name="sklearn"
         )
-    known = dict.fromkeys(name for study in every for name in objectives_of(study))
-    if objective is not None and objective not in known:
-        raise ValueError(unknown("objective", objective, list(known)))
+    evaluators = list(dict.fromkeys(evaluators))
+    names = dict.fromkeys(name for study in every for name in objectives_of(study))
+    if objective is not None and objective not in names:
+        raise ValueError(unknown("objective", objective, list(names)))
     groups: dict[tuple[str, str], list[optuna.Study]] = {}
-    for study in every:
-        rest = {k: v for k, v in study.user_attrs.items() if k != "seed"}
-        text = json.dumps(rest, sort_keys=True, default=repr)
+    singly, notes = _one_per_seed(every)
+    for text, study in singly:
         for name in objectives_of(study):
             if objective in (None, name):
                 groups.setdefault((text, name), []).append(study)
+    numbers = {text: k for k, text in enumerate(dict.fromkeys(t for t, _ in groups), 1)}
     rows: list[dict[str, Any]] = []
-    notes: list[str] = []
     problems: list[str] = []
-    for (_, name), group in groups.items():
+    for (text, name), group in groups.items():
         usable = []
         for study in group:
             one = candidates_of(study, name)
@@ -210,7 +221,9 @@ def importance_of_fits(
             else:
                 problems.append(f"{study.study_name}: {problem}")
         if usable:
-            about = {k: group[0].user_attrs.get(k) for k in ABOUT}
+            attributes = group[0].user_attrs
+            about = {"group": numbers[text], **{k: attributes.get(k) for k in ABOUT}}
+            about["options"] = _options_of(attributes)
             for evaluator in evaluators:
                 found = _of_group(usable, evaluator, draws, seed, progress)
                 told = {**about, "objective": name, "evaluator": evaluator}
@@ -222,6 +235,56 @@ def importance_of_fits(
         )
     notes += [f"left out: {problem}" for problem in dict.fromkeys(problems)]
     return Found(pd.DataFrame(rows), list(dict.fromkeys(notes)))
+
+
+def _one_per_seed(
+    every: Sequence[optuna.Study],
+) -> tuple[list[tuple[str, optuna.Study]], list[str]]:
+    """Studies with a text of their group, one of each seed, and what was left out.
+
+    Of studies of one seed the newest counts; without times the last.
+    """
+    found: dict[tuple[str, str], optuna.Study] = {}
+    notes = []
+    for study in every:
+        attributes = study.user_attrs
+        rest = {k: v for k, v in attributes.items() if k not in UNTOLD}
+        text = json.dumps(rest, sort_keys=True, default=repr)
+        # fits that do not say their seed are told apart by their candidates
+        seed = attributes.get("seed")
+        key = text, repr(_content(study)) if seed is None else repr(seed)
+        before = found.get(key)
+        if before is None:
+            found[key] = study
+            continue
+        newest = study if _written(study) >= _written(before) else before
+        if _content(before) != _content(study):
+            older = before if newest is study else study
+            notes.append(
+                f"left out: {older.study_name}: an older fit of seed {seed} that "
+                f"differs from {newest.study_name}"
+            )
+        found[key] = newest
+    return [(text, study) for (text, _), study in found.items()], notes
+
+
+def _content(study: optuna.Study) -> list[Any]:
+    trials = study.get_trials(deepcopy=False)
+    return [(t.state, t.params, t.values) for t in trials]
+
+
+def _written(study: optuna.Study) -> float:
+    """When the last of its runs was written, in seconds since 1970."""
+    times = (t.datetime_complete for t in study.get_trials(deepcopy=False))
+    return max((t.timestamp() for t in times if t is not None), default=-math.inf)
+
+
+def _options_of(attributes: Mapping[str, Any]) -> str:
+    """What tells a group apart beside `ABOUT`, as text."""
+    told = dict(attributes.get("options") or {})
+    left = (*ABOUT, *UNTOLD, "options", "objective")
+    told |= {k: v for k, v in attributes.items() if k not in left}
+    return ", ".join(f"{name}={value}" for name, value in sorted(told.items()))
 
 
 def _problem(one: Candidates, objective: str) -> str | None:
@@ -331,10 +394,8 @@ def render(found: Found, across: int) -> list[str]:
         across: letters of a line.
     """
     parts = []
-    keys = [*ABOUT, "objective"]
-    for (task, method, budget, objective), rows in found.table.groupby(
-        keys, sort=False, dropna=False
-    ):
+    several = found.table["group"].nunique() > 1
+    for _, rows in found.table.groupby(["group", "objective"], sort=False):
         first = rows.iloc[0]
         counted = [
             f"{first['fits']} fit{'s' if first['fits'] > 1 else ''}",
@@ -342,14 +403,20 @@ def render(found: Found, across: int) -> list[str]:
             *([f"{first['diverged']:,} diverged"] if first["diverged"] else []),
             *([f"{first['given_up']:,} given up"] if first["given_up"] else []),
         ]
-        steps = f", budget {budget:,}" if isinstance(budget, int | np.integer) else ""
-        parts.append(f"{objective} of {method} on {task}{steps}: {', '.join(counted)}")
+        budget = first["budget"]
+        more = f", budget {int(budget):,}" if pd.notna(budget) else ""
+        more += f", {first['options']}" if first["options"] else ""
+        number = f"group {first['group']}: " if several else ""
+        parts.append(
+            f"{number}{first['objective']} of {first['method']} on {first['task']}"
+            f"{more}: {', '.join(counted)}"
+        )
         by = {name: some.set_index("knob") for name, some in rows.groupby("evaluator")}
         knobs = list(dict.fromkeys(rows["knob"]))
         columns = {"knob": knobs}
         for name in dict.fromkeys(rows["evaluator"]):
             own = by[name]
-            columns[f"{name} [95 %]"] = [
+            columns[f"{TITLES[name]} [95 %]"] = [
                 f"{own['mean'][k]:.3f} [{own['low'][k]:.3f}, {own['high'][k]:.3f}]"
                 for k in knobs
             ]

@@ -14,9 +14,12 @@ import pytest
 from optuna.trial import TrialState
 from searches import QUADRATIC
 
+from dacrl_env.cli import fit_pages
 from dacrl_env.cli.commands import main
+from dacrl_env.comparison import fronts
+from dacrl_env.core.store import Store, StoreError
 from dacrl_env.integrations.optuna import journal
-from dacrl_env.policies import load_fitted
+from dacrl_env.policies import Fitted, load_fitted, save_fitted
 
 RUN = ["--decision-interval", "10", "--budget", "2000"]
 BOTH = ["--objectives", "final", "auc"]
@@ -68,6 +71,20 @@ def test_a_front_is_kept_as_table_figure_and_policies(
     line += ["--decision-interval", "10", "--out", str(tmp_path / "tested")]
     assert main(line) == 0
     assert "2.json" in capsys.readouterr().out
+
+
+def test_a_front_is_made_once(tmp_path: Path, monkeypatch: Any) -> None:
+    made = []
+    for name in ("hypervolume_of", "draw"):
+        own = getattr(fronts, name)
+
+        def counted(*given: Any, name: str = name, own: Any = own) -> Any:
+            made.append(name)
+            return own(*given)
+
+        monkeypatch.setattr(fronts, name, counted)
+    assert fit(tmp_path, "random-search", *BOTH) == 0
+    assert sorted(made) == ["draw", "hypervolume_of"]
 
 
 def test_a_later_front_leaves_no_policy_of_the_one_before(tmp_path: Path) -> None:
@@ -136,11 +153,65 @@ def test_a_report_of_fits_makes_their_pages_again(tmp_path: Path, capsys: Any) -
     for path, text in zip(pages, before, strict=True):
         assert without_versions(path.read_text()) == without_versions(text)
     assert len([*(tmp_path / "fits").glob("*/pareto.svg")]) == 1
+    assert main(["report", str(tmp_path), "--reference", "nonsense"]) == 2
+    assert "nonsense" in capsys.readouterr().err
     # runs that are gone leave their page, others are written
     for path in (tmp_path / "results").glob("fit-*PBT*.parquet"):
         path.unlink()
     assert main(["report", str(tmp_path)]) == 0
     assert "its page stays as it is" in capsys.readouterr().err
+
+
+def test_a_page_is_made_of_the_runs_of_its_own_method(
+    tmp_path: Path, capsys: Any
+) -> None:
+    # all find the same policy
+    one = "random-search,space={'learning_rate':(0.1,0.1000001)}"
+    assert fit(tmp_path, one) == 0
+    (path,) = (tmp_path / "policies").iterdir()
+    policy = json.loads(path.read_text())
+    own = load_fitted(path)
+    for change in ("method", "seeds", "settings"):
+        about, settings = dict(own.about or {}), dict(own.settings or {})
+        if change == "settings":
+            settings["decision_interval"] = 25
+        else:
+            about["method"] = f"tpe,{one.partition(',')[2]}"
+            if change == "seeds":
+                about["method"] = f"{one},seeds=2"
+        other = Fitted(
+            own.policy, own.cost, online=own.online, task=own.task, settings=settings
+        )
+        save_fitted(other, tmp_path / "policies" / f"{change}.json", about)
+    assert policy["settings"] == own.settings
+    capsys.readouterr()
+    assert main(["report", str(tmp_path), "--json"]) == 0
+    told = capsys.readouterr()
+    assert [one["policy"] for one in json.loads(told.out)["fits"]] == [str(path)]
+    assert told.err.count("its page stays as it is") == 3
+
+
+def test_a_fit_whose_runs_are_damaged_costs_no_other(
+    tmp_path: Path, capsys: Any, monkeypatch: Any
+) -> None:
+    assert fit(tmp_path) == 0
+    assert fit(tmp_path, "random-search", "--seed", "1") == 0
+    capsys.readouterr()
+    read, damaged = Store.read, [KeyError("went"), StoreError("damaged")]
+
+    def reading(store: Store, key: Any) -> pd.DataFrame:
+        if key["seed"] == 0:
+            raise error
+        return read(store, key)
+
+    monkeypatch.setattr(Store, "read", reading)
+    for error in damaged:
+        told = fit_pages.report(tmp_path)
+        assert len(told) == 1
+        assert "seed1" in told[0]["policy"]
+        said = capsys.readouterr().err
+        assert str(error) in said
+        assert said.count("its page stays as it is") == 1
 
 
 def test_a_folder_with_neither_results_nor_fits_is_said(

@@ -401,7 +401,7 @@ def test_a_fit_s_page_begins_with_its_front():
     links = {about.get("href") for tag, about in found.elements if tag == "a"}
     assert len(links) == 3
     assert not [link for link in links if re.search(r"[<>\"' ]", link)]
-    assert page.sections[0].before[1].startswith("Hypervolume: 0.1875 (reference point")
+    assert page.sections[0].before[1].startswith("Hypervolume: 0.2159 (reference point")
     # what is no static configuration is a text
     fitted = make_front(make_fit())
     schedule = OpenLoop({"learning_rate": [0.1, 0.2]})

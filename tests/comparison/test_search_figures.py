@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dacrl_env.comparison import fit_page
+from dacrl_env.comparison import fit_page, search_figures
 from dacrl_env.comparison.made import Made
 from dacrl_env.comparison.search_figures import (
     brackets,
@@ -109,9 +109,9 @@ def test_lineages_lead_through_the_members_they_were_copied_from(
 ) -> None:
     every, found = lines(forked), copies(forked)
     figure, said = lineages_figure(forked, every, found, ["hp/learning_rate"])
-    assert said == (
+    assert said == [
         "The run that ended best: member 2 to decision 2, then member 0 to decision 4."
-    )
+    ]
     titles = [panel["title"] for panel in figure["panels"]]
     assert titles == ["member", "observed score", "learning rate"]
     names = figure["runNames"][0]
@@ -127,6 +127,21 @@ def test_lineages_lead_through_the_members_they_were_copied_from(
     assert [column[0] for column in columns] == [
         *("2", "0", "2", "0.0200", "0.2200"),
         "0.01 → 0.5",
+    ]
+
+
+def test_what_lineages_leave_out_is_said(
+    forked: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_figures, "MOST", 4 * 3 * 2)
+    trace = pd.concat([forked, forked.assign(generation=1)], ignore_index=True)
+    figure, said = lineages_figure(
+        trace, lines(trace), copies(trace), ["hp/learning_rate"]
+    )
+    assert len(figure["runNames"][0]) == 2
+    assert said[1:] == [
+        "Of 2 starts, the one with most copies is shown, start 0.",
+        f"Of {len(lines(forked))} runs 2, evenly spaced, are shown.",
     ]
 
 

@@ -22,6 +22,7 @@ from dacrl_env.methods.objectives import (
 )
 from dacrl_env.methods.search import Incumbent
 from dacrl_env.methods.search_space import SearchSpace
+from dacrl_env.methods.trials import Trials
 from dacrl_env.policies import METHODS, Cost, Fitted, FrontPoint, get_method
 from dacrl_env.policies.static import Static
 
@@ -63,9 +64,14 @@ def test_a_share_of_the_box_up_to_what_is_ideal() -> None:
     fitted = Fitted(Static(), Cost(), front=points)
     # from (0, 4) to (1, 0): half as wide as high
     assert hypervolume_of(fitted, {"cost": 4.0}).share == 0.5 * 0.5 + 0.25 * 0.25
-    assert hypervolume_of(fitted).reference == {"auc": 0.0, "cost": 2.0}
-    assert hypervolume_of(fitted).share == 0.25 * 0.5
-    for wrong in ({"cost": 0.0}, {"auc": 1.0}, {"best": 0.0}):
+    # by default a tenth beyond the dearest
+    assert hypervolume_of(fitted).reference == {"auc": 0.0, "cost": 2.2}
+    share = hypervolume_of(fitted).share
+    assert share == pytest.approx((0.25 * 1.2 + 0.25 * 0.2) / 2.2)
+    for wrong in (
+        {"cost": 0.0}, {"auc": 1.0}, {"best": 0.0},
+        {"cost": np.inf}, {"auc": -np.inf}, {"auc": np.nan},
+    ):  # fmt: skip
         with pytest.raises(ValueError, match=r"reference point|unknown objective"):
             hypervolume_of(fitted, wrong)
     with pytest.raises(ValueError, match="has none"):
@@ -157,6 +163,20 @@ def test_what_models_are_told_of_runs_that_diverged_is_worse_than_all() -> None:
     assert np.array(told(values[1:2]))[0, 1] == -22.0  # it is remembered
 
 
+def test_a_cost_is_not_told_as_ideal_where_none_is_known() -> None:
+    options = _small()
+    options["budget"] = options.pop("run_budget")
+    trials = Trials(CARTPOLE, 4_000, 0, Static(), **options)
+    told = TellableSeveral(trials, ("auc", "cost"))
+    (row,) = told(np.array([[-np.inf, -np.inf]]))
+    # as much as the training of any run takes
+    ends = np.array([[h.ends[k] for h in trials.controlled] for k in (0, 1)])
+    most = trials.operations(ends).max() * trials.steps
+    assert 0 < most < -row[1] < np.inf
+    # what was seen is better known
+    assert told(np.array([[0.5, -10.0], [-np.inf, -np.inf]]))[1][1] == -11.0
+
+
 def test_names_of_judged_scores_stand_for_what_a_search_can_see() -> None:
     spec = with_objectives("tpe", ["report_auc", "cost"])
     assert spec == "tpe,objectives=('auc', 'cost')"
@@ -164,6 +184,10 @@ def test_names_of_judged_scores_stand_for_what_a_search_can_see() -> None:
     assert with_objectives("pbt", ["report_best"]) == "pbt,objective='best'"
     made = with_objectives(get_method("random-search"), BOTH)
     assert made.objectives == BOTH
+    with pytest.raises(ValueError, match="both given"):
+        with_objectives(made, ["final"])
+    with pytest.raises(ValueError, match="both given"):
+        with_objectives(get_method("random-search,objective='auc'"), BOTH)
 
 
 @pytest.mark.parametrize(
@@ -177,6 +201,7 @@ def test_names_of_judged_scores_stand_for_what_a_search_can_see() -> None:
         ("tpe", ["auk", "cost"], "did you mean 'auc'"),
         ("tpe,objective='auc'", ["auc", "cost"], "both given"),
         ("tpe,objectives=('final','cost')", ["auc", "cost"], "other objectives"),
+        ("tpe,objectives=('auc','cost')", ["final"], "both given"),
         ("random-search", ["auc", "cost"], "no operations are counted"),
     ],
 )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from dacrl_env.integrations.optuna import read_studies
 from dacrl_env.studies import importance_of_fits as study_of
 from dacrl_env.studies.importance import LEAST
 from dacrl_env.studies.importance_of_fits import candidates_of, importance_of_fits
+from dacrl_env.tasks import returns
 
 QUADRATIC = "dacrl/NoisyQuadratic-v0"
 SPACES = {
@@ -105,6 +107,62 @@ def test_fits_that_differ_in_their_seed_are_a_group() -> None:
     pd.testing.assert_frame_equal(again, found)
 
 
+def test_a_fit_that_is_there_twice_is_one() -> None:
+    options: dict[str, Any] = {"evaluators": ["ped-anova"], "draws": 5}
+    one, again = study(), study()
+    alone = importance_of_fits([one], **options)
+    twice = importance_of_fits([one, again, one], **options)
+    pd.testing.assert_frame_equal(twice.table, alone.table)
+    assert twice.notes == alone.notes
+
+
+def test_of_fits_with_one_seed_the_newest_counts() -> None:
+    options: dict[str, Any] = {"evaluators": ["ped-anova"], "draws": 5}
+    old, new = study(40), study(50)
+    for every in ([old, new], [new, old]):
+        found = importance_of_fits(every, **options)
+        assert set(found.table["fits"]) == {1}
+        assert set(found.table["candidates"]) == {50}
+        (note,) = found.notes
+        assert f"left out: {old.study_name}: an older fit of seed 0" in note
+    # of other versions they are groups of their own
+    new.set_user_attr("version", "2")
+    found = importance_of_fits([old, new], **options)
+    assert found.table.groupby("group")["options"].first().tolist() == ["", "version=2"]
+    assert not found.notes
+
+
+def test_groups_that_differ_in_options_alone_are_shown() -> None:
+    one, other = study(), study(seed=1)
+    other.set_user_attr("options", {"budget": "500"})
+    found = importance_of_fits(
+        [one, other], evaluators=["ped-anova", "ped-anova"], draws=2
+    )
+    assert len(found.table) == 6  # three knobs of each
+    text = "\n".join(study_of.render(found, 100))
+    assert f"group 1: auc of mine on {QUADRATIC}, budget 1,000: 1 fit" in text
+    assert f"group 2: auc of mine on {QUADRATIC}, budget 1,000, budget=500: 1" in text
+
+
+def test_shares_of_fanova_are_said_to_be_of_main_effects() -> None:
+    found = importance_of_fits([study(30)], draws=2)
+    (table,) = (text for text in study_of.render(found, 100) if "[95 %]" in text)
+    assert "fanova, of main effects [95 %]" in table
+
+
+def test_nothing_is_measured_to_find_importance(monkeypatch: Any) -> None:
+    measured: list[Any] = []
+    task = study_of.get_task("dacrl/DQN-CartPole-v0")
+    unknown = replace(task, id="mine/T-v0", floor_return=None)
+    monkeypatch.setattr(study_of, "get_task", lambda name: unknown)
+    monkeypatch.setattr(returns, "load", lambda name: measured.append)
+    monkeypatch.setattr(returns, "_kept", lambda task: None)
+    worst = min(candidates_of(study(failed=2), "auc").scores)
+    least = min(t.values[0] for t in study().trials)
+    assert worst == pytest.approx(least - 0.1)
+    assert measured == []
+
+
 def test_each_objective_has_its_own() -> None:
     made = study(objective=["auc", "cost"])
     found = importance_of_fits([made], evaluators=["ped-anova"], draws=2).table
@@ -188,6 +246,12 @@ def test_the_command_finds_fits_of_a_folder(tmp_path: Path, capsys: Any) -> None
     told = json.loads(capsys.readouterr().out)
     assert [row["knob"] for row in told["importance"]] == table["knob"].tolist()
     assert len(read_studies(tmp_path)) == 2
+
+
+def test_the_help_has_the_default_of_the_study(capsys: Any) -> None:
+    with pytest.raises(SystemExit):
+        main(["importance", "--help"])
+    assert f"(default: {study_of.DRAWS})" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_folder_without_a_study_is_said(tmp_path: Path, capsys: Any) -> None:

@@ -54,8 +54,8 @@ def export(options: argparse.Namespace) -> None:
     total = len(seeds) * (given.get("budget") or task.budget)
     with progress(total, task.id, True) as bar:
         data = to_minari(
-            options.policy,
             task,
+            options.policy,
             options.minari,
             seeds,
             options.split,

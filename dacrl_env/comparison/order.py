@@ -1,7 +1,7 @@
 """One order of arguments: the task comes first.
 
-Calls of `evaluate` and `fit` with the policy or method before the task work in version
-0.1, with a warning.
+Calls of `evaluate`, `fit` and Minari's `export` with the policy or method before the
+task work in version 0.1, with a warning.
 """
 
 from __future__ import annotations

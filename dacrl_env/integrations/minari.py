@@ -3,7 +3,7 @@
 Minari (https://minari.farama.org) keeps data sets of Gymnasium's environments in one
 format, which offline algorithms and their libraries read::
 
-    export("linear-epsilon", "dacrl/DQN-CartPole-v0", "dqn-cartpole/linear-v0", 64)
+    export("dacrl/DQN-CartPole-v0", "linear-epsilon", "dqn-cartpole/linear-v0", 64)
     data = minari.load_dataset("dqn-cartpole/linear-v0")
     env = data.recover_environment()
 
@@ -33,6 +33,7 @@ from dacrl_env.comparison.evaluation import (
     suitable_options,
 )
 from dacrl_env.comparison.given import PolicyLike, checked_seeds, name_of, one
+from dacrl_env.comparison.order import task_first
 from dacrl_env.core import checks, installed
 from dacrl_env.core.blame import blame_if_users
 from dacrl_env.core.places import check_folder
@@ -55,9 +56,10 @@ if TYPE_CHECKING:
 ABOUT = ("author", "author_email", "code_permalink", "description")
 
 
+@task_first("policy")
 def export(
-    policy: PolicyLike,
     task: str | Task,
+    policy: PolicyLike,
     dataset_id: str,
     seeds: int | Sequence[int] = range(64),
     split: str = "tuning",
@@ -76,8 +78,8 @@ def export(
     ``recover_environment`` makes it again.
 
     Args:
-        policy: as for :func:`dacrl_env.evaluate`.
         task: id or task.
+        policy: as for :func:`dacrl_env.evaluate`.
         dataset_id: ``name-v0``, with namespaces before it if wanted.
         seeds: of the runs, one an episode. A number n is range(n).
         split: "tuning", so that nothing that learns from the data has seen test runs;

@@ -26,7 +26,7 @@ from dacrl_env.core.checks import forgiven
 from dacrl_env.core.specs import NOT_IN_LABELS, POLICY_SUFFIXES
 
 GROUPS = {"policy": "dacrl.policies", "method": "dacrl.methods"}
-_TOLD: set[tuple[str, str, str]] = set()  # clashes that were warned of
+_TOLD: set[tuple[str, ...]] = set()  # what was warned of
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def offered(
 
     A name that this package has, but for case, hyphens and underscores, stays this
     package's; one warning says whose is not used. A name that several distributions
-    have has a fault.
+    have, as alike, has a fault.
 
     Args:
         what: "policy" or "method".
@@ -99,19 +99,24 @@ def offered(
         if own in shipped:
             _tell_clash(one, own, shipped[own][0])
             continue
-        other = found.get(one.name)
+        name = forgiven(one.name, found)
+        other = found.get(name)
         if other is not None:
             if (other.entry, other.distribution) == (one.entry, one.distribution):
                 continue
             of = f"{one.distribution} ({one.entry})"
-            why = f"the distribution {of} has the same name; module:Class says which"
-            one = Offered(what, one.name, other.entry, other.distribution, why)
-        found[one.name] = one
+            alike = "" if one.name == name else f", written {one.name!r}"
+            why = f"the distribution {of} has the same name{alike}; module:Class says "
+            one = Offered(what, name, other.entry, other.distribution, f"{why}which")
+        found[name] = one
     return found
 
 
 def _points(group: str) -> list[metadata.EntryPoint]:
-    """Entry points of a group, of all distributions whose lists can be read."""
+    """Entry points of a group, of all distributions whose lists can be read.
+
+    Of each of the others one warning says why not.
+    """
     try:
         return list(metadata.entry_points(group=group))
     except Exception:  # one damaged list; the others are none the worse
@@ -124,8 +129,8 @@ def _points(group: str) -> list[metadata.EntryPoint]:
             seen.add(name)
             try:
                 points += distribution.entry_points.select(group=group)
-            except Exception:
-                continue
+            except Exception as error:
+                _tell_damage(_called(distribution), error)
         return points
 
 
@@ -150,6 +155,17 @@ def _fault_of(point: metadata.EntryPoint) -> str | None:
     except AttributeError:  # what the pattern of entry points does not fit
         named = False
     return None if named else "an entry is module:Class"
+
+
+def _tell_damage(distribution: str, error: Exception) -> None:
+    if ("damaged", distribution) in _TOLD:
+        return
+    _TOLD.add(("damaged", distribution))
+    warnings.warn(
+        f"the entry points of the distribution {distribution} cannot be read "
+        f"({type(error).__name__}: {error}); its policies and methods have no names",
+        stacklevel=2,
+    )
 
 
 def _tell_clash(one: Offered, own: str, entry: str) -> None:

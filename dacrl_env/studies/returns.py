@@ -9,8 +9,11 @@ report. A run that diverged does not count. So score 1 of two tasks may be of di
 difficulty; a reference that means something is given by who knows the environment.
 
 Floor: `MARGIN` of the way from random to reference below the lowest return that was
-seen, of random actions, of each constant action and of the default runs. Lower returns
-may exist.
+seen. Seen are the episodes of random actions, and `CONSTANT_EPISODES` of each constant
+action (of continuous actions: lowest, middle and highest). Where the reference is that
+of default runs, the mean return of each at its end is seen, too. Where it is given, or
+a ``reward_threshold``, nothing is trained, and the floor is of random and constant
+actions alone. Lower returns may exist.
 
 All of it is on the tuning split, from fixed streams, and repeats.
 """
@@ -126,5 +129,6 @@ def _threshold(task: Task) -> float | None:
         importlib.import_module(module)
     spec = gym.registry.get(name)
     threshold = None if spec is None else spec.reward_threshold
-    known = threshold is not None and math.isfinite(threshold)
-    return float(threshold) if known and threshold is not None else None
+    if threshold is None or not math.isfinite(threshold):
+        return None
+    return float(threshold)

@@ -22,7 +22,7 @@ from gymnasium.envs.registration import EnvSpec, get_env_id, parse_env_id
 
 from dacrl_env.core.blame import blame
 from dacrl_env.core.checks import check_types, forgiven, plain, unknown
-from dacrl_env.core.provenance import entry_source
+from dacrl_env.core.provenance import entry_source, outlined
 from dacrl_env.core.sources import OWN
 from dacrl_env.tasks import bases, headroom, measured
 from dacrl_env.tasks.backends import COMPILED_ENVS, OF_LEVELS, backend_of
@@ -31,7 +31,12 @@ from dacrl_env.tasks.returns import carried, forget
 from dacrl_env.tasks.returns import known as known_returns
 from dacrl_env.tasks.table import TABLE
 from dacrl_env.tasks.task import Task, is_worker
-from dacrl_env.tasks.wrapping import WrapperLike, wrapped_spec
+from dacrl_env.tasks.wrapping import (
+    WrapperLike,
+    with_limit,
+    wrapped,
+    wrapped_spec,
+)
 
 ALGORITHMS = {
     "dqn": "dacrl_env.learners.dqn:DQN",
@@ -134,7 +139,7 @@ def register_task(
             fields["inner_env"], wrappers, _inner_id(str(fields.get("id")))
         )
     made_by = fields.get("inner_env")
-    if isinstance(made_by, EnvSpec) and made_by == gym.registry.get(made_by.id):
+    if isinstance(made_by, EnvSpec) and _is_registered(made_by):
         made_by = fields["inner_env"] = made_by.id
     if isinstance(made_by, EnvSpec) or callable(made_by):
         fields["inner_env"] = _inner_id(str(fields.get("id")))
@@ -255,21 +260,32 @@ def _enter_inner(env_id: str, made_by: Any) -> bool:
         return False
     before = gym.registry.get(env_id)
     gym.registry[env_id] = spec
-    if before is None or before == spec:
-        return False
-    old, new = _entry(before.entry_point), _entry(spec.entry_point)
-    return old != new or replace(before, entry_point=None) != replace(
-        spec, entry_point=None
-    )
+    return before is not None and _entry(before) != _entry(spec)
+
+
+def _is_registered(spec: EnvSpec) -> bool:
+    """Whether Gymnasium makes by its id what a specification says."""
+    known = gym.registry.get(spec.id)
+    if known is None or known is spec:
+        return known is spec
+    return known.entry_point == spec.entry_point and _entry(known) == _entry(spec)
 
 
 def _entry(entry_point: Any) -> Any:
-    """What tells apart what makes environments: names; code, where there is none."""
-    if isinstance(entry_point, functools.partial):  # of wrappers
-        inner, layers = entry_point.args
-        return [_entry(inner), [(_entry(make), options) for make, options in layers]]
+    """What tells apart what makes environments: names and code, and options as JSON.
+
+    Options may be arrays, which cannot be compared as they are.
+    """
     if isinstance(entry_point, EnvSpec):
-        return entry_point
+        about = {f.name: getattr(entry_point, f.name) for f in fields_of(entry_point)}
+        return [_entry(about.pop("entry_point")), outlined(about)]
+    if isinstance(entry_point, functools.partial):
+        args, options = entry_point.args, outlined(entry_point.keywords)
+        if entry_point.func is wrapped:
+            inner, layers = args
+            made = [(_entry(make), outlined(given)) for make, given in layers]
+            return [_entry(inner), made, options]
+        return [_entry(entry_point.func), outlined(args), options]
     code = getattr(entry_point, "__code__", None)
     names = [getattr(entry_point, n, None) for n in ("__module__", "__qualname__")]
     return entry_point if isinstance(entry_point, str) else (*names, code)
@@ -440,6 +456,7 @@ def _make_inner_env(task: Task, reuse: bool) -> Any:
         return EnvPoolAdapter(task.inner_env, kwargs)
     from dacrl_env.inner_envs.gymnasium_adapter import GymnasiumAdapter
 
+    kwargs = with_limit(task.inner_env, kwargs)
     return GymnasiumAdapter(task.inner_env, kwargs, reuse, task.stateful)
 
 

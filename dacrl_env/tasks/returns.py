@@ -1,8 +1,9 @@
 """Returns of tasks that were registered without: measured on first use, and kept.
 
-They are kept in the user's cache directory, by all that they depend on: the inner
-environment with its source, the algorithm, the budget and the configuration. Where a
-source cannot be told they are kept as long as the process lasts.
+They are kept in the user's cache directory, by all that they depend on: this package's
+version with a digest of its sources, the inner environment and a user's algorithm with
+their sources, the budget and the configuration. Where a source cannot be told they are
+kept as long as the process lasts.
 `dacrl_env.studies.returns` measures them.
 """
 
@@ -19,9 +20,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dacrl_env.core import installed
 from dacrl_env.core.files import read_json, write_text
 from dacrl_env.core.provenance import NoSource, load
-from dacrl_env.tasks.task import RETURNS, Returns, Task, definition_with
+from dacrl_env.tasks.task import RETURNS, Returns, Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,16 +58,15 @@ def filled(task: Task) -> Task:
 
 def assumed(task: Task) -> Task:
     """A task with made-up returns for those that are missing, to check it before."""
-    floor, random, reference = (
-        *(task.floor_return, task.random_return, task.reference_return),
-    )
+    floor, reference = task.floor_return, task.reference_return
+    random = task.random_return
     if random is None:
-        if floor is None and reference is None:
-            random = 0.0
-        elif floor is None or reference is None:
-            random = floor + 1 if reference is None else reference - 1  # type: ignore[operator]
-        else:
+        if floor is not None and reference is not None:
             random = (floor + reference) / 2
+        elif floor is not None:
+            random = floor + 1
+        else:
+            random = 0.0 if reference is None else reference - 1
     return replace(
         task,
         random_return=random,
@@ -167,12 +168,17 @@ def _keep(task: Task, record: dict[str, Any]) -> None:
 
 def _path(task: Task) -> Path | None:
     """The file of a task's returns; None: what they depend on cannot be told."""
+    # by its name, since it knows of tasks' returns
+    definition_of: Callable[[Task], dict[str, Any]] = load(
+        "dacrl_env.tasks.registration:definition_of"
+    )
     try:
-        definition = definition_with(assumed(task))
+        definition = definition_of(assumed(task))
     except NoSource:
         return None
     given = {name: getattr(task, name) for name in RETURNS}
-    text = json.dumps({**definition, **given}, sort_keys=True)
+    about = {**definition, **given, "version": installed.version()}
+    text = json.dumps(about, sort_keys=True)
     name = hashlib.sha256(text.encode()).hexdigest()[:32]
     return _folder() / f"{name}.json"
 

@@ -235,8 +235,11 @@ class Task:
     def definition(self) -> dict[str, Any]:
         """All that results depend on, for the keys of a store.
 
+        Returns that are missing are measured, see :attr:`returns`.
+
         Raises:
             NoSource: of a user's inner environment it cannot be told.
+            ValueError: returns that are missing cannot be measured.
         """
         return definition_with(self._filled())
 
@@ -247,7 +250,10 @@ class Task:
 
     @property
     def returns(self) -> Returns:
-        """What returns are normalised by; what is missing is measured.
+        """What returns are normalised by.
+
+        What is missing is measured when it is first asked for, and kept. That may train
+        runs. `references`, `score` and `floor_score` ask for it, too.
 
         Raises:
             ValueError: it cannot be measured.

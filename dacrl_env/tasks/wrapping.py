@@ -22,7 +22,8 @@ def wrapped_spec(inner_env: Any, wrappers: Any, env_id: str) -> EnvSpec:
     """What Gymnasium makes a wrapped environment by.
 
     The original's ``reward_threshold`` is kept where all wrappers are of observations,
-    which leave returns as they are.
+    which leave returns as they are. So is its ``max_episode_steps``, which counts steps
+    of the original within the wrappers; see `with_limit` for another one.
 
     Args:
         inner_env: id, class, function that makes an environment, or specification.
@@ -46,18 +47,35 @@ def wrapped_spec(inner_env: Any, wrappers: Any, env_id: str) -> EnvSpec:
     threshold = getattr(inner_env, "reward_threshold", None)
     if not all(_of_observations(make) for make, _ in layers):
         threshold = None
-    entry_point = functools.partial(_wrapped, inner_env, layers)
+    entry_point = functools.partial(wrapped, inner_env, layers)
     return EnvSpec(env_id, entry_point=entry_point, reward_threshold=threshold)
 
 
-def _wrapped(
+def wrapped(
     inner_env: EnvSpec | Callable[..., Any],
     layers: Sequence[tuple[Callable[..., Any], Mapping[str, Any]]],
+    *,
+    original_limit: int | None = None,
     **kwargs: Any,
 ) -> Any:
-    """The environment in its wrappers."""
+    """The environment in its wrappers.
+
+    Args:
+        inner_env: what makes the original.
+        layers: wrappers with their arguments, the innermost first.
+        original_limit: steps of an episode of the original; None: as it is registered.
+        **kwargs: of the original.
+
+    Raises:
+        ValueError: a wrapper returns no environment.
+    """
     if isinstance(inner_env, EnvSpec):
-        env: Any = gym.make(inner_env, disable_env_checker=True, **kwargs)
+        env: Any = gym.make(
+            inner_env,
+            max_episode_steps=original_limit,
+            disable_env_checker=True,
+            **kwargs,
+        )
     else:
         env = inner_env(**kwargs)
     for make, options in layers:
@@ -68,6 +86,25 @@ def _wrapped(
                 f"wrapper {name} returned {env!r}, which is no environment"
             )
     return env
+
+
+def with_limit(env_id: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments for ``gymnasium.make``, with a limit that the original has, too.
+
+    ``gymnasium.make`` keeps ``max_episode_steps`` to itself, and puts the limit around
+    all wrappers. There a limit above the original's own would change nothing.
+
+    Args:
+        env_id: of the inner environment.
+        kwargs: of a task, for it.
+    """
+    spec, limit = gym.registry.get(env_id), kwargs.get("max_episode_steps")
+    make = None if spec is None else spec.entry_point
+    if limit is None or not isinstance(make, functools.partial):
+        return dict(kwargs)
+    if make.func is not wrapped or not isinstance(make.args[0], EnvSpec):
+        return dict(kwargs)
+    return {**kwargs, "original_limit": limit}
 
 
 def _registered(env_id: str) -> EnvSpec:

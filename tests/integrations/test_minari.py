@@ -67,7 +67,7 @@ def test_episodes_are_those_of_stepping_by_hand(
     task: str, mode: str, options: dict[str, Any]
 ) -> None:
     seeds = [4, 11, 2]
-    export(Drawn(mode), task, "drawn-v0", seeds, **options)
+    export(task, Drawn(mode), "drawn-v0", seeds, **options)
     data = minari.load_dataset("drawn-v0")
     assert data.total_episodes == 3
     recovered = data.recover_environment()
@@ -102,7 +102,7 @@ def test_episodes_are_those_of_stepping_by_hand(
 
 
 def test_episodes_are_those_that_are_evaluated() -> None:
-    export(LINEAR, QUADRATIC, "mine/linear-v0", 3, "test", **SHORT)
+    export(QUADRATIC, LINEAR, "mine/linear-v0", 3, "test", **SHORT)
     data = minari.load_dataset("mine/linear-v0")
     frame = dacrl_env.evaluate(QUADRATIC, LINEAR, 3, **SHORT)
     decided = frame[(frame["step"] > 0) & frame["reward"].notna()]
@@ -113,34 +113,41 @@ def test_episodes_are_those_that_are_evaluated() -> None:
         assert len(episode) == len(rows)
 
 
+def test_the_other_order_works_with_a_warning() -> None:
+    with pytest.warns(DeprecationWarning, match=r"write export\(task, policy") as told:
+        export("default", QUADRATIC, "old-v0", 1, **SHORT)  # type: ignore[arg-type]
+    assert [w.filename for w in told] == [__file__]
+    assert minari.load_dataset("old-v0").total_episodes == 1
+
+
 def test_runs_that_diverge_end_early() -> None:
     class High(Drawn):
         def act(self, observations: Any, infos: Any) -> Any:
             return np.ones((self.envs.num_envs, 1))
 
-    export(High("continuous"), QUADRATIC, "high-v0", 2, decision_interval=1)
+    export(QUADRATIC, High("continuous"), "high-v0", 2, decision_interval=1)
     for episode in minari.load_dataset("high-v0").iterate_episodes():
         assert len(episode) < 50
         assert episode.terminations.tolist() == [False] * (len(episode) - 1) + [True]
 
 
 def test_what_a_data_set_says_of_itself() -> None:
-    export("default", QUADRATIC, "a-v0", 2, about={"author": "me"}, **SHORT)
+    export(QUADRATIC, "default", "a-v0", 2, about={"author": "me"}, **SHORT)
     about = minari.load_dataset("a-v0").storage.metadata
     assert about["algorithm_name"] == "default"
     assert about["author"] == {"me"}
     assert about["requirements"] == [f"dacrl-env=={__version__}"]
     assert QUADRATIC in about["description"]
     with pytest.raises(ValueError, match="'colour'; valid: author"):
-        export("default", QUADRATIC, "b-v0", 2, about={"colour": "red"})
+        export(QUADRATIC, "default", "b-v0", 2, about={"colour": "red"})
 
 
 def test_an_environment_that_cannot_be_written_down_is_left_out() -> None:
     with pytest.warns(UserWarning, match="cannot be written as JSON"):
-        export("default", QUADRATIC, "c-v0", 1, reward=lambda c: c.score, **SHORT)
+        export(QUADRATIC, "default", "c-v0", 1, reward=lambda c: c.score, **SHORT)
     own = dataclasses.replace(dacrl_env.get_task(QUADRATIC), id="mine/Quadratic-v0")
     with pytest.warns(UserWarning, match="is not registered"):
-        export("default", own, "d-v0", 1, **SHORT)
+        export(own, "default", "d-v0", 1, **SHORT)
     for name in ("c-v0", "d-v0"):
         data = minari.load_dataset(name)
         assert data.total_episodes == 1

@@ -153,6 +153,21 @@ def test_a_name_of_two_distributions_is_refused(fake: Fake) -> None:
     assert get_policy("ep_more:Slow") is not None
 
 
+@pytest.mark.parametrize("asked", ["my-rule", "My_Rule", "myrule"])
+def test_names_that_are_alike_clash(fake: Fake, asked: str) -> None:
+    fake("my-rule = ep_rules:Slow", ep_rules=RULES)
+    fake("My_Rule = ep_more:Slow", name="more", ep_more=RULES)
+    with pytest.raises(ValueError, match=r"has the same name, written 'my-rule'") as e:
+        get_policy(asked)
+    for name in ("more 1.2", "rules-of-mine 1.2", "ep_more:Slow", "ep_rules:Slow"):
+        assert name in str(e.value)
+
+
+def test_one_distribution_may_write_a_name_in_two_ways(fake: Fake) -> None:
+    fake("my-rule = ep_rules:Slow\nmy_rule = ep_rules:Slow", ep_rules=RULES)
+    assert get_policy("my-rule") is not None
+
+
 @pytest.mark.parametrize(
     ("entry", "content", "message"),
     [
@@ -190,7 +205,10 @@ def test_a_damaged_list_harms_no_other(fake: Fake) -> None:
     fake("my-rule = ep_rules:Slow", ep_rules=RULES)
     place = fake(name="damaged")
     (place / "damaged-1.2.dist-info" / "entry_points.txt").write_bytes(b"[a]\n\xff\xfe")
-    assert get_policy("my-rule") is not None
+    with pytest.warns(UserWarning, match="the distribution damaged 1.2 cannot") as told:
+        assert get_policy("my-rule") is not None
+    get_policy("my-rule")  # it is said once
+    assert len(told) == 1
 
 
 def test_a_distribution_that_does_not_say_its_name(fake: Fake) -> None:

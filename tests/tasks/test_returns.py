@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import pickle
+import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,9 +20,10 @@ from users_envs import Walk
 import dacrl_env
 from dacrl_env.cli.commands import main
 from dacrl_env.comparison.comparison import check
+from dacrl_env.core import installed
 from dacrl_env.studies import returns as measuring
 from dacrl_env.tasks import Task, returns
-from dacrl_env.tasks.registration import TASKS, TaskId, definition_of
+from dacrl_env.tasks.registration import ALGORITHMS, TASKS, TaskId, definition_of
 
 ID = "dacrl-tests/Returns-v0"
 SHORT: dict[str, Any] = {
@@ -163,6 +166,46 @@ def test_another_environment_has_other_returns() -> None:
     with pytest.warns(UserWarning, match="another inner_env"):
         task = registered(Twice, reference_return=100)
     assert task.returns.random == 2 * first.random
+
+
+def test_another_version_measures_anew(
+    own_place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = registered(reference_return=20)
+    _ = task.returns
+    before = installed.version()
+    monkeypatch.setattr(installed, "version", lambda: f"{before}0")
+    returns._KEPT.clear()
+    assert returns.known(task) is None
+    _ = task.returns
+    assert len([*own_place.iterdir()]) == 2
+    monkeypatch.setattr(installed, "version", lambda: before)
+    returns._KEPT.clear()
+    assert returns.known(task) is not None
+
+
+def test_an_edited_algorithm_measures_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = "dacrl_tests_returns_algorithm"
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(ALGORITHMS, "own", f"{module}:Own")
+    found = []
+    for made in (1, 2, 1):
+        text = f"""\
+from dacrl_env.learners.dqn import DQN
+
+class Own(DQN):
+    made = {made}
+"""
+        (tmp_path / f"{module}.py").write_text(text)
+        monkeypatch.delitem(sys.modules, module, raising=False)
+        importlib.invalidate_caches()
+        returns._KEPT.clear()
+        task = registered(algorithm="own", reference_return=20)
+        found.append(returns.known(task) is not None)
+        _ = task.returns
+    assert found == [False, False, True]
 
 
 def test_what_has_no_scale_is_said() -> None:

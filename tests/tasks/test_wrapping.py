@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.wrappers import FlattenObservation, TransformReward
+from gymnasium.wrappers import (
+    FlattenObservation,
+    TimeAwareObservation,
+    TransformReward,
+)
 from users_envs import OPTIONS, Walk
 
 import dacrl_env
-from dacrl_env.tasks.registration import TASKS, definition_of
+from dacrl_env.tasks.registration import TASKS, definition_of, make_inner_env
 
 ID = "dacrl-tests/Wrapped-v0"
 
@@ -110,6 +116,33 @@ def test_a_compiled_environment_in_wrappers_is_stepped_by_python() -> None:
     assert gym.spec(task.inner_env).reward_threshold is None
 
 
+class Still(gym.Wrapper[Any, Any, Any, Any]):
+    """The pole does not fall."""
+
+    def step(self, action: Any) -> Any:
+        observation, reward, _, truncated, info = self.env.step(action)
+        return observation, reward, False, truncated, info
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [({}, 500), ({"max_episode_steps": 7}, 7), ({"max_episode_steps": 1000}, 1000)],
+)
+@pytest.mark.filterwarnings("ignore:.*You are calling 'step")
+def test_a_limit_may_be_longer_than_the_environment_s_own(
+    options: dict[str, int], expected: int
+) -> None:
+    wrappers = [TimeAwareObservation, FlattenObservation, Still]
+    task = registered("CartPole-v1", wrappers, inner_env_kwargs=options)
+    adapter = make_inner_env(task)
+    env = gym.make(adapter.env_id, **adapter.kwargs)
+    env.reset(seed=0)
+    steps = 1
+    while not any(env.step(steps % 2)[2:4]):
+        steps += 1
+    assert steps == expected
+
+
 def test_results_are_named_by_wrappers() -> None:
     keys = []
     for k, wrappers in enumerate(
@@ -127,6 +160,61 @@ def test_other_wrappers_are_another_environment() -> None:
     registered(Walk, [Rewards])  # the same
     with pytest.warns(UserWarning, match="another inner_env"):
         registered(Walk, (Rewards, {"factor": 3}))
+
+
+def again(inner_env: Any, wrappers: Any, other: tuple[Any, Any]) -> None:
+    """The same twice, each made by a call, is the same; the other one is another."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        registered(inner_env(), wrappers())
+        registered(inner_env(), wrappers())
+    with pytest.warns(UserWarning, match="another inner_env"):
+        registered(*other)
+
+
+class Sized(Walk):
+    def __init__(self, size: Any) -> None:
+        super().__init__()
+        self.size = size
+
+
+@pytest.mark.parametrize("wrappers", [None, Rewards])
+def test_a_partial_of_the_user_s_is_told_apart_by_its_arguments(wrappers: Any) -> None:
+    again(
+        lambda: functools.partial(Sized, size=np.zeros(3)),
+        lambda: wrappers,
+        (functools.partial(Sized, size=np.ones(3)), wrappers),
+    )
+    with pytest.warns(UserWarning, match="another inner_env"):
+        registered(functools.partial(Sized, 3), wrappers)
+    again(
+        lambda: functools.partial(Sized, 3),
+        lambda: wrappers,
+        (functools.partial(Sized, 4), wrappers),
+    )
+
+
+def test_options_may_be_arrays() -> None:
+    again(
+        lambda: Walk,
+        lambda: (Rewards, {"factor": np.array([2.0, 3.0])}),
+        (Walk, (Rewards, {"factor": np.array([2.0, 4.0])})),
+    )
+
+
+@pytest.mark.parametrize("wrappers", [None, Rewards])
+def test_options_of_a_specification_may_be_arrays(wrappers: Any) -> None:
+    def spec(size: Any) -> Any:
+        kwargs = {"size": np.array([1, size])}
+        return gym.envs.registration.EnvSpec(
+            "dacrl-tests/Sized-v0", entry_point=Sized, kwargs=kwargs
+        )
+
+    again(lambda: spec(2), lambda: wrappers, (spec(3), wrappers))
+    gym.registry["dacrl-tests/Sized-v0"] = spec(2)
+    assert dacrl_env.register_task(
+        id="dacrl-tests/SizedTask-v0", inner_env=spec(2), algorithm="dqn", budget=400
+    ).inner_env == "dacrl-tests/Sized-v0"  # fmt: skip
 
 
 @pytest.mark.parametrize(

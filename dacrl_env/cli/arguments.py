@@ -13,7 +13,7 @@ from dacrl_env.core.checks import whole_numbers
 from dacrl_env.core.processes import EXECUTORS, usable_cores
 
 if TYPE_CHECKING:
-    from dacrl_env.comparison.comparison import Expected
+    from dacrl_env.comparison.plan import Expected
 
 
 def executor_of(text: Any) -> str:

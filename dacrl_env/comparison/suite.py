@@ -13,8 +13,9 @@ from typing import Any
 
 import pandas as pd
 
-from dacrl_env.comparison.comparison import Expected, check, compare, tuning_steps
+from dacrl_env.comparison.comparison import check, compare
 from dacrl_env.comparison.given import Given, MethodLike, PolicyLike, Several, given
+from dacrl_env.comparison.plan import Expected, tuning_steps
 from dacrl_env.policies import get_method, get_policy
 from dacrl_env.tasks import Task
 from dacrl_env.tasks.registration import get_task

@@ -62,7 +62,8 @@ def test_exact_snapshots_are_not_promised(name: str) -> None:
     assert learner_rows(env) == before
 
 
-@pytest.mark.parametrize("name", quick(ALGORITHMS, "dqn"))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ALGORITHMS)
 def test_learner_snapshots(name: str, tmp_path: Path) -> None:
     a, b = single(name), single(name)
     a.reset(seed=0)

@@ -250,7 +250,7 @@ def test_all_of_it_is_shown_if_asked(own, capsys, place) -> None:
 def test_what_is_no_user_s_fault_is_python_s_to_show(own, monkeypatch) -> None:
     from dacrl_env.comparison import comparison
 
-    monkeypatch.setattr(comparison, "_bar", lambda *arguments: 1 / 0)
+    monkeypatch.setattr(comparison, "bar_of", lambda *arguments: 1 / 0)
     monkeypatch.setattr(
         "dacrl_env.cli.explained._users_lines", lambda error: ""
     )  # this test is a user's

@@ -177,6 +177,7 @@ def test_policies_without_common_seeds_do_not_stop_a_report(out, capsys):
     assert set(names) == {"default", "random"}
 
 
+@pytest.mark.slow
 def test_a_reference_that_is_in_one_of_the_comparisons(out, capsys):
     assert compare("default", "random") == 0
     assert compare("default", more=("--run-budget", "100")) == 0
@@ -303,7 +304,7 @@ def test_tables_of_any_frame_have_one_line_a_row():
     [
         slow({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}),
         slow({"PYTHONIOENCODING": "ascii"}),
-        {"PYTHONIOENCODING": "latin-1:strict"},
+        slow({"PYTHONIOENCODING": "latin-1:strict"}),
     ],
 )
 def test_characters_that_a_terminal_does_not_have(tmp_path, environment):

@@ -367,15 +367,15 @@ def _untimed(frame: pd.DataFrame) -> pd.DataFrame:
 def test_seeds_are_reused_and_give_what_one_call_gives(place, name, monkeypatch):
     edit()
     ran: list[list[int]] = []
-    from dacrl_env.comparison import comparison
+    from dacrl_env.comparison import work
 
-    original = comparison.run_policy
+    original = work.run_policy
 
     def watched(policy: Any, task: Any, seeds: Any, *a: Any, **k: Any) -> Any:
         ran.append(list(seeds))
         return original(policy, task, seeds, *a, **k)
 
-    monkeypatch.setattr(comparison, "run_policy", watched)
+    monkeypatch.setattr(work, "run_policy", watched)
 
     def run(seeds: Any, store: Any) -> pd.DataFrame:
         return _untimed(dacrl_env.compare(QUADRATIC, [name], seeds, store=store))

@@ -300,12 +300,12 @@ def test_two_threads_of_one_process_share_the_work(tmp_path):
 # one command, whose units are noted where they are run
 COMMAND = """
 import os, sys
-from dacrl_env.comparison import comparison
+from dacrl_env.comparison import work
 from dacrl_env.methods import trials
 from dacrl_env.cli.commands import main
 
 trials.CHECKPOINT_SECONDS = 0.5
-fit, evaluate = comparison._fit_unit, comparison._evaluate_unit
+fit, evaluate = work.fit_unit, work.evaluate_unit
 
 def noted(run):
     def unit(*about, progress):
@@ -315,8 +315,8 @@ def noted(run):
         return frame
     return unit
 
-comparison._fit_unit = noted(fit)
-comparison._evaluate_unit = noted(evaluate)
+work.fit_unit = noted(fit)
+work.evaluate_unit = noted(evaluate)
 sys.exit(main(sys.argv[2:]))
 """
 

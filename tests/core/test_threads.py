@@ -247,7 +247,9 @@ def test_a_child_does_not_inherit_what_another_thread_was_doing(
 
 
 @pytest.mark.parametrize("state", ["raise", slow("warn")])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [slow(kind) if kind.startswith("sb3") else kind for kind in KINDS]
+)
 def test_numpys_error_state_changes_nothing(kind: str, state: Any) -> None:
     expected = run(kind, 0, 3)
     with np.errstate(all=state):

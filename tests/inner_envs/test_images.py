@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from cases import slow
 from stable_baselines3.common.preprocessing import is_image_space, preprocess_obs
 
 from dacrl_env import Task
@@ -105,7 +106,9 @@ def test_images_are_those_of_stable_baselines3(name: str) -> None:
     assert not make_inner_env(task(name, "dqn", scale_images=False)).scales_images
 
 
-@pytest.mark.parametrize("name", ["colour", "channels first", "codes", "two axes"])
+@pytest.mark.parametrize(
+    "name", [slow("colour"), "channels first", slow("codes"), "two axes"]
+)
 @pytest.mark.parametrize("learner", ["dqn", "ppo"])
 def test_own_networks_see_what_stable_baselines3_shows(name: str, learner: str) -> None:
     space = SPACES[name]

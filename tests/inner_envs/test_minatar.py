@@ -198,7 +198,7 @@ def test_how_sticky_actions_are(env_id: str, sticky: float) -> None:
     [
         slow("SpaceInvaders", "shot_interval", 7.5, space_invaders.SHOT_TIMER),
         slow("SpaceInvaders", "move_interval", 8.5, space_invaders.MOVE_TIMER),
-        ("Asterix", "spawn_interval", 3.25, asterix.SPAWN_TIMER),
+        slow("Asterix", "spawn_interval", 3.25, asterix.SPAWN_TIMER),
         ("Asterix", "move_interval", 2.5, asterix.MOVE_TIMER),
         slow("Freeway", "move_interval", 4.5, freeway.WAIT),
         slow("Seaquest", "spawn_interval", 6.5, seaquest.SPAWN_TIMER),
@@ -234,6 +234,7 @@ def test_oxygen_is_how_long_one_can_dive(oxygen: float) -> None:
     assert bars == [int(max(oxygen - k, 0) * 10 // oxygen) for k in range(1, dives + 1)]
 
 
+@pytest.mark.slow
 def test_no_more_appear_than_there_is_room_for() -> None:
     """Of enemies that hardly move, and would be more and more."""
     extreme = {"spawn_interval": 0.5, "move_interval": 1e6, "sticky": 0.0}

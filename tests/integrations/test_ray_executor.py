@@ -18,7 +18,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from cases import slow
 
 import dacrl_env
 from dacrl_env.cli.commands import main
@@ -97,7 +96,8 @@ def test_a_unit_that_is_lost_again_and_again_ends_it(fake: Any) -> None:
         compared(executor=RayExecutor())
 
 
-@pytest.mark.parametrize("what", ["head", slow("end")])
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["head", "end"])
 def test_a_head_that_goes_is_one_sentence(
     fake: Any, what: str, tmp_path: Path, capsys: Any
 ) -> None:

@@ -194,7 +194,7 @@ class InterruptedFitError(Exception):
 
 
 @pytest.mark.parametrize("after", [slow(2), 6, slow(9)])
-@pytest.mark.parametrize("spec", [*METHODS, STEERED])
+@pytest.mark.parametrize("spec", but_smac([*METHODS, STEERED]))
 def test_interrupted_fits_go_on(monkeypatch, tmp_path, spec, after):
     monkeypatch.setattr(trials, "CHECKPOINT_SECONDS", 0.0)
     options = {**SHORT, "budget": 50}

@@ -180,8 +180,11 @@ WAYS = [
     for kind in KINDS
     for way in (COPIES if kind == "dqn, objects" else COPIES_APART)
 ]
-APART = [slow(kind, way) if way == "deepcopy" else (kind, way) for kind, way in WAYS]
 SEVERAL = ("sb3 ppo", "sb3 ppo, objects", "sb3 dqn, objects")  # much as "sb3 dqn"
+APART = [
+    slow(kind, way) if way == "deepcopy" or kind in SEVERAL else (kind, way)
+    for kind, way in WAYS
+]
 # the two of a kind in turn
 TURNS = [
     slow(kind, way)

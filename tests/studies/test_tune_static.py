@@ -13,7 +13,7 @@ from bases_files import own_bases, own_policies
 
 import dacrl_env
 from dacrl_env.cli.commands import main
-from dacrl_env.comparison import comparison
+from dacrl_env.comparison import work
 from dacrl_env.core.store import Store
 from dacrl_env.methods.trials import Trials
 from dacrl_env.policies import load_fitted
@@ -131,7 +131,7 @@ def test_finished_work_is_found_in_the_store(quadratic, monkeypatch):
         raise AssertionError("it trains again")
 
     monkeypatch.setattr(Trials, "_advance", trained)
-    monkeypatch.setattr(comparison, "run_policy", trained)
+    monkeypatch.setattr(work, "run_policy", trained)
     again = study.tune_static(QUADRATIC, store=store, **QUICK)
     assert again.content() == result.content()
 

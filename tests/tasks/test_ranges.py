@@ -165,7 +165,9 @@ PPO_SHORT = {
 }
 
 
-@pytest.mark.parametrize("implementation", ["compiled", "sb3"])
+@pytest.mark.parametrize(
+    "implementation", ["compiled", pytest.param("sb3", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(
     "values",
     [

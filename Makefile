@@ -3,6 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+# the pip that comes with Python finds versions three times as slowly, and modules are
+# compiled when they are first imported: few of them are
+QUICKLY := --quiet --no-compile
 SOURCES := dacrl_command.py dacrl_env agents baselines benchmarks docs/_hooks.py \
 	docs/_notebooks.py docs/course tests
 
@@ -37,7 +40,8 @@ test-lowest: $(LOWEST)/.ready
 
 $(LOWEST)/.ready: pyproject.toml constraints-lowest.txt
 	$(PYTHON) -m venv $(LOWEST)
-	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints-lowest.txt \
+	$(LOWEST)/bin/python -m pip install $(QUICKLY) --upgrade pip
+	$(LOWEST)/bin/python -m pip install $(QUICKLY) --constraint constraints-lowest.txt \
 		--editable '.[dev]'
 	touch $@
 
@@ -56,7 +60,8 @@ docs: .venv/.ready-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 .venv/.ready-docs: $(READY)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python -m pip install $(QUICKLY) --constraint constraints.txt \
+		--editable '.[docs]'
 	touch $@
 
 bench: $(READY)
@@ -67,7 +72,9 @@ references: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install $(QUICKLY) --upgrade pip
+	$(BIN)/python -m pip install $(QUICKLY) --constraint constraints.txt \
+		--editable '.[dev]'
 	touch $(READY)
 
 clean:

@@ -173,13 +173,14 @@ def plain_model(settings: Settings, seed: int) -> Any:
 def _judge(settings: Settings, seed: int) -> tuple[Any, list[int]]:
     """A callback that plays greedy episodes, which change nothing, and when it does."""
     from stable_baselines3.common.callbacks import BaseCallback
+    from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.evaluation import evaluate_policy
-    from stable_baselines3.common.monitor import Monitor
 
     budget = settings.budget
     steps = [k * budget // POINTS for k in range(1, POINTS + 1)]
-    env = Monitor(gym.make(settings.task.inner_env))
-    env.reset(seed=1_000_000 + seed)  # not the episodes of training
+    # episodes side by side, which are not those of training
+    first = 1_000_000 + EPISODES * seed
+    env = make_vec_env(settings.task.inner_env, n_envs=EPISODES, seed=first)
 
     class Judge(BaseCallback):
         def __init__(self) -> None:

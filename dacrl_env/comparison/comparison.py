@@ -25,18 +25,18 @@ from dacrl_env.comparison.given import (
 from dacrl_env.comparison.order import task_first
 from dacrl_env.comparison.plan import (
     Expected,
+    Plan,
     bar_of,
     expected_of,
     make_plan,
 )
 from dacrl_env.comparison.work import (
-    Subject,
-    evaluate_all,
+    compare_plans,
+    evaluate_plans,
     fit_all,
     fit_plans,
+    labelled,
     of_fit,
-    shuffled_of,
-    with_shuffled,
 )
 from dacrl_env.core.progress import progress
 from dacrl_env.core.store import Store
@@ -135,51 +135,49 @@ def compare(
         ConnectionError: the cluster of an executor is gone; finished work is kept.
         ImportError: the extra of an executor is not installed.
     """
-    plan = make_plan(
+    plan = planned(
         task,
-        given(policies, "policy"),
-        given(methods, "method"),
+        policies,
         seeds,
-        tuning_budget,
-        runs,
-        total,
-        store,
-        task_kwargs,
-        split=split,
-        num_threads=num_threads,
-        executor=executor,
-        batch=batch,
+        methods=methods,
+        tuning_budget=tuning_budget,
+        runs=runs,
+        total=total,
         shuffled=shuffled,
         policy_seeds=policy_seeds,
+        store=store,
+        num_threads=num_threads,
+        executor=executor,
+        split=split,
+        batch=batch,
         tracker=tracker,
         trajectories=trajectories,
+        **task_kwargs,
     )
-    with bar_of(plan, show_progress) as bar:
-        own_seeds = plan.policy_seeds
-        missing = len(own_seeds) - len(plan.seeds)
-        bar.total += len(plan.policies) * missing * plan.steps
-        fits = fit_all(plan, bar)
-        subjects = [
-            (
-                Subject(name, 0, plan.policy(name), split, spec=plan.spec(name)),
-                own_seeds,
-            )
-            for name in plan.policies
-        ]
-        subjects += [(of_fit(fit, split), plan.seeds) for fit in fits]
-        if shuffled:
-            others = [
-                (of_fit(shuffled_of(fit), split), plan.seeds)
-                for fit in fits
-                if hasattr(fit.fitted.policy, "shuffled")
-            ]
-            subjects += others
-            bar.total += len(others) * len(plan.seeds) * plan.steps
-        frames = evaluate_all(plan, subjects, batch, bar)
-    return labelled(pd.concat(frames, ignore_index=True), plan.labels)
+    with bar_of([plan], show_progress) as bar:
+        return compare_plans([plan], bar)[0]
 
 
-def check(
+def compare_several(
+    several: Sequence[Mapping[str, Any]], show_progress: bool = False
+) -> list[pd.DataFrame]:
+    """Several comparisons at once, whose units are done side by side.
+
+    Args:
+        several: the arguments of `compare` for each; the same store and executor.
+        show_progress: a progress bar on standard error.
+
+    Returns:
+        The frame of each.
+    """
+    plans = [planned(**arguments) for arguments in several]
+    # one executor, and not one for each that was named
+    plans = [replace(plan, runner=plans[0].runner) for plan in plans]
+    with bar_of(plans, show_progress) as bar:
+        return compare_plans(plans, bar)
+
+
+def planned(
     task: str | Task,
     policies: Several[PolicyLike] = (),
     seeds: int | Sequence[int] = range(64),
@@ -197,20 +195,17 @@ def check(
     batch: int = BATCH,
     tracker: Tracker | None = None,
     trajectories: bool = False,
-    tested: bool = True,
+    tell: bool = True,
     **task_kwargs: Any,
-) -> Expected:
-    """What `compare` checks before anything is run; for comparisons still to come.
+) -> Plan:
+    """What `compare` is to do, checked.
 
-    ``tested=False`` leaves out the test runs: it is then what `fit` checks.
-
-    Returns:
-        What it will take, with nothing in the store.
+    ``tell=False`` says nothing about decisions, and measures no returns of the task.
 
     Raises:
         ValueError, OSError: as `compare`.
     """
-    plan = make_plan(
+    return make_plan(
         task,
         given(policies, "policy"),
         given(methods, "method"),
@@ -226,17 +221,30 @@ def check(
         batch=batch,
         shuffled=shuffled,
         policy_seeds=policy_seeds,
-        tell=False,
+        tell=tell,
         tracker=tracker,
         trajectories=trajectories,
     )
-    return expected_of(plan, shuffled, tested)
 
 
-def labelled(frame: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
-    """Results whose policies have their labels for names."""
-    shown = with_shuffled(labels)
-    return frame.assign(policy=[shown.get(name, name) for name in frame["policy"]])
+def check(
+    task: str | Task, *arguments: Any, tested: bool = True, **named: Any
+) -> Expected:
+    """What `compare` checks before anything is run; for comparisons still to come.
+
+    Args:
+        task: as in `compare`.
+        *arguments: of `compare`.
+        tested: False leaves out the test runs: it is then what `fit` checks.
+        **named: of `compare`.
+
+    Returns:
+        What it will take, with nothing in the store.
+
+    Raises:
+        ValueError, OSError: as `compare`.
+    """
+    return expected_of(planned(task, *arguments, tell=False, **named), tested)
 
 
 def anytime(
@@ -289,7 +297,7 @@ def anytime(
         num_threads=num_threads,
         executor=executor,
     )
-    with bar_of(plan, show_progress) as bar:
+    with bar_of([plan], show_progress) as bar:
         fits = fit_all(plan, bar)
         subjects = [
             (fit, Fitted(policy, cost, about=fit.fitted.about))
@@ -302,7 +310,7 @@ def anytime(
         ]
         tested = len(wanted) * len(plan.seeds)
         bar.total = plan.fitting_steps + tested * plan.steps
-        frames = evaluate_all(plan, wanted, BATCH, bar)
+        frames = evaluate_plans([plan], [wanted], bar)
     columns = ["policy", "run", "seed"]
     ends = []
     for frame in frames:
@@ -390,7 +398,7 @@ def fit(
         executor="threads" if executor is None else executor,
         tracker=tracker,
     )
-    with bar_of(plan, show_progress) as bar:
+    with bar_of([plan], show_progress) as bar:
         return fit_all(plan, bar, first=first)[0].fitted
 
 

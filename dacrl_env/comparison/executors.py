@@ -78,6 +78,11 @@ def all_compiled(task: Task, options: Mapping[str, Any]) -> bool:
     return ours and backend_of(task) in ("batched", "none")
 
 
+def is_elsewhere(executor: str | Executor | None) -> bool:
+    """Whether units are done by somebody else, who may take those of many tasks."""
+    return executor is not None and executor not in ("threads", "processes")
+
+
 def runner(
     executor: str | Executor | None, num_threads: int | None, compiled: bool
 ) -> Runner:

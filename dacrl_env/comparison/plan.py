@@ -67,11 +67,11 @@ class Expected:
     cores: int
 
 
-def expected_of(plan: Plan, shuffled: bool, tested: bool) -> Expected:
-    """What a plan takes, with shuffled controls and tests or without."""
+def expected_of(plan: Plan, tested: bool) -> Expected:
+    """What a plan takes, with tests or without."""
     fits = len(plan.methods) * plan.runs
     runs = len(plan.policies) * len(plan.policy_seeds)
-    runs = tested * (runs + fits * len(plan.seeds) * (1 + shuffled))
+    runs = tested * (runs + fits * len(plan.seeds) * (1 + plan.shuffled))
     steps = runs * plan.steps
     known = measured.seconds().get(bases.original(plan.task.id))
     seconds, cores = None, getattr(plan.runner, "num_threads", 1)
@@ -97,8 +97,11 @@ class Plan:
     labels: dict[str, str]  # name to what is shown instead
     objects: dict[str, Any]  # policies and methods that were not given as texts
     runner: Runner
-    tracker: Tracker | None = None
-    trajectories: bool = False
+    split: str
+    batch: int
+    shuffled: bool
+    tracker: Tracker | None
+    trajectories: bool
 
     def policy(self, name: str) -> Policy:
         """A policy of its own for a unit of work."""
@@ -206,6 +209,9 @@ def make_plan(
         labels,
         {**policies.objects, **methods.objects},
         units,
+        split,
+        int(batch),
+        shuffled,
         tracker,
         bool(trajectories),
     )
@@ -213,7 +219,7 @@ def make_plan(
     for name in plan.policies:
         check_policy(plan.policy(name), name, task, split, options)
         if tell:
-            tell_intervals(plan.policy(name), name, task, options, stacklevel=4)
+            tell_intervals(plan.policy(name), name, task, options, stacklevel=5)
     member = member_bytes(task, options) if plan.methods else 0
     for name in plan.methods:
         check_method(plan.method(name), name, task, spend, split, options)
@@ -274,8 +280,12 @@ def check_store(plan: Plan, store: Store, member: int) -> None:
     check_room(store.directory, tests, journals)
 
 
-def bar_of(plan: Plan, shown: bool) -> Any:
-    """A bar of progress over all inner environment steps of a plan."""
-    tested = len(plan.policies) + len(plan.methods) * plan.runs
-    total = plan.fitting_steps + tested * len(plan.seeds) * plan.steps
-    return progress(total, plan.task.id, shown)
+def bar_of(plans: Sequence[Plan], shown: bool) -> Any:
+    """A bar of progress over all inner environment steps of plans."""
+    total = 0
+    for plan in plans:
+        runs = len(plan.policies) * len(plan.policy_seeds)
+        runs += len(plan.methods) * plan.runs * len(plan.seeds)
+        total += plan.fitting_steps + runs * plan.steps
+    what = plans[0].task.id if len(plans) == 1 else f"{len(plans)} tasks"
+    return progress(total, what, shown)

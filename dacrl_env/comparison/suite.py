@@ -1,4 +1,7 @@
-"""The same policies and methods on several tasks, one comparison after the other.
+"""The same policies and methods on several tasks.
+
+One comparison is done after the other, or, where units of work are done by a cluster,
+all at once.
 
 What is wrong on any task comes to light before anything is trained on the first.
 `dacrl_env.comparison.aggregate` says what the tasks come to together.
@@ -13,7 +16,8 @@ from typing import Any
 
 import pandas as pd
 
-from dacrl_env.comparison.comparison import check, compare
+from dacrl_env.comparison.comparison import check, compare, compare_several
+from dacrl_env.comparison.executors import is_elsewhere
 from dacrl_env.comparison.given import Given, MethodLike, PolicyLike, Several, given
 from dacrl_env.comparison.plan import Expected, tuning_steps
 from dacrl_env.policies import get_method, get_policy
@@ -187,20 +191,25 @@ def expected(plan: TaskPlan) -> Expected:
 def run_suite(
     plans: Sequence[TaskPlan], show_progress: bool = False
 ) -> Iterator[tuple[TaskPlan, pd.DataFrame]]:
-    """Do what `plan_suite` planned, task by task.
+    """Do what `plan_suite` planned, task by task, or at once on a cluster.
 
     Yields:
         A plan, and the frame of its comparison.
     """
-    for plan in plans:
-        frame = compare(
-            plan.task,
-            plan.policies,
-            methods=plan.methods,
-            show_progress=show_progress,
+    several = [
+        {
+            "task": plan.task,
+            "policies": plan.policies,
+            "methods": plan.methods,
             **plan.options,
-        )
-        yield plan, frame
+        }
+        for plan in plans
+    ]
+    if is_elsewhere(plans[0].options.get("executor")):
+        yield from zip(plans, compare_several(several, show_progress), strict=True)
+        return
+    for plan, arguments in zip(plans, several, strict=True):
+        yield plan, compare(**arguments, show_progress=show_progress)
 
 
 def checked_tasks(tasks: Iterable[str | Task]) -> list[str | Task]:

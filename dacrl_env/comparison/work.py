@@ -50,6 +50,8 @@ from dacrl_env.policies import (
 )
 from dacrl_env.tasks import Task
 
+Wanted = list[tuple["Subject", list[int]]]  # policies, and the seeds of each
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -219,49 +221,112 @@ def _fits_of(plan: Plan, first: int) -> _Fits:
     return _Fits(plan, units, keys, jobs)
 
 
-def evaluate_all(
-    plan: Plan,
-    wanted: list[tuple[Subject, list[int]]],
-    batch: int,
-    bar: Any,
+def compare_plans(plans: Sequence[Plan], bar: Any) -> list[pd.DataFrame]:
+    """Results of each of several plans, which share a store and who does the units."""
+    fits = iter(fit_plans(plans, bar, [0] * len(plans)))
+    wanted = []
+    for plan in plans:
+        own = [next(fits) for _ in range(len(plan.methods) * plan.runs)]
+        subjects = [
+            (
+                Subject(name, 0, plan.policy(name), plan.split, spec=plan.spec(name)),
+                plan.policy_seeds,
+            )
+            for name in plan.policies
+        ]
+        subjects += [(of_fit(fit, plan.split), plan.seeds) for fit in own]
+        if plan.shuffled:
+            others = [
+                (of_fit(shuffled_of(fit), plan.split), plan.seeds)
+                for fit in own
+                if hasattr(fit.fitted.policy, "shuffled")
+            ]
+            subjects += others
+            bar.total += len(others) * len(plan.seeds) * plan.steps
+        wanted.append(subjects)
+    made = iter(evaluate_plans(plans, wanted, bar))
+    found = []
+    for plan, subjects in zip(plans, wanted, strict=True):
+        frames = [next(made) for _ in subjects]
+        found.append(labelled(pd.concat(frames, ignore_index=True), plan.labels))
+    return found
+
+
+def labelled(frame: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
+    """Results whose policies have their labels for names."""
+    shown = with_shuffled(labels)
+    return frame.assign(policy=[shown.get(name, name) for name in frame["policy"]])
+
+
+def evaluate_plans(
+    plans: Sequence[Plan], wanted: Sequence[Wanted], bar: Any
 ) -> list[pd.DataFrame]:
-    """A frame for each policy on its seeds; what is in the store is not run again."""
-    store, reasons = plan.store, []
-    keys: list[Any] = []
-    jobs: list[Any] = []
-    found: list[list[dict[str, Any]]] = []  # units in the store, of each policy
-    runs: list[list[int]] = []  # numbers of those that are run
-    for subject, seeds in wanted:
-        key = None
-        # of a fit without a name it has been said already
-        if store is not None and not subject.unnamed:
-            try:
-                key = subject.key(plan)
-            except NoSource as error:
-                reasons.append(str(error))
-        mixed = independent(subject.policy, plan.options)
-        kept, parts = divide(store, key, seeds, batch, mixed)
-        bar.update(plan.steps * len(kept))
-        found.append(list({id(unit): unit for unit in kept.values()}.values()))
-        runs.append(list(range(len(jobs), len(jobs) + len(parts))))
-        same = same_of(plan, subject.policy)
-        keys += [None if key is None else {**key, "seeds": part} for part in parts]
-        shown = with_shuffled(plan.labels).get(subject.name, subject.name)
-        given = (plan.task, plan.options, plan.trajectories, plan.tracker, shown)
-        jobs += [(evaluate_unit, (same, subject, part, *given)) for part in parts]
+    """A frame for each policy on its seeds; what is in the store is not run again.
+
+    Args:
+        plans: with one store and one who does the units.
+        wanted: of each plan policies and their seeds.
+        bar: of progress.
+
+    Returns:
+        The frames of the first plan's policies, then those of the next.
+    """
+    store, reasons = plans[0].store, []
+    works = []
+    for plan, subjects in zip(plans, wanted, strict=True):
+        for subject, seeds in subjects:
+            key = None
+            # of a fit without a name it has been said already
+            if store is not None and not subject.unnamed:
+                try:
+                    key = subject.key(plan)
+                except NoSource as error:
+                    reasons.append(str(error))
+            works.append(_evaluation_of(plan, subject, seeds, key, bar))
     tell_unnamed(reasons)
+    keys = [key for work in works for key in work.keys]
+    jobs = [job for work in works for job in work.jobs]
+    sizes = [work.plan.steps * len(job[1][2]) for work in works for job in work.jobs]
     there = [store is not None and key is not None and key in store for key in keys]
-    sizes = [plan.steps * len(job[1][2]) for job in jobs]
-    made = run_units(store, keys, jobs, sizes, plan.runner, bar)
+    made = iter(run_units(store, keys, jobs, sizes, plans[0].runner, bar))
     frames = []
-    for (_, seeds), units, numbers in zip(wanted, found, runs, strict=True):
-        own = [store.read(unit) for unit in units] if store is not None else []
-        own += [made[number] for number in numbers]
-        frames.append(arranged(own, seeds, batch))
+    for work in works:
+        own = [store.read(unit) for unit in work.found] if store is not None else []
+        own += [next(made) for _ in work.jobs]
+        frames.append(arranged(own, work.seeds, work.plan.batch))
     if store is not None:
         again = [key for key, old in zip(keys, there, strict=True) if old]
-        renew(store, [*again, *(unit for units in found for unit in units)])
+        renew(store, [*again, *(unit for work in works for unit in work.found)])
     return frames
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    """Of a policy: what is in the store, and units of work."""
+
+    plan: Plan
+    seeds: list[int]
+    found: list[dict[str, Any]]  # units in the store
+    keys: list[Any]
+    jobs: list[Any]
+
+
+def _evaluation_of(
+    plan: Plan, subject: Subject, seeds: list[int], key: Any, bar: Any
+) -> _Evaluation:
+    mixed = independent(subject.policy, plan.options)
+    kept, parts = divide(plan.store, key, seeds, plan.batch, mixed)
+    bar.update(plan.steps * len(kept))
+    same = same_of(plan, subject.policy)
+    shown = with_shuffled(plan.labels).get(subject.name, subject.name)
+    given = (plan.task, plan.options, plan.trajectories, plan.tracker, shown)
+    return _Evaluation(
+        plan,
+        seeds,
+        list({id(unit): unit for unit in kept.values()}.values()),
+        [None if key is None else {**key, "seeds": part} for part in parts],
+        [(evaluate_unit, (same, subject, part, *given)) for part in parts],
+    )
 
 
 def fit_unit(

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from later import Later
 from PIL import Image
 
 from dacrl_env import compare, compare_suite
@@ -51,6 +52,19 @@ def test_finished_units_are_found_again(tmp_path):
     compare(QUADRATIC, "random", 3, store=tmp_path, num_threads=1)
     now = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.parquet")}
     assert now == kept
+
+
+def test_a_cluster_has_the_units_of_all_tasks_at_once(tmp_path):
+    given = (TASKS, ["default", "random"], 2)
+    options = {"methods": "random-search,population=2", "tuning_runs": 2, "runs": 2}
+    executor = Later()
+    frame = compare_suite(*given, executor=executor, store=tmp_path, **options, **SMALL)
+    # two fits of each of two tasks, then tests of four policies on each
+    assert executor.begun == 4 * [4] + 8 * [4 + 8]
+    alone = compare_suite(*given, **options, **SMALL)
+    pd.testing.assert_frame_equal(
+        frame.drop(columns="wall_seconds"), alone.drop(columns="wall_seconds")
+    )
 
 
 def test_a_policy_that_does_not_suit_a_task_is_refused_first(nothing_trains):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from later import Later
 
 from dacrl_env.policies import get_policy
 from dacrl_env.policies.checkpoint_when_best import CheckpointWhenBest
@@ -123,6 +124,24 @@ def test_everything_is_tuned_tested_and_kept(tmp_path: Any) -> None:
         == result.policies["checkpoint-tuned"][1].policy.arguments()
     )
     assert "state" in study.render(result)
+
+
+def test_an_executor_has_the_fits_of_a_stage_at_once(tmp_path: Any) -> None:
+    given: dict[str, Any] = {
+        "rungs": ("static-tuned", "open-loop-tuned", "freeze-tuned")
+    }
+    given |= {"runs": 8, "fits": 2, "seeds": 2, "objective": "final"}
+    executor = Later()
+    there = study.headroom(
+        "dacrl/NoisyQuadratic-v0", store=tmp_path / "a", executor=executor, **given
+    )
+    # static ones, the others, and tests of whatever differs
+    assert executor.begun[:6] == 2 * [2] + 4 * [2 + 4]
+    assert set(executor.begun[6:]) == {len(executor.begun)}
+    here = study.headroom(
+        "dacrl/NoisyQuadratic-v0", store=tmp_path / "b", num_threads=1, **given
+    )
+    assert there.values == here.values
 
 
 def test_the_wide_space_has_no_events() -> None:

@@ -124,6 +124,8 @@ NEEDS: dict[str, dict[str, Any]] = {
     "target_kl": {"stop_early": True, "learning_rate": 1e-2},
     "level_temperature": {"level_replay": 1, "level_temperature": 100},
     "level_staleness": {"level_replay": 1, "level_staleness": 1},
+    # gradients stay large, with rewards that are rare, too
+    "max_grad_norm": {"learning_rate": 1e-5, "q_regularisation": 0.5},
     "checkpoint": {},  # saved at the decision before
 }
 

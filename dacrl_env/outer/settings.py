@@ -337,17 +337,20 @@ def _check_implementation(
     controlled: Sequence[str],
 ) -> None:
     """Refuse values that an implementation of the algorithm does not have."""
-    for name, value in learner_class.only.items():
-        if name not in known:
-            continue
-        if name not in controlled and known[name].default == value:
-            continue
-        way = f"where the task has set it, pass fixed={{{name!r}: {value!r}}}"
-        if name in controlled:
-            way = f"pass hyperparameters=[...] without {name}"
+    only = {n: v for n, v in learner_class.only.items() if n in known}
+    moving = {n: v for n, v in only.items() if n in controlled}
+    set_otherwise = {
+        n: v for n, v in only.items() if n not in moving and known[n].default != v
+    }
+    ways = []
+    if moving:
+        ways.append(f"pass hyperparameters=[...] without {', '.join(moving)}")
+    if set_otherwise:
+        ways.append(f"where the task has set others, pass fixed={set_otherwise!r}")
+    if ways:
+        values = ", ".join(f"{n}={v!r}" for n, v in {**moving, **set_otherwise}.items())
         raise ValueError(
-            f"{name} must be {value!r} with implementation={implementation!r}, which "
-            f"has no other; {way}"
+            f"implementation={implementation!r} has only {values}; {' and '.join(ways)}"
         )
     wrong = [name for name in learner_class.unchanging if name in controlled]
     if wrong:

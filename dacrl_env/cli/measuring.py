@@ -175,6 +175,7 @@ def defaults(options: argparse.Namespace) -> None:
 
 def oracle(options: argparse.Namespace) -> None:
     """Measure what dynamics are worth."""
+    from dacrl_env.studies import dynamics
     from dacrl_env.studies import oracle as study
     from dacrl_env.tasks.registration import listed
 
@@ -202,15 +203,15 @@ def oracle(options: argparse.Namespace) -> None:
         for name in names:
             found = study.oracle(name, **each[name], show_progress=options.shown)
             results.append(found)
-            path = study.write(results, options.out)
+            path = dynamics.write(results, options.out)
     if options.markdown:
-        print(study.markdown(results))
+        print(dynamics.markdown(results))
         return
     for found in results:
         print(
             f"\n{found.task}{' (' + ', '.join(found.tags) + ')' if found.tags else ''}"
         )
-        print(study.render(found))
+        print(dynamics.render(found))
     print(f"\ntable: {path}")
 
 

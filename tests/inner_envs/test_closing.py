@@ -23,7 +23,7 @@ from dacrl_env.inner_envs.gymnasium_adapter import AT_ONCE, GymnasiumAdapter
 from dacrl_env.methods.trials import Trials
 from dacrl_env.outer.env import DynamicConfigEnv
 from dacrl_env.outer.vector_env import PopulationEnv
-from dacrl_env.studies import oracle
+from dacrl_env.studies import branching
 
 SMALL = {**OPTIONS, "budget": 200, "decision_interval": 50}
 
@@ -150,7 +150,7 @@ def test_controllers():
 def test_branching():
     entry, account = holding()
     with task_on(entry) as task:
-        oracle.branching(
+        branching.branching(
             task, runs=2, configurations=2, streams=1, points=[0.5], **SMALL
         )
         assert all_closed(account)

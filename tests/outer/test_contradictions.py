@@ -312,7 +312,8 @@ NO_SEEDS = [2.5, 3.0, "3", True, np.True_, np.nan, -1, 2**63, 1j, b"3", np.float
 
 @pytest.mark.parametrize("value", NO_SEEDS)
 def test_seeds_that_are_no_whole_numbers(value: Any, tmp_path: Path) -> None:
-    from dacrl_env.studies.oracle import branching, oracle
+    from dacrl_env.studies.branching import branching
+    from dacrl_env.studies.oracle import oracle
 
     env, envs = gym.make(SGD, budget=50), PopulationEnv(SGD, 2, budget=50)
     env.reset(seed=0)

@@ -22,7 +22,7 @@ from dacrl_env.outer.population import Population
 from dacrl_env.outer.settings import resolve
 from dacrl_env.policies.open_loop import OpenLoop
 from dacrl_env.policies.static import Static
-from dacrl_env.studies import oracle
+from dacrl_env.studies import branching, dynamics, oracle
 from dacrl_env.tasks import registration
 
 QUADRATIC = "dacrl/NoisyQuadratic-v0"
@@ -52,56 +52,56 @@ def mean_of(result: Any, what: str) -> Any:
 
 def test_every_run_takes_its_own_best_branch():
     scores = np.array([[[0, 2], [3, 0], [0, 0]], [[1, 1], [0, 1], [1, 4]]], float)
-    assert oracle.choose_own(scores).tolist() == [1, 2]
-    assert oracle.choose_own(np.zeros((2, 3, 2))).tolist() == [0, 0]  # to continue
+    assert branching.choose_own(scores).tolist() == [1, 2]
+    assert branching.choose_own(np.zeros((2, 3, 2))).tolist() == [0, 0]  # to continue
 
 
 def test_a_pooled_choice_is_that_of_the_other_runs():
     # four folds of a run each: the first would take 1, and may not choose for itself
     gain = np.array([[0, 9, 0], [0, -1, 3], [0, -1, 4], [0, -1, 5]], float)
     scores = gain[:, :, None] + np.array([10, 20, 30, 40])[:, None, None]
-    assert oracle.choose_pooled(scores).tolist() == [2, 2, 2, 2]
+    assert branching.choose_pooled(scores).tolist() == [2, 2, 2, 2]
     # without the first run 1 just loses (0.47 less an error of 0.53); with it, it wins
     gain = np.array([[0, 1.5], [0, 1], [0, -0.6], [0, 1]])
-    assert oracle.choose_pooled(gain[:, :, None])[0] == 0
+    assert branching.choose_pooled(gain[:, :, None])[0] == 0
 
 
 def test_a_pooled_choice_has_to_exceed_its_standard_error():
     # seen by run 3: mean 2, deviation 2, error 2 / √3 = 1.15; then mean 1, error 1.15
     gain = np.array([[0, 0, -1], [0, 2, 1], [0, 4, 3], [0, 0, 0]], float)
-    assert oracle.choose_pooled(gain[:, :, None])[3] == 1
-    assert oracle.choose_pooled(gain[:, [0, 2], None])[3] == 0
+    assert branching.choose_pooled(gain[:, :, None])[3] == 1
+    assert branching.choose_pooled(gain[:, [0, 2], None])[3] == 0
 
 
 def test_runs_of_one_fold_do_not_choose_for_each_other():
     gain = np.zeros((8, 2))
     # runs 0 and 4 are one fold; with either the others, 0.3 ± 0.32, would take 1
     gain[:, 1] = [1, 1, 1, -0.6, 1, 1, -0.6, 0]
-    picks = oracle.choose_pooled(gain[:, :, None])
+    picks = branching.choose_pooled(gain[:, :, None])
     assert picks[[0, 4]].tolist() == [0, 0]
 
 
 def test_gains_are_those_of_the_choice_over_continuing():
     values = np.array([[[1, 2], [4, 8]], [[1, 1], [5, 5]]], float)
     np.testing.assert_array_equal(
-        oracle.gains(values, np.array([1, 0])), [[3, 6], [0, 0]]
+        branching.gains(values, np.array([1, 0])), [[3, 6], [0, 0]]
     )
 
 
 def test_the_interval_is_over_runs_not_forks():
     """Many forks of two runs that differ are still two runs."""
     values = np.repeat([[0.0], [1.0]], 500, axis=1)
-    assert oracle.estimate(values) == stats.mean_interval([0, 1])
+    assert branching.estimate(values) == stats.mean_interval([0, 1])
 
 
-@pytest.mark.parametrize("choose", [oracle.choose_own, oracle.choose_pooled])
+@pytest.mark.parametrize("choose", [branching.choose_own, branching.choose_pooled])
 def test_intervals_of_a_control_rarely_miss_zero(choose):
     """Eight runs, of one stream a configuration; 400 experiments without any gain."""
     generator = np.random.default_rng(0)
     misses = 0
     for _ in range(400):
         chosen_by, valued = generator.normal(size=(2, 8, 4, 1))
-        found = oracle.estimate(oracle.gains(valued, choose(chosen_by)))
+        found = branching.estimate(branching.gains(valued, choose(chosen_by)))
         misses += not found.low <= 0 <= found.high
     assert misses / 400 < 0.1  # 5 % wanted; of percentiles of a bootstrap 13 to 15 %
 
@@ -113,13 +113,13 @@ def noise():
     return generator.normal(size=(64, 12, 2)), generator.normal(size=(64, 12, 2))
 
 
-@pytest.mark.parametrize("choose", [oracle.choose_own, oracle.choose_pooled])
+@pytest.mark.parametrize("choose", [branching.choose_own, branching.choose_pooled])
 def test_labels_without_meaning_are_worth_nothing(noise, choose):
     gain = []
     for eight in np.split(np.arange(64), 8):  # few runs, so that they do switch
         chosen_by, valued = (scores[eight] for scores in noise)
-        gain.append(oracle.gains(valued, choose(chosen_by)))
-    found = oracle.estimate(np.concatenate(gain))
+        gain.append(branching.gains(valued, choose(chosen_by)))
+    found = branching.estimate(np.concatenate(gain))
     assert np.any(gain)
     assert found.low < 0 < found.high
 
@@ -127,10 +127,10 @@ def test_labels_without_meaning_are_worth_nothing(noise, choose):
 def test_valued_by_what_chose_they_would_be_worth_much(noise):
     """The optimism that separate streams remove; so the test above can fail."""
     chosen_by, _ = noise
-    gain = oracle.gains(chosen_by, oracle.choose_own(chosen_by))
+    gain = branching.gains(chosen_by, branching.choose_own(chosen_by))
     # the expected greatest of 12 standard normals, over √2 streams
     assert gain.mean() == pytest.approx(1.63 / np.sqrt(2), abs=0.3)
-    assert oracle.estimate(gain).low > 0.5
+    assert branching.estimate(gain).low > 0.5
 
 
 # -- branching ------------------------------------------------------------------------
@@ -139,7 +139,7 @@ def test_valued_by_what_chose_they_would_be_worth_much(noise):
 @pytest.fixture(scope="module")
 def known():
     """Branching where there is something to gain from the state."""
-    return oracle.branching(
+    return branching.branching(
         QUADRATIC, RATE, runs=16, configurations=6, streams=3, **SHORT
     )
 
@@ -159,16 +159,16 @@ def test_the_control_is_zero(known, reading):
 
 def test_valued_on_the_streams_that_chose_the_control_is_not_zero(monkeypatch):
     """If the forks that are valued drew what those that chose drew."""
-    marks = oracle._KINDS
+    marks = branching._KINDS
     honest = Population.new_streams
 
     def same(self, members, numbers):
-        kinds = (numbers - oracle._MARKS) >> 20  # point × kinds + kind
+        kinds = (numbers - branching._MARKS) >> 20  # point × kinds + kind
         value = kinds % len(marks) % 2  # both kinds of valuing have odd numbers
         honest(self, members, numbers - (value << 20))
 
     monkeypatch.setattr(Population, "new_streams", same)
-    biased = oracle.branching(
+    biased = branching.branching(
         QUADRATIC, RATE, runs=16, configurations=6, streams=1, **SHORT
     )
     (row,) = rows_of(biased, "control, per run").to_dict("records")
@@ -186,7 +186,7 @@ def test_no_two_forks_share_a_stream(monkeypatch):
         seen.append(self.state.learner.keys.copy())
 
     monkeypatch.setattr(Population, "new_streams", noted)
-    oracle.branching(QUADRATIC, RATE, **SMALL, **SHORT)
+    branching.branching(QUADRATIC, RATE, **SMALL, **SHORT)
     keys = np.concatenate(seen)
     for purpose in keys.T:
         assert len(np.unique(purpose)) == len(keys)
@@ -207,16 +207,16 @@ def test_branches_begin_where_the_incumbent_stood(monkeypatch):
         honest(self, members, numbers)
 
     monkeypatch.setattr(Population, "new_streams", noted)
-    oracle.branching(QUADRATIC, RATE, **SMALL, **SHORT)
+    branching.branching(QUADRATIC, RATE, **SMALL, **SHORT)
     assert len(states) == 4 * 3
 
 
 def test_continuing_is_the_incumbent_and_the_others_are_drawn_once():
     rate = {"learning_rate": 0.15 + 2**-50}  # more than twelve digits
-    found = oracle.branching(QUADRATIC, rate, **SMALL, **SHORT)
+    found = branching.branching(QUADRATIC, rate, **SMALL, **SHORT)
     assert found.configurations[0] == rate
     assert len({c["learning_rate"] for c in found.configurations}) == 3
-    again = oracle.branching(QUADRATIC, rate, **SMALL, **SHORT)
+    again = branching.branching(QUADRATIC, rate, **SMALL, **SHORT)
     pd.testing.assert_frame_equal(found.rows, again.rows)
 
 
@@ -225,10 +225,10 @@ def test_continuing_is_the_incumbent_and_the_others_are_drawn_once():
 )
 def test_other_branchings_are_other_units_of_work(tmp_path, other):
     first: dict[str, Any] = {"incumbent": RATE, **SMALL, **SHORT}
-    oracle.branching(QUADRATIC, **first, store=tmp_path)
+    branching.branching(QUADRATIC, **first, store=tmp_path)
     second = first | other
-    found = oracle.branching(QUADRATIC, **second, store=tmp_path)
-    again = oracle.branching(QUADRATIC, **second)
+    found = branching.branching(QUADRATIC, **second, store=tmp_path)
+    again = branching.branching(QUADRATIC, **second)
     pd.testing.assert_frame_equal(found.rows, again.rows)
 
 
@@ -242,17 +242,17 @@ def test_more_runs_keep_those_that_were_made(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Population, "advance", count)
     more = SMALL | {"runs": 8}
-    whole = oracle.branching(QUADRATIC, RATE, **more, **SHORT)
+    whole = branching.branching(QUADRATIC, RATE, **more, **SHORT)
     alone = sum(counted)
-    oracle.branching(QUADRATIC, RATE, **SMALL, **SHORT, store=tmp_path)
+    branching.branching(QUADRATIC, RATE, **SMALL, **SHORT, store=tmp_path)
     counted.clear()
-    found = oracle.branching(QUADRATIC, RATE, **more, **SHORT, store=tmp_path)
+    found = branching.branching(QUADRATIC, RATE, **more, **SHORT, store=tmp_path)
     assert sum(counted) == alone / 2
     pd.testing.assert_frame_equal(found.rows, whole.rows)
 
 
 def test_what_branching_costs():
-    found = oracle.branching(
+    found = branching.branching(
         CARTPOLE, runs=2, configurations=2, streams=2, points=(0.5,), **TINY
     )
     cost = found.costs["branching"]
@@ -286,7 +286,7 @@ def test_the_rows_of_both_numbers(measured):
     gap = mean_of(result, "schedule − static")
     assert gap["value"] == pytest.approx(scores["schedule"] - scores["static"])
     assert gap["low"] <= gap["value"] <= gap["high"]
-    whole = oracle.table([result])
+    whole = dynamics.table([result])
     assert whole["per run"].item() == mean_of(result, "per run")["value"]
     assert whole["search steps"].item() == result.costs["search"].env_steps
     assert result.costs["test"].env_steps == 3 * 8 * 50
@@ -329,23 +329,23 @@ def test_a_task_whose_runs_cannot_be_copied_has_the_first_number(tmp_path, monke
     def refuse(*_: Any, **__: Any) -> None:
         raise SnapshotNotSupported("the inner environments cannot be copied")
 
-    monkeypatch.setattr(oracle, "capture", refuse)
+    monkeypatch.setattr(branching, "capture", refuse)
     result = oracle.oracle(QUADRATIC, store=tmp_path, seeds=range(2), **SMALL, **SHORT)
     assert "no branching: the inner environments cannot be copied" in result.note
     assert rows_of(result, "per run").empty
     assert not rows_of(result, "schedule − static").empty
     assert "branching" not in result.costs
-    text = oracle.markdown([result])
+    text = dynamics.markdown([result])
     assert result.note in text
     assert "| – |" in text
     with pytest.raises(SnapshotNotSupported, match="no branching"):
-        oracle.branching(QUADRATIC, **SMALL)
+        branching.branching(QUADRATIC, **SMALL)
 
 
 @pytest.mark.parametrize("task", ["dacrl/DQN-LunarLander-v0"])
 def test_lunar_lander_is_such_a_task(task):
-    assert "cannot be copied" in oracle._why_not(registration.get_task(task), {})
-    assert oracle._why_not(registration.get_task(CARTPOLE), {}) == ""
+    assert "cannot be copied" in branching.why_not(registration.get_task(task), {})
+    assert branching.why_not(registration.get_task(CARTPOLE), {}) == ""
 
 
 @pytest.mark.parametrize(
@@ -368,7 +368,7 @@ def test_tags(static, schedule, per_run, expected):
             "value": [static, schedule, per_run, 0.9],
         }
     )
-    assert oracle.tags(rows) == expected
+    assert dynamics.tags(rows) == expected
 
 
 def test_tags_of_a_task_do_not_change_its_name_in_the_store():
@@ -412,7 +412,7 @@ def test_refused(tmp_path, arguments, message):
 )
 def test_branching_refuses(arguments, message):
     with pytest.raises(ValueError, match=message):
-        oracle.branching(QUADRATIC, **arguments)
+        branching.branching(QUADRATIC, **arguments)
 
 
 # -- the race -------------------------------------------------------------------------

@@ -598,7 +598,9 @@ class Trials:
                     f"{journal.path} records another course of this fit (operation "
                     f"{number} is {record['name']}); delete that directory to fit anew"
                 )
-            self.cost = cost_of(record["cost"])
+            before, self.cost = self.cost, cost_of(record["cost"])
+            if self._progress is not None:
+                self._progress(self.cost.env_steps - before.env_steps)
             return record["result"]
         if self._runs is None and journal.state is not None and name != "begin":
             self._runs = self._continued(journal.state)

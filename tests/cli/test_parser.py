@@ -68,15 +68,34 @@ def test_what_is_printed_is_a_file(tmp_path: Path, capsys: Any) -> None:
     assert seeds(tmp_path / "out") == {"default": [0, 1]}
 
 
+def test_what_a_file_says_is_printed_and_taken_whole(
+    tmp_path: Path, capsys: Any
+) -> None:
+    def printed(*line: str) -> str:
+        with pytest.raises(SystemExit):
+            main([*line, "--print-config"])
+        return str(capsys.readouterr().out)
+
+    first = printed("compare", QUADRATIC, "--policies", "a=default", "--out", "out")
+    (tmp_path / "x.yaml").write_text(first)
+    file = ["--config", str(tmp_path / "x.yaml")]
+    assert printed("compare", *file) == first
+    assert printed("compare", "another", *file) == first.replace(QUADRATIC, "another")
+    (tmp_path / "x.yaml").write_text(f"tasks: [{QUADRATIC}]")
+    assert main(["warm-up", *file]) == 0
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"policies": "{a: default}"}, "a list is taken, as in policies: [a=def"),
+        ({"set": "{eval_episodes: 3}"}, "as in set: [eval_episodes=3]"),
         ({"polices": "[default]"}, "unknown in a file: polices (did you mean 'polic"),
         ({"budget": "many"}, "--budget: many is not a whole number"),
         ({"budget": "2.5"}, "2.5 is not a whole number"),
         ({"total": "perhaps"}, "--total: true or false, got perhaps"),
         ({"seeds": "{a: 1}"}, "is no single value"),
-        ({"policies": "default"}, "--policies: "),
+        ({"policies": "default"}, "as in policies: [default]"),
         ({"feedback": "trian"}, "did you mean 'train'?"),
         ({"seeds": "["}, "--config: "),
     ],

@@ -47,6 +47,7 @@ from dacrl_env.cli.kept import (
     take_labels,
     with_labels,
 )
+from dacrl_env.cli.listing import width
 from dacrl_env.cli.parser import Commands, Parser
 from dacrl_env.core import memory
 from dacrl_env.core.checks import unknown
@@ -388,10 +389,10 @@ def _run(
         folder, options.line, [*policies, *methods], reference, labels, given
     )
     written = report.write_report(frame, folder, reference, made=made)
-    print(report.render(written.table))
+    print(report.render(written.table, width()))
     if len(names) > 1:
-        print()
-        print(report.render(written.paired))
+        print(f"differences from {written.reference}, paired by seed:\n")
+        print(report.render(written.paired, width()).rstrip("\n"))
         for note in written.alone:
             print(note)
     print(f"\nreport: {written.path}\npage: {written.page}")
@@ -471,7 +472,7 @@ def _report(options: argparse.Namespace) -> Any:
         result[folder] = _came_out(written)
         if len(found) > 1:
             print(f"{folder}\n")
-        print(report.render(written.table))
+        print(report.render(written.table, width()))
         for note in notes:
             print(note)
         print(f"\nreport: {written.path}\npage: {written.page}")

@@ -8,6 +8,7 @@ from typing import Any
 
 from dacrl_env.cli.arguments import add_executor, add_run, count, task_options
 from dacrl_env.cli.kept import nothing_lost
+from dacrl_env.cli.listing import width
 
 
 def add_commands(commands: Any) -> None:
@@ -167,7 +168,7 @@ def defaults(options: argparse.Namespace) -> None:
         frames[task] = compare(task, **given, batch=part, show_progress=options.shown)
     for task, frame in frames.items():
         print(f"\n{task}")
-        print(report.render(report.table(report.summarize(frame))))
+        print(report.render(report.table(report.summarize(frame)), width()))
     with nothing_lost(options.out / "defaults.png"):
         report.gallery(frames, options.out / "defaults.png")
     print(f"\nfigure: {options.out / 'defaults.png'}")

@@ -34,7 +34,7 @@ from dacrl_env.comparison.drawing import (
 )
 from dacrl_env.comparison.made import Made
 from dacrl_env.comparison.page import comparison_page
-from dacrl_env.comparison.tables import COSTS, METRICS, cells_of, markdown
+from dacrl_env.comparison.tables import COSTS, METRICS, aligned, cells_of, markdown
 from dacrl_env.core.files import write_text
 from dacrl_env.core.version import __version__
 
@@ -441,23 +441,25 @@ def check_names(names: Sequence[str]) -> None:
             )
 
 
-def render(result: pd.DataFrame) -> str:
+def render(result: pd.DataFrame, across: int | None = None) -> str:
     """Aligns a result of `table` or `paired` as plain text for a terminal.
 
     Of the IQM only that of report_final is shown, and no interval, for want of width;
     `table.csv` has them.
+
+    Args:
+        result: Of `table` or `paired`.
+        across: Letters of a line; None: as many as needed.
     """
-    blocks = []
-    for cells in cells_of(result, brief=True):
-        columns = [[name, *cells[name]] for name in cells]
-        widths = [max(map(len, column)) for column in columns]
-        lines = ["  ".join("-" * width for width in widths)]
-        for line in zip(*columns, strict=True):
-            first, *others = zip(line, widths, strict=True)
-            texts = [first[0].ljust(first[1]), *(c.rjust(w) for c, w in others)]
-            lines.append("  ".join(texts).rstrip())
-        lines[0], lines[1] = lines[1], lines[0]  # the rule belongs below the names
-        blocks.append("\n".join(lines))
+    blocks = [
+        aligned(
+            {str(name): list(cells[name]) for name in cells},
+            across,
+            2 if "metric" in cells else 1,
+            rule=True,
+        )
+        for cells in cells_of(result, brief=True)
+    ]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -469,6 +471,7 @@ class Report(NamedTuple):
     paired: pd.DataFrame  # see `paired`
     alone: list[str]  # sentences on policies without differences
     page: Path  # of report.html
+    reference: str  # policy of the paired differences
 
 
 def write_report(
@@ -556,7 +559,7 @@ def write_report(
         [*notes, *alone], _NOTE, _UNITS, made or Made(),
     )  # fmt: skip
     written = page.write(folder / pages.NAME)
-    return Report(path, results, differences, alone, written)
+    return Report(path, results, differences, alone, written, reference)
 
 
 def comparable(summary: pd.DataFrame, reference: str) -> tuple[pd.DataFrame, list[str]]:

@@ -424,6 +424,20 @@ def test_render_is_aligned(frame):
     assert "0.950" in scores
 
 
+@pytest.mark.parametrize("across", [40, 60, 88])
+def test_render_is_no_wider_than_it_may_be(frame, across):
+    long = "freeze_when_good,threshold=0.9,learning_rate=1e-3"
+    frame["policy"] = frame["policy"].replace("wild", long)
+    summary = report.summarize(frame)
+    for result in (report.table(summary), report.paired(summary, "default")):
+        whole = report.render(result)
+        text = report.render(result, across)
+        assert max(map(len, text.split("\n"))) <= across
+        for word in set(whole.split()) - {long}:
+            assert word.startswith("-----") or word in text
+        assert "".join(text.split()).count("freeze") >= 1
+
+
 def test_write_report(frame, tmp_path):
     frame["policy"] = frame["policy"].replace("wild", "wi|d")
     path = report.write_report(frame, tmp_path / "new" / "report").path

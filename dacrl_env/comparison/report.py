@@ -29,6 +29,7 @@ from dacrl_env.comparison.drawing import (
     any_letters,
     escaped,
     is_control,
+    printable,
     save,
     wrapped,
 )
@@ -232,7 +233,12 @@ def paired(summary: pd.DataFrame, reference: str) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=columns)
 
 
-def curves(frame: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
+def curves(
+    frame: pd.DataFrame,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    ax: Axes | None = None,
+) -> Path | Axes:
     """Draws learning curves above the hyperparameters that were applied.
 
     Top: mean report score with its 95 % bootstrap band; diverged runs count as the
@@ -245,15 +251,50 @@ def curves(frame: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
     Args:
         frame: Rows of one task.
         path: PNG file to write, or PDF or SVG by its ending.
+        ax: Axes of a figure of your own, instead of a file: scores are drawn there,
+            with labels, and nothing is written.
 
     Returns:
-        `path`.
+        `path`, or `ax`.
 
     Raises:
-        ValueError: If columns are missing or the frame is empty or has several tasks.
+        ValueError: If columns are missing or the frame is empty or has several tasks,
+            or unless one of `path` and `ax` is given.
     """
+    if (path is None) == (ax is None):
+        raise ValueError("curves takes a path to write, or ax=; give one of them")
     _check(frame)
-    return draw_courses(courses(frame), path)
+    found = courses(frame)
+    if ax is None:
+        assert path is not None  # one of them is given
+        return draw_courses(found, path)
+    _draw_scores(ax, found)
+    ax.set_xlabel("inner training environment steps")
+    ax.set_xlim(0, found.end)
+    return ax
+
+
+def _draw_scores(axis: Axes, found: Courses) -> list[Any]:
+    """Scores of all policies; returns their lines."""
+    axis.axhline(1, color="0.6", linewidth=0.8, linestyle=":", zorder=0)
+    axis.axhline(0, color="0.6", linewidth=0.8, linestyle=":", zorder=0)
+    lines: list[Any] = []
+    for i, policy in enumerate(found.policies):
+        look, band = _look(i, len(found.policies))
+        x, mean, low, high = found.scores[policy]
+        name = printable(policy).replace("$", r"\$")  # no mathematics
+        lines += axis.plot(x, mean, label=name, **look)
+        axis.fill_between(x, low, high, **band)
+    axis.set_ylabel("score\n(0 random, 1 reference)")
+    return lines
+
+
+def _look(i: int, count: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arguments of the line and of the band of a policy among others."""
+    colour = COLOURS[i % len(COLOURS)]
+    line = {"color": colour, "linestyle": STYLES[i % len(STYLES)], "linewidth": 1.5}
+    # many bands must not hide the lines
+    return line, {"color": colour, "alpha": min(0.14, 0.8 / count), "linewidth": 0}
 
 
 def draw_courses(found: Courses, path: str | os.PathLike[str]) -> Path:
@@ -267,21 +308,11 @@ def draw_courses(found: Courses, path: str | os.PathLike[str]) -> Path:
     )
     axes: list[Axes] = list(grid[:, 0])
     score, panels = axes[0], dict(zip(names, axes[1:], strict=True))
-    score.axhline(1, color="0.6", linewidth=0.8, linestyle=":", zorder=0)
-    score.axhline(0, color="0.6", linewidth=0.8, linestyle=":", zorder=0)
-    alpha = min(0.14, 0.8 / len(policies))  # many bands must not hide the lines
     shown: dict[str, list[float]] = {name: [] for name in names}
-    handles: list[Any] = []
+    handles = _draw_scores(score, found)
     for i, policy in enumerate(policies):
-        colour = COLOURS[i % len(COLOURS)]
-        style = STYLES[i % len(STYLES)]
-        look: dict[str, Any] = {
-            "color": colour, "linestyle": style, "linewidth": 1.5
-        }  # fmt: skip
-        band: dict[str, Any] = {"color": colour, "alpha": alpha, "linewidth": 0}
-        x, mean, low, high = found.scores[policy]
-        handles += score.plot(x, mean, **look)
-        score.fill_between(x, low, high, **band)
+        look, band = _look(i, len(policies))
+        colour = look["color"]
         for name, axis in panels.items():
             if (policy, name) in found.chosen:
                 each = found.chosen[policy, name]
@@ -302,7 +333,6 @@ def draw_courses(found: Courses, path: str | os.PathLike[str]) -> Path:
         short = name.removeprefix("hp/")
         unit = f" ({_UNITS[short]})" if short in _UNITS else ""
         axis.set_ylabel(textwrap.fill(short.replace("_", " ") + unit, 14))
-    score.set_ylabel("score\n(0 random, 1 reference)")
     axes[-1].set_xlabel("inner training environment steps")
     axes[-1].xaxis.set_major_locator(MaxNLocator(6))
     axes[-1].xaxis.set_major_formatter(EngFormatter())

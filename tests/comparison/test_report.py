@@ -244,6 +244,21 @@ def test_curves(frame, tmp_path):
     assert path.read_bytes() == first  # nothing depends on the time or on chance
 
 
+def test_curves_in_axes_of_ones_own(frame, tmp_path):
+    axis = Figure().subplots()
+    assert report.curves(frame, ax=axis) is axis
+    lines, names = axis.get_legend_handles_labels()
+    assert names == list(frame["policy"].unique())
+    assert lines[0].get_ydata()[-1] == pytest.approx(
+        frame[frame["policy"] == names[0]].groupby("seed")["report_score"].last().mean()
+    )
+    for wrong in ({}, {"path": tmp_path / "c.png", "ax": axis}):
+        with pytest.raises(ValueError, match="give one of them"):
+            report.curves(frame, **wrong)
+    with pytest.raises(ValueError, match=r"'docx'.*valid: png, pdf, svg"):
+        report.curves(frame, tmp_path / "curves.docx")
+
+
 @pytest.mark.parametrize("count", [1, 4])
 def test_a_gallery_has_a_curve_per_task(frame, tmp_path, count):
     one = frame[frame["policy"] == "default"]

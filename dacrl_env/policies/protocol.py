@@ -230,7 +230,7 @@ def needs(policy: Policy, algorithm: str) -> tuple[str, ...]:
     Raises:
         ValueError: a policy that names algorithms, and not this one.
     """
-    names = getattr(policy, "hyperparameters", ())
+    names = getattr(policy, "hyperparameters", None) or ()
     if not isinstance(names, Mapping):
         return tuple(names)
     if algorithm not in names:
@@ -709,7 +709,12 @@ def checked(made: Any, what: str, name: str) -> Any:
     other = {"method": "policy", "policy": "method"}[what]
     missing = [part for part in needed[what] if not hasattr(made, part)]
     if missing:
-        hint = ""
+        parts = f"{', '.join(needed[what][:-1])} and " * (len(needed[what]) > 1)
+        plural = {"method": "methods", "policy": "policies"}[what]
+        hint = (
+            f"; valid are objects and classes with {parts}{needed[what][-1]}, and "
+            f"names (dacrl list {plural})"
+        )
         if all(hasattr(made, part) for part in needed[other]):
             hint = f"; it is a {other}, to be given among those"
         raise ValueError(f"{name} is no {what}: it has no {missing[0]!r}{hint}")

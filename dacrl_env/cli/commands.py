@@ -25,6 +25,8 @@ from dacrl_env.cli import (
     tuning,
 )
 from dacrl_env.cli.arguments import (
+    POLICY,
+    TASK,
     add_dry_run,
     add_evaluation,
     add_output,
@@ -179,7 +181,7 @@ def _parser() -> Parser:
     compare.add_argument(
         "task",
         nargs="?",
-        help="id, as `dacrl tasks` lists them, or module:id of your own",
+        help=TASK,
     )
     suites.add_arguments(compare)
     compare.add_argument(
@@ -249,8 +251,8 @@ def _parser() -> Parser:
     compare.set_defaults(command=_compare)
 
     evaluate = commands.add_parser("evaluate", help="run one policy on a task")
-    evaluate.add_argument("task")
-    evaluate.add_argument("policy")
+    evaluate.add_argument("task", help=TASK)
+    evaluate.add_argument("policy", help=POLICY)
     add_evaluation(evaluate)
     add_trajectories(evaluate)
     add_output(evaluate)
@@ -259,7 +261,11 @@ def _parser() -> Parser:
 
     report = commands.add_parser("report", help="write tables and figures of a store")
     report.add_argument("directory", type=Path, help="--out of an earlier comparison")
-    report.add_argument("--reference", metavar="POLICY")
+    report.add_argument(
+        "--reference",
+        metavar="POLICY",
+        help="what the others are compared with; default: that of the comparison",
+    )
     report.add_argument(
         "--figures",
         nargs="+",

@@ -15,6 +15,8 @@ from typing import Any
 
 from dacrl_env.cli import fit_pages
 from dacrl_env.cli.arguments import (
+    METHOD,
+    TASK,
     add_dry_run,
     add_executor,
     add_output,
@@ -29,12 +31,12 @@ from dacrl_env.cli.arguments import (
 def add_command(commands: Any) -> None:
     """Add the command to the others of a parser."""
     parser = commands.add_parser("fit", help="tune a policy with a method")
-    parser.add_argument("place_task", nargs="?", metavar="task")
+    parser.add_argument("place_task", nargs="?", metavar="task", help=TASK)
     parser.add_argument(
         "place_method",
         nargs="?",
         metavar="method",
-        help="as `dacrl tasks` lists them, with arguments",
+        help=METHOD,
     )
     parser.add_argument("--task", help="instead of the first place")
     parser.add_argument("--method", help="instead of the second place")

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from dacrl_env.cli.commands import main
+from dacrl_env.cli.commands import _parser, main
 from dacrl_env.core.checks import forgiven
 from dacrl_env.policies import METHODS, POLICIES, get_method, get_policy
 from dacrl_env.tasks.registration import get_task
@@ -164,6 +164,12 @@ def test_lines_are_no_wider_than_the_terminal(
         lines = capsys.readouterr().out.splitlines()
         assert len(lines) > 5
         assert max(map(len, lines)) <= 60
+
+
+def test_every_option_of_every_command_has_a_meaning() -> None:
+    for name, command in _parser().commands.items():
+        for action in command._actions:
+            assert action.help, (name, action.option_strings or action.dest)
 
 
 def test_help_tells_of_what_the_line_names(capsys: Any) -> None:

@@ -241,9 +241,14 @@ def _fit_what(options: argparse.Namespace) -> tuple[str, str]:
         ("task", options.place_task, options.task),
         ("method", options.place_method, options.method),
     ):
-        if (place is None) == (value is None):
+        named = any(word.partition("=")[0] == f"--{name}" for word in options.line)
+        if place is not None and named:
+            raise ValueError(
+                f"the {name} is given twice: {place}, and --{name} {value}"
+            )
+        if place is None and value is None:
             raise ValueError(f"one {name} is needed: by place, or as --{name}")
-        found.append(place if value is None else value)
+        found.append(value if place is None else place)  # a file may have the other
     task, method = found
     if options.objectives:
         method = with_objectives(method, options.objectives)

@@ -56,6 +56,16 @@ def test_the_line_goes_before_the_file(tmp_path: Path, first: bool) -> None:
     assert seeds(tmp_path / "out") == {"default": [0]}
 
 
+def test_the_places_of_a_fit_go_before_the_file(tmp_path: Path, capsys: Any) -> None:
+    out = tmp_path / "out"
+    file = write(tmp_path / "x.yaml", task="nothing", method="pbt", budget=500, out=out)
+    line = ["fit", QUADRATIC, "random-search", "--dry-run"]
+    assert main([*line, "--config", file]) == 0
+    assert QUADRATIC in capsys.readouterr().out
+    assert main([*line, "--task", "nothing", "--config", file]) == 2
+    assert "the task is given twice" in capsys.readouterr().err
+
+
 def test_what_is_printed_is_a_file(tmp_path: Path, capsys: Any) -> None:
     line = ["compare", QUADRATIC, "--policies", "default", "--seeds", "2"]
     line += ["--out", str(tmp_path / "out")]

@@ -213,6 +213,11 @@ class Fitted:
         self.controls = getattr(policy, "controls", None)
         self.extremes = getattr(policy, "extremes", {})
 
+    def __repr__(self) -> str:
+        """What it is, and what it took."""
+        about = [repr(self.policy), *([f"task={self.task!r}"] if self.task else [])]
+        return f"Fitted({', '.join(about)}, {self.cost.env_steps:,} training steps)"
+
     def reset(self, envs: PopulationEnv, seed: int) -> None:
         """As the policy."""
         self.policy.reset(envs, seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,8 @@ def test_every_argument_of_every_name_has_a_meaning(capsys: Any, kind: str) -> N
     for name in {"methods": METHODS, "policies": POLICIES}[kind]:
         found = listed(capsys, kind, name)
         assert found["summary"], name
+        meant = [found["summary"], *(one["meaning"] for one in found["arguments"])]
+        assert not re.search("`[A-Z]", " ".join(meant)), name  # no names of classes
         for argument in found["arguments"]:
             assert argument["meaning"], (name, argument["name"])
             assert argument["type"], (name, argument["name"])

@@ -45,15 +45,16 @@ class CMAES:
 
     Args:
         space: name to lowest and highest value; None: all that are controlled.
-        family: of `SearchSpace`: "static", "schedule", "freeze", "switch" or "gate".
+        family: kind of policy: "static", "schedule", "freeze", "checkpoint", "switch"
+            or "gate".
         rows: observation rows of the family "gate".
         seeds: tuning runs a candidate; of few, a generation follows what suits just
             them.
         objective: of a run: "final", "best" or "auc" of the observed score.
         generation: candidates of one, trained side by side.
         sigma: initial standard deviation, as a share of a range.
-        start: name to value of parameters of the space (`SearchSpace.names`) around
-            which the distribution begins, instead of what keeps the default.
+        start: name to value of what is searched ("learning_rate", …), around which the
+            distribution begins, instead of what keeps the default.
         default_first: the first candidate is where the distribution begins; it is
             charged as any.
 

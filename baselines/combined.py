@@ -35,8 +35,8 @@ class Combined:
     Args:
         decisions: outer steps a run, if there are curves; values hold in between. None:
             100, or the nearest number that runs can have.
-        **config: name to a number, an option of a choice, or a curve: a `Curve`, a dict
-            of its arguments, or a text as above.
+        **config: name to a number, an option of a choice, or a curve: a dict of
+            its arguments, a text as above, or a Curve.
 
     Raises:
         ValueError: something that is neither a number nor a curve; at `reset`, unknown

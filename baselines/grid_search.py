@@ -55,7 +55,8 @@ class GridSearch:
         points: on each axis of a number; None: the most that the budget pays for, at
             least 2.
         space: name to lowest and highest value; None: all that are controlled.
-        family: of `SearchSpace`: "static", "schedule", "freeze", "switch" or "gate".
+        family: kind of policy: "static", "schedule", "freeze", "checkpoint", "switch"
+            or "gate".
         seeds: tuning runs a candidate.
         objective: of a run: "final", "best" or "auc" of the observed score.
         population: runs trained side by side.

@@ -44,7 +44,8 @@ class SuccessiveHalving:
     Args:
         eta: one in eta candidates is promoted, to eta times the fidelity.
         space: name to lowest and highest value; None: all that are controlled.
-        family: of `SearchSpace`: "static", "schedule", "freeze", "switch" or "gate".
+        family: kind of policy: "static", "schedule", "freeze", "checkpoint", "switch"
+            or "gate".
         seeds: tuning runs a candidate.
         objective: of a run: "final", "best" or "auc" of the observed score so far.
         default_first: the first candidate keeps every default; it is charged as any.
@@ -104,7 +105,7 @@ class SuccessiveHalving:
 
 @dataclass(frozen=True)
 class Hyperband(SuccessiveHalving):
-    """All brackets one after the other, over and over; else as `SuccessiveHalving`."""
+    """All brackets one after the other, over and over; else successive halving."""
 
     def brackets(self, longest: int) -> list[Rungs]:
         """Those that are gone through, for complete runs of ``longest`` decisions."""

@@ -76,7 +76,8 @@ class MetaGradients:
 
     Args:
         meta_step: of Adam on the logarithmic axes, at most about so much a decision.
-        tune: hyperparameters that move; None: all that the learner has of `TUNED`.
+        tune: hyperparameters that move; None: the learning rate, with PPO
+            also gamma and gae_lambda.
         decisions: outer steps a run, a meta-step each but for the first. With PPO each
             costs the steps of one rollout.
         reference_gamma: γ' of PPO's objective; None: where γ starts.

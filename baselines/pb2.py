@@ -49,7 +49,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class PB2:
-    """Truncation selection as in `PBT`; new hyperparameters from a bandit.
+    """Truncation selection as in PBT; new hyperparameters from a bandit.
 
     The bandit sees a point for each member and round: the round's number, the objective
     before it, the hyperparameters, and by how much the objective changed. Before the
@@ -59,7 +59,8 @@ class PB2:
 
     Args:
         space: name to lowest and highest value; None: all that are controlled.
-        population: as in `PBT`.
+        population: members, each charged as a full run; None: as many as the budget
+            pays for, at most 64. What is left is not spent.
         interval: decisions between two exploits.
         quantile: share of the members that exploits, and share that is copied.
         objective: "final", "best" or "auc".

@@ -43,7 +43,8 @@ class Race:
 
     Args:
         space: name to lowest and highest value; None: all that are controlled.
-        family: of `SearchSpace`: "static", "schedule", "freeze", "switch" or "gate".
+        family: kind of policy: "static", "schedule", "freeze", "checkpoint", "switch"
+            or "gate".
         rows: observation rows of the family "gate".
         seeds: tuning runs a candidate in the screening.
         finalists: candidates in the final.

@@ -33,7 +33,8 @@ class RandomSearch:
 
     Args:
         space: name to lowest and highest value; None: all that are controlled.
-        family: of `SearchSpace`: "static", "schedule", "freeze", "switch" or "gate".
+        family: kind of policy: "static", "schedule", "freeze", "checkpoint", "switch"
+            or "gate".
         seeds: tuning runs a candidate.
         objective: of a run: "final", "best" or "auc" of the observed score.
         population: runs trained side by side.

@@ -53,13 +53,15 @@ class SequentialHalving:
 
     Args:
         space: name to lowest and highest value; None: all that are controlled.
-        family: of `SearchSpace`: one of `search_space.FAMILIES`.
+        family: kind of policy: "static", "schedule", "freeze", "checkpoint", "switch"
+            or "gate".
         rows: observation rows of the family "gate".
         candidates: at the beginning, at least 2; None: as many as one run each in the
             first round pays for.
         objective: of a run: "final", "best" or "auc" of the observed score.
-        start: name to value of parameters of the space (`SearchSpace.names`), by which
-            the first candidate differs from what keeps the default.
+        start: name to value of what is searched ("learning_rate", with the family
+            "switch" "learning_rate/below"), by which the first candidate differs from
+            what keeps the default.
         static_first: half of the budget finds a static configuration in the same way,
             and that instead of the default is what the first candidate keeps.
         most_work: candidates take at most so many times the floating-point operations

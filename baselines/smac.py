@@ -81,11 +81,14 @@ class SMAC:
     Args:
         eta: one in eta candidates is promoted, to eta times the fidelity.
         space: name to lowest and highest value; None: all that are controlled.
-        family: of `SearchSpace`: "static", "schedule", "freeze", "switch" or "gate".
+        family: kind of policy: "static", "schedule", "freeze", "checkpoint", "switch"
+            or "gate".
         seeds: tuning runs a candidate; SMAC sees their mean.
         objective: of a run: "final", "best" or "auc" of the observed score so far.
         default_first: the first candidate keeps every default; it is charged as any.
-        objectives: as of `RandomSearch`, those of a run as far as it has come.
+        objectives: several instead of the one, the first of which says which policy is
+            returned; "cost" is that of a run in floating-point operations. The fit then
+            has a Pareto front. Those of a run are as far as it has come.
 
     Raises:
         ValueError: eta below 2; see `SearchSpace` and `Trials`.

@@ -51,13 +51,16 @@ class TPE:
 
     Args:
         space: name to lowest and highest value; None: all that are controlled.
-        family: of `SearchSpace`: "static", "schedule", "freeze", "switch" or "gate".
+        family: kind of policy: "static", "schedule", "freeze", "checkpoint", "switch"
+            or "gate".
         seeds: tuning runs a candidate.
         objective: of a run: "final", "best" or "auc" of the observed score.
         generation: candidates suggested at once and trained side by side.
         startup: candidates drawn uniformly before there are densities.
         default_first: the first candidate keeps every default; it is charged as any.
-        objectives: as of `RandomSearch`.
+        objectives: several instead of the one, the first of which says which policy is
+            returned; "cost" is that of a run in floating-point operations. The fit then
+            has a Pareto front.
 
     Raises:
         ValueError: generation or startup below 1; see `SearchSpace` and `Trials`.

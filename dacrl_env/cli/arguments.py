@@ -213,8 +213,24 @@ def add_executor(parser: argparse.ArgumentParser) -> None:
 
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add where results go, and what runs are."""
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    add_out(parser)
     add_options(parser)
+
+
+def add_out(parser: argparse.ArgumentParser) -> None:
+    """Add where results go."""
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder that results are kept in; the same command goes on with them",
+    )
+
+
+TASK = "id, as `dacrl list tasks` has them, or module:id of your own"
+POLICY = "name, as `dacrl list policies` has them, module:Class or file, with arguments"
+METHOD = "name, as `dacrl list methods` has them, or module:Class, with arguments"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -223,12 +239,35 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--run-budget",
         type=count,
         metavar="STEPS",
-        help="inner environment steps of a run",
+        help="inner environment steps of a run; default: the task's",
     )
-    parser.add_argument("--decision-interval", type=count, metavar="STEPS")
-    parser.add_argument("--eval-interval", type=count, metavar="STEPS")
-    parser.add_argument("--feedback", choices=("eval", "train"))
-    parser.add_argument("--hyperparameters", nargs="+", metavar="NAME")
+    parser.add_argument(
+        "--decision-interval",
+        type=count,
+        metavar="STEPS",
+        help="inner environment steps between decisions; default: as the policy or the "
+        "task has it",
+    )
+    parser.add_argument(
+        "--eval-interval",
+        type=count,
+        metavar="STEPS",
+        help="inner environment steps between evaluations; default: those between "
+        "decisions",
+    )
+    parser.add_argument(
+        "--feedback",
+        choices=("eval", "train"),
+        help="what observed scores are made of: evaluation episodes, which are "
+        "charged, or training episodes; default: eval",
+    )
+    parser.add_argument(
+        "--hyperparameters",
+        nargs="+",
+        metavar="NAME",
+        help="what actions set, as `dacrl list knobs` has them; default: as the policy "
+        "or the task has it",
+    )
     parser.add_argument(
         "--set",
         nargs="+",

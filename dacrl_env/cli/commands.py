@@ -25,6 +25,8 @@ from dacrl_env.cli import (
     tuning,
 )
 from dacrl_env.cli.arguments import (
+    POLICY,
+    TASK,
     add_dry_run,
     add_evaluation,
     add_output,
@@ -47,6 +49,7 @@ from dacrl_env.cli.kept import (
     take_labels,
     with_labels,
 )
+from dacrl_env.cli.listing import width
 from dacrl_env.cli.parser import Commands, Parser
 from dacrl_env.core import memory
 from dacrl_env.core.checks import unknown
@@ -178,7 +181,7 @@ def _parser() -> Parser:
     compare.add_argument(
         "task",
         nargs="?",
-        help="id, as `dacrl tasks` lists them, or module:id of your own",
+        help=TASK,
     )
     suites.add_arguments(compare)
     compare.add_argument(
@@ -248,8 +251,8 @@ def _parser() -> Parser:
     compare.set_defaults(command=_compare)
 
     evaluate = commands.add_parser("evaluate", help="run one policy on a task")
-    evaluate.add_argument("task")
-    evaluate.add_argument("policy")
+    evaluate.add_argument("task", help=TASK)
+    evaluate.add_argument("policy", help=POLICY)
     add_evaluation(evaluate)
     add_trajectories(evaluate)
     add_output(evaluate)
@@ -258,7 +261,11 @@ def _parser() -> Parser:
 
     report = commands.add_parser("report", help="write tables and figures of a store")
     report.add_argument("directory", type=Path, help="--out of an earlier comparison")
-    report.add_argument("--reference", metavar="POLICY")
+    report.add_argument(
+        "--reference",
+        metavar="POLICY",
+        help="what the others are compared with; default: that of the comparison",
+    )
     report.add_argument(
         "--figures",
         nargs="+",
@@ -388,10 +395,10 @@ def _run(
         folder, options.line, [*policies, *methods], reference, labels, given
     )
     written = report.write_report(frame, folder, reference, made=made)
-    print(report.render(written.table))
+    print(report.render(written.table, width()))
     if len(names) > 1:
-        print()
-        print(report.render(written.paired))
+        print(f"differences from {written.reference}, paired by seed:\n")
+        print(report.render(written.paired, width()).rstrip("\n"))
         for note in written.alone:
             print(note)
     print(f"\nreport: {written.path}\npage: {written.page}")
@@ -471,7 +478,7 @@ def _report(options: argparse.Namespace) -> Any:
         result[folder] = _came_out(written)
         if len(found) > 1:
             print(f"{folder}\n")
-        print(report.render(written.table))
+        print(report.render(written.table, width()))
         for note in notes:
             print(note)
         print(f"\nreport: {written.path}\npage: {written.page}")

@@ -6,6 +6,8 @@ import argparse
 from typing import Any
 
 from dacrl_env.cli.arguments import (
+    POLICY,
+    TASK,
     add_options,
     add_seeds,
     add_threads,
@@ -20,8 +22,8 @@ def add_command(commands: Any) -> None:
         "export",
         help="keep a policy's outer episodes as a data set of Minari (extra minari)",
     )
-    parser.add_argument("task")
-    parser.add_argument("policy", help="name, module:Class or file, with arguments")
+    parser.add_argument("task", help=TASK)
+    parser.add_argument("policy", help=POLICY)
     parser.add_argument(
         "--minari",
         required=True,

@@ -15,6 +15,8 @@ from typing import Any
 
 from dacrl_env.cli import fit_pages
 from dacrl_env.cli.arguments import (
+    METHOD,
+    TASK,
     add_dry_run,
     add_executor,
     add_output,
@@ -29,12 +31,12 @@ from dacrl_env.cli.arguments import (
 def add_command(commands: Any) -> None:
     """Add the command to the others of a parser."""
     parser = commands.add_parser("fit", help="tune a policy with a method")
-    parser.add_argument("place_task", nargs="?", metavar="task")
+    parser.add_argument("place_task", nargs="?", metavar="task", help=TASK)
     parser.add_argument(
         "place_method",
         nargs="?",
         metavar="method",
-        help="as `dacrl tasks` lists them, with arguments",
+        help=METHOD,
     )
     parser.add_argument("--task", help="instead of the first place")
     parser.add_argument("--method", help="instead of the second place")
@@ -239,9 +241,14 @@ def _fit_what(options: argparse.Namespace) -> tuple[str, str]:
         ("task", options.place_task, options.task),
         ("method", options.place_method, options.method),
     ):
-        if (place is None) == (value is None):
+        named = any(word.partition("=")[0] == f"--{name}" for word in options.line)
+        if place is not None and named:
+            raise ValueError(
+                f"the {name} is given twice: {place}, and --{name} {value}"
+            )
+        if place is None and value is None:
             raise ValueError(f"one {name} is needed: by place, or as --{name}")
-        found.append(place if value is None else value)
+        found.append(value if place is None else place)  # a file may have the other
     task, method = found
     if options.objectives:
         method = with_objectives(method, options.objectives)

@@ -29,9 +29,12 @@ def add_commands(commands: Any) -> None:
         epilog="examples: dacrl list tasks; dacrl list methods hyperband; "
         "dacrl list policies freeze-when-good --json; dacrl list knobs dqn",
     )
-    listed.add_argument("kind", choices=KINDS)
+    listed.add_argument("kind", choices=KINDS, help="what is listed")
     listed.add_argument(
-        "name", nargs="?", metavar="NAME", help="of knobs: the algorithm that has them"
+        "name",
+        nargs="?",
+        metavar="NAME",
+        help="one of them; of knobs: the algorithm that has them",
     )
     listed.add_argument("--json", dest="as_json", action="store_true", help="as JSON")
     listed.add_argument(

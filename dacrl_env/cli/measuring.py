@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dacrl_env.cli.arguments import add_executor, add_run, count, task_options
+from dacrl_env.cli.arguments import add_executor, add_out, add_run, count, task_options
 from dacrl_env.cli.kept import nothing_lost
+from dacrl_env.cli.listing import width
 
 
 def add_commands(commands: Any) -> None:
@@ -15,10 +16,14 @@ def add_commands(commands: Any) -> None:
     every = commands.add_parser(
         "defaults", help="learning curves of the default configuration on every task"
     )
-    every.add_argument("--seeds", type=count, default=16)
-    every.add_argument("--out", type=Path, required=True, metavar="DIR")
+    every.add_argument(
+        "--seeds", type=count, default=16, help="number of test runs of each task"
+    )
+    add_out(every)
     add_executor(every)
-    every.add_argument("--tasks", nargs="+", metavar="TASK")
+    every.add_argument(
+        "--tasks", nargs="+", metavar="TASK", help="some of them; default: all"
+    )
     every.set_defaults(command=defaults)
 
     dynamics = commands.add_parser(
@@ -27,7 +32,9 @@ def add_commands(commands: Any) -> None:
         "configuration, and switching in the middle of runs",
     )
     dynamics.add_argument("task", nargs="?", help="or --tasks; default: all")
-    dynamics.add_argument("--tasks", nargs="+", metavar="TASK")
+    dynamics.add_argument(
+        "--tasks", nargs="+", metavar="TASK", help="several tasks, instead of one"
+    )
     dynamics.add_argument(
         "--budget",
         type=count,
@@ -167,7 +174,7 @@ def defaults(options: argparse.Namespace) -> None:
         frames[task] = compare(task, **given, batch=part, show_progress=options.shown)
     for task, frame in frames.items():
         print(f"\n{task}")
-        print(report.render(report.table(report.summarize(frame))))
+        print(report.render(report.table(report.summarize(frame)), width()))
     with nothing_lost(options.out / "defaults.png"):
         report.gallery(frames, options.out / "defaults.png")
     print(f"\nfigure: {options.out / 'defaults.png'}")

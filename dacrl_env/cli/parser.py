@@ -73,6 +73,11 @@ def text(value: Any) -> str:
     return str(value)
 
 
+def _flow(words: list[Any]) -> str:
+    """A list as a file of configuration has it, on one line."""
+    return str(yaml.safe_dump(words, default_flow_style=True, width=10**6)).strip()
+
+
 def _named(key: re.Match[str]) -> str:
     return f"--{key[1].replace('_', '-')}: "
 
@@ -87,6 +92,17 @@ def _files_first(line: Sequence[str]) -> list[str]:
             (files if word.startswith("--config=") else rest).append(word)
     at = next((k for k, word in enumerate(rest) if word[:1] != "-"), len(rest))
     return [*rest[: at + 1], *files, *rest[at + 1 :]]
+
+
+def _files(line: Iterable[str]) -> list[str]:
+    """Paths that ``--config`` gives on a line."""
+    words = iter(line)
+    found = list[str]()
+    for word in words:
+        option, equals, path = word.partition("=")
+        if option == "--config" and (equals or (path := next(words, ""))):
+            found.append(path)
+    return found
 
 
 class Parser(jsonargparse.ArgumentParser):
@@ -117,10 +133,37 @@ class Parser(jsonargparse.ArgumentParser):
 
     def _let_files_say(self) -> list[str]:
         """Names of what has a place on the line, and may be missing there."""
-        needed = [a for a in self._actions if a.dest in self.places and a.required]
+        places = [a for a in self._actions if a.dest in self.places and a.nargs != "*"]
+        needed = [a for a in places if a.required]
         for action in needed:
             action.nargs, action.required = "?", False
         return [action.dest for action in needed]
+
+    def _take_places(self, files: Iterable[str]) -> None:
+        """Let what has a place on the line be what files say, where it is not there.
+
+        Also refuses what is no list where several are taken. Files that cannot be read
+        are left to the parser, which says so.
+        """
+        for path in files:
+            try:
+                said = _load(Path(path).read_text(encoding="utf-8"))
+            except (OSError, ValueError, yaml.YAMLError):
+                continue
+            given = said if isinstance(said, dict) else {}
+            for action in (a for a in self._actions if given.get(a.dest) is not None):
+                value, several = given[action.dest], action.nargs in ("+", "*")
+                if several and not isinstance(value, list):
+                    self._refuse_no_list(action, value)
+                if action.dest in self.places and (several or isinstance(value, str)):
+                    self.set_defaults(**{action.dest: value})
+
+    def _refuse_no_list(self, action: argparse.Action, value: Any) -> NoReturn:
+        words = [value]
+        if isinstance(value, dict):
+            words = [f"{name}={value}" for name, value in value.items()]
+        name = self._name(action.dest)
+        self.error(f"{name}: a list is taken, as in {action.dest}: {_flow(words)}")
 
     def set_defaults(self, *arguments: Any, **named: Any) -> None:
         """As of argparse; ``command`` is what obeys."""
@@ -144,14 +187,14 @@ class Parser(jsonargparse.ArgumentParser):
         needed = {}
         if any(word.partition("=")[0] == "--config" for word in self.line):
             needed = {k: each._let_files_say() for k, each in self.commands.items()}
-        found = self.parse_args(_files_first(self.line))
+        line = _files_first(self.line)
+        for parser in (self.commands[word] for word in line if word in self.commands):
+            parser._take_places(_files(line))
+            break
+        found = self.parse_args(line)
         parser = self.commands[found.subcommand]
         given = dict(vars(found[found.subcommand]))
-        for path in given.pop("config", None) or ():
-            said = _load(Path(str(path)).read_text(encoding="utf-8")) or {}
-            for name in parser.places:
-                if given[name] in (None, []) and name in said:
-                    given[name] = said[name]
+        given.pop("config", None)
         for action in parser._actions:
             flag = action.nargs == 0 and action.dest in given
             if flag and not isinstance(given[action.dest], bool):

@@ -17,6 +17,7 @@ from dacrl_env.cli.kept import (
     made_of,
     with_labels,
 )
+from dacrl_env.cli.listing import width
 from dacrl_env.core.checks import unknown
 
 OBJECTIVES = ("auc", "final", "best")
@@ -179,7 +180,7 @@ def compare(
     )
     found = write_suite(summaries, options.out, about, made=made, order=names)
     print()
-    print(render(found.aggregates))
+    print(render(found.aggregates, width()))
     _say_notes(found.aggregates.notes, about)
     print(f"\nreport: {found.path}\npage: {found.page}")
     dropped = before - set(found.aggregates.overall["policy"])
@@ -246,7 +247,7 @@ def report_all(
         order = [labels.get(name, name) for name in made.policies]
         written = write_suite(summaries, directory, about, notes, made, order)
         print(f"{path.parent.name}\n")
-        print(render(written.aggregates))
+        print(render(written.aggregates, width()))
         _say_notes([*notes, *written.aggregates.notes], about)
         print(f"\nreport: {written.path}\npage: {written.page}")
 

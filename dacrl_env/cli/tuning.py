@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dacrl_env.cli.arguments import (
+    TASK,
     add_evaluation,
     add_executor,
     add_run,
@@ -25,7 +26,7 @@ def add_commands(commands: Any) -> None:
         help="what schedules and state are worth above a strongly tuned static "
         "configuration",
     )
-    room.add_argument("task")
+    room.add_argument("task", help=TASK)
     room.add_argument(
         "--runs", type=count, default=1_000, help="tuning of each rung, in runs"
     )
@@ -67,7 +68,7 @@ def add_commands(commands: Any) -> None:
 
 def _add_static(parser: argparse.ArgumentParser) -> None:
     """Add what ``tune-static`` takes beside options of runs."""
-    parser.add_argument("task")
+    parser.add_argument("task", help=TASK)
     parser.add_argument(
         "--runs", type=count, default=1_000, help="of each search (default: 1000)"
     )

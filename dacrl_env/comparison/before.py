@@ -14,9 +14,11 @@ import numpy as np
 
 from dacrl_env.comparison.evaluation import check_made_for, suitable_options
 from dacrl_env.core.blame import blame_if_users, is_users
+from dacrl_env.core.checks import unknown
 from dacrl_env.core.places import check_folder
 from dacrl_env.core.snapshot import leaves
 from dacrl_env.methods.trials import rehearse
+from dacrl_env.outer.actions import ACTION_MODES
 from dacrl_env.outer.settings import resolve
 from dacrl_env.outer.vector_env import PopulationEnv
 from dacrl_env.policies import Fitted, Method, Policy
@@ -42,6 +44,9 @@ def check_policy(
         ValueError: it does not suit the task or the options, or its action is none.
     """
     check_made_for(policy, task, name, options)
+    if policy.action_mode not in ACTION_MODES:
+        wrong = unknown("action_mode", policy.action_mode, ACTION_MODES)
+        raise ValueError(f"policy {name}: {wrong}")
     suitable = {**suitable_options(policy, task, dict(options)), "split": split}
     suitable.pop("num_threads", None)  # nothing is trained
     resolve(task, report=True, **suitable)

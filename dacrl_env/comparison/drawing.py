@@ -15,6 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from dacrl_env.core.checks import unknown
 from dacrl_env.core.files import write_whole
 
 # Okabe and Ito's colour-blind safe palette without its yellow, which is faint on white.
@@ -83,8 +84,13 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
     """Write a figure, whole or not at all; returns the path.
 
     It is a PNG file, or PDF or SVG where the path ends so.
+
+    Raises:
+        ValueError: it ends otherwise.
     """
     kind = Path(path).suffix[1:].lower()
+    if kind not in ("png", *VECTOR):
+        raise ValueError(unknown("kind of figure", kind, ["png", *VECTOR]))
     if kind in VECTOR:
         data = io.BytesIO()
         with any_letters():

@@ -220,6 +220,14 @@ def is_wide(values: npt.NDArray[np.float64]) -> bool:
     return bool(len(known) and known.min() > 0 and known.max() > 100 * known.min())
 
 
+def _around(values: npt.NDArray[np.float64]) -> dict[str, Any]:
+    """A range from 0 to twice the one value that there is, as Plotly has none of it."""
+    known = values[np.isfinite(values)]
+    if not len(known) or known.min() < known.max() or known[0] == 0:
+        return {}
+    return {"range": sorted([0.0, 2 * float(known[0])])}
+
+
 def course_figure(
     found: Courses, frame: pd.DataFrame, units: Mapping[str, str], most: int = MOST
 ) -> tuple[dict[str, Any], str]:
@@ -250,7 +258,8 @@ def course_figure(
             continue
         bands = [c for (_, other), c in found.values.items() if other == name]
         ends = np.concatenate([end for c in bands for end in (c.low, c.high)])
-        panels[name] = figure.add_panel(title, log=is_wide(ends))
+        held = _around(frame[name].to_numpy(np.float64))
+        panels[name] = figure.add_panel(title, log=is_wide(ends), **held)
     every: dict[str, pd.MultiIndex] = {}
     for policy in found.policies:
         rows = frame.loc[frame["policy"] == policy, ["run", "seed"]]

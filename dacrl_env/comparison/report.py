@@ -29,12 +29,13 @@ from dacrl_env.comparison.drawing import (
     any_letters,
     escaped,
     is_control,
+    printable,
     save,
     wrapped,
 )
 from dacrl_env.comparison.made import Made
 from dacrl_env.comparison.page import comparison_page
-from dacrl_env.comparison.tables import COSTS, METRICS, cells_of, markdown
+from dacrl_env.comparison.tables import COSTS, METRICS, aligned, cells_of, markdown
 from dacrl_env.core.files import write_text
 from dacrl_env.core.version import __version__
 
@@ -232,7 +233,12 @@ def paired(summary: pd.DataFrame, reference: str) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=columns)
 
 
-def curves(frame: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
+def curves(
+    frame: pd.DataFrame,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    ax: Axes | None = None,
+) -> Path | Axes:
     """Draws learning curves above the hyperparameters that were applied.
 
     Top: mean report score with its 95 % bootstrap band; diverged runs count as the
@@ -245,15 +251,50 @@ def curves(frame: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
     Args:
         frame: Rows of one task.
         path: PNG file to write, or PDF or SVG by its ending.
+        ax: Axes of a figure of your own, instead of a file: scores are drawn there,
+            with labels, and nothing is written.
 
     Returns:
-        `path`.
+        `path`, or `ax`.
 
     Raises:
-        ValueError: If columns are missing or the frame is empty or has several tasks.
+        ValueError: If columns are missing or the frame is empty or has several tasks,
+            or unless one of `path` and `ax` is given.
     """
+    if (path is None) == (ax is None):
+        raise ValueError("curves takes a path to write, or ax=; give one of them")
     _check(frame)
-    return draw_courses(courses(frame), path)
+    found = courses(frame)
+    if ax is None:
+        assert path is not None  # one of them is given
+        return draw_courses(found, path)
+    _draw_scores(ax, found)
+    ax.set_xlabel("inner training environment steps")
+    ax.set_xlim(0, found.end)
+    return ax
+
+
+def _draw_scores(axis: Axes, found: Courses) -> list[Any]:
+    """Scores of all policies; returns their lines."""
+    axis.axhline(1, color="0.6", linewidth=0.8, linestyle=":", zorder=0)
+    axis.axhline(0, color="0.6", linewidth=0.8, linestyle=":", zorder=0)
+    lines: list[Any] = []
+    for i, policy in enumerate(found.policies):
+        look, band = _look(i, len(found.policies))
+        x, mean, low, high = found.scores[policy]
+        name = printable(policy).replace("$", r"\$")  # no mathematics
+        lines += axis.plot(x, mean, label=name, **look)
+        axis.fill_between(x, low, high, **band)
+    axis.set_ylabel("score\n(0 random, 1 reference)")
+    return lines
+
+
+def _look(i: int, count: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arguments of the line and of the band of a policy among others."""
+    colour = COLOURS[i % len(COLOURS)]
+    line = {"color": colour, "linestyle": STYLES[i % len(STYLES)], "linewidth": 1.5}
+    # many bands must not hide the lines
+    return line, {"color": colour, "alpha": min(0.14, 0.8 / count), "linewidth": 0}
 
 
 def draw_courses(found: Courses, path: str | os.PathLike[str]) -> Path:
@@ -267,21 +308,11 @@ def draw_courses(found: Courses, path: str | os.PathLike[str]) -> Path:
     )
     axes: list[Axes] = list(grid[:, 0])
     score, panels = axes[0], dict(zip(names, axes[1:], strict=True))
-    score.axhline(1, color="0.6", linewidth=0.8, linestyle=":", zorder=0)
-    score.axhline(0, color="0.6", linewidth=0.8, linestyle=":", zorder=0)
-    alpha = min(0.14, 0.8 / len(policies))  # many bands must not hide the lines
     shown: dict[str, list[float]] = {name: [] for name in names}
-    handles: list[Any] = []
+    handles = _draw_scores(score, found)
     for i, policy in enumerate(policies):
-        colour = COLOURS[i % len(COLOURS)]
-        style = STYLES[i % len(STYLES)]
-        look: dict[str, Any] = {
-            "color": colour, "linestyle": style, "linewidth": 1.5
-        }  # fmt: skip
-        band: dict[str, Any] = {"color": colour, "alpha": alpha, "linewidth": 0}
-        x, mean, low, high = found.scores[policy]
-        handles += score.plot(x, mean, **look)
-        score.fill_between(x, low, high, **band)
+        look, band = _look(i, len(policies))
+        colour = look["color"]
         for name, axis in panels.items():
             if (policy, name) in found.chosen:
                 each = found.chosen[policy, name]
@@ -302,7 +333,6 @@ def draw_courses(found: Courses, path: str | os.PathLike[str]) -> Path:
         short = name.removeprefix("hp/")
         unit = f" ({_UNITS[short]})" if short in _UNITS else ""
         axis.set_ylabel(textwrap.fill(short.replace("_", " ") + unit, 14))
-    score.set_ylabel("score\n(0 random, 1 reference)")
     axes[-1].set_xlabel("inner training environment steps")
     axes[-1].xaxis.set_major_locator(MaxNLocator(6))
     axes[-1].xaxis.set_major_formatter(EngFormatter())
@@ -441,23 +471,25 @@ def check_names(names: Sequence[str]) -> None:
             )
 
 
-def render(result: pd.DataFrame) -> str:
+def render(result: pd.DataFrame, across: int | None = None) -> str:
     """Aligns a result of `table` or `paired` as plain text for a terminal.
 
     Of the IQM only that of report_final is shown, and no interval, for want of width;
     `table.csv` has them.
+
+    Args:
+        result: Of `table` or `paired`.
+        across: Letters of a line; None: as many as needed.
     """
-    blocks = []
-    for cells in cells_of(result, brief=True):
-        columns = [[name, *cells[name]] for name in cells]
-        widths = [max(map(len, column)) for column in columns]
-        lines = ["  ".join("-" * width for width in widths)]
-        for line in zip(*columns, strict=True):
-            first, *others = zip(line, widths, strict=True)
-            texts = [first[0].ljust(first[1]), *(c.rjust(w) for c, w in others)]
-            lines.append("  ".join(texts).rstrip())
-        lines[0], lines[1] = lines[1], lines[0]  # the rule belongs below the names
-        blocks.append("\n".join(lines))
+    blocks = [
+        aligned(
+            {str(name): list(cells[name]) for name in cells},
+            across,
+            2 if "metric" in cells else 1,
+            rule=True,
+        )
+        for cells in cells_of(result, brief=True)
+    ]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -469,6 +501,7 @@ class Report(NamedTuple):
     paired: pd.DataFrame  # see `paired`
     alone: list[str]  # sentences on policies without differences
     page: Path  # of report.html
+    reference: str  # policy of the paired differences
 
 
 def write_report(
@@ -556,7 +589,7 @@ def write_report(
         [*notes, *alone], _NOTE, _UNITS, made or Made(),
     )  # fmt: skip
     written = page.write(folder / pages.NAME)
-    return Report(path, results, differences, alone, written)
+    return Report(path, results, differences, alone, written, reference)
 
 
 def comparable(summary: pd.DataFrame, reference: str) -> tuple[pd.DataFrame, list[str]]:

@@ -29,6 +29,7 @@ from dacrl_env.comparison.drawing import (
 from dacrl_env.comparison.made import Made
 from dacrl_env.comparison.suite import Unfit
 from dacrl_env.comparison.suite_page import suite_page
+from dacrl_env.comparison.tables import aligned
 from dacrl_env.comparison.verdict import single_fits
 from dacrl_env.core.files import read_json, write_text
 from dacrl_env.core.store import digest
@@ -245,21 +246,17 @@ def _text(
     return "\n\n".join(parts) + "\n"
 
 
-def render(found: Aggregates) -> str:
-    """Both tables as plain text for a terminal; intervals of the first alone."""
+def render(found: Aggregates, across: int | None = None) -> str:
+    """Both tables as plain text for a terminal; intervals of the first alone.
+
+    Args:
+        found: what there is to show.
+        across: letters of a line; None: as many as needed.
+    """
     blocks = []
     for cells in (_overall_cells(found), _task_cells(found, brief=True)):
-        columns = [[printable(name), *map(printable, cells[name])] for name in cells]
-        widths = [max(len(text) for text in column) for column in columns]
-        lines = [
-            "  ".join(
-                text.rjust(width) if place else text.ljust(width)
-                for place, (text, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in zip(*columns, strict=True)
-        ]
-        lines.insert(1, "  ".join("-" * width for width in widths))
-        blocks.append("\n".join(lines))
+        columns = {printable(name): [*map(printable, cells[name])] for name in cells}
+        blocks.append(aligned(columns, across, 1, rule=True))
     return "\n\n".join(blocks) + "\n"
 
 

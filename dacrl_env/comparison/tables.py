@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -101,25 +102,47 @@ def cell(value: Any) -> str:
     return printable(value)
 
 
-def aligned(columns: Mapping[str, Sequence[str]], across: int, texts: int = 0) -> str:
+def aligned(
+    columns: Mapping[str, Sequence[str]],
+    across: int | None = None,
+    texts: int = 0,
+    rule: bool = False,
+) -> str:
     """Cells as plain text, in lines that are not too long.
 
     Args:
         columns: cells by head.
-        across: letters of a line; columns that do not fit are named below.
+        across: letters of a line; columns that do not fit follow in further tables,
+            beside the texts again. None: as many as needed.
         texts: how many columns, from the left, are texts; others are numbers.
+        rule: whether there is a line below the heads.
     """
     whole = [[name, *cells] for name, cells in columns.items()]
     widths = [max(map(len, column)) for column in whole]
-    ends = np.cumsum(np.array(widths) + 2) - 2
-    shown = max(1, int((ends <= across).sum()))
-    lines = []
-    for row in zip(*whole[:shown], strict=True):
-        cells = [
-            cell.ljust(size) if k < texts else cell.rjust(size)
-            for k, (cell, size) in enumerate(zip(row, widths, strict=False))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    if shown < len(widths):
-        lines.append(f"not shown: {', '.join(list(columns)[shown:])}")
-    return "\n".join(lines)
+    heads = max(1, texts)  # columns that each table begins with
+    most = max(widths[heads:], default=0)
+    if across is not None and len(whole) > 1:  # long names take several lines
+        if across < 8 + sum(2 + size for size in (*widths[1:heads], most)):
+            heads, most = 1, max(widths[1:])
+        room = across - sum(2 + size for size in (*widths[1:heads], most))
+        widths[0] = min(widths[0], max(8, room))
+    tables = [list(range(heads))]
+    for k in range(heads, len(whole)):
+        size = sum(2 + widths[j] for j in (*tables[-1], k)) - 2
+        if across is not None and size > across and len(tables[-1]) > heads:
+            tables.append(list(range(heads)))
+        tables[-1].append(k)
+    blocks = []
+    for table in tables:
+        lines = []
+        for row in zip(*(whole[k] for k in table), strict=True):
+            first, *more = textwrap.wrap(row[0], widths[0]) or [""]
+            cells = [
+                cell.ljust(widths[k]) if k < texts else cell.rjust(widths[k])
+                for k, cell in zip(table, (first, *row[1:]), strict=True)
+            ]
+            lines += ["  ".join(cells).rstrip(), *more]
+            if rule and len(lines) == 1 + len(more):
+                lines.append("  ".join("-" * widths[k] for k in table))
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)

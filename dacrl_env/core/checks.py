@@ -6,6 +6,7 @@ import difflib
 import functools
 import inspect
 import operator
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
 from types import UnionType
@@ -27,9 +28,21 @@ _TYPES: dict[Any, tuple[type, ...]] = {
 
 
 def meant(name: Any, valid: Iterable[Any]) -> str:
-    """`` (did you mean 'x'?)`` for the valid name that is nearest, or nothing."""
+    """`` (did you mean 'x'?)`` for the valid name that is nearest, or nothing.
+
+    Names that are far may have a part that is near.
+    """
     by_letters = {str(v).lower(): str(v) for v in valid}
-    near = difflib.get_close_matches(str(name).lower(), by_letters, n=1)
+    letters = str(name).lower()
+    near = difflib.get_close_matches(letters, by_letters, n=1)
+    if not near:
+        by_letters = {
+            part: full
+            for whole, full in reversed(by_letters.items())  # the first one stays
+            for part in re.split(r"[-_/:.]", whole)
+            if len(part) > 3
+        }
+        near = difflib.get_close_matches(letters, by_letters, n=1, cutoff=0.8)
     return f" (did you mean {by_letters[near[0]]!r}?)" if near else ""
 
 

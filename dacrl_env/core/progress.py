@@ -10,7 +10,16 @@ from tqdm import tqdm
 SECONDS = 10.0  # between two lines
 
 
-class _Lines(tqdm):
+class _Bar(tqdm):
+    """A bar that is full when its work is done, if less was to do than was thought."""
+
+    def __exit__(self, kind: Any, *others: Any) -> None:
+        if kind is None and self.n:
+            self.total = self.n
+        super().__exit__(kind, *others)
+
+
+class _Lines(_Bar):
     """Whole lines, for files that somebody reads afterwards."""
 
     _closed = False
@@ -49,7 +58,7 @@ def progress(total: int, what: str, shown: bool, unit: str = "steps") -> Any:
         "disable": not shown,
     }
     if sys.stderr.isatty():
-        return tqdm(**given)
+        return _Bar(**given)
     text = (
         "{desc}: {percentage:.0f}% of {total_fmt}{unit}, {remaining} left, {rate_fmt}"
     )

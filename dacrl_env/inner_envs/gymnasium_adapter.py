@@ -100,7 +100,7 @@ class GymnasiumAdapter:
             raise ValueError(
                 f"inner environment {env_id} has observations {observations} and "
                 f"actions {actions}; learners need Box observations and Discrete or "
-                "Box actions"
+                f"Box actions{_flattened(observations)}"
             )
         self.observation_shape = observations.shape
         self.observation_dtype = observations.dtype
@@ -418,6 +418,16 @@ def _seeds(keys: streams.UInts, episodes: NDArray[np.int64]) -> list[int]:
     words = streams.bits(keys, episodes, 1)[:, 0]
     seeds: list[int] = (words >> np.uint64(33)).tolist()
     return seeds
+
+
+def _flattened(observations: gym.Space[Any]) -> str:
+    """What makes a Box of observations that are none, for a message."""
+    if isinstance(observations, gym.spaces.Box) or not observations.is_np_flattenable:
+        return ""
+    return (
+        "; register_task(..., wrappers=[gymnasium.wrappers.FlattenObservation]) makes "
+        "a Box of these"
+    )
 
 
 def needs_box2d(env_id: str) -> bool:

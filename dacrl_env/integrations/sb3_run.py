@@ -38,10 +38,10 @@ from dacrl_env.tasks.registration import (
 ALGORITHMS: dict[str, type] = {"dqn": DQN, "ppo": PPO, "sac": SAC}
 DECISIONS = 20  # of a run, where nobody has said how many
 _RETURNS = ("random", "reference", "floor")
-_ADVICE = (
-    "give task='dacrl/DQN-CartPole-v0' or another task's id, or "
-    "returns={'random': ..., 'reference': ..., 'floor': ...}; for a policy that does "
-    "not look at scores, such as a schedule, any three numbers do"
+_ADVICE = (  # with the id of a task
+    "give returns={'random': ..., 'reference': ..., 'floor': ...}, or another task of "
+    "the algorithm, as in task=%r; for a policy that does not look at scores, such as "
+    "a schedule, any three numbers do"
 )
 
 Ints = NDArray[np.int64]
@@ -140,9 +140,11 @@ def _known(model: Any, algorithm: str) -> Task:
         same = (task.inner_env, task.algorithm) == (env_id, algorithm)
         if same and not task.always_varied and not task.inner_env_kwargs:
             return task
+    where = f" {env_id}" if env_id else ", which has no id"
+    example = next(t.id for t in listed() if t.algorithm == algorithm)
     raise ValueError(
-        f"no task of {algorithm} has the model's environment {env_id or 'without id'}, "
-        f"so that nothing says which return has score 1; {_ADVICE}"
+        f"no task of {algorithm} has the model's environment{where}, so that nothing "
+        f"says which return has score 1; {_ADVICE % example}"
     )
 
 

@@ -213,6 +213,11 @@ class Fitted:
         self.controls = getattr(policy, "controls", None)
         self.extremes = getattr(policy, "extremes", {})
 
+    def __repr__(self) -> str:
+        """What it is, and what it took."""
+        about = [repr(self.policy), *([f"task={self.task!r}"] if self.task else [])]
+        return f"Fitted({', '.join(about)}, {self.cost.env_steps:,} training steps)"
+
     def reset(self, envs: PopulationEnv, seed: int) -> None:
         """As the policy."""
         self.policy.reset(envs, seed)
@@ -230,7 +235,7 @@ def needs(policy: Policy, algorithm: str) -> tuple[str, ...]:
     Raises:
         ValueError: a policy that names algorithms, and not this one.
     """
-    names = getattr(policy, "hyperparameters", ())
+    names = getattr(policy, "hyperparameters", None) or ()
     if not isinstance(names, Mapping):
         return tuple(names)
     if algorithm not in names:
@@ -709,7 +714,12 @@ def checked(made: Any, what: str, name: str) -> Any:
     other = {"method": "policy", "policy": "method"}[what]
     missing = [part for part in needed[what] if not hasattr(made, part)]
     if missing:
-        hint = ""
+        parts = f"{', '.join(needed[what][:-1])} and " * (len(needed[what]) > 1)
+        plural = {"method": "methods", "policy": "policies"}[what]
+        hint = (
+            f"; valid are objects and classes with {parts}{needed[what][-1]}, and "
+            f"names (dacrl list {plural})"
+        )
         if all(hasattr(made, part) for part in needed[other]):
             hint = f"; it is a {other}, to be given among those"
         raise ValueError(f"{name} is no {what}: it has no {missing[0]!r}{hint}")

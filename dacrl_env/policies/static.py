@@ -46,6 +46,11 @@ class Static:
         self.hyperparameters = tuple(config)
         self.extremes = extremes({name: (value,) for name, value in config.items()})
 
+    def __repr__(self) -> str:
+        """What makes it again."""
+        given = (f"{name}={value!r}" for name, value in self.arguments().items())
+        return f"{type(self).__name__}({', '.join(given)})"
+
     def arguments(self) -> dict[str, Any]:
         """What makes it again, as JSON values."""
         if not self.configuration:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from dacrl_env.cli.commands import main
+from dacrl_env.cli.commands import _parser, main
 from dacrl_env.core.checks import forgiven
 from dacrl_env.policies import METHODS, POLICIES, get_method, get_policy
 from dacrl_env.tasks.registration import get_task
@@ -56,6 +57,16 @@ def test_the_line_goes_before_the_file(tmp_path: Path, first: bool) -> None:
     assert seeds(tmp_path / "out") == {"default": [0]}
 
 
+def test_the_places_of_a_fit_go_before_the_file(tmp_path: Path, capsys: Any) -> None:
+    out = tmp_path / "out"
+    file = write(tmp_path / "x.yaml", task="nothing", method="pbt", budget=500, out=out)
+    line = ["fit", QUADRATIC, "random-search", "--dry-run"]
+    assert main([*line, "--config", file]) == 0
+    assert QUADRATIC in capsys.readouterr().out
+    assert main([*line, "--task", "nothing", "--config", file]) == 2
+    assert "the task is given twice" in capsys.readouterr().err
+
+
 def test_what_is_printed_is_a_file(tmp_path: Path, capsys: Any) -> None:
     line = ["compare", QUADRATIC, "--policies", "default", "--seeds", "2"]
     line += ["--out", str(tmp_path / "out")]
@@ -68,15 +79,34 @@ def test_what_is_printed_is_a_file(tmp_path: Path, capsys: Any) -> None:
     assert seeds(tmp_path / "out") == {"default": [0, 1]}
 
 
+def test_what_a_file_says_is_printed_and_taken_whole(
+    tmp_path: Path, capsys: Any
+) -> None:
+    def printed(*line: str) -> str:
+        with pytest.raises(SystemExit):
+            main([*line, "--print-config"])
+        return str(capsys.readouterr().out)
+
+    first = printed("compare", QUADRATIC, "--policies", "a=default", "--out", "out")
+    (tmp_path / "x.yaml").write_text(first)
+    file = ["--config", str(tmp_path / "x.yaml")]
+    assert printed("compare", *file) == first
+    assert printed("compare", "another", *file) == first.replace(QUADRATIC, "another")
+    (tmp_path / "x.yaml").write_text(f"tasks: [{QUADRATIC}]")
+    assert main(["warm-up", *file]) == 0
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"policies": "{a: default}"}, "a list is taken, as in policies: [a=def"),
+        ({"set": "{eval_episodes: 3}"}, "as in set: [eval_episodes=3]"),
         ({"polices": "[default]"}, "unknown in a file: polices (did you mean 'polic"),
         ({"budget": "many"}, "--budget: many is not a whole number"),
         ({"budget": "2.5"}, "2.5 is not a whole number"),
         ({"total": "perhaps"}, "--total: true or false, got perhaps"),
         ({"seeds": "{a: 1}"}, "is no single value"),
-        ({"policies": "default"}, "--policies: "),
+        ({"policies": "default"}, "as in policies: [default]"),
         ({"feedback": "trian"}, "did you mean 'train'?"),
         ({"seeds": "["}, "--config: "),
     ],
@@ -131,6 +161,8 @@ def test_every_argument_of_every_name_has_a_meaning(capsys: Any, kind: str) -> N
     for name in {"methods": METHODS, "policies": POLICIES}[kind]:
         found = listed(capsys, kind, name)
         assert found["summary"], name
+        meant = [found["summary"], *(one["meaning"] for one in found["arguments"])]
+        assert not re.search("`[A-Z]", " ".join(meant)), name  # no names of classes
         for argument in found["arguments"]:
             assert argument["meaning"], (name, argument["name"])
             assert argument["type"], (name, argument["name"])
@@ -145,6 +177,12 @@ def test_lines_are_no_wider_than_the_terminal(
         lines = capsys.readouterr().out.splitlines()
         assert len(lines) > 5
         assert max(map(len, lines)) <= 60
+
+
+def test_every_option_of_every_command_has_a_meaning() -> None:
+    for name, command in _parser().commands.items():
+        for action in command._actions:
+            assert action.help, (name, action.option_strings or action.dest)
 
 
 def test_help_tells_of_what_the_line_names(capsys: Any) -> None:

@@ -163,6 +163,10 @@ def test_workers_get_objects() -> None:
     pd.testing.assert_frame_equal(untimed(one), untimed(two))
 
 
+class Modeless(Plain):
+    action_mode = "values_"
+
+
 @pytest.mark.parametrize(
     ("policies", "message"),
     [
@@ -178,6 +182,8 @@ def test_workers_get_objects() -> None:
         (RandomSearch(), "is no policy: it has no 'act.*it is a method"),
         ("random-search", "'random-search' is a method, no policy"),
         (3, "3 is no policy"),
+        ([3], r"no 'action_mode'; valid are .* action_mode, reset and act, and names"),
+        ({"mine": Modeless()}, "policy mine: unknown action_mode 'values_'.*'values'"),
         ([None], "is no policy: it has no 'action_mode'"),
         ("defualt", r"\(did you mean 'default'\?\)"),
         ("dacrl_env.policies.static:Statik", r"\(did you mean 'Static'\?\)"),

@@ -196,6 +196,14 @@ def test_what_limits_a_verdict_is_said():
 # -- figures --------------------------------------------------------------------------
 
 
+def test_a_value_that_is_always_the_same_is_in_the_middle():
+    frame = make_frame({"a": 0.5}, seeds=2).assign(**{"hp/learning_rate": 0.034})
+    figure, _ = page_figures.course_figure(courses(frame), frame, {})
+    ranges = [panel.get("range") for panel in figure["panels"]]
+    assert ranges[1] == [0.0, 0.068]  # none below 0
+    assert ranges[0] is None
+
+
 def test_single_runs_lose_nothing_but_digits():
     frame = make_frame({"a": 0.5}, seeds=2)
     frame = pd.concat([frame, make_run("a", 7, np.ones(20), diverged_at=7)])

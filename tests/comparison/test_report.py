@@ -244,6 +244,21 @@ def test_curves(frame, tmp_path):
     assert path.read_bytes() == first  # nothing depends on the time or on chance
 
 
+def test_curves_in_axes_of_ones_own(frame, tmp_path):
+    axis = Figure().subplots()
+    assert report.curves(frame, ax=axis) is axis
+    lines, names = axis.get_legend_handles_labels()
+    assert names == list(frame["policy"].unique())
+    assert lines[0].get_ydata()[-1] == pytest.approx(
+        frame[frame["policy"] == names[0]].groupby("seed")["report_score"].last().mean()
+    )
+    for wrong in ({}, {"path": tmp_path / "c.png", "ax": axis}):
+        with pytest.raises(ValueError, match="give one of them"):
+            report.curves(frame, **wrong)
+    with pytest.raises(ValueError, match=r"'docx'.*valid: png, pdf, svg"):
+        report.curves(frame, tmp_path / "curves.docx")
+
+
 @pytest.mark.parametrize("count", [1, 4])
 def test_a_gallery_has_a_curve_per_task(frame, tmp_path, count):
     one = frame[frame["policy"] == "default"]
@@ -422,6 +437,20 @@ def test_render_is_aligned(frame):
     assert "5,875" in costs
     assert "30,000 + 10,000" in costs
     assert "0.950" in scores
+
+
+@pytest.mark.parametrize("across", [40, 60, 88])
+def test_render_is_no_wider_than_it_may_be(frame, across):
+    long = "freeze_when_good,threshold=0.9,learning_rate=1e-3"
+    frame["policy"] = frame["policy"].replace("wild", long)
+    summary = report.summarize(frame)
+    for result in (report.table(summary), report.paired(summary, "default")):
+        whole = report.render(result)
+        text = report.render(result, across)
+        assert max(map(len, text.split("\n"))) <= across
+        for word in set(whole.split()) - {long}:
+            assert word.startswith("-----") or word in text
+        assert "".join(text.split()).count("freeze") >= 1
 
 
 def test_write_report(frame, tmp_path):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import dacrl_env
-from dacrl_env.core.checks import check_types
+from dacrl_env.core.checks import check_types, meant
 from dacrl_env.core.snapshot import SnapshotError
 from dacrl_env.methods.trials import fit_key
 from dacrl_env.policies import get_method
@@ -138,3 +138,17 @@ def test_a_fit_is_named_by_the_file_of_a_method_of_ones_own(tmp_path, monkeypatc
     assert fit_key(task, again, 100, 0, {}) != first
     # the package's own by its version
     assert fit_key(task, get_method("race"), 100, 0, {})["origin"] == "dacrl_env"
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("freze", "freeze-when-good"), ("cartpole", "dacrl/DQN-CartPole-v1"), ("a", None)],
+)
+def test_a_part_of_a_name_is_near(name: str, near: str | None) -> None:
+    valid = [
+        "default",
+        "freeze-when-good",
+        "dacrl/DQN-CartPole-v1",
+        "dacrl/PPO-CartPole-v0",
+    ]
+    assert meant(name, valid) == (f" (did you mean {near!r}?)" if near else "")

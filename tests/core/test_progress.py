@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -32,6 +33,16 @@ def test_few_lines_of_short_work(capsys: Any) -> None:
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert err.startswith("a task: 100% of 1.00k steps")
+
+
+def test_work_that_was_less_than_thought_is_done(capsys: Any) -> None:
+    with progress(1_000, "a task", True) as bar:
+        bar.update(730)
+    assert capsys.readouterr().err.startswith("a task: 100% of 730 steps, 00:00 left")
+    with suppress(KeyError), progress(1_000, "a task", True) as bar:
+        bar.update(730)
+        raise KeyError
+    assert capsys.readouterr().err.startswith("a task: 73% of 1.00k steps")
 
 
 def test_nothing_is_said(capsys: Any) -> None:

@@ -312,6 +312,8 @@ def test_other_spaces_are_refused(spaces):
     assert PROBE in str(error.value)
     assert str(original.observation_space) in str(error.value)
     assert str(original.action_space) in str(error.value)
+    advised = "FlattenObservation" in str(error.value)
+    assert advised == ("observation_space" in spaces)
 
 
 # -- Box2D -----------------------------------------------------------------------------

@@ -354,6 +354,12 @@ def test_other_models_and_their_own_environment_are_refused() -> None:
         model.learn(200, callback=callback)
 
 
+def test_an_environment_without_a_task_is_told_a_task_of_the_algorithm() -> None:
+    model = sb3.PPO("MlpPolicy", "MountainCar-v0", device="cpu")
+    with pytest.raises(ValueError, match=r"MountainCar-v0, .*task='dacrl/PPO"):
+        model.learn(10, callback=DynamicConfigCallback("random"))
+
+
 # -- schedules of their own ----------------------------------------------------------
 
 

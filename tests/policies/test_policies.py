@@ -135,6 +135,15 @@ def test_default_applies_the_defaults_exactly():
     assert rows == [{"learning_rate": 1e-3, "epsilon": 0.1, "batch_size": 64}] * 4
 
 
+def test_what_was_fitted_can_be_read():
+    fitted = dacrl_env.fit("dacrl/NoisyQuadratic-v0", "grid-search", 500)
+    rate = fitted.policy.config["learning_rate"]
+    assert repr(fitted.policy) == f"Static(learning_rate={rate!r})"
+    shown = repr(fitted)
+    assert shown.startswith("Fitted(Static(learning_rate=")
+    assert shown.endswith(f", {fitted.cost.env_steps:,} training steps)")
+
+
 def test_static_applies_what_it_was_given():
     policy = get_policy("static,learning_rate=3e-4,gamma=0.95,batch_size=16")
     for row in applied(policy):

@@ -164,8 +164,10 @@ def say_expected(expected: Sequence[Expected]) -> list[dict[str, Any]]:
         cores = f" on {one.cores} core{'s' * (one.cores > 1)}" if about else ""
         print(f"{one.task}: {', '.join(parts)}{about}{cores}")
     known = [one.seconds for one in expected if one.seconds is not None]
-    if len(expected) > 1 and len(known) == len(expected):
-        print(f"all: about {_duration(sum(known))}")
+    if len(expected) > 1 and known:
+        unknown = len(expected) - len(known)
+        without = f", without {unknown} of unknown time" if unknown else ""
+        print(f"all: about {_duration(sum(known))}{without}")
     print("nothing was run (--dry-run)")
     return [asdict(one) for one in expected]
 

@@ -241,7 +241,7 @@ def _fit_what(options: argparse.Namespace) -> tuple[str, str]:
         ("task", options.place_task, options.task),
         ("method", options.place_method, options.method),
     ):
-        named = any(word.partition("=")[0] == f"--{name}" for word in options.line)
+        named = any(word.partition("=")[0] == f"--{name}" for word in options.words)
         if place is not None and named:
             raise ValueError(
                 f"the {name} is given twice: {place}, and --{name} {value}"

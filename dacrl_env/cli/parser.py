@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -158,6 +158,37 @@ class Parser(jsonargparse.ArgumentParser):
                 if action.dest in self.places and (several or isinstance(value, str)):
                     self.set_defaults(**{action.dest: value})
 
+    def _without_files(
+        self, line: Sequence[str], found: Mapping[str, Any]
+    ) -> list[str]:
+        """The same line, with what its files of options say in words.
+
+        Args:
+            line: words.
+            found: what came of it; where it has ``place_…``, a file has no say.
+        """
+        said: dict[str, Any] = {}
+        for path in _files(line):
+            said |= _load(Path(path).read_text(encoding="utf-8")) or {}
+        words, options = [], iter(line)
+        for word in options:
+            if word == "--config":
+                next(options)
+            elif word.partition("=")[0] != "--config":
+                words.append(word)
+        given = {word.partition("=")[0] for word in words}
+        placed = []
+        for action in (a for a in self._actions if said.get(a.dest) is not None):
+            if found.get(f"place_{action.dest}") is not None:
+                continue
+            value = said[action.dest]
+            texts = [text(v) for v in (value if isinstance(value, list) else [value])]
+            if not action.option_strings:
+                placed += texts if set(words[1:]).isdisjoint(texts) else []
+            elif given.isdisjoint(action.option_strings) and value is not False:
+                words += [action.option_strings[0], *([] if value is True else texts)]
+        return [*words[:1], *placed, *words[1:]]
+
     def _refuse_no_list(self, action: argparse.Action, value: Any) -> NoReturn:
         words = [value]
         if isinstance(value, dict):
@@ -173,7 +204,10 @@ class Parser(jsonargparse.ArgumentParser):
             super().set_defaults(*arguments, **named)
 
     def read(self, line: Sequence[str] | None) -> argparse.Namespace:
-        """Options of the command that is given, with ``command``, ``parser``, ``line``.
+        """Options of the command that is given, and what they come from.
+
+        ``words`` are those of the line, and ``line`` is the same without files of
+        options; ``command`` obeys, and ``parser`` has read them.
 
         Args:
             line: arguments; None: those of this process.
@@ -207,7 +241,8 @@ class Parser(jsonargparse.ArgumentParser):
         if missing:
             parser.line = self.line
             parser.error(f"the following arguments are required: {', '.join(missing)}")
-        own = {"command": parser.command, "parser": parser, "line": [*self.line]}
+        own = {"command": parser.command, "parser": parser, "words": [*self.line]}
+        own["line"] = parser._without_files(self.line, given)
         shared = {k: v for k, v in vars(found).items() if k in given and v}
         return argparse.Namespace(**given | shared | own)
 
@@ -249,8 +284,8 @@ class Parser(jsonargparse.ArgumentParser):
         message = message.replace("Problems parsing config: ", "--config: ")
         if "was not provided" in message:
             message = "which command? " + ", ".join(self.commands)
-        parser.print_usage(sys.stderr)
         sys.stderr.write(f"{parser.prog}: error: {message}\n")
+        sys.stderr.write(f"{parser.prog} --help shows what there is\n")
         sys.exit(2)
 
     @property

@@ -73,7 +73,8 @@ def expected_of(plan: Plan, tested: bool) -> Expected:
     runs = len(plan.policies) * len(plan.policy_seeds)
     runs = tested * (runs + fits * len(plan.seeds) * (1 + plan.shuffled))
     steps = runs * plan.steps
-    known = measured.seconds().get(bases.original(plan.task.id))
+    names, times = (plan.task.id, bases.original(plan.task.id)), measured.seconds()
+    known = next((times[name] for name in names if name in times), None)
     seconds, cores = None, getattr(plan.runner, "num_threads", 1)
     if known is not None:
         each = known["seconds"] / plan.task.budget

@@ -44,7 +44,7 @@ def test_wrong_options_show_the_usage_of_the_command(
 ) -> None:
     more = ["--budget", "100"] if command[0] == "fit" else []
     err = said(capsys, *command, *more, "--out", str(tmp_path), *wrong)
-    assert err.startswith(f"usage: dacrl {command[0]} ")
+    assert err.startswith(f"dacrl {command[0]}: error: ")
     assert "unrecognized arguments: " in err
     assert meant in err
 
@@ -70,7 +70,7 @@ def test_commands_that_are_nearly_right(capsys, wrong, meant) -> None:
 def test_choices_that_are_nearly_right(capsys, tmp_path) -> None:
     line = ["evaluate", QUADRATIC, "default", "--out", str(tmp_path)]
     err = said(capsys, *line, "--feedback", "trian")
-    assert err.startswith("usage: dacrl evaluate ")
+    assert err.startswith("dacrl evaluate: error: ")
     assert "(did you mean 'train'?)" in err
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,28 @@ def test_the_line_goes_before_the_file(tmp_path: Path, first: bool) -> None:
     out = ["--out", str(tmp_path / "out")]
     assert main(["compare", *(given + line if first else line + given), *out]) == 0
     assert seeds(tmp_path / "out") == {"default": [0]}
+
+
+def test_the_command_of_a_page_says_what_files_said(tmp_path: Path) -> None:
+    file = write(
+        tmp_path / "x.yaml",
+        task=QUADRATIC, policies=["default", "random"], seeds=2, set=["history=2"],
+        quiet=True, total=False, num_threads=1,
+    )  # fmt: skip
+    first, second = tmp_path / "a", tmp_path / "b"
+    line = ["compare", "--config", file, "--seeds", "3", "--out", str(first)]
+    assert main(line) == 0
+    (made,) = first.glob("*/comparison.json")
+    (command,) = json.loads(made.read_text())["commands"]
+    assert command == (
+        f"dacrl compare {QUADRATIC} --seeds 3 --out {first} --policies default random "
+        "--num-threads 1 --set history=2 --quiet"
+    )
+    again = shlex.split(command.replace(str(first), str(second)))
+    assert main(again[1:]) == 0
+    tables = [pd.read_csv(next(d.glob("*/table.csv"))) for d in (first, second)]
+    table, same = (t.drop(columns=[n for n in t if "wall" in n]) for t in tables)
+    pd.testing.assert_frame_equal(table, same)
 
 
 def test_the_places_of_a_fit_go_before_the_file(tmp_path: Path, capsys: Any) -> None:
@@ -116,7 +139,7 @@ def test_what_is_wrong_in_a_file(
 ) -> None:
     file = write(tmp_path / "x.yaml", task=QUADRATIC, out=tmp_path / "out", **options)
     err = usage(capsys, "compare", "--config", file)
-    assert err.startswith("usage: dacrl compare ")
+    assert err.startswith("dacrl compare: error: ")
     assert message in err
     assert not (tmp_path / "out").exists()
 

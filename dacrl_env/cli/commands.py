@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, redirect_stdout
+from contextlib import ExitStack, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -122,6 +122,8 @@ def _obey(arguments: Sequence[str] | None, interrupts: Interrupts) -> None:
         ) from None
     if "" not in sys.path and here not in sys.path:
         sys.path.append(here)  # module:Class, as under `python -m`
+    out: Path | None = getattr(options, "out", None)
+    new = out is not None and not out.exists()
     if not getattr(options, "dry_run", False):
         _check_places(options)
     written = getattr(options, "as_json", False)
@@ -130,7 +132,13 @@ def _obey(arguments: Sequence[str] | None, interrupts: Interrupts) -> None:
         if written or not options.shown:
             null = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
             stack.enter_context(redirect_stdout(null))
-        result = options.command(options)
+        try:
+            result = options.command(options)
+        except BaseException:
+            if new and out is not None:  # nothing is left of what was refused
+                with suppress(OSError):
+                    out.rmdir()
+            raise
     if written and result is not None:
         print(json.dumps(result, indent=2, default=as_json))
 

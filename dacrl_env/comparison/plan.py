@@ -190,10 +190,6 @@ def make_plan(
             "an equal total budget needs feedback='train': evaluation episodes take as "
             "many steps as they last"
         )
-    if store is not None and not isinstance(store, Store):
-        store = Store(store)
-    if store is not None and units.travels:  # to where other directories are current
-        store = Store(store.directory.absolute())
     spend = 0
     if methods.names:
         spend = tuning_steps(task, tuning_budget, total, options)
@@ -204,7 +200,7 @@ def make_plan(
         seeds,
         spend,
         int(runs),
-        store,
+        None,
         options,
         own,
         labels,
@@ -226,8 +222,12 @@ def make_plan(
         check_method(plan.method(name), name, task, spend, split, options)
     if units.travels:
         check_travel([task, options, tracker, *plan.objects.values()])
-    if store is not None:
+    if store is not None:  # which makes a folder, where nothing else is wrong
+        store = store if isinstance(store, Store) else Store(store)
+        if units.travels:  # to where other directories are current
+            store = Store(store.directory.absolute())
         check_store(plan, store, member)
+        plan = replace(plan, store=store)
     return replace(plan, task=filled(asked)) if tell else plan
 
 

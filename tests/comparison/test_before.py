@@ -379,6 +379,18 @@ def test_a_store_needs_a_place(tmp_path: Path) -> None:
             dacrl_env.fit(QUADRATIC, "random-search", 100, store=place)
 
 
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.usefixtures("untrained")
+def test_what_is_refused_leaves_no_folder(tmp_path: Path, there: bool) -> None:
+    out = tmp_path / "out"
+    if there:
+        out.mkdir()
+    for command in ("compare", "evaluate", "fit"):
+        line = [*COMMANDS[command], "--run-budget", "7", "--out", str(out)]
+        assert main(line) == 2
+        assert out.exists() == there
+
+
 def test_figures_of_measurements_need_a_place(tmp_path: Path, capsys) -> None:
     lines = {
         "is a directory": ["bench", "--json", str(tmp_path)],

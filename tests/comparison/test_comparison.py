@@ -283,7 +283,9 @@ def test_an_interrupted_fit_goes_on_from_its_journal(tmp_path, monkeypatch, afte
     assert (resumed.cost, resumed.online) == (expected.cost, expected.online)
     # the first generation is four decisions of two runs
     kept = 4 if after > 4 else 0
-    assert len(rest) == len(straight) - kept
+    assert straight == 8 * [1_000]
+    assert rest.count(1_000) == len(straight) - kept
+    assert sum(rest) == sum(straight)  # with what is in the journal
 
 
 def test_a_journal_of_another_course_is_refused(tmp_path, monkeypatch):

@@ -147,9 +147,13 @@ def write_files(block: Block, folder: Path) -> None:
 
 def write_inputs(folder: Path) -> None:
     """What a command reads that an earlier one, left out here, would have made."""
-    (folder / "tuned").mkdir()
-    for path in pretrained().values():
-        shutil.copy(path, folder / "tuned" / f"policy{path.suffix}")
+    for name, made in (
+        ("dqn-cartpoleshift-switch-2", "tuned/policy.json"),
+        ("dqn-cartpoleshift-sac-2", "tuned/policy.safetensors"),
+        ("dqn-cartpole-v1-static-tuned", "front/front/2.json"),
+    ):
+        (folder / made).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(pretrained()[f"pretrained/{name}"], folder / made)
 
 
 def run(line: list[str], more: str = "") -> None:

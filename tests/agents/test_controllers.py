@@ -834,7 +834,7 @@ def test_task_and_method_of_a_fit_by_name(
     assert "one task is needed" in capsys.readouterr().err
     twice = ["fit", QUADRATIC, "random-search", *method, *out]
     assert main(twice) == 2
-    assert "one method is needed" in capsys.readouterr().err
+    assert "the method is given twice: random-search" in capsys.readouterr().err
 
 
 # -- controllers that come with the package ------------------------------------------

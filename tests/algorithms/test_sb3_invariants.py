@@ -212,6 +212,7 @@ def test_cutting_changes_nothing_with_a_replay(name: str, num_envs: int) -> None
     assert whole.interval.updates == cut.interval.updates
 
 
+@pytest.mark.slow
 def test_cutting_changes_nothing_ppo() -> None:
     whole, cut = make("ppo"), make("ppo")
     whole.train(80)

@@ -377,6 +377,7 @@ def test_what_tasks_have_set_that_sb3_lacks_is_told_at_once(task: str) -> None:
     assert {name: used[name] for name in given} == {**given, **fixed}
 
 
+@pytest.mark.slow
 @sb3_n_steps
 def test_a_task_with_double_q_runs_without_it() -> None:
     env: Any = gym.make(

@@ -163,6 +163,7 @@ def _as(theirs: Any, mine: Any) -> torch.optim.Optimizer:
     return optimizer
 
 
+@pytest.mark.slow
 def test_signals_are_of_the_first_critic_and_the_whole_replay() -> None:
     runs = make("sac", [0, 1], budget=400, train_freq=1)
     runs.train(300)

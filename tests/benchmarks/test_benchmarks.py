@@ -25,6 +25,7 @@ def _quick(monkeypatch):
     monkeypatch.setattr(suite, "INTERVAL", 100)
 
 
+@pytest.mark.slow
 def test_suite_measures_sizes_threads_and_peers(tmp_path, capsys):
     file = tmp_path / "all.json"
     arguments = ["bench", "--all", "--tasks", TASK, "--populations", "1", "4"]

@@ -294,6 +294,7 @@ def run(*arguments, where):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_policy_and_a_task_of_ones_own(tmp_path):
     scores = []
     for action in (0.0, -1.0):

@@ -250,6 +250,7 @@ except KeyboardInterrupt as error:
 """
 
 
+@pytest.mark.slow
 def test_in_python_it_is_a_keyboard_interrupt(tmp_path):
     store = tmp_path / "store"
     store.mkdir()

@@ -83,6 +83,7 @@ def test_the_same_command_finds_what_is_finished(comparison, capsys):
     assert "Objective: final" in (folder(comparison) / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_report_makes_the_suite_anew(comparison, capsys):
     suite = folder(comparison)
     before = pd.read_csv(suite / "aggregates.csv").set_index("policy")
@@ -130,6 +131,7 @@ def test_an_interrupted_suite_is_reported_as_far_as_it_came(
     assert table["task"].tolist() == [QUADRATIC]
 
 
+@pytest.mark.slow
 def test_methods_with_a_budget_in_runs(tmp_path):
     arguments = line(tmp_path, "--tasks", QUADRATIC, "--budget-runs", "3")
     arguments.remove("back=checkpoint-when-best")

@@ -212,6 +212,7 @@ def test_the_shipped_policies_are_of_the_present_format():
 # -- the store -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_in_a_result(tmp_path):
     store, key = Store(tmp_path), {"policy": "pbt", "seeds": [0, 1], "x": {"b": 0.5}}
     frame = pd.DataFrame(

@@ -212,6 +212,7 @@ def test_what_changes_a_result_changes_its_key():
     assert len({Store("unused").path(key) for key in keys}) == len(keys)
 
 
+@pytest.mark.slow
 def test_workers_give_the_same_table(tmp_path):
     alone = dacrl_env.compare(TASK, POLICIES, seeds=[0, 1], **SMALL)
     shared = dacrl_env.compare(
@@ -249,6 +250,7 @@ def test_stored_groups_by_settings_and_counts_a_run_once(tmp_path):
         stored(tmp_path / "nothing")
 
 
+@pytest.mark.slow
 def test_fits_of_one_method_at_two_budgets_are_two_rows(tmp_path):
     task, method = "dacrl/NoisyQuadratic-v0", "random-search"
     for budget, seeds in ((100, range(8)), (500, range(4))):

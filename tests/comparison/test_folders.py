@@ -85,6 +85,7 @@ def test_another_selection_says_what_the_report_had(out, capsys):
     assert set(names) == {"default", "random", "static,learning_rate=0.01"}
 
 
+@pytest.mark.slow
 def test_fits_live_side_by_side(out, capsys):
     for more in (["200"], ["400"], ["200", "--seed", "1"], ["200"]):
         fit(*more)
@@ -140,6 +141,7 @@ def test_methods_at_two_budgets(out):
     assert len(list(folder.glob("anytime*.png"))) == 2
 
 
+@pytest.mark.slow
 def test_the_same_again_leaves_no_copies(out, capsys):
     line = ["compare", QUADRATIC, "--methods", "random-search", "--runs", "1"]
     line += ["--budget", "200", "--seeds", "2", "--num-threads", "1", "--out", "o"]

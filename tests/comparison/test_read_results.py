@@ -40,6 +40,7 @@ def test_what_is_not_there_or_damaged(tmp_path: Path) -> None:
         dacrl_env.read_results(tmp_path)
 
 
+@pytest.mark.slow
 def test_figures_for_print(tmp_path: Path) -> None:
     line = ["compare", QUADRATIC, "--policies", "default", "--seeds", "2"]
     assert main([*line, "--out", str(tmp_path)]) == 0

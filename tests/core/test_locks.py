@@ -279,6 +279,7 @@ def test_nobody_waits_for_oneself(tmp_path, workers):
     dacrl_env.compare(QUADRATIC, methods=[METHOD], runs=2, **plan)
 
 
+@pytest.mark.slow
 def test_two_threads_of_one_process_share_the_work(tmp_path):
     results: list[Any] = []
 

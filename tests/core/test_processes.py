@@ -262,6 +262,7 @@ def test_the_unit_of_a_worker_that_dies_is_done_again(tmp_path, how):
     assert bar.total == 30
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:a worker died:RuntimeWarning")
 def test_what_kills_every_worker_is_given_up(tmp_path):
     store = Store(tmp_path)
@@ -275,6 +276,7 @@ def test_what_kills_every_worker_is_given_up(tmp_path):
         run(work, 3, store=store)
 
 
+@pytest.mark.slow
 def test_workers_that_cannot_start_are_given_up(monkeypatch):
     monkeypatch.setattr(executors, "_serve", _dies_at_once)
     with pytest.raises(WorkerDiedError, match=r"before they could begin.*code 5"):
@@ -333,7 +335,7 @@ if os.path.basename(sys.modules["__main__"].__file__) == "child.py":
         slow("start-up", "exit", 0.4),
         ("start-up", "kill", 0.0),
         slow("workers", "segfault", 6.0),
-        ("workers", "kill", 2.0),
+        slow("workers", "kill", 2.0),
         slow("workers", "hang-up", 1.0),
     ],
 )

@@ -399,6 +399,7 @@ def test_environments_are_closed_when_others_take_their_place():
     assert all(one.unwrapped.closed for one in first.envs.ravel())
 
 
+@pytest.mark.slow
 def test_outer_environments_close_inner_ones():
     options = {"budget": 400, "decision_interval": 100, "learning_starts": 100}
     task = Task(

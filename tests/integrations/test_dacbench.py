@@ -172,6 +172,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("vision", "leftovers"),
     [

@@ -76,6 +76,7 @@ class Deadly:
         return self.envs.to_actions({})
 
 
+@pytest.mark.slow
 def test_a_killed_job_costs_its_unit_alone(here: Path) -> None:
     policies = {"deadly": Deadly(here / "killed"), "random": "random"}
     executor = SubmititExecutor("local", most=2)

@@ -126,6 +126,7 @@ def test_everything_is_tuned_tested_and_kept(tmp_path: Any) -> None:
     assert "state" in study.render(result)
 
 
+@pytest.mark.slow
 def test_an_executor_has_the_fits_of_a_stage_at_once(tmp_path: Any) -> None:
     given: dict[str, Any] = {
         "rungs": ("static-tuned", "open-loop-tuned", "freeze-tuned")

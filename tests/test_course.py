@@ -140,6 +140,7 @@ for path in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_jupytext_reads_the_same_cells() -> None:
     pytest.importorskip("jupytext")
     line = [sys.executable, "-c", READ, *map(str, NOTEBOOKS)]

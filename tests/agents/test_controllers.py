@@ -843,7 +843,7 @@ def test_task_and_method_of_a_fit_by_name(
 CONTROLLERS = [name for name in pretrained() if not name.endswith(RUNGS)]
 
 
-@pytest.mark.parametrize("name", quick(CONTROLLERS, *CONTROLLERS[1::8]))
+@pytest.mark.parametrize("name", quick(CONTROLLERS, CONTROLLERS[1]))
 def test_pretrained_controllers_run_on_their_tasks(name: str) -> None:
     fitted = get_policy(name)
     assert isinstance(fitted, Fitted)

@@ -57,6 +57,7 @@ def tables(out: Path) -> dict[str, list[str]]:
     return {p.parent.name: pd.read_csv(p)["policy"].tolist() for p in paths}
 
 
+@pytest.mark.slow
 def test_tasks_and_settings_have_folders_of_their_own(out):
     assert compare("default") == 0
     assert compare("random", more=("--run-budget", "100")) == 0

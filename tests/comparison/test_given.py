@@ -152,6 +152,7 @@ def test_every_unit_begins_with_the_policy_as_it_was() -> None:
     )
 
 
+@pytest.mark.slow
 def test_workers_get_objects() -> None:
     policies = {"a": Plain(0.5), "b": Told(-0.5)}
     one, two = (

@@ -80,6 +80,7 @@ def reported(out: str = "o") -> dict[str, tuple[int, float]]:
 # -- what is served ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_edit_is_another_policy_and_its_revocation_the_first_again(place, capsys):
     seen = []
     for rate in (0.1, 0.001, 0.1):

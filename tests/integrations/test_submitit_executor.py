@@ -107,6 +107,7 @@ print("Submitted batch job 7")
 """
 
 
+@pytest.mark.slow
 def test_what_slurm_is_asked_for(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By programs with the names of Slurm's."""
     tools = here / "tools"

@@ -134,7 +134,7 @@ def _interrupted(
         return took, left, []
     assert process.returncode == 128 + number
     lines = [line for line in text.replace("\r", "\n").split("\n") if line.strip()]
-    lines = [line for line in lines if "%|" not in line and "steps/s]" not in line]
+    lines = [line for line in lines if " left, " not in line]  # of progress
     return took, left, lines
 
 

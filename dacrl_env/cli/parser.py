@@ -184,10 +184,12 @@ class Parser(jsonargparse.ArgumentParser):
             value = said[action.dest]
             texts = [text(v) for v in (value if isinstance(value, list) else [value])]
             if not action.option_strings:
-                placed += texts if set(words[1:]).isdisjoint(texts) else []
+                used = found.get(action.dest) == value  # the line goes before
+                placed += texts if used and set(words).isdisjoint(texts) else []
             elif given.isdisjoint(action.option_strings) and value is not False:
                 words += [action.option_strings[0], *([] if value is True else texts)]
-        return [*words[:1], *placed, *words[1:]]
+        at = words.index(self.prog.rpartition(" ")[2]) + 1  # behind the command
+        return [*words[:at], *placed, *words[at:]]
 
     def _refuse_no_list(self, action: argparse.Action, value: Any) -> NoReturn:
         words = [value]

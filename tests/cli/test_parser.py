@@ -80,6 +80,14 @@ def test_the_command_of_a_page_says_what_files_said(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(table, same)
 
 
+def test_a_task_on_the_line_is_that_of_the_command(tmp_path: Path) -> None:
+    file = write(tmp_path / "x.yaml", task="DQN-CartPole", policies=["default"])
+    line = ["compare", QUADRATIC, "--config", file, "--out", "out"]
+    assert _parser().read(line).line == [
+        "compare", QUADRATIC, "--out", "out", "--policies", "default",
+    ]  # fmt: skip
+
+
 def test_the_places_of_a_fit_go_before_the_file(tmp_path: Path, capsys: Any) -> None:
     out = tmp_path / "out"
     file = write(tmp_path / "x.yaml", task="nothing", method="pbt", budget=500, out=out)

@@ -54,11 +54,14 @@ MODULES = dict(_read())
 
 def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
     """All that may run."""
-    yield tree
-    if isinstance(tree, ast.If) and ast.unparse(tree.test).endswith("TYPE_CHECKING"):
-        return
-    for child in ast.iter_child_nodes(tree):
-        yield from _nodes(child)
+    left = [tree]
+    while left:
+        node = left.pop()
+        yield node
+        if not isinstance(node, ast.If) or "TYPE_CHECKING" not in ast.unparse(
+            node.test
+        ):
+            left += ast.iter_child_nodes(node)
 
 
 def _imported(name: str, tree: ast.Module) -> set[str]:

@@ -80,6 +80,7 @@ def test_it_changes_nothing(
     assert "no result" not in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_lost_worker_costs_its_unit(fake: Any, alone: pd.DataFrame) -> None:
     asked(fake, lose=2)
     words = "WorkerCrashedError: The worker died unexpectedly; .* begun again"

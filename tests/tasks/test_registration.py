@@ -196,6 +196,7 @@ def test_workers_of_gymnasium_know_a_user_s_task(context: str) -> None:
     envs.close()
 
 
+@pytest.mark.slow
 def test_workers_of_stable_baselines3_know_a_user_s_task() -> None:
     register(lambda: toy(4)())
     spec = gym.spec("own/Toy-v0")

@@ -248,6 +248,15 @@ class Parser(jsonargparse.ArgumentParser):
         shared = {k: v for k, v in vars(found).items() if k in given and v}
         return argparse.Namespace(**given | shared | own)
 
+    def dump(self, found: Any, **about: Any) -> str:
+        """As of jsonargparse; what has a place, and a name too, has its name."""
+        found = found.clone()
+        for place in [key for key in vars(found) if key.startswith("place_")]:
+            value = found.pop(place)
+            if value is not None:  # the line goes before a file
+                found[place.removeprefix("place_")] = value
+        return super().dump(found, **about)
+
     def print_help(self, file: Any = None) -> None:
         """Also of the policies and methods that the line names before."""
         super().print_help(file)

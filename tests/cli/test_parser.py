@@ -123,6 +123,13 @@ def test_what_a_file_says_is_printed_and_taken_whole(
     file = ["--config", str(tmp_path / "x.yaml")]
     assert printed("compare", *file) == first
     assert printed("compare", "another", *file) == first.replace(QUADRATIC, "another")
+    tuned = printed("fit", QUADRATIC, "random-search", "--budget", "9")
+    assert tuned.startswith(f"task: {QUADRATIC}\nmethod: random-search\n")
+    assert tuned == printed(
+        "fit", "--method", "random-search", "--task", QUADRATIC, "--budget", "9"
+    )
+    (tmp_path / "x.yaml").write_text(tuned)
+    assert printed("fit", *file) == tuned
     (tmp_path / "x.yaml").write_text(f"tasks: [{QUADRATIC}]")
     assert main(["warm-up", *file]) == 0
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -41,15 +42,14 @@ TABLE = "dacrl_env.policies.protocol"
 NAMES = re.compile(r"dacrl_env\.(agents|baselines)([.:]\w+)*")
 
 
-def _read() -> Iterator[tuple[str, ast.Module]]:
+def _files() -> Iterator[tuple[str, Path]]:
     for package, folder in PLACES.items():
         for path in sorted(folder.rglob("*.py")):
             parts = path.relative_to(folder).with_suffix("").parts
-            name = ".".join([package, *parts]).removesuffix(".__init__")
-            yield name, ast.parse(path.read_text())
+            yield ".".join([package, *parts]).removesuffix(".__init__"), path
 
 
-MODULES = dict(_read())
+MODULES = dict(_files())
 
 
 def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
@@ -64,12 +64,18 @@ def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
             left += ast.iter_child_nodes(node)
 
 
-def _imported(name: str, tree: ast.Module) -> set[str]:
+@cache
+def _tree(name: str) -> ast.Module:
+    return ast.parse(MODULES[name].read_text())
+
+
+@cache
+def _imported(name: str) -> set[str]:
     """Modules of ours that a module imports."""
     package = any(other.startswith(f"{name}.") for other in MODULES)
     here = name if package else name.rpartition(".")[0]
     found = set()
-    for node in _nodes(tree):
+    for node in _nodes(_tree(name)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -82,9 +88,6 @@ def _imported(name: str, tree: ast.Module) -> set[str]:
                 whole = f"{base}.{alias.name}"
                 found.add(whole if whole in MODULES else base)
     return found & MODULES.keys()
-
-
-IMPORTS = {name: _imported(name, tree) for name, tree in MODULES.items()}
 
 
 def _place(name: str) -> str:
@@ -110,7 +113,7 @@ def test_a_package_imports_those_before_it(package: str) -> None:
     wrong = [
         f"{name} imports {other}"
         for name in CORE
-        for other in sorted(IMPORTS[name])
+        for other in sorted(_imported(name))
         if _place(name) == package and _place(other) in above
     ]
     assert wrong == []
@@ -120,13 +123,13 @@ def test_the_core_knows_agents_and_baselines_by_one_table_of_names() -> None:
     wrong = [
         f"{name} imports {other}"
         for name in CORE
-        for other in sorted(IMPORTS[name])
+        for other in sorted(_imported(name))
         if _place(other) in ("agents", "baselines")
     ]
     wrong += [
         f"{name} names {node.value}"
         for name in CORE
-        for node in _nodes(MODULES[name])
+        for node in _nodes(_tree(name))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
         if NAMES.fullmatch(node.value) and name != TABLE
     ]
@@ -137,7 +140,7 @@ def test_baselines_do_not_import_each_other() -> None:
     wrong = [
         f"{name} imports {other}"
         for name in MODULES
-        for other in sorted(IMPORTS[name] - {"dacrl_env.baselines"})
+        for other in sorted(_imported(name) - {"dacrl_env.baselines"})
         if _place(name) == _place(other) == "baselines"
     ]
     assert wrong == []
@@ -159,8 +162,8 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 
 def _run(name: str) -> set[str]:
     """What importing a module runs: what it imports, and packages that those lie in."""
-    found = set(IMPORTS[name])
-    for other in IMPORTS[name]:
+    found = set(_imported(name))
+    for other in _imported(name):
         parts = other.split(".")
         packages = {".".join(parts[:k]) for k in range(1, len(parts))}
         # those that it lies in itself are run before it

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from cases import quick
+from cases import quick, slow
 from dacrl_env.agents import checkpoints
 from dacrl_env.agents.training import Seen, divisor
 from safetensors import safe_open
@@ -173,7 +173,9 @@ def test_memory_begins_anew_with_a_run() -> None:
 # -- training ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize(
+    "name", quick(PROGRAMS, "controller-ppo", "controller-recurrent-ppo")
+)
 def test_training_gives_a_controller_that_acts_as_its_model(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,9 +209,7 @@ def test_training_gives_a_controller_that_acts_as_its_model(
     assert isinstance(fitted.policy, Controller)
 
 
-@pytest.mark.parametrize(
-    "name", quick(PROGRAMS, "controller-ppo", "controller-recurrent-ppo")
-)
+@pytest.mark.parametrize("name", quick(PROGRAMS, "controller-recurrent-ppo"))
 def test_training_moves_the_network_and_is_repeatable(name: str) -> None:
     def fit(budget: int, seed: int = 0) -> Any:
         fitted = get_method(spec_of(name, ",trial_share=0")).fit(
@@ -226,7 +226,7 @@ def test_training_moves_the_network_and_is_repeatable(name: str) -> None:
 def test_no_global_state_is_read_or_left_changed() -> None:
     def fit() -> Any:
         return identity(
-            get_method(spec_of("controller-sac")).fit(QUADRATIC, BUDGET, 0).policy
+            get_method(spec_of("controller-dqn")).fit(QUADRATIC, BUDGET, 0).policy
         )
 
     first = fit()
@@ -533,7 +533,7 @@ def test_a_killed_fit_goes_on_from_the_command_line(tmp_path: Path) -> None:
     assert bool(events) == (importlib.util.find_spec("tensorboard") is not None)
 
 
-@pytest.mark.parametrize("damage", ["model", "population", "index"])
+@pytest.mark.parametrize("damage", [slow("model"), "population", slow("index")])
 def test_damaged_checkpoints_are_reported_and_kept(
     damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

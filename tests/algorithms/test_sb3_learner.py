@@ -85,7 +85,7 @@ THEIRS: dict[str, dict[str, Any]] = {
         ("dqn", 1, {}),
         pytest.param("dqn", 3, {}, marks=sb3_n_steps),
         ("ppo", 1, {}),
-        ("sac", 1, {}),
+        slow("sac", 1, {}),
         slow("sac", 1, {"ent_rule": "set", "alpha": 0.3}),
         pytest.param("sac", 3, {}, marks=[sb3_n_steps, pytest.mark.slow]),
     ],
@@ -258,7 +258,7 @@ def test_evaluation_plays_each_members_policy(name: str) -> None:
 # -- restart, divergence ---------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", quick(ALGORITHMS, "dqn", "ppo"))
+@pytest.mark.parametrize("name", quick(ALGORITHMS, "dqn"))
 def test_a_restarted_member_is_a_new_run(name: str) -> None:
     runs, fresh, untouched = make(name, [0, 1]), make(name, [7]), make(name, [0, 1])
     physics = physics_of(inner_of(name), 1)
@@ -284,7 +284,7 @@ def test_a_restarted_member_is_a_new_run(name: str) -> None:
     assert runs.differences(untouched, 0) == []
 
 
-@pytest.mark.parametrize("name", quick(ALGORITHMS, "dqn", "ppo"))
+@pytest.mark.parametrize("name", quick(ALGORITHMS, "ppo"))
 def test_divergence_is_a_members_own(name: str) -> None:
     env = Counting(name)
     runs, healthy = make(name, [0, 1, 2], env=env), make(name, [0, 1, 2])
@@ -331,7 +331,7 @@ def test_divergence_from_the_updates_themselves(name: str) -> None:
     runs.learner.signals(runs.state, runs.values, runs.interval)  # no warnings
 
 
-@pytest.mark.parametrize("name", quick(ALGORITHMS, "dqn", "ppo"))
+@pytest.mark.parametrize("name", quick(ALGORITHMS, "ppo"))
 def test_a_diverged_run_ends_and_another_begins(name: str) -> None:
     envs = vector(name)
     envs.reset(seed=0)

@@ -122,7 +122,7 @@ def test_snapshots_of_the_two_implementations_do_not_mix() -> None:
         ours.restore(theirs.snapshot(exact=False))
 
 
-@pytest.mark.parametrize("name", quick(ALGORITHMS, "dqn", "ppo"))
+@pytest.mark.parametrize("name", quick(ALGORITHMS, "dqn"))
 @pytest.mark.parametrize("shared", [False, True])
 def test_fork(name: str, shared: bool) -> None:
     envs = vector(name)

@@ -418,9 +418,10 @@ ALONE = [
     for n in POLICIES
     if n not in RUNGS
 ]
-ALONE += [("sb3", "random"), ("sb3", "reduce-on-plateau")]
+ALONE.append(("sb3", "reduce-on-plateau"))
 # schedules are one class
 SOME = [slow(*a) if a[1].startswith(SHAPES[1:]) else a for a in ALONE]
+SOME.append(slow("sb3", "random"))
 
 
 @pytest.mark.parametrize(("implementation", "name"), SOME)

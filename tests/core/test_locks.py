@@ -74,7 +74,9 @@ def test_who_holds_a_lock_is_named(tmp_path):
     unit_lock(tmp_path, KEY).release()
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, slow(signal.SIGSEGV), slow(signal.SIGTERM)]
+)
 def test_the_lock_of_a_dead_process_is_free_at_once(tmp_path, number):
     process = holder(tmp_path)
     with pytest.raises(Busy, match=f"in use by process {process.pid} on "):
@@ -254,7 +256,7 @@ def test_a_unit_that_another_runs_is_waited_for_and_read(
     assert f"is in use by process {process.pid} on" in lines[0]
 
 
-@pytest.mark.parametrize("workers", [slow(1), 2])
+@pytest.mark.parametrize("workers", [1, slow(2)])
 def test_a_unit_whose_owner_dies_is_taken_over(tmp_path, workers):
     process = holder(tmp_path)
     threading.Timer(3, process.kill).start()

@@ -201,10 +201,10 @@ def test_an_error_keeps_its_notes_attributes_and_place():
     ("failure", "kind", "message"),
     [
         (lambda: PickyError(1, 2), RuntimeError, "PickyError in a worker: 1 and 2"),
-        (lambda: SystemExit("over"), SystemExit, "over"),
+        slow(lambda: SystemExit("over"), SystemExit, "over"),
         (lambda: KeyboardInterrupt("now"), KeyboardInterrupt, "now"),
-        (lambda: ConnectionResetError("simulator"), OSError, "simulator"),
-        (lambda: MemoryError("too much"), MemoryError, "too much"),
+        slow(lambda: ConnectionResetError("simulator"), OSError, "simulator"),
+        slow(lambda: MemoryError("too much"), MemoryError, "too much"),
     ],
 )
 def test_whatever_a_job_raises_is_raised_and_all_workers_end(failure, kind, message):

@@ -15,6 +15,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from cases import quick, slow
 from users_envs import OPTIONS, Walk, task_on
 
 import dacrl_env
@@ -92,7 +93,7 @@ def all_closed(account: Account) -> bool:
 # -- whatever runs them ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("implementation", ["compiled", "sb3"])
+@pytest.mark.parametrize("implementation", ["compiled", slow("sb3")])
 def test_evaluate(implementation):
     entry, account = holding()
     with task_on(entry) as task:
@@ -131,7 +132,9 @@ METHODS = [
 ]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method", quick(METHODS, "sequential-halving,candidates=4", "pbt,population=4")
+)
 def test_fit(method):
     entry, account = holding()
     with task_on(entry) as task:

@@ -51,7 +51,7 @@ from dacrl_env.policies.switch import Switch
 
 
 @pytest.mark.parametrize("spec", METHODS)
-@pytest.mark.parametrize("budget", [500, 777])
+@pytest.mark.parametrize("budget", [slow(500), 777])
 def test_budgets_are_kept_and_costs_are_exact(spec, budget):
     done: list[int] = []
     fitted = get_method(spec).fit(QUADRATIC, budget, 3, None, done.append, **SHORT)

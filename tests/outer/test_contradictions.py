@@ -11,6 +11,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from cases import slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -471,7 +472,7 @@ gym.register("dacrl-tests/Scalar-v0", Scalar)
 gym.register("dacrl-tests/ScalarAction-v0", ScalarAction)
 
 
-@pytest.mark.parametrize("implementation", ["compiled", "sb3"])
+@pytest.mark.parametrize("implementation", ["compiled", slow("sb3")])
 @pytest.mark.parametrize(
     ("inner", "algorithm"),
     [("Scalar", "dqn"), ("Scalar", "ppo"), ("ScalarAction", "ppo")],

@@ -188,7 +188,7 @@ APART = [
 # the two of a kind in turn
 TURNS = [
     slow(kind, way)
-    if (kind != "dqn, objects" and k % 4 in (0, 3)) or kind in SEVERAL
+    if (kind != "dqn, objects" and k % 4 in (0, 3)) or kind.startswith("sb3")
     else (kind, way)
     for k, (kind, way) in enumerate(WAYS)
 ]

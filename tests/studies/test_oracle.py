@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from cases import slow
 from dacrl_env.baselines.race import Race, default_candidate
 
 from dacrl_env import TASKS
@@ -304,7 +305,7 @@ def test_finished_work_is_not_done_again(measured, monkeypatch):
     assert again.costs == result.costs
 
 
-@pytest.mark.parametrize("after", [3, 20, 40, 55])
+@pytest.mark.parametrize("after", [3, slow(20), 40, slow(55)])
 def test_an_interrupted_measurement_goes_on(measured, tmp_path, monkeypatch, after):
     _, result = measured
     arguments: dict[str, Any] = {"seeds": range(8), **SMALL, **SHORT}

@@ -20,6 +20,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import pandas as pd
 
 from dacrl_env.comparison.evaluation import evaluate
 from dacrl_env.comparison.report import summarize
@@ -256,7 +257,7 @@ def _shown(numbers: Sequence[float | None] | None, sign: str = "") -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Program: do the runs, print the table, and write both files."""
+    """Program: do the runs, print the table, and write it, them and all about them."""
     parser = argparse.ArgumentParser(
         "carried", description=(__doc__ or "").split("\n")[0]
     )
@@ -280,6 +281,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     write_whole(given.out / "summary.json", json.dumps(result, indent=1).encode())
+    columns = ["place", "policy", "seed", *METRICS]
+    runs = pd.DataFrame(result["runs"])[columns].round(4)
+    write_whole(given.out / "runs.csv", runs.to_csv(index=False).encode())
     write_whole(given.out / "summary.md", (render(result) + "\n").encode())
     print(render(result))
     return 0

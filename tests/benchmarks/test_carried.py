@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from dacrl_env.benchmarks import carried
 
@@ -46,6 +47,11 @@ def test_runs_are_kept_and_compared(
     assert row["difference"] == pytest.approx([1.0, 1.0, 1.0])
     assert "difference" not in rows["final", "default", carried.PLAIN]
     assert "+1.000 [+1.000, +1.000]" in capsys.readouterr().out
+    runs = pd.read_csv(tmp_path / "runs.csv")
+    assert list(runs) == ["place", "policy", "seed", "final", "auc"]
+    assert len(runs) == 12
+    mine = runs[(runs["policy"] != "default") & (runs["place"] == carried.PLAIN)]
+    assert mine["final"].tolist() == [1.5, 1.51, 1.54]
     with pytest.raises(SystemExit):
         carried.main([*out, "--runs", "1", "--budget", "2000"])
     assert "give another folder" in capsys.readouterr().err

@@ -26,7 +26,11 @@ def test_alone(task: str) -> None:
 
 @pytest.mark.parametrize(
     ("task", "P", "num_threads"),
-    [*some(9, 2), *(slow(task, 64, n) for task in TASKS for n in (1, 2, 8))],
+    [
+        *some(9, 2),
+        *(slow(task, 64, 8) for task in TASKS),
+        *(slow(task, 64, n) for task in EVERY_KIND for n in (1, 2)),
+    ],
 )
 def test_in_company_and_in_threads(task: str, P: int, num_threads: int) -> None:
     assert digest(task, P, num_threads) == EXPECTED[task]

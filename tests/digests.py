@@ -42,11 +42,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "sgd": {},
 }  # fmt: skip
+# episodes of MinAtar are up to 2,500 steps long, and a report has 480
+FEW = {"eval_episodes": 1, "report": False}
 
 
 def made(task: str, P: int, num_threads: int) -> PopulationEnv:
     algorithm = dacrl_env.TASKS[task].algorithm
     options = {**OPTIONS[algorithm], "report": True, "num_threads": num_threads}
+    if dacrl_env.TASKS[task].inner_env.startswith("MinAtar/"):
+        options |= FEW
     return PopulationEnv(task, P, **options)
 
 

@@ -36,6 +36,7 @@ POLICIES = ("freeze-when-good", "pretrained/dqn-cartpole-switch-0")
 DEFAULT = "default"
 POINTS, EPISODES, LAST = 20, 20, 100
 METRICS = ("final", "auc")
+COLUMNS = ("task", "budget", "place", "policy", "seed", *METRICS)  # of runs.csv
 PLAIN, PACKAGE = "Stable-Baselines3", "dacrl-env"
 
 
@@ -45,6 +46,7 @@ def carried(
     policies: Sequence[str] = POLICIES,
     task: str = TASK,
     budget: int | None = None,
+    before: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Do what is missing of all runs, and summarise.
 
@@ -54,6 +56,7 @@ def carried(
         policies: names or files, each compared with the default configuration.
         task: of DQN, on an environment of Gymnasium.
         budget: environment steps of a run; None: the task's.
+        before: tables of runs, ``runs.csv``, which are not done again.
 
     Returns:
         ``rows``, one a policy, place and metric: mean and paired difference to the
@@ -61,7 +64,8 @@ def carried(
 
     Raises:
         ValueError: a task of another algorithm, an unknown policy, no seeds or seeds
-            twice, or files in the folder of another task or budget.
+            twice, or files of another task or budget.
+        OSError: a table that cannot be read.
     """
     settings = resolve(task, implementation="sb3", budget=budget)
     if settings.task.algorithm != "dqn" or settings.task.inner_env not in gym.registry:
@@ -71,6 +75,7 @@ def carried(
     for policy in policies:
         get_policy(policy)
     named = {"task": settings.task.id, "budget": settings.budget}
+    done = _of_tables(before, named)
     out.mkdir(parents=True, exist_ok=True)
     runs = []
     for seed in seeds:
@@ -78,7 +83,8 @@ def carried(
             for place, do in ((PLAIN, _plain), (PACKAGE, _package)):
                 about = {**named, "place": place, "policy": policy, "seed": seed}
                 file = out / f"{_plainly(place)}-{_plainly(policy)}-{seed}.json"
-                runs.append(_kept(file, about) or _done(file, about, do, settings))
+                run = done.get((place, policy, seed)) or _kept(file, about)
+                runs.append(run or _done(file, about, do, settings))
     return {
         **named,
         "version": __version__,
@@ -91,13 +97,32 @@ def _plainly(text: str) -> str:
     return "".join(c if c.isalnum() else "-" for c in text.lower())
 
 
+def _of_tables(
+    files: Sequence[Path], named: dict[str, Any]
+) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """Runs of tables by place, policy and seed."""
+    found = {}
+    for file in files:
+        table = pd.read_csv(file)
+        if missing := [name for name in COLUMNS if name not in table]:
+            raise ValueError(f"{file} has no column {', '.join(missing)}")
+        for run in table[[*COLUMNS]].to_dict("records"):
+            _check(file, run, named)
+            found[run["place"], run["policy"], run["seed"]] = run
+    return found
+
+
+def _check(file: Path, run: dict[str, Any], about: dict[str, Any]) -> None:
+    if other := [f"{k} {run[k]!r}" for k in about if run[k] != about[k]]:
+        raise ValueError(f"{file} is of {', '.join(other)}; give another one")
+
+
 def _kept(file: Path, about: dict[str, Any]) -> dict[str, Any] | None:
     """A run that is there already."""
     if not file.exists():
         return None
     run: dict[str, Any] = json.loads(file.read_text())
-    if other := [f"{k} {run[k]!r}" for k in about if run[k] != about[k]]:
-        raise ValueError(f"{file} is of {', '.join(other)}; give another folder")
+    _check(file, run, about)
     return run
 
 
@@ -274,15 +299,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--budget", type=int, help="steps a run; the task's if left out"
     )
+    parser.add_argument(
+        "--before",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="tables of runs, runs.csv, that count, too, and are not done again",
+    )
     given = parser.parse_args(arguments)
     seeds = range(given.runs) if given.seeds is None else given.seeds
     try:
-        result = carried(given.out, seeds, given.policy, given.task, given.budget)
-    except ValueError as error:
+        result = carried(
+            given.out, seeds, given.policy, given.task, given.budget, given.before
+        )
+    except (OSError, ValueError) as error:
         parser.error(str(error))
     write_whole(given.out / "summary.json", json.dumps(result, indent=1).encode())
-    columns = ["place", "policy", "seed", *METRICS]
-    runs = pd.DataFrame(result["runs"])[columns].round(4)
+    runs = pd.DataFrame(result["runs"])[[*COLUMNS]].round(4)
     write_whole(given.out / "runs.csv", runs.to_csv(index=False).encode())
     write_whole(given.out / "summary.md", (render(result) + "\n").encode())
     print(render(result))

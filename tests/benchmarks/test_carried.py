@@ -48,13 +48,23 @@ def test_runs_are_kept_and_compared(
     assert "difference" not in rows["final", "default", carried.PLAIN]
     assert "+1.000 [+1.000, +1.000]" in capsys.readouterr().out
     runs = pd.read_csv(tmp_path / "runs.csv")
-    assert list(runs) == ["place", "policy", "seed", "final", "auc"]
+    assert list(runs) == [*carried.COLUMNS]
     assert len(runs) == 12
     mine = runs[(runs["policy"] != "default") & (runs["place"] == carried.PLAIN)]
     assert mine["final"].tolist() == [1.5, 1.51, 1.54]
     with pytest.raises(SystemExit):
         carried.main([*out, "--runs", "1", "--budget", "2000"])
-    assert "give another folder" in capsys.readouterr().err
+    assert "give another one" in capsys.readouterr().err
+    # elsewhere, with the table of what was done here
+    other = ["--out", str(tmp_path / "other"), "--policy", "freeze-when-good"]
+    other += ["--before", str(tmp_path / "runs.csv")]
+    assert carried.main([*other, "--seeds", "0", "1", "4", "5"]) == 0
+    assert done[12:] == [("default", 5)] * 2 + [("freeze-when-good", 5)] * 2
+    assert len(pd.read_csv(tmp_path / "other" / "runs.csv")) == 16
+    runs.drop(columns="auc").to_csv(tmp_path / "less.csv", index=False)
+    with pytest.raises(SystemExit):
+        carried.main([*other[:-1], str(tmp_path / "less.csv")])
+    assert "less.csv has no column auc" in capsys.readouterr().err
 
 
 def test_a_plain_model_has_the_default_configuration() -> None:

@@ -106,7 +106,8 @@ def _of_tables(
         table = pd.read_csv(file)
         if missing := [name for name in COLUMNS if name not in table]:
             raise ValueError(f"{file} has no column {', '.join(missing)}")
-        for run in table[[*COLUMNS]].to_dict("records"):
+        for values in table[[*COLUMNS]].itertuples(index=False):
+            run = dict(zip(COLUMNS, values, strict=True))
             _check(file, run, named)
             found[run["place"], run["policy"], run["seed"]] = run
     return found

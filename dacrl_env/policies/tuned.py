@@ -1,8 +1,8 @@
 """Tuned policies that come with the package, by names that mean each task's own.
 
 ``static-tuned`` is the strongest static configuration known of a task (`dacrl
-tune-static`), ``open-loop-tuned`` a schedule, ``freeze-tuned`` and ``checkpoint-tuned``
-are rules, tuned by one searcher at one budget (`dacrl headroom`). One name so means the
+tune-static`), ``open-loop-tuned`` a schedule; ``freeze-tuned``, ``checkpoint-tuned`` and
+``switch-tuned`` are rules, tuned by one searcher at one budget (`dacrl headroom`). One name so means the
 same kind of policy on every task of a suite.
 """
 
@@ -31,7 +31,8 @@ class Tuned:
     """The policy of a rung that was tuned for the task it is run on.
 
     Args:
-        rung: "static-tuned", "open-loop-tuned", "freeze-tuned" or "checkpoint-tuned".
+        rung: "static-tuned", "open-loop-tuned", "freeze-tuned", "checkpoint-tuned" or
+            "switch-tuned".
         any_task: let it run with runs of another length, decision interval or feedback
             than it was tuned for.
 

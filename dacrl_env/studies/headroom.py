@@ -1,6 +1,6 @@
 """What dynamics are worth on a task, against strong static configurations.
 
-Four rungs are tuned by one searcher, `SequentialHalving`, at one budget each, over the
+Five rungs are tuned by one searcher, `SequentialHalving`, at one budget each, over the
 wide space: all numbers and choices of the algorithm.
 
 - *static*: a configuration that holds throughout. Its search begins at the task's
@@ -10,6 +10,8 @@ wide space: all numbers and choices of the algorithm.
 - *freeze* and *checkpoint*: closed loops, the rules `FreezeWhenGood` and
   `CheckpointWhenBest`, whose configuration is tuned together with the rule, from the
   static one on.
+- *switch*: the closed loop `Switch`, one configuration below a score and another above
+  it, which both begin at the static one.
 
 All of that several times over, independently, and what comes out is judged by the
 report stream on test seeds. The *value of a schedule* is what the open-loop rung scores
@@ -398,6 +400,9 @@ def _start(family: str, config: Mapping[str, Option]) -> dict[str, Option]:
     """Parameters of a family by which a configuration holds throughout."""
     if family == "schedule":
         return {f"{k}/{end}": v for k, v in config.items() for end in ("start", "end")}
+    if family == "switch":
+        sides = ("below", "above")
+        return {f"{k}/{side}": v for k, v in config.items() for side in sides}
     return dict(config)
 
 

@@ -5,7 +5,11 @@ The names stand for policies that come with the package, see
 """
 
 STATIC, SCHEDULE = "static-tuned", "open-loop-tuned"
-RULES = {"freeze-tuned": "freeze", "checkpoint-tuned": "checkpoint"}
+RULES = {
+    "freeze-tuned": "freeze",
+    "checkpoint-tuned": "checkpoint",
+    "switch-tuned": "switch",
+}
 """Closed loops, and their family of `SearchSpace`."""
 
 RUNGS = (STATIC, SCHEDULE, *RULES)

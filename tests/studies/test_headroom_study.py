@@ -18,6 +18,7 @@ from dacrl_env.policies.switch import Switch
 from dacrl_env.studies import headroom as study
 from dacrl_env.tasks import Event
 from dacrl_env.tasks.registration import get_task
+from dacrl_env.tasks.rungs import RULES
 
 CARTPOLE = "dacrl/DQN-CartPole-v0"
 SHORT: dict[str, Any] = {
@@ -100,6 +101,7 @@ def test_everything_is_tuned_tested_and_kept(tmp_path: Any) -> None:
         "open-loop-tuned": OpenLoop,
         "freeze-tuned": Switch,
         "checkpoint-tuned": CheckpointWhenBest,
+        "switch-tuned": Switch,
     }
     assert result.policies.keys() == kinds.keys()
     for rung, kind in kinds.items():
@@ -108,7 +110,7 @@ def test_everything_is_tuned_tested_and_kept(tmp_path: Any) -> None:
     static: Any = result.policies["static-tuned"][0].policy
     assert set(static.config) == wide
     assert set(result.frame["policy"]) == {
-        *kinds, "default", "freeze-tuned shuffled", "checkpoint-tuned shuffled",
+        *kinds, "default", *(f"{rule} shuffled" for rule in RULES),
     }  # fmt: skip
     assert (result.frame.groupby("policy").size().drop("default") == 8).all()
     path = study.write(result, tmp_path / "out")

@@ -588,8 +588,8 @@ def get_policy(spec: str) -> Policy:
     lets it run on other tasks than the one it was made for, and with runs of another
     length. Policies that come with the package begin with ``pretrained/``; see
     `pretrained`. ``static-tuned``, ``open-loop-tuned``, ``freeze-tuned``,
-    ``checkpoint-tuned`` and ``switch-tuned`` are those of the task that they are run on; see
-    `dacrl_env.policies.tuned`.
+    ``checkpoint-tuned`` and ``switch-tuned`` are those of the task that they are run
+    on; see `dacrl_env.policies.tuned`.
 
     Examples: ``"default"``, ``"static,learning_rate=3e-4"``,
     ``"linear-epsilon,fraction=0.5"``, ``"my_package.policies:Mine,depth=2"``,

@@ -1,9 +1,9 @@
 """Tuned policies that come with the package, by names that mean each task's own.
 
 ``static-tuned`` is the strongest static configuration known of a task (`dacrl
-tune-static`), ``open-loop-tuned`` a schedule; ``freeze-tuned``, ``checkpoint-tuned`` and
-``switch-tuned`` are rules, tuned by one searcher at one budget (`dacrl headroom`). One name so means the
-same kind of policy on every task of a suite.
+tune-static`), ``open-loop-tuned`` a schedule; ``freeze-tuned``, ``checkpoint-tuned``
+and ``switch-tuned`` are rules, tuned by one searcher at one budget (`dacrl headroom`).
+One name so means the same kind of policy on every task of a suite.
 """
 
 from __future__ import annotations

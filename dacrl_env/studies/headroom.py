@@ -398,12 +398,10 @@ def searched(knobs: Sequence[Knob]) -> dict[str, Any]:
 
 def _start(family: str, config: Mapping[str, Option]) -> dict[str, Option]:
     """Parameters of a family by which a configuration holds throughout."""
-    if family == "schedule":
-        return {f"{k}/{end}": v for k, v in config.items() for end in ("start", "end")}
-    if family == "switch":
-        sides = ("below", "above")
-        return {f"{k}/{side}": v for k, v in config.items() for side in sides}
-    return dict(config)
+    parts = {"schedule": ("start", "end"), "switch": ("below", "above")}
+    if family not in parts:
+        return dict(config)
+    return {f"{k}/{part}": v for k, v in config.items() for part in parts[family]}
 
 
 def _tested(

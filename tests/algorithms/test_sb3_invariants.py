@@ -197,7 +197,7 @@ def test_n_step_returns_use_the_discount(name: str) -> None:
     assert b.learner.model.replay_buffer.n_steps == 3
 
 
-# -- invariant 2, which the issue does not ask for ------------------------------
+# -- invariant 2: when training is cut changes nothing ----------------------------
 
 
 @pytest.mark.parametrize("name", quick(REPLAYING, "dqn"))

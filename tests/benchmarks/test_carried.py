@@ -67,6 +67,18 @@ def test_runs_are_kept_and_compared(
     assert "less.csv has no column auc" in capsys.readouterr().err
 
 
+def test_the_page_has_what_its_table_says(tmp_path: Path) -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    table = docs / "carried.csv"
+    seeds = sorted({int(seed) for seed in pd.read_csv(table)["seed"]})
+    result = carried.carried(tmp_path, seeds, before=[table])
+    assert not list(tmp_path.iterdir())  # nothing was left to do
+    _, rows = carried.render(result).split("\n\n")
+    page = (docs / "sb3.md").read_text()
+    assert rows in page
+    assert f"So far {len(seeds)} of its 100 seeds" in page
+
+
 def test_a_plain_model_has_the_default_configuration() -> None:
     settings = resolve(carried.TASK, implementation="sb3", budget=2_000)
     model = carried.plain_model(settings, 0)

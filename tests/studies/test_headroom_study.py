@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from later import Later
 
+from dacrl_env.methods.search_space import SearchSpace
 from dacrl_env.policies import get_policy
 from dacrl_env.policies.checkpoint_when_best import CheckpointWhenBest
 from dacrl_env.policies.open_loop import OpenLoop
@@ -76,6 +77,24 @@ def test_a_static_configuration_may_be_the_better_open_loop() -> None:
     assert best == ("static-tuned", "freeze-tuned")
     assert values["schedule"].value == pytest.approx(-0.2)
     assert values["state"].value == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("family", ["schedule", "freeze", "switch"])
+def test_searches_begin_at_the_static_configuration(family: str) -> None:
+    config: dict[str, Any] = {"learning_rate": 0.002, "epsilon": 0.3}
+    task = get_task(CARTPOLE)
+    knobs = [h for h in study.wide(task) if h.name in config]
+    space = SearchSpace(knobs, family=family)
+    start = {"threshold": 0.6} | study._start(family, config)
+    defaults = {d.name: d.default for d in space.dimensions}
+    chosen = {name: start.get(name, defaults[name]) for name in space.names}
+    coded = [{name: space.code(name, value) for name, value in chosen.items()}]
+    values = space.every_value(space.encode(coded), 5)
+    names = [h.name for h in knobs]
+    first = values[0, 0, [names.index(name) for name in config]]
+    np.testing.assert_allclose(first, [*config.values()])
+    if family != "freeze":  # which learns little above its threshold
+        np.testing.assert_allclose(values, values[:1].repeat(len(values), 0))
 
 
 def test_it_finds_hardly_any_value_where_there_is_none() -> None:

@@ -357,7 +357,7 @@ def test_what_falls_over_the_rounds(
 @pytest.mark.parametrize(
     ("objective", "expected"),
     # of 50 decisions; the second run diverged after two, and stays at the floor
-    [("final", (0.6 - 2.0) / 2), ("auc", (0.5 + (0.4 - 2.0 * 49) / 50) / 2)],
+    [slow("final", (0.6 - 2.0) / 2), ("auc", (0.5 + (0.4 - 2.0 * 49) / 50) / 2)],
 )
 def test_what_a_trial_is_worth(
     objective: str, expected: float, monkeypatch: pytest.MonkeyPatch

@@ -230,7 +230,7 @@ def test_operations_are_counted_as_elsewhere(name: str) -> None:
 # -- evaluation ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", quick(ALGORITHMS, "dqn", "ppo"))
+@pytest.mark.parametrize("name", quick(ALGORITHMS, "dqn"))
 def test_evaluation_plays_each_members_policy(name: str) -> None:
     runs = make(name, [0, 1, 2])
     runs.train(6 * UNIT[name])

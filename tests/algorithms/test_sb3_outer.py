@@ -431,7 +431,7 @@ def test_unknown_implementation() -> None:
         single("dqn", implementation="tianshou")
 
 
-@pytest.mark.parametrize("name", quick(ALGORITHMS, "dqn", "ppo"))
+@pytest.mark.parametrize("name", quick(ALGORITHMS, "dqn"))
 @pytest.mark.parametrize("named", [False, True])
 def test_any_configuration(name: str, named: bool, tmp_path: Path) -> None:
     policy = {

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cases import slow
 from sb3_runs import Runs, inner_of, make
 
 from dacrl_env.algorithms.sb3.members import hyperparameters_of
@@ -235,8 +236,8 @@ def test_actions_are_not_held() -> None:
     "given",
     [
         {"use_sde": True},
-        {"policy_kwargs": {"share_features_extractor": True}},
-        {"policy_kwargs": {"n_critics": 3}},
+        slow({"policy_kwargs": {"share_features_extractor": True}}),
+        slow({"policy_kwargs": {"n_critics": 3}}),
         {"target_update_interval": 2},
     ],
 )

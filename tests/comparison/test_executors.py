@@ -281,7 +281,7 @@ def _number(number, progress):
         ("threads", 6, 3, 6),
         ("processes", 6, 3, 2),  # cores that are left over are threads
         ("processes", 6, 1, 6),
-        ("processes", 2, 3, 1),
+        slow("processes", 2, 3, 1),
         (Now(), 6, 3, 1),
     ],
 )

@@ -6,6 +6,7 @@ Skipped where there is none; Debian's packages are chromium and chromium-driver.
 import shutil
 
 import pytest
+from cases import slow
 from page_frames import HOSTILE, make_frame
 from test_page import make_fit, make_front
 
@@ -96,7 +97,7 @@ def click(browser, selector, place=0):
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("name", ["comparison", "suite", "fit", "front"])
+@pytest.mark.parametrize("name", ["comparison", "suite", slow("fit"), slow("front")])
 def test_it_fits_the_width_and_says_nothing_on_the_console(opened, name, width):
     browser = opened(name, width)
     assert browser.execute_script(READY) > 0

@@ -364,7 +364,9 @@ def _untimed(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.drop(columns="wall_seconds")
 
 
-@pytest.mark.parametrize("name", ["default", "random", "reduce-on-plateau", "mine:P"])
+@pytest.mark.parametrize(
+    "name", ["default", slow("random"), slow("reduce-on-plateau"), "mine:P"]
+)
 def test_seeds_are_reused_and_give_what_one_call_gives(place, name, monkeypatch):
     edit()
     ran: list[list[int]] = []

@@ -10,6 +10,7 @@ import itertools
 
 import numpy as np
 import pytest
+from cases import slow
 from numpy.typing import NDArray
 from stepping import constants, drawn, keys, start
 
@@ -56,7 +57,7 @@ class Rules:
         return int(self.mapping[self.row, self.column])
 
 
-@pytest.mark.parametrize("skill", [0.0, 0.97])
+@pytest.mark.parametrize("skill", [slow(0.0), 0.97])
 def test_every_step_follows_the_rules(skill: float) -> None:
     sizes, mappings = np.array([10, 13, 20, 1, 2]), np.array([42, 7, 1_000_003, 0, 42])
     env, state = start(ID, P=5, N=1, size=sizes, mapping=mappings)

@@ -115,7 +115,7 @@ def clever(variables: NDArray[np.float64], rng: np.random.Generator) -> int:
 @pytest.mark.parametrize(
     "env_id",
     quick(
-        CASES, "MiniGrid-DoorKey-5x5-v0", "MiniGrid-LavaGapS7-v0",
+        CASES, "MiniGrid-DoorKey-5x5-v0",
     ),
 )  # fmt: skip
 def test_whole_episodes_are_those_of_the_original(env_id: str) -> None:
@@ -182,7 +182,7 @@ def test_any_view_is_that_of_the_original(env_id: str) -> None:
         assert n >= 4 * 4
 
 
-@pytest.mark.parametrize("env_id", POSSIBLE)
+@pytest.mark.parametrize("env_id", quick(POSSIBLE, "MiniGrid-DoorKey-6x6-v0"))
 def test_layouts_are_distributed_as_in_the_original(env_id: str) -> None:
     _, state = start(env_id, P=600, N=20)
     assert (state.variables[..., rooms.STEPS] == 0).all()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from batched import BatchedEnv
-from cases import sb3_n_steps
+from cases import sb3_n_steps, slow
 from numpy.typing import NDArray
 from populations import Runs, make_runs
 from sb3_rows import sac_layers, sac_row
@@ -216,7 +216,7 @@ MEMBERS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("A", [1, 2, 3])
+@pytest.mark.parametrize("A", [1, slow(2), 3])
 @pytest.mark.parametrize("n_step", [1, pytest.param(3, marks=sb3_n_steps)])
 def test_updates_equal_those_of_stable_baselines3(
     A: int, n_step: int, monkeypatch: pytest.MonkeyPatch, noises: list[torch.Tensor]

@@ -211,10 +211,11 @@ def test_the_bandit_of_pb2_learns_which_option_gains() -> None:
 @pytest.mark.parametrize(
     "spec",
     [
-        "random-search", "random-search,family='schedule'", "hyperband", "race",
-        "grid-search", "sequential-halving,family='switch',static_first=True",
-        "tpe", slow("smac"), "cma-es", "pbt,population=4", "pb2,population=4",
-        "sequential-halving,family='gate'",
+        "random-search", slow("random-search,family='schedule'"), slow("hyperband"),
+        slow("race"), slow("grid-search"),
+        "sequential-halving,family='switch',static_first=True",
+        "tpe", slow("smac"), "cma-es", "pbt,population=4", slow("pb2,population=4"),
+        slow("sequential-halving,family='gate'"),
     ],
 )  # fmt: skip
 def test_every_searcher_takes_choices(spec: str, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from cases import slow
+from cases import quick, slow
 
 import dacrl_env
 from dacrl_env.outer.population import Population
@@ -40,7 +40,12 @@ def test_it_is_an_error(method):
         assert word in str(caught.value)
 
 
-@pytest.mark.parametrize("method", METHODS[:-1])
+@pytest.mark.parametrize(
+    "method",
+    quick(
+        METHODS[:-1], "hyperband", "random-search", "sequential-halving,candidates=4"
+    ),
+)
 def test_one_that_does_not_fail_is_enough(method):
     either = Number("learning_rate", 1e-4, 100.0, 1e-2, "log")
     fitted = dacrl_env.fit(QUADRATIC, method, 2000, 0, hyperparameters=[either])

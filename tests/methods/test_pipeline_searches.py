@@ -49,11 +49,11 @@ def owners(row: Any) -> set[str]:
     [
         "random-search",
         "random-search,family='schedule'",
-        "hyperband",
+        slow("hyperband"),
         "tpe",
         slow("smac"),
         "pbt,population=4",
-        "pb2,population=4",
+        slow("pb2,population=4"),
         "sequential-halving,family='switch',static_first=True",
     ],
 )

@@ -205,7 +205,7 @@ def test_populations(kind: str, way: str) -> None:
 
 
 @pytest.mark.parametrize("way", COPIES)
-@pytest.mark.parametrize("kind", ["dqn", "ppo, objects", "sgd"])
+@pytest.mark.parametrize("kind", [slow("dqn"), "ppo, objects", "sgd"])
 def test_populations_without_an_outer_environment(kind: str, way: str) -> None:
     task, options = KINDS[kind]
     runs = Population(resolve(task, **options), 2)

@@ -28,14 +28,15 @@ from dacrl_env.policies.checkpoint_when_best import (
 )
 from dacrl_env.policies.network import About, Controller
 from dacrl_env.policies.open_loop import OpenLoop
+from dacrl_env.policies.restart_when_poor import EVENT, RestartWhenPoor, is_due
 from dacrl_env.policies.schedules import SHAPES
 from dacrl_env.policies.static import Static
 from dacrl_env.policies.switch import Switch
 from dacrl_env.tasks import Choice, Event, Knob, Number, Option
 
-FAMILIES = ("static", "schedule", "freeze", "checkpoint", "switch", "gate")
+FAMILIES = ("static", "schedule", "freeze", "checkpoint", "restart", "switch", "gate")
 _RATE = "learning_rate"  # what the family "freeze" brings down
-_REGISTER = "checkpoint"  # the event of the family "checkpoint"
+EVENTS = {"checkpoint": "checkpoint", "restart": EVENT}  # that families set
 ROWS = ("progress", "return/level")  # observation rows of the family "gate"
 _STEEPEST = 4.0  # slope and bias of a gate: nearly shut to nearly open over half a row
 _SIDES = ("below", "above")
@@ -43,6 +44,7 @@ _ENDS = ("start", "end")
 _CONFIGURATION = "configuration/"  # how dimensions of static configuration begin
 _SHAPES = ("linear", "cosine", "step")
 _STAIRS = 4
+_LOOKS = 20  # of the family "restart", at most
 
 Floats = NDArray[np.float64]
 
@@ -58,7 +60,9 @@ class SearchSpace:
     `FreezeWhenGood`: a configuration, and the ``threshold`` of the score at and above
     which the learning rate is the smallest that there is. The family "checkpoint" is
     `CheckpointWhenBest`: a configuration, and the ``fall`` below the best score at
-    which the best networks are restored. The family "switch" has
+    which the best networks are restored. The family "restart" is `RestartWhenPoor`: a
+    configuration, and the ``threshold`` of the score below which networks begin anew at
+    one of ``times`` looks. The family "switch" has
     ``<name>/below`` and ``<name>/above``, and the ``threshold`` of the score between
     them (`Switch`). The family "gate" has both sides too, and between them the least
     network there is: one hidden unit, whose hyperbolic tangent goes from one side (−1)
@@ -131,14 +135,18 @@ class SearchSpace:
         searched = {h.name: h for h in steady}
         self.searched = tuple(_narrowed(searched[n], b) for n, b in chosen.items())
         # what is set depends on how a run goes
-        self.reactive = family in ("freeze", "checkpoint", "switch", "gate")
+        self.reactive = family not in ("static", "schedule")
         first = []
+        if family in EVENTS:
+            check_names([EVENTS[family]], list(known), "hyperparameter")
         if family == "freeze":
             check_names([_RATE], list(known), "hyperparameter")
             first = [Number("threshold", 0.0, 1.0, 0.6)]
         elif family == "checkpoint":
-            check_names([_REGISTER], list(known), "hyperparameter")
             first = [Number("fall", 0.02, 1.0, 0.1, "log")]
+        elif family == "restart":
+            looks = Number("times", 1, _LOOKS, 3, "log", integer=True)
+            first = [Number("threshold", 0.0, 1.0, 0.2), looks]
         elif family == "switch":
             first = [Number("threshold", 0.0, 1.0, 0.5)]
         elif family == "gate":
@@ -174,7 +182,7 @@ class SearchSpace:
         self.choices = {name: len(codes) for name, codes in self.codes.items()}
 
     def _dimensions(self, h: Number | Choice) -> list[Number | Choice]:
-        if self.family in ("static", "freeze", "checkpoint"):
+        if self.family in ("static", "freeze", *EVENTS):
             return [h]
         if self.reactive:
             return [_renamed(h, f"{h.name}/{side}") for side in _SIDES]
@@ -300,10 +308,9 @@ class SearchSpace:
         """
         if not self.reactive:
             return self.values(candidates, decisions)
-        if self.family == "checkpoint":
-            unknown = np.full(len(np.atleast_2d(candidates)), np.nan)
-            return self._kept(self.decode(candidates), unknown, unknown)[None]
         given = self.decode(candidates)
+        if self.family in EVENTS:
+            return self._steady(given)[None]
         sides = (np.full(len(given), score) for score in (-np.inf, np.inf))
         return np.stack([self._switched(given, score) for score in sides])
 
@@ -317,6 +324,10 @@ class SearchSpace:
         given = self.decode(candidates)
         if self.family == "checkpoint":
             return lambda scores, best, rows: self._kept(given, scores, best)
+        if self.family == "restart":
+            return lambda scores, best, rows: self._restarted(
+                given, scores, rows["progress"], decisions
+            )
         if self.family != "gate":
             return lambda scores, best, rows: self._switched(given, scores)
         each = [self._network(parameters, decisions) for parameters in given]
@@ -346,14 +357,36 @@ class SearchSpace:
         self, given: list[dict[str, float]], scores: Floats, best: Floats
     ) -> Floats:
         """Values ``(n, d)`` of the family "checkpoint"."""
-        values = np.tile([h.start for h in self.controlled], (len(scores), 1))
+        fall = np.array([p["fall"] for p in given])
+        return self._happening(given, kept_or_restored(scores, best, fall))
+
+    def _restarted(
+        self,
+        given: list[dict[str, float]],
+        scores: Floats,
+        progress: NDArray[np.float32],
+        decisions: int,
+    ) -> Floats:
+        """Values ``(n, d)`` of the family "restart"; a row is 2 progress − 1."""
+        decision = np.rint((progress.astype(np.float64) + 1) / 2 * decisions)
+        looks = is_due(decision, [p["times"] for p in given], decisions)
+        poor = scores < np.array([p["threshold"] for p in given])
+        return self._happening(given, looks & poor)
+
+    def _happening(self, given: list[dict[str, float]], options: ArrayLike) -> Floats:
+        """Steady values ``(n, d)``, and options ``(n,)`` of the family's event."""
+        values = self._steady(given)
+        event = EVENTS[self.family]
+        at = [h.name for h in self.controlled].index(event)
+        values[:, at] = self.controlled[at].codes(options)
+        return values
+
+    def _steady(self, given: list[dict[str, float]]) -> Floats:
+        """Values ``(n, d)`` of a configuration each."""
+        values = np.tile([h.start for h in self.controlled], (len(given), 1))
         names = [h.name for h in self.controlled]
         for h in self.searched:
             values[:, names.index(h.name)] = [p[h.name] for p in given]
-        register = self.controlled[names.index(_REGISTER)]
-        fall = np.array([p["fall"] for p in given])
-        options = kept_or_restored(scores, best, fall)
-        values[:, names.index(_REGISTER)] = register.codes(options)
         return values
 
     def _network(self, parameters: Mapping[str, float], decisions: int) -> Controller:
@@ -404,16 +437,19 @@ class SearchSpace:
 
     def policy(
         self, candidate: ArrayLike, decisions: int
-    ) -> Static | OpenLoop | Switch | CheckpointWhenBest | Controller:
+    ) -> Static | OpenLoop | Switch | CheckpointWhenBest | RestartWhenPoor | Controller:
         """The policy that one candidate ``(k,)`` stands for."""
         (parameters,) = self.decode(candidate)
         if self.family == "static":
             shown = self._shown(parameters)
             steady = {h.name: shown[h.name] for h in self.searched}
             return Static(self.configuration(candidate), **steady)
-        if self.family == "checkpoint":
+        if self.family in EVENTS:
             shown = self._shown({h.name: parameters[h.name] for h in self.searched})
-            return CheckpointWhenBest(parameters["fall"], False, **shown)
+            if self.family == "checkpoint":
+                return CheckpointWhenBest(parameters["fall"], False, **shown)
+            times = int(parameters["times"])
+            return RestartWhenPoor(parameters["threshold"], times, False, **shown)
         if self.family in ("freeze", "switch"):
             below, above = (
                 self._shown(self._side(parameters, side)) for side in _SIDES

@@ -274,6 +274,10 @@ POLICIES: dict[str, tuple[str, dict[str, Any]]] = {
         "dacrl_env.policies.checkpoint_when_best:CheckpointWhenBest",
         {},
     ),
+    "restart-when-poor": (
+        "dacrl_env.policies.restart_when_poor:RestartWhenPoor",
+        {},
+    ),
     "reset-every": ("dacrl_env.baselines.reset_every:ResetEvery", {}),
     "adaptive-kl": ("dacrl_env.baselines.adaptive_kl:AdaptiveKL", {}),
     "reduce-on-plateau": ("dacrl_env.baselines.reduce_on_plateau:ReduceOnPlateau", {}),
@@ -323,6 +327,7 @@ WRITTEN = {
     "open-loop": "dacrl_env.policies.open_loop:OpenLoop",
     "switch": "dacrl_env.policies.switch:Switch",
     "checkpoint": "dacrl_env.policies.checkpoint_when_best:CheckpointWhenBest",
+    "restart": "dacrl_env.policies.restart_when_poor:RestartWhenPoor",
     NETWORK: "dacrl_env.policies.network:Controller",
 }
 
@@ -587,9 +592,8 @@ def get_policy(spec: str) -> Policy:
     A file is one that `save_fitted` (and so ``dacrl fit``) wrote; ``any_task=True``
     lets it run on other tasks than the one it was made for, and with runs of another
     length. Policies that come with the package begin with ``pretrained/``; see
-    `pretrained`. ``static-tuned``, ``open-loop-tuned``, ``freeze-tuned``,
-    ``checkpoint-tuned`` and ``switch-tuned`` are those of the task that they are run
-    on; see `dacrl_env.policies.tuned`.
+    `pretrained`. Names of rungs, such as ``static-tuned`` or ``freeze-tuned``, are
+    those of the task that they are run on; see `dacrl_env.policies.tuned`.
 
     Examples: ``"default"``, ``"static,learning_rate=3e-4"``,
     ``"linear-epsilon,fraction=0.5"``, ``"my_package.policies:Mine,depth=2"``,

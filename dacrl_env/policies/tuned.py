@@ -1,8 +1,8 @@
 """Tuned policies that come with the package, by names that mean each task's own.
 
 ``static-tuned`` is the strongest static configuration known of a task (`dacrl
-tune-static`), ``open-loop-tuned`` a schedule; ``freeze-tuned``, ``checkpoint-tuned``
-and ``switch-tuned`` are rules, tuned by one searcher at one budget (`dacrl headroom`).
+tune-static`), ``open-loop-tuned`` a schedule; the others are rules, tuned by one
+searcher at one budget (`dacrl headroom`).
 One name so means the same kind of policy on every task of a suite.
 """
 
@@ -31,8 +31,7 @@ class Tuned:
     """The policy of a rung that was tuned for the task it is run on.
 
     Args:
-        rung: "static-tuned", "open-loop-tuned", "freeze-tuned", "checkpoint-tuned" or
-            "switch-tuned".
+        rung: one of `RUNGS`.
         any_task: let it run with runs of another length, decision interval or feedback
             than it was tuned for.
 

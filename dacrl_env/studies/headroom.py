@@ -1,6 +1,6 @@
 """What dynamics are worth on a task, against strong static configurations.
 
-Five rungs are tuned by one searcher, `SequentialHalving`, at one budget each, over the
+Six rungs are tuned by one searcher, `SequentialHalving`, at one budget each, over the
 wide space: all numbers and choices of the algorithm.
 
 - *static*: a configuration that holds throughout. Its search begins at the task's
@@ -10,6 +10,8 @@ wide space: all numbers and choices of the algorithm.
 - *freeze* and *checkpoint*: closed loops, the rules `FreezeWhenGood` and
   `CheckpointWhenBest`, whose configuration is tuned together with the rule, from the
   static one on.
+- *restart*: the closed loop `RestartWhenPoor`, which begins networks anew where a run
+  looks stuck; its configuration is tuned with it, from the static one on.
 - *switch*: the closed loop `Switch`, one configuration below a score and another above
   it, which both begin at the static one.
 
@@ -50,6 +52,7 @@ from dacrl_env.core.files import write_text
 from dacrl_env.core.installed import version
 from dacrl_env.core.store import Store
 from dacrl_env.learners.events import OF_EVENTS
+from dacrl_env.methods.search_space import EVENTS
 from dacrl_env.methods.trials import rehearse
 from dacrl_env.outer.settings import own_hyperparameters
 from dacrl_env.policies import Fitted
@@ -66,7 +69,6 @@ MOST_WORK = 4.0  # of a candidate, as a multiple of the default's
 GENERATIONS = 3
 OBJECTIVES = ("final", "auc")
 _FAMILIES = {STATIC: "static", SCHEDULE: "schedule", **RULES}
-_REGISTER = "checkpoint"
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,7 @@ def headroom(
         "keep_first": True,
     }
     controlled = {
-        rung: [*names, _REGISTER] if _FAMILIES[rung] == "checkpoint" else names
+        rung: [*names, *(e for f, e in EVENTS.items() if f == _FAMILIES[rung])]
         for rung in rungs
     }
     for rung in rungs:  # what is wrong must not come to light after hours

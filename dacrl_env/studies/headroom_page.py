@@ -23,13 +23,15 @@ _TEXT = f"""\
 # Headroom: what dynamics are worth
 
 Made by `dacrl headroom-page docs` of what `dacrl headroom TASK --keep` has measured;
-`dacrl_env/studies/headroom.py` says how. On each task some of five rungs are tuned by
+`dacrl_env/studies/headroom.py` says how. On each task some of six rungs are tuned by
 sequential halving at one budget each, over all numbers and choices of the algorithm:
 
 - *static-tuned*: a configuration that holds throughout;
 - *open-loop-tuned*: a schedule of every hyperparameter, which begins at the static one;
 - *freeze-tuned* and *checkpoint-tuned*: rules that look at the score, tuned together
   with the configuration, from the static one on;
+- *restart-tuned*: networks begin anew where a run looks stuck; its configuration is
+  tuned together with the rule, from the static one on;
 - *switch-tuned*: one configuration below a score and another above it, from the static
   one on.
 

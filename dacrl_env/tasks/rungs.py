@@ -8,6 +8,7 @@ STATIC, SCHEDULE = "static-tuned", "open-loop-tuned"
 RULES = {
     "freeze-tuned": "freeze",
     "checkpoint-tuned": "checkpoint",
+    "restart-tuned": "restart",
     "switch-tuned": "switch",
 }
 """Closed loops, and their family of `SearchSpace`."""

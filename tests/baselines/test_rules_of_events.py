@@ -10,9 +10,12 @@ from dacrl_env.baselines.adaptive_kl import AdaptiveKL
 from dacrl_env.baselines.reset_every import EVENTS, ResetEvery
 
 import dacrl_env
+from dacrl_env.methods.search_space import SearchSpace
 from dacrl_env.outer.observations import squash
+from dacrl_env.outer.settings import resolve
 from dacrl_env.policies import get_policy
 from dacrl_env.policies.checkpoint_when_best import CheckpointWhenBest
+from dacrl_env.policies.restart_when_poor import RestartWhenPoor, is_due
 
 DQN, PPO = "dacrl/DQN-CartPole-v0", "dacrl/PPO-CartPole-v0"
 SHORT: dict[str, Any] = {
@@ -106,6 +109,46 @@ def test_resets_may_end_early() -> None:
     assert policy.at.tolist() == [400, 800]  # after 333 and 667 of 2,000 steps
 
 
+def test_networks_begin_anew_where_the_score_is_poor() -> None:
+    policy = RestartWhenPoor(threshold=0.2, times=3)
+    envs = begun(policy)
+    assert asked(policy, envs, 0, [0.0, 0.1, 0.2]) == [False] * 3  # nothing is known
+    # looks are due after 500, 1,000 and 1,500 steps, at the next decisions
+    for steps in range(200, 2_000, 200):
+        poor = steps in (600, 1_000, 1_600)
+        assert asked(policy, envs, steps, [0.19, 0.2, 1.0]) == [poor, False, False]
+
+
+@pytest.mark.parametrize("decisions", [1, 4, 10, 64])
+def test_looks_are_where_resets_at_equal_distances_are(decisions: int) -> None:
+    for times in range(1, 2 * decisions):
+        due = decisions / (times + 1) * np.arange(1, times + 1)
+        expected = np.isin(np.arange(decisions), np.ceil(due - 1e-9))
+        found = is_due(np.arange(decisions), times, decisions)
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_a_search_of_restarts_does_what_its_policy_does() -> None:
+    names = ["epsilon", "reset_all"]
+    space = SearchSpace(
+        resolve(DQN, hyperparameters=names).controlled, family="restart"
+    )
+    candidates = space.sample(np.random.default_rng(0), 5)
+    rule = space.rule(candidates, 10)
+    scores = np.linspace(-0.2, 1.0, 5)
+    for candidate, row in zip(candidates, range(5), strict=True):
+        policy: Any = space.policy(candidate, 10)
+        envs = begun(policy, P=5)
+        for decision in range(10):
+            progress = np.full(5, 2 * decision / 10 - 1, np.float32)
+            ruled = rule(scores, scores, {"progress": progress})[row]
+            anew = asked(policy, envs, 200 * decision, [*scores])[row]
+            at = envs.settings.controlled[0].name
+            assert at == "reset_all"
+            assert ruled[1] == anew
+            assert ruled[0] == policy.config["epsilon"]
+
+
 def test_the_rate_follows_the_divergence() -> None:
     policy = AdaptiveKL(initial=1e-3)
     envs = begun(policy, PPO, P=1)
@@ -146,6 +189,8 @@ def test_updates_of_ppo_come_nearer_to_the_wanted_size() -> None:
     [
         ("checkpoint-when-best,fall=0", DQN, "fall must be positive"),
         ("checkpoint-when-best", "dacrl/NoisyQuadratic-v0", "'checkpoint'"),
+        ("restart-when-poor,times=0", DQN, "times"),
+        ("restart-when-poor", "dacrl/NoisyQuadratic-v0", "'reset_all'"),
         ("reset-every,event=clear_replay", DQN, "unknown event 'clear_replay'"),
         ("reset-every,times=0", DQN, "times"),
         ("reset-every,until=2", DQN, "until must lie"),

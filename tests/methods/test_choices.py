@@ -24,6 +24,7 @@ from dacrl_env.outer.actions import ActionMap
 from dacrl_env.policies import get_method, get_policy, to_json
 from dacrl_env.policies.checkpoint_when_best import CheckpointWhenBest
 from dacrl_env.policies.open_loop import OpenLoop
+from dacrl_env.policies.restart_when_poor import RestartWhenPoor
 from dacrl_env.policies.schedules import Schedule
 from dacrl_env.policies.static import Static
 from dacrl_env.policies.switch import Switch
@@ -46,8 +47,8 @@ SHORT: dict[str, Any] = {
 
 
 def space(family: str = "static", bounds: Any = None) -> SearchSpace:
-    more = (REGISTER,) if family == "checkpoint" else ()
-    return SearchSpace((*KNOBS, *more), bounds, family)
+    more = {"checkpoint": (REGISTER,), "restart": (Event("reset_all"),)}
+    return SearchSpace((*KNOBS, *more.get(family, ())), bounds, family)
 
 
 def test_events_are_not_searched() -> None:
@@ -130,7 +131,7 @@ def test_every_family_gives_a_policy_that_says_what_its_candidate_does(
             below = searched.rule([candidate], 4)(score, score, {})[0]
             loss = KNOBS[1].options[int(below[1])]
             assert loss == policy.below["loss"]
-        if isinstance(policy, CheckpointWhenBest):
+        if isinstance(policy, CheckpointWhenBest | RestartWhenPoor):
             assert policy.config["loss"] in KNOBS[1].options
 
 

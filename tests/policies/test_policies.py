@@ -62,7 +62,8 @@ def test_every_policy_gives_actions_within_the_space(spec):
 
 
 REACTIVE = (
-    "vdbe", "lr-bandit", "ultho", "checkpoint-when-best", "reset-every", "adaptive-kl"
+    "vdbe", "lr-bandit", "ultho", "checkpoint-when-best", "restart-when-poor",
+    "reset-every", "adaptive-kl",
 )  # fmt: skip
 WHITE_BOX = ("noise-scale", "meta-gradients", "bmg-epsilon")
 OTHERS = ("discrete_sac", "pipeline")
@@ -70,6 +71,7 @@ UNFIT = {  # what a policy cannot do, and how it says so
     **{("vdbe", "ppo"): "epsilon", ("vdbe", "sgd"): "epsilon"},
     ("noise-scale", "sgd"): "batch_size",
     ("checkpoint-when-best", "sgd"): "checkpoint",
+    ("restart-when-poor", "sgd"): "reset_all",
     ("reset-every", "sgd"): "reset_head",
     ("adaptive-kl", "sgd"): "signal/kl",
     ("adaptive-kl", "dqn"): "signal/kl",

@@ -14,6 +14,7 @@ from dacrl_env.methods.search_space import SearchSpace
 from dacrl_env.policies import get_policy
 from dacrl_env.policies.checkpoint_when_best import CheckpointWhenBest
 from dacrl_env.policies.open_loop import OpenLoop
+from dacrl_env.policies.restart_when_poor import RestartWhenPoor
 from dacrl_env.policies.static import Static
 from dacrl_env.policies.switch import Switch
 from dacrl_env.studies import headroom as study
@@ -120,6 +121,7 @@ def test_everything_is_tuned_tested_and_kept(tmp_path: Any) -> None:
         "open-loop-tuned": OpenLoop,
         "freeze-tuned": Switch,
         "checkpoint-tuned": CheckpointWhenBest,
+        "restart-tuned": RestartWhenPoor,
         "switch-tuned": Switch,
     }
     assert result.policies.keys() == kinds.keys()

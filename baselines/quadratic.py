@@ -93,7 +93,8 @@ def expected_return(rates: torch.Tensor, runs: int = 4_096) -> torch.Tensor:
     nearer than a factor of ten to divergence are subtracted ten times.
     """
     generator = np.random.default_rng(0)
-    (low_h, high_h), (low_s, high_s) = sgd.CURVATURE, sgd.NOISE
+    config = sgd.SGDConfig()
+    (low_h, high_h), (low_s, high_s) = config.curvature, config.noise
     h = torch.from_numpy(10 ** generator.uniform(low_h, high_h, runs))
     noise = torch.from_numpy(10 ** generator.uniform(low_s, high_s, runs))
     v = torch.ones(runs, dtype=torch.float64)

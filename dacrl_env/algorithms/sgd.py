@@ -8,6 +8,10 @@ v = |θ|² / d, the expected loss after a step of size α is ½ h ((1 − α h)�
 the best step is α* = h v / (h² v + σ²): it follows from the true state, shrinks as the
 run goes on, and no fixed schedule can know it.
 
+With ``jump_period`` the minimum jumps by a standard normal ξ at equal distances, which
+are drawn for the run, as is when it jumps first. What was near is far again, and nobody
+is told: the model of an environment that changes.
+
 One outer step is one gradient step. The "return" is −log10 of the loss.
 """
 
@@ -23,6 +27,7 @@ from numpy.typing import NDArray
 
 from dacrl_env.algorithms.interval import Interval, begin
 from dacrl_env.core import streams
+from dacrl_env.core.checks import real
 from dacrl_env.kernels.compiling import compiled, entry
 from dacrl_env.kernels.elementary import exp10, log10
 from dacrl_env.kernels.random_numbers import draw, normal, normals
@@ -31,12 +36,10 @@ from dacrl_env.tasks import Number, Option
 HYPERPARAMETERS = (Number("learning_rate", 1e-4, 1e2, 1e-1, "log"),)
 CONTROLLED = ("learning_rate",)
 SIGNALS = ("loss", "grad_norm")
-# ranges, in decades, that curvature and noise of a run are drawn from
-CURVATURE = (-1.0, 1.0)
-NOISE = (-2.0, 0.0)
 DIVERGED = 1e6  # loss
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 Values = Mapping[str, Floats]
 
 
@@ -46,13 +49,33 @@ class SGDConfig:
 
     Args:
         dimensions: d, parameters of the quadratic.
+        curvature: range that h of a run is drawn from, in decades.
+        noise: range that σ of a run is drawn from, in decades.
+        jump_period: fewest and most steps between jumps of the minimum, of which each
+            run has one number; (0, 0): it stays where it is.
     """
 
     dimensions: int = 64
+    curvature: tuple[float, float] = (-1.0, 1.0)
+    noise: tuple[float, float] = (-2.0, 0.0)
+    jump_period: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
         if self.dimensions < 1:
             raise ValueError("dimensions must be at least 1")
+        for name in ("curvature", "noise", "jump_period"):
+            given = [real(f"an end of {name}", x) for x in getattr(self, name)]
+            if len(given) != 2 or not -np.inf < given[0] <= given[1] < np.inf:
+                raise ValueError(
+                    f"{name} must be the two ends of a range, in order, got "
+                    f"{getattr(self, name)}"
+                )
+        fewest, most = self.jump_period
+        if (most and fewest < 1) or any(n != int(n) for n in self.jump_period):
+            raise ValueError(
+                "jump_period must be two numbers of steps from 1 on, or (0, 0) for no "
+                f"jumps; got {self.jump_period}"
+            )
 
 
 @dataclass
@@ -73,12 +96,24 @@ def _gradient(member, curvature, noise, drawn, i):
     return curvature * member[i] + noise * normal(drawn, i, len(member))
 
 
+@compiled
+def _jump(member, drawn):
+    """Move the minimum, which is where parameters are zero."""
+    for i in range(len(member)):
+        member[i] += normal(drawn, i, len(member))
+
+
 @entry
-def _train(parameters, curvature, noise, keys, counters, rates, steps):
+def _train(
+    parameters, curvature, noise, keys, counters, rates, steps, origins, periods, phases
+):
     for p in range(len(parameters)):
         member = parameters[p]
         for step in range(steps):
-            drawn = draw(keys[p], counters[p] + step)
+            now = counters[p] + step
+            if periods[p] and now and (now + phases[p]) % periods[p] == 0:
+                _jump(member, draw(origins[p], now))
+            drawn = draw(keys[p], now)
             for i in range(len(member)):
                 seen = _gradient(member, curvature[p], noise[p], drawn, i)
                 member[i] -= rates[p] * seen
@@ -158,7 +193,7 @@ class SGD:
         P, first = len(keys), np.zeros(len(keys), np.int64)
         u = streams.uniforms(streams.of(keys, "envs"), first, 2)
         start = normals(streams.of(keys, "init"), first, self.config.dimensions)
-        (low_h, high_h), (low_s, high_s) = CURVATURE, NOISE
+        (low_h, high_h), (low_s, high_s) = self.config.curvature, self.config.noise
         return SGDState(
             parameters=start,
             curvature=exp10(low_h + (high_h - low_h) * u[:, 0]),
@@ -233,10 +268,21 @@ class SGD:
             state.env_steps,
             np.ascontiguousarray(values["learning_rate"]),
             steps,
+            np.ascontiguousarray(streams.of(state.keys, "init")),
+            *self._jumps(state),
         )
         state.env_steps += steps
         state.gradient_steps += steps
         interval.counts[...] += steps
+
+    def _jumps(self, state: SGDState) -> tuple[Ints, Ints]:
+        """Steps between jumps of each member ``(P,)``, and those gone at the start."""
+        keys, P = streams.of(state.keys, "envs"), len(state.keys)
+        fewest, most = self.config.jump_period
+        second = np.ones(P, np.int64)  # the first draw is of curvature and noise
+        u = streams.uniforms(keys, second, 2)
+        periods = fewest + (u[:, 0] * (most - fewest + 1)).astype(np.int64)
+        return periods * bool(most), (u[:, 1] * periods).astype(np.int64)
 
     def diverged(self, state: SGDState, interval: Interval) -> NDArray[np.bool_]:
         """Members ``(P,)`` whose loss is not a number below `DIVERGED`."""

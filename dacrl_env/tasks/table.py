@@ -647,4 +647,21 @@ TABLE = (
         floor_return=-6.5,
         description="SGD on a noisy quadratic: the optimal learning rate is known",
     ),
+    Task(
+        id="dacrl/JumpingQuadratic-v0",
+        inner_env="",
+        algorithm="sgd",
+        budget=200,
+        decisions=40,
+        random_return=0.33,  # of untrained parameters
+        reference_return=2.78,  # of the policy that is optimal for the next step
+        floor_return=-6.5,
+        defaults={"learning_rate": 0.2},
+        configuration={
+            "curvature": (-0.2, 0.2),
+            "noise": (-1.0, -0.5),
+            "jump_period": (30, 100),
+        },
+        description="SGD on a noisy quadratic whose minimum jumps, which is not told",
+    ),
 )

@@ -82,6 +82,67 @@ def test_one_step_by_hand():
     assert learner.losses(state)[0] == pytest.approx(0.5 * state.curvature[0] * v)
 
 
+def test_the_minimum_jumps_where_its_period_says():
+    config = sgd.SGDConfig(dimensions=1_000, jump_period=(3, 9))
+    learner = sgd.SGD(None, None, config, 50)
+    keys = np.arange(1, 513, dtype=np.uint64).reshape(64, 8)
+    state = learner.init(keys, np.zeros((64, 0)))
+    periods, phases = learner._jumps(state)
+    assert set(periods) == set(range(3, 10))
+    assert (phases >= 0).all()
+    assert (phases < periods).all()
+    assert len(set(phases)) > 3
+    interval, still = learner.begin_interval(state), {"learning_rate": np.zeros(64)}
+    for step in range(40):
+        before = state.parameters.copy()
+        learner.train(state, still, 1, interval)  # nothing moves but the minimum
+        moved = np.square(state.parameters - before).mean(1)
+        due = (step > 0) & ((step + phases) % periods == 0)
+        np.testing.assert_allclose(moved[due], 1.0, atol=0.2)
+        assert (moved[~due] == 0).all()
+
+
+def test_it_jumps_alike_however_long_an_interval_is():
+    config = sgd.SGDConfig(jump_period=(3, 9))
+    keys = np.arange(1, 33, dtype=np.uint64).reshape(4, 8)
+    values, found = {"learning_rate": np.full(4, 0.1)}, []
+    for lengths in ([40], [1] * 40, [7, 13, 20]):
+        learner = sgd.SGD(None, None, config, 50)
+        state = learner.init(keys, np.zeros((4, 0)))
+        interval = learner.begin_interval(state)
+        for steps in lengths:
+            learner.train(state, values, steps, interval)
+        found.append(state.parameters)
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+
+
+def test_the_optimum_of_the_jumping_one_is_its_reference():
+    frame = dacrl_env.evaluate("dacrl/JumpingQuadratic-v0", quadratic.Optimal(), SEEDS)
+    levels = frame[frame["step"] >= 10].groupby("seed")["score"].mean()
+    assert levels.mean() == pytest.approx(1.0, abs=0.05)
+    start = frame[frame["step"] == 0]["score"]
+    assert start.mean() == pytest.approx(0.0, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"jump_period": (0, 5)}, "from 1 on"),
+        ({"jump_period": (1.5, 5)}, "from 1 on"),
+        ({"jump_period": (9, 5)}, "jump_period must be the two ends"),
+        ({"jump_period": (9,)}, "jump_period must be the two ends"),
+        ({"curvature": (1, -1)}, "curvature must be the two ends"),
+        ({"curvature": ("a", 1)}, "an end of curvature"),
+        ({"noise": (-2, np.inf)}, "noise"),
+        ({"noise": (np.nan, 0)}, "noise"),
+    ],
+)
+def test_what_no_quadratic_can_be(wrong, words):
+    with pytest.raises(ValueError, match=words):
+        dacrl_env.PopulationEnv(TASK, 1, **wrong)
+
+
 def test_curvature_and_noise_are_drawn_anew_and_not_shown():
     envs = dacrl_env.PopulationEnv(TASK, 64)
     envs.reset(seed=0)

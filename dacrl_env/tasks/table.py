@@ -498,7 +498,7 @@ TABLE = (
         description="PPO takes one of two objects; which one is good swaps untold",
     ),
     Task(
-        id="dacrl/PPO-TwoColours-short-v0",
+        id="dacrl/PPO-TwoColours-Small-v0",
         inner_env="TwoColours-v0",
         algorithm="ppo",
         ranges=PPO_RANGES | {"ent_coef": (0.0, 0.5)},
@@ -522,7 +522,7 @@ TABLE = (
         backend="batched",
         always_varied=True,
         **_sets("TwoColours-v0", _TWO_COLOURS),
-        description="as PPO-TwoColours, in a third of the steps with smaller networks",
+        description="PPO-TwoColours in a third of the steps, with smaller networks",
     ),
     Task(
         id="dacrl/PPO-LunarLander-v0",

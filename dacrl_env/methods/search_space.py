@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from dacrl_env.core.checks import real, unknown
 from dacrl_env.core.version import __version__
 from dacrl_env.kernels.elementary import log10
-from dacrl_env.methods.trials import Rule
+from dacrl_env.methods.trials import AGE, Rule
 from dacrl_env.outer.actions import ActionMap, check_names
 from dacrl_env.outer.observations import signed_decades
 from dacrl_env.policies.checkpoint_when_best import (
@@ -28,7 +28,7 @@ from dacrl_env.policies.checkpoint_when_best import (
 )
 from dacrl_env.policies.network import About, Controller
 from dacrl_env.policies.open_loop import OpenLoop
-from dacrl_env.policies.restart_when_poor import EVENT, RestartWhenPoor, is_due
+from dacrl_env.policies.restart_when_poor import EVENT, RestartWhenPoor, is_given_up
 from dacrl_env.policies.schedules import SHAPES
 from dacrl_env.policies.static import Static
 from dacrl_env.policies.switch import Switch
@@ -44,7 +44,7 @@ _ENDS = ("start", "end")
 _CONFIGURATION = "configuration/"  # how dimensions of static configuration begin
 _SHAPES = ("linear", "cosine", "step")
 _STAIRS = 4
-_LOOKS = 20  # of the family "restart", at most
+_PATIENCE = 50  # decisions of the family "restart", at most
 
 Floats = NDArray[np.float64]
 
@@ -61,8 +61,8 @@ class SearchSpace:
     which the learning rate is the smallest that there is. The family "checkpoint" is
     `CheckpointWhenBest`: a configuration, and the ``fall`` below the best score at
     which the best networks are restored. The family "restart" is `RestartWhenPoor`: a
-    configuration, and the ``threshold`` of the score below which networks begin anew at
-    one of ``times`` looks. The family "switch" has
+    configuration, and the ``threshold`` of the score below which networks begin anew
+    that have had ``patience`` decisions. The family "switch" has
     ``<name>/below`` and ``<name>/above``, and the ``threshold`` of the score between
     them (`Switch`). The family "gate" has both sides too, and between them the least
     network there is: one hidden unit, whose hyperbolic tangent goes from one side (−1)
@@ -145,8 +145,8 @@ class SearchSpace:
         elif family == "checkpoint":
             first = [Number("fall", 0.02, 1.0, 0.1, "log")]
         elif family == "restart":
-            looks = Number("times", 1, _LOOKS, 3, "log", integer=True)
-            first = [Number("threshold", 0.0, 1.0, 0.2), looks]
+            patience = Number("patience", 1, _PATIENCE, 5, "log", integer=True)
+            first = [Number("threshold", 0.0, 1.0, 0.2), patience]
         elif family == "switch":
             first = [Number("threshold", 0.0, 1.0, 0.5)]
         elif family == "gate":
@@ -325,9 +325,7 @@ class SearchSpace:
         if self.family == "checkpoint":
             return lambda scores, best, rows: self._kept(given, scores, best)
         if self.family == "restart":
-            return lambda scores, best, rows: self._restarted(
-                given, scores, rows["progress"], decisions
-            )
+            return lambda scores, best, rows: self._restarted(given, scores, rows[AGE])
         if self.family != "gate":
             return lambda scores, best, rows: self._switched(given, scores)
         each = [self._network(parameters, decisions) for parameters in given]
@@ -361,17 +359,14 @@ class SearchSpace:
         return self._happening(given, kept_or_restored(scores, best, fall))
 
     def _restarted(
-        self,
-        given: list[dict[str, float]],
-        scores: Floats,
-        progress: NDArray[np.float32],
-        decisions: int,
+        self, given: list[dict[str, float]], scores: Floats, ages: Floats
     ) -> Floats:
-        """Values ``(n, d)`` of the family "restart"; a row is 2 progress − 1."""
-        decision = np.rint((progress.astype(np.float64) + 1) / 2 * decisions)
-        looks = is_due(decision, [p["times"] for p in given], decisions)
-        poor = scores < np.array([p["threshold"] for p in given])
-        return self._happening(given, looks & poor)
+        """Values ``(n, d)`` of the family "restart"."""
+        threshold, patience = (
+            np.array([p[name] for p in given]) for name in ("threshold", "patience")
+        )
+        poor = is_given_up(scores, ages, threshold, patience)
+        return self._happening(given, poor)
 
     def _happening(self, given: list[dict[str, float]], options: ArrayLike) -> Floats:
         """Steady values ``(n, d)``, and options ``(n,)`` of the family's event."""
@@ -448,8 +443,8 @@ class SearchSpace:
             shown = self._shown({h.name: parameters[h.name] for h in self.searched})
             if self.family == "checkpoint":
                 return CheckpointWhenBest(parameters["fall"], False, **shown)
-            times = int(parameters["times"])
-            return RestartWhenPoor(parameters["threshold"], times, False, **shown)
+            patience = int(parameters["patience"])
+            return RestartWhenPoor(parameters["threshold"], patience, False, **shown)
         if self.family in ("freeze", "switch"):
             below, above = (
                 self._shown(self._side(parameters, side)) for side in _SIDES

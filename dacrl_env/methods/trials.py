@@ -42,6 +42,7 @@ from dacrl_env.core.store import Store, StoreError, canonical
 from dacrl_env.outer.population import Population
 from dacrl_env.outer.settings import Settings, resolve
 from dacrl_env.policies import Cost, Fitted, FrontPoint, Method, Policy, cost_of
+from dacrl_env.policies.restart_when_poor import EVENT
 from dacrl_env.tasks import Number, Task
 from dacrl_env.tasks.registration import definition_of, get_task
 
@@ -54,8 +55,10 @@ COST = "cost"  # of a run, beside these where methods take several objectives
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-# values (P, d) by scores (P,), the best of them so far (P,) and observation rows (P,)
-Rule = Callable[[Floats, Floats, Mapping[str, NDArray[np.float32]]], Floats]
+# values (P, d) by scores (P,), the best of them so far (P,) and observation rows (P,),
+# among which is how many decisions the networks have had
+Rule = Callable[[Floats, Floats, Mapping[str, NDArray[Any]]], Floats]
+AGE = "age"
 
 
 @dataclass(frozen=True)
@@ -205,6 +208,7 @@ class Trials:
         self._generation = -1  # fresh starts so far, the first is 0
         self._step = 0  # decisions of the present runs
         self._parents = np.zeros(0, np.int64)  # (P,) of the next decision
+        self._ages = np.zeros(0, np.int64)  # (P,) decisions that networks have had
         self._trace: list[dict[str, Any]] = []
         self._best_told = -np.inf  # score
         self._done = 0  # operations so far
@@ -257,6 +261,7 @@ class Trials:
         self._size, self._step = len(seeds), 0
         self._generation += 1
         self._parents = np.arange(self._size)
+        self._ages = np.zeros(self._size, np.int64)
 
     def configured(self, configuration: Mapping[str, Any]) -> Settings:
         """Settings of runs with a static configuration, which may be empty.
@@ -300,7 +305,8 @@ class Trials:
         Args:
             rule: values ``(P, d)`` of the controlled hyperparameters, by the scores
                 observed last ``(P,)`` and the best so far ``(P,)``, both NaN before the
-                first decision, and the observation rows by name ``(P,)``.
+                first decision, and the observation rows by name ``(P,)``; `AGE` is the
+                decisions that networks have had since they began, or began anew.
             key: what the rule depends on beside them, for the journal.
 
         Raises:
@@ -342,7 +348,13 @@ class Trials:
                 }
             )
             self._parents = np.arange(self._size)
+            self._ages = np.where(self._is_anew(applied), 0, self._ages) + 1
         return seen
+
+    def _is_anew(self, applied: Floats) -> NDArray[np.bool_]:
+        """Members ``(P,)`` whose networks began anew, by applied values ``(P, d)``."""
+        events = [h.name == EVENT for h in self.controlled]
+        return np.asarray((applied[:, events] > 0).any(1))
 
     def _tell(self, seen: Observed, before: Cost) -> None:
         """Tell a tracker of decisions, between two costs."""
@@ -374,6 +386,7 @@ class Trials:
         parents = np.asarray(parents)
         self._operation("fork", parents, lambda: self._live().fork(parents))
         self._parents = self._parents[parents]
+        self._ages = self._ages[parents]
 
     def check_fork(self) -> None:
         """Say before any training that `fork` will not be possible.
@@ -443,6 +456,7 @@ class Trials:
         self._operation("select", members, lambda: self._select(members))
         self._size = len(members)
         self._parents = self._parents[members]
+        self._ages = self._ages[members]
 
     def judge(self) -> Floats:
         """Scores ``(P,)`` of runs that are over by the report stream; not charged.
@@ -528,7 +542,8 @@ class Trials:
                     np.where(known, x, np.nan) for x in (state.score, state.best_score)
                 )
                 rows = runs.observation().T
-                seen = dict(zip(runs.observation_names, rows, strict=True))
+                seen: dict[str, NDArray[Any]] = {AGE: self._ages}
+                seen.update(zip(runs.observation_names, rows, strict=True))
                 values = rule(observed, best, seen)
                 runs.advance(runs.actions.to_values(values, state.requested))
                 before, info = info, runs.info()

@@ -25,19 +25,21 @@ EVENT = "reset_all"
 
 
 class RestartWhenPoor:
-    """All networks begin anew where the score is below a threshold at equal distances.
+    """All networks begin anew where the score is poor, after some patience.
 
-    Replay and inner environments go on, as with ``reset-every``.
+    That is so where a run never got anywhere, and where it was good and no longer is,
+    for the environment changed. Replay and inner environments go on, as with
+    ``reset-every``.
 
     Args:
         threshold: score.
-        times: how often in a run it looks.
+        patience: decisions that networks have had before they may be given up.
         shuffle: a control: every member goes by the score of another, drawn anew for
             each decision.
         **config: the configuration otherwise; what is left out keeps its default.
 
     Raises:
-        ValueError: fewer than one time; at `reset`, an algorithm without the event.
+        ValueError: patience below 1; at `reset`, an algorithm without the event.
     """
 
     action_mode = "values"
@@ -45,58 +47,54 @@ class RestartWhenPoor:
     def __init__(
         self,
         threshold: float = 0.2,
-        times: int = 3,
+        patience: int = 5,
         shuffle: bool = False,
         **config: Option,
     ) -> None:
-        self.threshold, self.times = float(threshold), whole("times", times)
+        self.threshold, self.patience = float(threshold), whole("patience", patience)
         self.shuffle, self.config = shuffle, config
         self.hyperparameters = (EVENT, *config)
         self.extremes = extremes({name: (value,) for name, value in config.items()})
 
     def arguments(self) -> dict[str, Any]:
         """What makes it again, as JSON values."""
-        rule = {"threshold": self.threshold, "times": self.times}
+        rule = {"threshold": self.threshold, "patience": self.patience}
         arguments: dict[str, Any] = {**rule, **self.config}
         return {**arguments, "shuffle": True} if self.shuffle else arguments
 
     def shuffled(self) -> RestartWhenPoor:
         """The same rule by the scores of others: a control."""
-        return RestartWhenPoor(self.threshold, self.times, True, **self.config)
+        return RestartWhenPoor(self.threshold, self.patience, True, **self.config)
 
     def reset(self, envs: PopulationEnv, seed: int) -> None:
         """Translate the configuration with and without the event into actions."""
         self._go_on = envs.to_actions(self.config)
         self._anew = envs.to_actions({**self.config, EVENT: True})
-        self._interval = envs.settings.decision_interval
-        self._decisions = envs.settings.budget // self._interval
+        self._ages = np.zeros(envs.num_envs, np.int64)
         self._keys = envs.policy_keys[:1] if self.shuffle else None
 
     def act(
         self, observations: NDArray[np.float32], infos: Mapping[str, Any]
     ) -> NDArray[Any]:
         """Actions ``(P, d)``."""
-        score = infos["score"]
+        score, steps = infos["score"], infos["env_steps"]
         if self._keys is not None:
-            steps = infos["env_steps"][:1]
-            score = score[streams.others(self._keys, steps, len(score))]
-        decision = infos["env_steps"] // self._interval
-        looks = is_due(decision, self.times, self._decisions)
-        poor = looks & (score < self.threshold)
+            score = score[streams.others(self._keys, steps[:1], len(score))]
+        self._ages = np.where(steps == 0, 0, self._ages + 1)
+        poor = is_given_up(score, self._ages, self.threshold, self.patience)
+        self._ages[poor] = 0
         return np.where(poor[:, None], self._anew, self._go_on)
 
 
-def is_due(decision: ArrayLike, times: ArrayLike, decisions: int) -> NDArray[np.bool_]:
-    """Whether a rule that looks ``times`` times in a run does so at a decision.
+def is_given_up(
+    score: ArrayLike, age: ArrayLike, threshold: ArrayLike, patience: ArrayLike
+) -> NDArray[np.bool_]:
+    """Which networks ``(P,)`` begin anew.
 
     Args:
-        decision: its number, from 0 on; before the first nothing is due.
-        times: looks, at equal distances between the start and the end of the run, each
-            at the decision that comes next.
-        decisions: of a run.
+        score: ``(P,)`` observed last; NaN: nothing is known.
+        age: ``(P,)`` decisions that the networks have had.
+        threshold: scores below which networks are given up.
+        patience: fewest decisions before that.
     """
-    now, n = np.asarray(decision, np.int64), np.asarray(times, np.int64) + 1
-    # shares of the run that are over now and one decision ago: a multiple of 1 / n lies
-    # between them
-    passed = now * n // decisions, (now - 1) * n // decisions
-    return np.asarray((now > 0) & (passed[0] > passed[1]))
+    return np.asarray((np.asarray(age) >= patience) & (np.asarray(score) < threshold))

@@ -30,8 +30,8 @@ sequential halving at one budget each, over all numbers and choices of the algor
 - *open-loop-tuned*: a schedule of every hyperparameter, which begins at the static one;
 - *freeze-tuned* and *checkpoint-tuned*: rules that look at the score, tuned together
   with the configuration, from the static one on;
-- *restart-tuned*: networks begin anew where a run looks stuck; its configuration is
-  tuned together with the rule, from the static one on;
+- *restart-tuned*: networks begin anew where the score is poor and they have had some
+  patience; the configuration is tuned together with the rule, from the static one on;
 - *switch-tuned*: one configuration below a score and another above it, from the static
   one on.
 

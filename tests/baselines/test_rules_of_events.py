@@ -10,12 +10,15 @@ from dacrl_env.baselines.adaptive_kl import AdaptiveKL
 from dacrl_env.baselines.reset_every import EVENTS, ResetEvery
 
 import dacrl_env
+from dacrl_env.core.store import Store
+from dacrl_env.methods.search import go_on
 from dacrl_env.methods.search_space import SearchSpace
+from dacrl_env.methods.trials import Trials
 from dacrl_env.outer.observations import squash
 from dacrl_env.outer.settings import resolve
-from dacrl_env.policies import get_policy
+from dacrl_env.policies import get_method, get_policy
 from dacrl_env.policies.checkpoint_when_best import CheckpointWhenBest
-from dacrl_env.policies.restart_when_poor import RestartWhenPoor, is_due
+from dacrl_env.policies.restart_when_poor import RestartWhenPoor
 
 DQN, PPO = "dacrl/DQN-CartPole-v0", "dacrl/PPO-CartPole-v0"
 SHORT: dict[str, Any] = {
@@ -110,43 +113,79 @@ def test_resets_may_end_early() -> None:
 
 
 def test_networks_begin_anew_where_the_score_is_poor() -> None:
-    policy = RestartWhenPoor(threshold=0.2, times=3)
+    policy = RestartWhenPoor(threshold=0.2, patience=2)
     envs = begun(policy)
-    assert asked(policy, envs, 0, [0.0, 0.1, 0.2]) == [False] * 3  # nothing is known
-    # looks are due after 500, 1,000 and 1,500 steps, at the next decisions
-    for steps in range(200, 2_000, 200):
-        poor = steps in (600, 1_000, 1_600)
-        assert asked(policy, envs, steps, [0.19, 0.2, 1.0]) == [poor, False, False]
+    asked_for = [
+        asked(policy, envs, 200 * decision, scores)
+        for decision, scores in enumerate(
+            [
+                [0.0, 0.0, 0.0],  # nothing is known
+                [0.1, 0.0, 0.2],  # patience
+                [0.19, 0.2, 0.0],
+                [0.0, 0.1, 0.0],
+                [0.0, 0.1, 0.5],
+                [0.3, 0.1, 0.1],
+            ]
+        )
+    ]
+    assert asked_for == [
+        [False, False, False],
+        [False, False, False],
+        [True, False, True],
+        [False, True, False],
+        [True, False, False],
+        [False, True, True],
+    ]
+    # another run
+    assert asked(policy, envs, 0, [0.0] * 3) == [False] * 3
+    assert asked(policy, envs, 200, [0.0] * 3) == [False] * 3
 
 
-@pytest.mark.parametrize("decisions", [1, 4, 10, 64])
-def test_looks_are_where_resets_at_equal_distances_are(decisions: int) -> None:
-    for times in range(1, 2 * decisions):
-        due = decisions / (times + 1) * np.arange(1, times + 1)
-        expected = np.isin(np.arange(decisions), np.ceil(due - 1e-9))
-        found = is_due(np.arange(decisions), times, decisions)
-        np.testing.assert_array_equal(found, expected)
-
-
-def test_a_search_of_restarts_does_what_its_policy_does() -> None:
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_search_of_restarts_does_what_its_policy_does(
+    tmp_path: Any, interrupted: bool
+) -> None:
+    """Also where it goes on from a journal, with half of the runs, in another order."""
     names = ["epsilon", "reset_all"]
-    space = SearchSpace(
-        resolve(DQN, hyperparameters=names).controlled, family="restart"
-    )
-    candidates = space.sample(np.random.default_rng(0), 5)
-    rule = space.rule(candidates, 10)
-    scores = np.linspace(-0.2, 1.0, 5)
-    for candidate, row in zip(candidates, range(5), strict=True):
-        policy: Any = space.policy(candidate, 10)
-        envs = begun(policy, P=5)
-        for decision in range(10):
-            progress = np.full(5, 2 * decision / 10 - 1, np.float32)
-            ruled = rule(scores, scores, {"progress": progress})[row]
-            anew = asked(policy, envs, 200 * decision, [*scores])[row]
-            at = envs.settings.controlled[0].name
-            assert at == "reset_all"
-            assert ruled[1] == anew
-            assert ruled[0] == policy.config["epsilon"]
+    settings = resolve(DQN, hyperparameters=names, **SHORT)
+    space = SearchSpace(settings.controlled, family="restart")
+    method = get_method("random-search,family='restart'")
+    rows = [
+        {"threshold": 0.05, "patience": 1.0, "epsilon": 0.1},
+        {"threshold": 1.0, "patience": 2.0, "epsilon": 0.2},
+        {"threshold": 0.02, "patience": 3.0, "epsilon": 0.3},
+    ]
+    candidates = space.encode(rows)
+
+    def trials() -> Trials:
+        store = Store(tmp_path)
+        given = {**SHORT, "hyperparameters": names}
+        return Trials(DQN, 30_000, 0, method, store, **given)
+
+    def train(runs: Trials, decisions: int = 10) -> Any:
+        """What is seen at the decisions from the fifth on, of two of the runs."""
+        runs.begin(runs.tuning_seeds(3))
+        go_on(runs, space, candidates, 1, 0, 4)
+        runs.select(np.array([2, 1]))
+        rest = range(4, decisions)
+        return [go_on(runs, space, candidates[[2, 1]], 1, k, k + 1) for k in rest]
+
+    runs = trials()
+    if interrupted:
+        train(runs, 7)
+        runs.close()
+        runs = trials()
+    seen, seeds = train(runs), runs.tuning_seeds(3)
+    for row, member in ((2, 0), (1, 1)):
+        frame = dacrl_env.evaluate(
+            DQN, space.policy(candidates[row], 10), [seeds[row]], split="tuning",
+            hyperparameters=names, **SHORT,
+        )  # fmt: skip
+        told = frame[frame["reward"].notna() & (frame["step"] > 4)]
+        assert told["score"].tolist() == [s.scores[-1, member] for s in seen]
+        anew = [bool(s.applied[-1, member, 1]) for s in seen]
+        assert told["hp/reset_all"].tolist() == anew
+        assert any(anew)
 
 
 def test_the_rate_follows_the_divergence() -> None:
@@ -189,7 +228,7 @@ def test_updates_of_ppo_come_nearer_to_the_wanted_size() -> None:
     [
         ("checkpoint-when-best,fall=0", DQN, "fall must be positive"),
         ("checkpoint-when-best", "dacrl/NoisyQuadratic-v0", "'checkpoint'"),
-        ("restart-when-poor,times=0", DQN, "times"),
+        ("restart-when-poor,patience=0", DQN, "patience"),
         ("restart-when-poor", "dacrl/NoisyQuadratic-v0", "'reset_all'"),
         ("reset-every,event=clear_replay", DQN, "unknown event 'clear_replay'"),
         ("reset-every,times=0", DQN, "times"),

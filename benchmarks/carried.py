@@ -12,6 +12,7 @@ done again.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Sequence
@@ -234,21 +235,29 @@ def _judge(settings: Settings, seed: int) -> tuple[Any, list[int]]:
 
 
 def _rows(runs: list[dict[str, Any]], policies: Sequence[str]) -> list[dict[str, Any]]:
-    """Means, and differences of runs with the same seed."""
+    """Means, and differences of runs with the same seed.
+
+    Of plain models also what their gain is above half of the package's: ``beyond``.
+    """
     rows = []
-    for metric in METRICS:
-        for policy in (DEFAULT, *policies):
-            for place in (PLAIN, PACKAGE):
-                mine, base = (
-                    [r[metric] for r in runs if (r["place"], r["policy"]) == (place, p)]
-                    for p in (policy, DEFAULT)
-                )
-                row: dict[str, Any] = {"metric": metric, "policy": policy}
-                row["place"] = place
-                row |= {"runs": len(mine), "mean": _told(mean_interval(mine))}
-                if policy != DEFAULT and len(mine) > 1:
-                    row["difference"] = _told(paired_difference(mine, base))
-                rows.append(row)
+    for metric, policy in itertools.product(METRICS, (DEFAULT, *policies)):
+        scores = {
+            (place, name): np.array(
+                [r[metric] for r in runs if (r["place"], r["policy"]) == (place, name)]
+            )
+            for place in (PLAIN, PACKAGE)
+            for name in (DEFAULT, policy)
+        }
+        for place in (PLAIN, PACKAGE):
+            mine, base = scores[place, policy], scores[place, DEFAULT]
+            row: dict[str, Any] = {"metric": metric, "policy": policy, "place": place}
+            row |= {"runs": len(mine), "mean": _told(mean_interval(mine))}
+            if policy != DEFAULT and len(mine) > 1:
+                row["difference"] = _told(paired_difference(mine, base))
+                if place == PLAIN:
+                    half = (scores[PACKAGE, policy] - scores[PACKAGE, DEFAULT]) / 2
+                    row["beyond"] = _told(paired_difference(mine - base, half))
+            rows.append(row)
     return rows
 
 
@@ -261,15 +270,16 @@ def render(result: dict[str, Any]) -> str:
     """The summary as a Markdown table."""
     lines = [
         f"{result['task']}, {result['budget']:,} steps, dacrl-env {result['version']}; "
-        "mean, and difference to the default of the same place and seed, with 95 % "
-        "intervals",
+        "mean, difference to the default of the same place and seed, and what is left "
+        "of it without half of the package's, with 95 % intervals",
         "",
-        "| score | policy | runs in | runs | mean | minus default |",
-        "| --- | --- | --- | ---: | ---: | ---: |",
+        "| score | policy | runs in | runs | mean | minus default | beyond half |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: |",
     ]
     lines += [
         f"| {r['metric']} | {r['policy']} | {r['place']} | {r['runs']} "
-        f"| {_shown(r['mean'])} | {_shown(r.get('difference'), '+')} |"
+        f"| {_shown(r['mean'])} | {_shown(r.get('difference'), '+')} "
+        f"| {_shown(r.get('beyond'), '+')} |"
         for r in result["rows"]
     ]
     return "\n".join(lines)

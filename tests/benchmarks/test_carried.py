@@ -45,6 +45,8 @@ def test_runs_are_kept_and_compared(
     row = rows["final", "freeze-when-good", carried.PLAIN]
     assert row["runs"] == 3
     assert row["difference"] == pytest.approx([1.0, 1.0, 1.0])
+    assert row["beyond"] == pytest.approx([0.5, 0.5, 0.5])
+    assert "beyond" not in rows["final", "freeze-when-good", carried.PACKAGE]
     assert "difference" not in rows["final", "default", carried.PLAIN]
     assert "+1.000 [+1.000, +1.000]" in capsys.readouterr().out
     runs = pd.read_csv(tmp_path / "runs.csv")
@@ -76,7 +78,7 @@ def test_the_page_has_what_its_table_says(tmp_path: Path) -> None:
     _, rows = carried.render(result).split("\n\n")
     page = (docs / "sb3.md").read_text()
     assert rows in page
-    assert f"So far {len(seeds)} of its 100 seeds" in page
+    assert f"{len(seeds)} seeds ([carried.csv](carried.csv)" in page
 
 
 def test_a_plain_model_has_the_default_configuration() -> None:

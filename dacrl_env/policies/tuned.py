@@ -31,7 +31,8 @@ class Tuned:
     """The policy of a rung that was tuned for the task it is run on.
 
     Args:
-        rung: one of `RUNGS`.
+        rung: "static-tuned", "open-loop-tuned", "freeze-tuned", "checkpoint-tuned",
+            "restart-tuned" or "switch-tuned".
         any_task: let it run with runs of another length, decision interval or feedback
             than it was tuned for.
 

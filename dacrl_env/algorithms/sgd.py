@@ -277,12 +277,13 @@ class SGD:
 
     def _jumps(self, state: SGDState) -> tuple[Ints, Ints]:
         """Steps between jumps of each member ``(P,)``, and those gone at the start."""
-        keys, P = streams.of(state.keys, "envs"), len(state.keys)
-        fewest, most = self.config.jump_period
+        P, (fewest, most) = len(state.keys), map(int, self.config.jump_period)
+        if not most:
+            return np.zeros(P, np.int64), np.zeros(P, np.int64)
         second = np.ones(P, np.int64)  # the first draw is of curvature and noise
-        u = streams.uniforms(keys, second, 2)
+        u = streams.uniforms(streams.of(state.keys, "envs"), second, 2)
         periods = fewest + (u[:, 0] * (most - fewest + 1)).astype(np.int64)
-        return periods * bool(most), (u[:, 1] * periods).astype(np.int64)
+        return periods, (u[:, 1] * periods).astype(np.int64)
 
     def diverged(self, state: SGDState, interval: Interval) -> NDArray[np.bool_]:
         """Members ``(P,)`` whose loss is not a number below `DIVERGED`."""

@@ -104,20 +104,23 @@ def env_keys(keys: UInts, num_envs: int) -> UInts:
     return bits(of(keys, "envs"), np.zeros(len(keys), np.int64), num_envs)
 
 
-def others(key: UInts, counter: NDArray[np.integer], P: int) -> NDArray[np.int64]:
-    """For every one of P members another one, ``(P,)``: each is drawn once.
+def seen_by(key: UInts | None, env_steps: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Whose scores each of P members goes by, ``(P,)``: its own, or another's.
 
     Args:
-        key: ``(1,)``.
-        counter: ``(1,)``, number of the draw.
-        P: at least 2.
+        key: ``(1,)`` of a shuffled policy, with which each member gets another one and
+            each is drawn once; None: their own.
+        env_steps: ``(P,)`` of the members; those of the first number the draw.
 
     Raises:
         ValueError: there are no others.
     """
+    P = len(env_steps)
+    if key is None:
+        return np.arange(P)
     if P < 2:
         raise ValueError("a shuffled policy needs at least two runs at a time")
-    order = bits(key, counter, P)[0].argsort()
+    order = bits(key, env_steps[:1], P)[0].argsort()
     result = np.empty(P, np.int64)
     result[order] = np.roll(order, 1)  # one cycle: nobody gets itself
     return result

@@ -36,7 +36,7 @@ from dacrl_env.tasks import Choice, Event, Knob, Number, Option
 
 FAMILIES = ("static", "schedule", "freeze", "checkpoint", "restart", "switch", "gate")
 _RATE = "learning_rate"  # what the family "freeze" brings down
-EVENTS = {"checkpoint": "checkpoint", "restart": EVENT}  # that families set
+EVENT_OF = {"checkpoint": "checkpoint", "restart": EVENT}  # that families set
 ROWS = ("progress", "return/level")  # observation rows of the family "gate"
 _STEEPEST = 4.0  # slope and bias of a gate: nearly shut to nearly open over half a row
 _SIDES = ("below", "above")
@@ -137,8 +137,8 @@ class SearchSpace:
         # what is set depends on how a run goes
         self.reactive = family not in ("static", "schedule")
         first = []
-        if family in EVENTS:
-            check_names([EVENTS[family]], list(known), "hyperparameter")
+        if family in EVENT_OF:
+            check_names([EVENT_OF[family]], list(known), "hyperparameter")
         if family == "freeze":
             check_names([_RATE], list(known), "hyperparameter")
             first = [Number("threshold", 0.0, 1.0, 0.6)]
@@ -182,7 +182,7 @@ class SearchSpace:
         self.choices = {name: len(codes) for name, codes in self.codes.items()}
 
     def _dimensions(self, h: Number | Choice) -> list[Number | Choice]:
-        if self.family in ("static", "freeze", *EVENTS):
+        if self.family in ("static", "freeze", *EVENT_OF):
             return [h]
         if self.reactive:
             return [_renamed(h, f"{h.name}/{side}") for side in _SIDES]
@@ -309,7 +309,7 @@ class SearchSpace:
         if not self.reactive:
             return self.values(candidates, decisions)
         given = self.decode(candidates)
-        if self.family in EVENTS:
+        if self.family in EVENT_OF:
             return self._steady(given)[None]
         sides = (np.full(len(given), score) for score in (-np.inf, np.inf))
         return np.stack([self._switched(given, score) for score in sides])
@@ -371,7 +371,7 @@ class SearchSpace:
     def _happening(self, given: list[dict[str, float]], options: ArrayLike) -> Floats:
         """Steady values ``(n, d)``, and options ``(n,)`` of the family's event."""
         values = self._steady(given)
-        event = EVENTS[self.family]
+        event = EVENT_OF[self.family]
         at = [h.name for h in self.controlled].index(event)
         values[:, at] = self.controlled[at].codes(options)
         return values
@@ -439,7 +439,7 @@ class SearchSpace:
             shown = self._shown(parameters)
             steady = {h.name: shown[h.name] for h in self.searched}
             return Static(self.configuration(candidate), **steady)
-        if self.family in EVENTS:
+        if self.family in EVENT_OF:
             shown = self._shown({h.name: parameters[h.name] for h in self.searched})
             if self.family == "checkpoint":
                 return CheckpointWhenBest(parameters["fall"], False, **shown)

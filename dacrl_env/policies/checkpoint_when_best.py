@@ -68,12 +68,9 @@ class CheckpointWhenBest:
         """Actions ``(P, d)``."""
         known = infos["env_steps"] > 0
         score = np.where(known, infos["score"], np.nan)
-        best = infos["objectives"]["best"]
-        if self._keys is not None:
-            steps = infos["env_steps"][:1]
-            other = streams.others(self._keys, steps, len(score))
-            score, best = score[other], best[other]
-        option = kept_or_restored(score, best, self.fall)
+        whose = streams.seen_by(self._keys, infos["env_steps"])
+        best = infos["objectives"]["best"][whose]
+        option = kept_or_restored(score[whose], best, self.fall)
         return self.envs.to_actions({**self.config, "checkpoint": option})
 
 

@@ -199,17 +199,17 @@ class Controller:
                 f"does not have: {', '.join(missing)}; it has {', '.join(have)}"
             )
         self._columns = np.array([have.index(row) for row in self.about.rows])
-        self._keys = envs.policy_keys[:1]
+        self._keys = envs.policy_keys[:1] if self.shuffle else None
         self._memory = None
 
     def act(
         self, observations: NDArray[np.float32], infos: Mapping[str, Any]
     ) -> NDArray[Any]:
         """Actions ``(P, d)``, or ``(P,)`` in discrete mode."""
-        x = observations[:, self._columns]
-        if self.shuffle:
-            x = x[streams.others(self._keys, infos["env_steps"][:1], len(x))]
-        return self.decide(x, infos["env_steps"] == 0)
+        x, steps = observations[:, self._columns], infos["env_steps"]
+        if self._keys is not None:
+            x = x[streams.seen_by(self._keys, steps)]
+        return self.decide(x, steps == 0)
 
     def decide(
         self, seen: NDArray[np.float32], fresh: NDArray[np.bool_] | None = None

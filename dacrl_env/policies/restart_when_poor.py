@@ -77,9 +77,8 @@ class RestartWhenPoor:
         self, observations: NDArray[np.float32], infos: Mapping[str, Any]
     ) -> NDArray[Any]:
         """Actions ``(P, d)``."""
-        score, steps = infos["score"], infos["env_steps"]
-        if self._keys is not None:
-            score = score[streams.others(self._keys, steps[:1], len(score))]
+        steps = infos["env_steps"]
+        score = infos["score"][streams.seen_by(self._keys, steps)]
         self._ages = np.where(steps == 0, 0, self._ages + 1)
         poor = is_given_up(score, self._ages, self.threshold, self.patience)
         self._ages[poor] = 0

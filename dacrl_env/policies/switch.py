@@ -79,9 +79,7 @@ class Switch:
         self, observations: NDArray[np.float32], infos: Mapping[str, Any]
     ) -> NDArray[Any]:
         """Actions ``(P, d)``."""
-        score = infos["score"]
-        if self._keys is not None:
-            steps = infos["env_steps"][:1]
-            score = score[streams.others(self._keys, steps, len(score))]
-        good = (infos["env_steps"] > 0) & (score >= self.threshold)
+        steps = infos["env_steps"]
+        score = infos["score"][streams.seen_by(self._keys, steps)]
+        good = (steps > 0) & (score >= self.threshold)
         return np.where(good[:, None], self._above, self._below)

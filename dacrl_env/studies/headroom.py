@@ -52,7 +52,7 @@ from dacrl_env.core.files import write_text
 from dacrl_env.core.installed import version
 from dacrl_env.core.store import Store
 from dacrl_env.learners.events import OF_EVENTS
-from dacrl_env.methods.search_space import EVENTS
+from dacrl_env.methods.search_space import EVENT_OF
 from dacrl_env.methods.trials import rehearse
 from dacrl_env.outer.settings import own_hyperparameters
 from dacrl_env.policies import Fitted
@@ -184,7 +184,7 @@ def headroom(
         "keep_first": True,
     }
     controlled = {
-        rung: [*names, *(e for f, e in EVENTS.items() if f == _FAMILIES[rung])]
+        rung: [*names, *(e for f, e in EVENT_OF.items() if f == _FAMILIES[rung])]
         for rung in rungs
     }
     for rung in rungs:  # what is wrong must not come to light after hours

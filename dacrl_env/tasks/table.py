@@ -127,6 +127,21 @@ def _sets(inner_env: str, ranges: Ranges) -> dict[str, Any]:
     }
 
 
+_PPO_WORLDS = {"gamma": 0.9, "ent_coef": 0.2, "n_epochs": 4}
+_PPO_ROLLOUTS = {"num_inner_envs": 2, "rollout_length": 256}
+_PPO_TWO_COLOURS: dict[str, Any] = {
+    "inner_env": "TwoColours-v0",
+    "algorithm": "ppo",
+    "ranges": PPO_RANGES | {"ent_coef": (0.0, 0.5)},
+    "random_return": -3.85,
+    "reference_return": 26.7,
+    "floor_return": -50.0,
+    "controlled": ("ent_coef", "learning_rate", "reset_all"),
+    "backend": "batched",
+    "always_varied": True,
+    **_sets("TwoColours-v0", _TWO_COLOURS),
+}
+
 TABLE = (
     Task(
         id="dacrl/DQN-CartPole-v0",
@@ -476,52 +491,20 @@ TABLE = (
     ),
     Task(
         id="dacrl/PPO-TwoColours-v0",
-        inner_env="TwoColours-v0",
-        algorithm="ppo",
-        ranges=PPO_RANGES | {"ent_coef": (0.0, 0.5)},
         budget=307_200,
         decisions=100,
-        random_return=-3.85,
-        reference_return=26.7,
-        floor_return=-50.0,
-        controlled=("ent_coef", "learning_rate", "reset_all"),
-        defaults={
-            "learning_rate": 1e-3,
-            "gamma": 0.9,
-            "ent_coef": 0.2,
-            "n_epochs": 4,
-        },
-        configuration={"num_inner_envs": 2, "rollout_length": 256},
-        backend="batched",
-        always_varied=True,
-        **_sets("TwoColours-v0", _TWO_COLOURS),
+        defaults={"learning_rate": 1e-3, **_PPO_WORLDS},
+        configuration=_PPO_ROLLOUTS,
+        **_PPO_TWO_COLOURS,
         description="PPO takes one of two objects; which one is good swaps untold",
     ),
     Task(
         id="dacrl/PPO-TwoColours-Small-v0",
-        inner_env="TwoColours-v0",
-        algorithm="ppo",
-        ranges=PPO_RANGES | {"ent_coef": (0.0, 0.5)},
         budget=98_304,
         decisions=64,
-        random_return=-3.85,
-        reference_return=26.7,
-        floor_return=-50.0,
-        controlled=("ent_coef", "learning_rate", "reset_all"),
-        defaults={
-            "learning_rate": 2e-3,
-            "gamma": 0.9,
-            "ent_coef": 0.2,
-            "n_epochs": 4,
-        },
-        configuration={
-            "num_inner_envs": 2,
-            "rollout_length": 256,
-            "hidden_sizes": (32, 32),
-        },
-        backend="batched",
-        always_varied=True,
-        **_sets("TwoColours-v0", _TWO_COLOURS),
+        defaults={"learning_rate": 2e-3, **_PPO_WORLDS},
+        configuration=_PPO_ROLLOUTS | {"hidden_sizes": (32, 32)},
+        **_PPO_TWO_COLOURS,
         description="PPO-TwoColours in a third of the steps, with smaller networks",
     ),
     Task(

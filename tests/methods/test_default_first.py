@@ -9,7 +9,7 @@ import pytest
 from cases import but_smac, quick, slow
 
 from dacrl_env.methods.search import default_candidate, from_suggestion, to_suggestion
-from dacrl_env.methods.search_space import EVENTS, FAMILIES, SearchSpace
+from dacrl_env.methods.search_space import EVENT_OF, FAMILIES, SearchSpace
 from dacrl_env.methods.trials import Trials
 from dacrl_env.outer.settings import resolve
 from dacrl_env.policies import get_method, to_json
@@ -91,7 +91,7 @@ def test_the_others_stay_what_they_are(name: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_of_every_family(family: str) -> None:
-    event = [EVENTS[family]] if family in EVENTS else []
+    event = [EVENT_OF[family]] if family in EVENT_OF else []
     names = [*DEFAULTS, *event]
     spec = f"random-search,family='{family}',default_first=True"
     _, values = first(spec, 2_000, hyperparameters=names)

@@ -12,7 +12,7 @@ from searches import (
 )
 
 from dacrl_env import Number
-from dacrl_env.methods.search_space import EVENTS, FAMILIES, SearchSpace
+from dacrl_env.methods.search_space import EVENT_OF, FAMILIES, SearchSpace
 from dacrl_env.policies.open_loop import OpenLoop
 from dacrl_env.policies.static import Static
 
@@ -21,7 +21,7 @@ from dacrl_env.policies.static import Static
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_encode_inverts_decode(family):
-    event = [EVENTS[family]] if family in EVENTS else []
+    event = [EVENT_OF[family]] if family in EVENT_OF else []
     space = SearchSpace(controlled(CARTPOLE, *DQN_NAMES, *event), family=family)
     candidates = space.sample(np.random.default_rng(0), 200)
     parameters = space.decode(candidates)

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 from later import Later
 
-from dacrl_env.methods.search_space import SearchSpace
+from dacrl_env.methods.search_space import EVENT_OF, SearchSpace
+from dacrl_env.outer.settings import resolve
 from dacrl_env.policies import get_policy
 from dacrl_env.policies.checkpoint_when_best import CheckpointWhenBest
 from dacrl_env.policies.open_loop import OpenLoop
@@ -80,12 +81,13 @@ def test_a_static_configuration_may_be_the_better_open_loop() -> None:
     assert values["state"].value == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize("family", ["schedule", "freeze", "switch"])
+@pytest.mark.parametrize("family", ["schedule", *RULES.values()])
 def test_searches_begin_at_the_static_configuration(family: str) -> None:
     config: dict[str, Any] = {"learning_rate": 0.002, "epsilon": 0.3}
     task = get_task(CARTPOLE)
     knobs = [h for h in study.wide(task) if h.name in config]
-    space = SearchSpace(knobs, family=family)
+    events = resolve(task, hyperparameters=[*EVENT_OF.values()]).controlled
+    space = SearchSpace([*knobs, *events], family=family)
     start = {"threshold": 0.6} | study._start(family, config)
     defaults = {d.name: d.default for d in space.dimensions}
     chosen = {name: start.get(name, defaults[name]) for name in space.names}

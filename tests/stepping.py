@@ -24,7 +24,13 @@ GAMES = [env_id for env_id in IDS if env_id.startswith("MinAtar")]
 SWINGUP = "CartPoleSwingup-v0"
 # described in papers alone, or by packages that are not installed; each is compared
 # with plain Python in a file of its own
-BY_RULES = ["TwoColours-v0", "SwitchingMDP-v0", "FourMDPs-v0", "DeepSea-v0"]
+BY_RULES = [
+    "TwoColours-v0",
+    "SwitchingMDP-v0",
+    "FourMDPs-v0",
+    "DeepSea-v0",
+    "DeepSea10-v0",
+]
 CLASSIC = [
     env_id
     for env_id in IDS

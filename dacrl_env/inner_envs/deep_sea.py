@@ -1,4 +1,4 @@
-"""DeepSea-v0: a treasure that only one sequence of actions out of 2**size finds.
+"""DeepSea-v0, DeepSea10-v0: a treasure that only one sequence of actions out of 2**size finds.
 
 I. Osband et al. 2020, "Behaviour Suite for Reinforcement Learning" (arXiv:1908.03568),
 experiment "deep_sea", by the rules of the package bsuite with its deterministic
@@ -14,8 +14,9 @@ the same in all episodes. ``mapping`` is the number of these draws: bsuite's
 bsuite.
 
 Observations have room for the largest size: the grid of 20 × 20 cells, row by row, with
-1 at the diver's cell. A smaller grid is its upper left corner. After the last step
-nothing is seen, as in bsuite.
+1 at the diver's cell; in DeepSea10-v0, whose sizes end at 10, that of 10 × 10 cells. A
+smaller grid is its upper left corner, and cells mean the same in both. After the last
+step nothing is seen, as in bsuite.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ ROW, COLUMN, LENGTH = range(3)  # of variables
 SIZE, MAPPING = range(2)  # of constants
 
 PHYSICS = {
-    "size": 10.0,  # cells on a side, a whole number from 1 to 20
+    "size": 10.0,  # cells on a side, a whole number from 1 to 20, or 10
     "mapping": 42.0,  # number of the draws of actions; the one bsuite uses
 }
 
@@ -49,13 +50,19 @@ class DeepSea(NamedTuple):
     actions: int = 2
     variables: int = 3
     max_episode_steps: int = LARGEST
+    largest: int = LARGEST  # cells on a side that there is room for
+
+
+def with_room_for(size: int) -> DeepSea:
+    """DeepSea of sizes up to one that is below 20."""
+    return DeepSea(features=size * size, max_episode_steps=size, largest=size)
 
 
 @compiled
 def reset(env, key, episode, physics, variables):
     """In the upper left corner."""
     variables[ROW] = variables[COLUMN] = 0.0
-    variables[LENGTH] = min(max(np.int64(physics[SIZE]), 1), LARGEST)
+    variables[LENGTH] = min(max(np.int64(physics[SIZE]), 1), env.largest)
 
 
 @compiled
@@ -77,12 +84,12 @@ def step(env, variables, action, physics, drawn):
 
 @compiled
 def observe(env, variables, observation):
-    """Where the diver is, one of 400 cells; nothing at the end."""
+    """Where the diver is, one of all cells; nothing at the end."""
     for k in range(len(observation)):
         observation[k] = np.float32(0.0)
     if variables[ROW] < variables[LENGTH]:
         row, column = np.int64(variables[ROW]), np.int64(variables[COLUMN])
-        observation[row * LARGEST + column] = np.float32(1.0)
+        observation[row * env.largest + column] = np.float32(1.0)
 
 
 @compiled

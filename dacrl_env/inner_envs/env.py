@@ -309,6 +309,7 @@ ENVS: dict[str, Callable[[], CompiledEnv]] = {
         switching.SwitchingMDP(), {**switching.PHYSICS, "worlds": float(switching.FEW)}
     ),
     "DeepSea-v0": lambda: _classic(deep_sea, deep_sea.DeepSea()),
+    "DeepSea10-v0": lambda: _classic(deep_sea, deep_sea.with_room_for(10)),
     "MiniGridLevels-v0": lambda: _grid(minigrid_levels.minigrid_levels()),
     "CartPoleShift": lambda: _shifted(cartpole, cartpole.CartPole()),
     "PendulumShift": lambda: _shifted(pendulum, pendulum.Pendulum()),

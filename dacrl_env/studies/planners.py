@@ -8,6 +8,7 @@ the constants that they are of.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -74,7 +75,9 @@ def dive(constants: Floats) -> Agent:
     right = deep_sea.mappings(constants[:, deep_sea.MAPPING])
 
     def act(observations: NDArray[Any], step: int, rows: Ints) -> Ints:
-        return right[rows[:, None], observations.argmax(-1)]
+        side = math.isqrt(observations.shape[-1])
+        row, column = np.divmod(observations.argmax(-1), side)
+        return right[rows[:, None], row * deep_sea.LARGEST + column]
 
     return act
 

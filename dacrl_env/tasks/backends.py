@@ -37,6 +37,7 @@ COMPILED_ENVS = (
     "SwitchingMDP-v0",
     "FourMDPs-v0",
     "DeepSea-v0",
+    "DeepSea10-v0",
     "MiniGridLevels-v0",
     "CartPoleShift",
     "PendulumShift",

@@ -60,6 +60,7 @@ _WORLDS = {
 # of the larger ones within the budget. Where an action means the same everywhere,
 # single runs found it at sizes 10, 15 and 20, with and without held exploration
 _DEEP_SEA = {"size": (8, 14), "mapping": (1, 1e6)}
+_SMALL_DEEP_SEA = {"size": (6, 10), "mapping": (1, 1e6)}
 _WHOLE = frozenset({"shift_at", "period", "offset", "first", "size", "mapping"})
 # LunarLander counts as solved at a return of 200, and tuned schedules of PPO reach 240
 # (docs/dynamics.md)
@@ -127,12 +128,13 @@ def _sets(inner_env: str, ranges: Ranges) -> dict[str, Any]:
     }
 
 
+_PPO_WIDE_ENTROPY = PPO_RANGES | {"ent_coef": (0.0, 0.5)}
 _PPO_WORLDS = {"gamma": 0.9, "ent_coef": 0.2, "n_epochs": 4}
 _PPO_ROLLOUTS = {"num_inner_envs": 2, "rollout_length": 256}
 _PPO_TWO_COLOURS: dict[str, Any] = {
     "inner_env": "TwoColours-v0",
     "algorithm": "ppo",
-    "ranges": PPO_RANGES | {"ent_coef": (0.0, 0.5)},
+    "ranges": _PPO_WIDE_ENTROPY,
     "random_return": -3.85,
     "reference_return": 26.7,
     "floor_return": -50.0,
@@ -167,6 +169,26 @@ TABLE = (
         controlled=_EVERY_KNOB,
         **_sets("CartPole-v1", _CARTPOLE),
         description="DQN on CartPole; all of its numbers, choices and events",
+    ),
+    Task(
+        id="dacrl/DQN-CartPole-Small-v0",
+        inner_env="CartPole-v1",
+        algorithm="dqn",
+        ranges=DQN_RANGES,
+        budget=20_000,
+        random_return=22.2,
+        reference_return=500.0,
+        floor_return=0.0,
+        defaults={
+            "learning_rate": 0.013,
+            "batch_size": 43,
+            "n_step": 4,
+            "train_freq": 8,
+            "target_update_interval": 100,
+        },
+        configuration={"hidden_sizes": (32, 32)},
+        **_sets("CartPole-v1", _CARTPOLE),
+        description="DQN on CartPole in 20,000 steps, with smaller networks",
     ),
     Task(
         id="dacrl/DQN-Acrobot-v0",
@@ -506,6 +528,24 @@ TABLE = (
         configuration=_PPO_ROLLOUTS | {"hidden_sizes": (32, 32)},
         **_PPO_TWO_COLOURS,
         description="PPO-TwoColours in a third of the steps, with smaller networks",
+    ),
+    Task(
+        id="dacrl/PPO-DeepSea-Small-v0",
+        inner_env="DeepSea10-v0",
+        algorithm="ppo",
+        ranges=_PPO_WIDE_ENTROPY,
+        budget=65_536,
+        decisions=32,
+        random_return=-0.005,
+        reference_return=0.99,
+        floor_return=-0.01,
+        controlled=("ent_coef", "learning_rate", "reset_all"),
+        defaults={"learning_rate": 1e-3, "n_epochs": 4, "ent_coef": 0.01},
+        configuration=_PPO_ROLLOUTS | {"hidden_sizes": (32, 32)},
+        backend="batched",
+        always_varied=True,
+        **_sets("DeepSea10-v0", _SMALL_DEEP_SEA),
+        description="PPO dives for a treasure; half of the runs settle without it",
     ),
     Task(
         id="dacrl/PPO-LunarLander-v0",

@@ -17,7 +17,7 @@ from stepping import constants, drawn, keys, start
 from dacrl_env.inner_envs import deep_sea
 from dacrl_env.inner_envs.env import ENVS
 
-ID = "DeepSea-v0"
+ID, SMALL = "DeepSea-v0", "DeepSea10-v0"
 
 
 def mapping_of(number: int, size: int) -> NDArray[np.int64]:
@@ -30,8 +30,9 @@ def mapping_of(number: int, size: int) -> NDArray[np.int64]:
 class Rules:
     """An episode of size × size cells."""
 
-    def __init__(self, size: int, mapping: int) -> None:
+    def __init__(self, size: int, mapping: int, largest: int = 20) -> None:
         self.size, self.mapping = size, mapping_of(mapping, size)
+        self.largest = largest
         self.row = self.column = 0
 
     def step(self, action: int) -> tuple[float, bool]:
@@ -48,7 +49,7 @@ class Rules:
         return reward, self.row == self.size
 
     def seen(self) -> NDArray[np.float32]:
-        grid = np.zeros((20, 20), np.float32)
+        grid = np.zeros((self.largest, self.largest), np.float32)
         if self.row < self.size:
             grid[self.row, self.column] = 1
         return grid.ravel()
@@ -57,11 +58,15 @@ class Rules:
         return int(self.mapping[self.row, self.column])
 
 
-@pytest.mark.parametrize("skill", [slow(0.0), 0.97])
-def test_every_step_follows_the_rules(skill: float) -> None:
-    sizes, mappings = np.array([10, 13, 20, 1, 2]), np.array([42, 7, 1_000_003, 0, 42])
-    env, state = start(ID, P=5, N=1, size=sizes, mapping=mappings)
-    given = [*zip(sizes.tolist(), mappings.tolist(), strict=True)]
+@pytest.mark.parametrize(
+    ("env_id", "largest", "skill"),
+    [slow(ID, 20, 0.0), (ID, 20, 0.97), (SMALL, 10, 0.97)],
+)
+def test_every_step_follows_the_rules(env_id: str, largest: int, skill: float) -> None:
+    sizes = np.minimum([10, 13, 20, 1, 2], largest)
+    mappings = np.array([42, 7, 1_000_003, 0, 42])
+    env, state = start(env_id, P=5, N=1, size=sizes, mapping=mappings)
+    given = [(int(s), int(m), largest) for s, m in zip(sizes, mappings, strict=True)]
     rules, rng, ended = (
         [Rules(*g) for g in given],
         np.random.default_rng(0),
@@ -88,9 +93,9 @@ def test_every_step_follows_the_rules(skill: float) -> None:
     assert (totals[:3] > 50).all() if skill else (totals[:3] < 3).all()
 
 
-@pytest.mark.parametrize("size", [10, 20])
-def test_always_going_right_returns_99_hundredths(size: int) -> None:
-    env, state = start(ID, P=1, N=1, size=size)
+@pytest.mark.parametrize(("env_id", "size"), [(ID, 10), (ID, 20), (SMALL, 10)])
+def test_always_going_right_returns_99_hundredths(env_id: str, size: int) -> None:
+    env, state = start(env_id, P=1, N=1, size=size)
     rules = Rules(size, 42)
     for _ in range(size):
         action = rules.right()
@@ -109,7 +114,11 @@ def test_actions_mean_each_as_often_and_mappings_differ() -> None:
     np.testing.assert_array_equal(deep_sea.mappings(range(50)), maps.reshape(50, -1))
 
 
-def test_sizes_beyond_the_grid_are_the_nearest_that_there_are() -> None:
-    env = ENVS[ID]()
-    state = env.init(keys(3, 1), constants(env, 3, size=np.array([25.0, 20.9, 0.0])))
-    assert state.variables[:, 0, deep_sea.LENGTH].tolist() == [20, 20, 1]
+@pytest.mark.parametrize(("env_id", "largest"), [(ID, 20), (SMALL, 10)])
+def test_sizes_beyond_the_grid_are_the_nearest_that_there_are(
+    env_id: str, largest: int
+) -> None:
+    env = ENVS[env_id]()
+    sizes = np.array([largest + 5, largest + 0.9, 0.0])
+    state = env.init(keys(3, 1), constants(env, 3, size=sizes))
+    assert state.variables[:, 0, deep_sea.LENGTH].tolist() == [largest, largest, 1]

@@ -84,9 +84,10 @@ def test_plan_is_better_than_any_other_policy_nearby() -> None:
         assert (worse < best + 0.5).all()
 
 
-def test_dive_finds_the_treasure() -> None:
+@pytest.mark.parametrize("env_id", ["DeepSea-v0", "DeepSea10-v0"])
+def test_dive_finds_the_treasure(env_id: str) -> None:
     sizes, mappings = np.array([10, 20, 15]), np.array([42, 1, 99_999])
-    found = played("DeepSea-v0", planners.dive, size=sizes, mapping=mappings)
+    found = played(env_id, planners.dive, size=sizes, mapping=mappings)
     assert found["returns"] == pytest.approx(0.99)
 
 

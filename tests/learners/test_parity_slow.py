@@ -1,7 +1,9 @@
 """Full runs of our algorithms against full runs of Stable-Baselines3's.
 
-Both are judged by the same code on fresh episodes. As a program it prints its numbers
-as JSON: ``PYTHONPATH=tests python tests/learners/test_parity_slow.py [algorithm …]``.
+Both are judged by the same code on fresh episodes: by code of this test alone, or by
+that of a comparison, on tasks that came with the compiled engine. As a program it
+prints its numbers as JSON: ``PYTHONPATH=tests python tests/learners/test_parity_slow.py
+[case …]``.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from numpy.typing import NDArray
 from sb3_rows import dqn_row, sac_row
 
 from dacrl_env.comparison import stats
+from dacrl_env.comparison.comparison import compare
+from dacrl_env.comparison.report import summarize
 from dacrl_env.core import streams
 from dacrl_env.inner_envs.env import ENVS
 from dacrl_env.learners import dqn, sac
@@ -114,6 +118,18 @@ CASES = {
 }
 
 
+# by the name of the case: a task that came with the compiled engine, and options of its
+# environment; both implementations run in the same one
+TASKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "dqn-task": ("dacrl/DQN-CartPole-Small-v0", {}),
+    "ppo-task": (
+        "dacrl/PPO-TwoColours-Small-v0",
+        {"hyperparameters": ["learning_rate", "ent_coef"]},  # there are no events
+    ),
+    "sac-task": ("dacrl/SAC-CartPoleSwingup-v0", {"budget": 15_000}),
+}
+
+
 def physics_of(learner: Any, P: int) -> NDArray[np.float64]:
     return np.tile([*learner.env.physics.values()], (P, 1))
 
@@ -191,24 +207,43 @@ def measure(name: str) -> dict[str, Any]:
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         (ours, our_time), *rest = pool.map(_timed, jobs, chunksize=1)
     sb3 = [auc for auc, _ in rest]
-    result = stats.equivalence(ours, sb3, margin=MARGIN)
     return {
-        "ours": {
-            "runs": OUR_RUNS,
-            "seed": OUR_SEED,
-            "mean_auc": float(np.mean(ours)),
-            "std_auc": float(np.std(ours, ddof=1)),
-            "seconds": round(our_time),
-        },
-        "sb3": {
-            "runs": len(SB3_SEEDS),
+        "ours": told(ours) | {"seed": OUR_SEED, "seconds": round(our_time)},
+        "sb3": told(sb3)
+        | {
             "seeds": list(SB3_SEEDS),
-            "mean_auc": float(np.mean(sb3)),
-            "std_auc": float(np.std(sb3, ddof=1)),
             "seconds": [round(seconds) for _, seconds in rest],
             "aucs": sb3,
         },
-        "equivalence": asdict(result),
+        "equivalence": asdict(stats.equivalence(ours, sb3, margin=MARGIN)),
+    }
+
+
+def measure_task(name: str) -> dict[str, Any]:
+    """Seeds differ, so that no two runs share a stream."""
+    task, options = TASKS[name]
+    aucs = {
+        implementation: compare(
+            task, ["default"], seeds, implementation=implementation, **options
+        )
+        for implementation, seeds in {
+            "compiled": range(OUR_RUNS),
+            "sb3": range(OUR_RUNS, OUR_RUNS + len(SB3_SEEDS)),
+        }.items()
+    }
+    ours, sb3 = (summarize(frame)["report_auc"] for frame in aucs.values())
+    return {
+        "ours": told(ours),
+        "sb3": told(sb3),
+        "equivalence": asdict(stats.equivalence(ours, sb3, margin=MARGIN)),
+    }
+
+
+def told(aucs: Any) -> dict[str, Any]:
+    return {
+        "runs": len(aucs),
+        "mean_auc": float(np.mean(aucs)),
+        "std_auc": float(np.std(aucs, ddof=1)),
     }
 
 
@@ -219,6 +254,16 @@ def test_full_runs_are_worth_as_much_as_those_of_stable_baselines3(name: str):
     assert result["equivalence"]["equivalent"], json.dumps(result, indent=2)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TASKS)
+def test_so_are_full_runs_of_new_tasks(name: str):
+    result = measure_task(name)
+    assert result["equivalence"]["equivalent"], json.dumps(result, indent=2)
+
+
 if __name__ == "__main__":
-    measured = {name: measure(name) for name in sys.argv[1:] or CASES}
+    measured = {
+        name: measure(name) if name in CASES else measure_task(name)
+        for name in sys.argv[1:] or (*CASES, *TASKS)
+    }
     print(json.dumps(measured, indent=2))

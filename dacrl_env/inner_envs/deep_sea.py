@@ -1,4 +1,4 @@
-"""DeepSea-v0, DeepSea10-v0: a treasure that only one sequence of actions out of 2**size finds.
+"""DeepSea-v0, DeepSea10-v0: a treasure that one sequence of actions of many finds.
 
 I. Osband et al. 2020, "Behaviour Suite for Reinforcement Learning" (arXiv:1908.03568),
 experiment "deep_sea", by the rules of the package bsuite with its deterministic
@@ -6,7 +6,8 @@ transitions and rewards. A diver begins in the upper left corner of a grid of
 ``size`` × ``size`` cells. Each step takes it one row down, and one column to the right
 or to the left, unless it is at that side. Going right costs 0.01 / size; in the last
 column, which is reached in the last row alone, it finds the treasure, worth 1. After
-``size`` steps the episode terminates. Always going right returns 0.99.
+``size`` steps the episode terminates. Always going right returns 0.99; of the
+``2**size`` sequences of actions, no other one finds the treasure.
 
 Which of the two actions means right is drawn for each cell, by an even chance, and is
 the same in all episodes. ``mapping`` is the number of these draws: bsuite's

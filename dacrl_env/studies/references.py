@@ -205,6 +205,8 @@ RECIPES = {
 def instances_of(inner_env: str) -> tuple[Instance, ...]:
     """All instances of the tasks on an inner environment, the default one first.
 
+    Of those of several tasks that differ in the time of a change alone, one.
+
     Raises:
         ValueError: no task on it has instances, or two of one name differ.
     """
@@ -214,7 +216,7 @@ def instances_of(inner_env: str) -> tuple[Instance, ...]:
             continue
         for instance in (*task.train_instances, *task.test_instances):
             known = found.setdefault(instance.name, instance)
-            if known.physics != instance.physics:
+            if lasting(known) != lasting(instance):
                 raise ValueError(
                     f"two tasks on {inner_env} have different instances "
                     f"{instance.name!r}; one set of returns cannot serve both"
@@ -447,6 +449,11 @@ def finish(population: Population) -> None:
     defaults = population.actions.defaults(population.size)
     while not population.ended().all():
         population.advance(defaults)
+
+
+def lasting(instance: Instance) -> dict[str, float]:
+    """The physics that returns depend on: all but the time of a change."""
+    return {k: value for k, value in instance.physics.items() if k != "shift_at"}
 
 
 def _at_the_end(instance: Instance, env: InnerEnv) -> Instance:

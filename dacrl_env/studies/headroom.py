@@ -24,7 +24,8 @@ the tuning split, before any test. 95 % intervals resample fits and, within them
 which are paired.
 
 The control is the rule whose members go by the scores of others: what it loses is what
-looking is worth. A second control compares two equal configurations, see `null`.
+looking is worth. A second control compares equal configurations: how often they have a
+tag, see `null`.
 """
 
 from __future__ import annotations
@@ -82,6 +83,7 @@ class Headroom:
             ``default``, ``schedule`` and ``state``, and what rules score above their
             shuffled selves.
         best: the names of the better open loop and the better rule.
+        by_chance: how often runs of the default alone have each tag, see `null`.
         policies: by rung a fit each, in the order of their seeds.
         frame: test runs, a row each.
         settings: what was done, as JSON values.
@@ -91,6 +93,7 @@ class Headroom:
     objective: str
     values: dict[str, stats.Estimate]
     best: tuple[str, str]
+    by_chance: dict[str, float]
     policies: dict[str, list[Fitted]]
     frame: pd.DataFrame
     settings: dict[str, Any]
@@ -119,6 +122,7 @@ class Headroom:
             "objective": self.objective,
             "values": values,
             "best": list(self.best),
+            "by_chance": self.by_chance,
             "settings": self.settings,
             "version": self.settings["version"],
         }
@@ -224,7 +228,9 @@ def headroom(
     ]
     subjects.append(("default", 0, "default"))
     frame = _tested(task, subjects, test_seeds, {**common, **task_kwargs})
-    values, best = valued(frame, f"report_{objective}", _online(found))
+    metric = f"report_{objective}"
+    values, best = valued(frame, metric, _online(found))
+    default = frame.loc[frame["policy"] == "default", metric].to_numpy()
     settings = {
         "runs": runs,
         "fits": fits,
@@ -236,7 +242,8 @@ def headroom(
         "options": json.loads(json.dumps(task_kwargs, default=repr)),
         "version": version(),
     }
-    return Headroom(task.id, objective, values, best, found, frame, settings)
+    by_chance = null(fits, len(test_seeds), default, rungs)
+    return Headroom(task.id, objective, values, best, by_chance, found, frame, settings)
 
 
 def wide(task: Task, names: Sequence[str] | None = None) -> list[Knob]:
@@ -278,24 +285,39 @@ def valued(
         for name, runs in frame.groupby("policy", sort=False)
     }  # (fits, seeds) each
     values = {name: _mean(x) for name, x in scores.items()}
-    open_loops = [name for name in (SCHEDULE, STATIC) if name in scores]
-    best_open = max(open_loops, key=lambda name: values[name].value)
-    best_rule = max((n for n in RULES if n in scores), key=lambda name: online[name])
-    if SCHEDULE in scores:
-        values["schedule"] = _mean(scores[SCHEDULE] - scores[STATIC])
-    values["state"] = _mean(scores[best_rule] - scores[best_open])
+    gains, best = _gains(scores, online)
+    values |= gains
     values["static over default"] = _mean(scores[STATIC] - scores["default"])
     for rule in RULES:
         if f"{rule} shuffled" in scores:
             gain = scores[rule] - scores[f"{rule} shuffled"]
             values[f"{rule}, what looking is worth"] = _mean(gain)
-    return values, (best_open, best_rule)
+    return values, best
+
+
+def _gains(
+    scores: Mapping[str, NDArray[np.float64]], online: Mapping[str, float]
+) -> tuple[dict[str, stats.Estimate], tuple[str, str]]:
+    """Values of a schedule and of state, and the better open loop and rule."""
+    open_loops = [name for name in (SCHEDULE, STATIC) if name in scores]
+    best_open = max(open_loops, key=lambda name: scores[name].mean())
+    best_rule = max((n for n in RULES if n in scores), key=lambda name: online[name])
+    gains = {}
+    if SCHEDULE in scores:
+        gains["schedule"] = _mean(scores[SCHEDULE] - scores[STATIC])
+    gains["state"] = _mean(scores[best_rule] - scores[best_open])
+    return gains, (best_open, best_rule)
 
 
 def null(
-    fits: int, seeds: int, scores: Sequence[float], times: int = 1_000, seed: int = 0
-) -> float:
-    """How often the protocol finds a value of state where there is none.
+    fits: int,
+    seeds: int,
+    scores: Sequence[float] | NDArray[np.float64],
+    rungs: Sequence[str] = RUNGS,
+    times: int = 1_000,
+    seed: int = 0,
+) -> dict[str, float]:
+    """How often the protocol finds gains where there are none.
 
     Scores of all rungs are drawn from the same ones, those of real runs of one
     configuration; everything else is as in `headroom`: the better rule by its score on
@@ -305,32 +327,22 @@ def null(
         fits: of each rung.
         seeds: test runs of each fit.
         scores: of runs of one configuration.
+        rungs: those that are compared.
         times: comparisons that are made up.
         seed: of the drawing.
 
     Returns:
-        The share of comparisons that were tagged ``state``.
+        By tag, ``state`` and ``schedule``, the share of comparisons that had it.
     """
     rng = np.random.default_rng(seed)
     given = np.asarray(scores, np.float64)
-    hits = 0
+    hits = dict.fromkeys(KINDS, 0)
     for _ in range(times):
-        drawn = {name: rng.choice(given, (fits, seeds)) for name in (*RUNGS, "default")}
-        frame = pd.concat(
-            pd.DataFrame(
-                {
-                    "policy": name,
-                    "run": np.repeat(np.arange(fits), seeds),
-                    "seed": np.tile(np.arange(seeds), fits),
-                    "score": x.ravel(),
-                }
-            )
-            for name, x in drawn.items()
-        )
+        drawn = {name: rng.choice(given, (fits, seeds)) for name in rungs}
         online = {name: float(rng.choice(given, fits).mean()) for name in RULES}
-        values, _ = valued(frame, "score", online)
-        hits += "state" in ruled(values)
-    return hits / times
+        tags = ruled(_gains(drawn, online)[0])
+        hits = {kind: hits[kind] + (kind in tags) for kind in KINDS}
+    return {kind: count / times for kind, count in hits.items()}
 
 
 def render(result: Headroom) -> str:
@@ -339,6 +351,8 @@ def render(result: Headroom) -> str:
     for name, value in result.values.items():
         lines.append(f"  {name:42}{_number(*value):>26}")
     lines.append(f"  better open loop: {result.best[0]}; better rule: {result.best[1]}")
+    shares = ", ".join(f"{tag} {share:.1%}" for tag, share in result.by_chance.items())
+    lines.append(f"  of equal configurations are tagged: {shares}")
     return "\n".join(lines)
 
 

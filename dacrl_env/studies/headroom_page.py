@@ -44,7 +44,9 @@ within them, seeds.
 
 A gain of at least {LEAST:g} whose interval lies above zero is a tag of the task. A task
 with neither is tagged smoke. *Looking* is what the better rule loses when each run goes
-by the scores of another: the control."""
+by the scores of another: the control. *By chance* is how often the task has the tag
+state, or schedule, where all rungs draw their scores from the same runs, those of the
+default configuration: 1,000 times, and all else as measured."""
 
 
 def write(directory: str | os.PathLike[str]) -> list[Path]:
@@ -82,14 +84,16 @@ def markdown(entries: Mapping[str, Mapping[str, Any]]) -> str:
         "",
         f"![Gains by task, with intervals]({NAME}.png)",
         "",
-        "| task | objective | " + " | ".join(columns) + " | tags |",
-        "| --- | --- | " + "---: | " * len(columns) + "--- |",
+        "| task | objective | " + " | ".join(columns) + " | by chance | tags |",
+        "| --- | --- | " + "---: | " * (len(columns) + 1) + "--- |",
     ]
     for task, entry in entries.items():
         values = {**entry.get("values", {}), **{k: entry.get(k) for k in KINDS}}
         if "best" in entry:
             values["looking"] = values.get(f"{entry['best'][1]}, what looking is worth")
         cells = [_number(values.get(name)) for name in columns]
+        chance = entry.get("by_chance")
+        cells.append(" / ".join(f"{chance[k]:.1%}" for k in KINDS) if chance else "–")
         tags = ", ".join(ruled(entry))
         lines.append(
             f"| {task} | {entry.get('objective', '–')} | {' | '.join(cells)} | {tags} |"

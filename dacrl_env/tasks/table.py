@@ -6,6 +6,7 @@ from typing import Any
 
 from dacrl_env.tasks import measured, minatar
 from dacrl_env.tasks.instances import Ranges, vary
+from dacrl_env.tasks.knobs import Option
 from dacrl_env.tasks.ranges import DQN_RANGES, PPO_RANGES
 from dacrl_env.tasks.task import Task
 
@@ -110,8 +111,8 @@ _EVERY_KNOB = (
     "perturb_strength",
     "clear_replay",
 )
-# the best static configuration of 200 runs of a search, rounded
-_DQN_SMALL = {
+# small tasks begin at the best static configuration that a first look found
+_DQN_SMALL: dict[str, Option] = {
     "learning_rate": 0.013,
     "batch_size": 43,
     "train_freq": 8,
@@ -207,6 +208,29 @@ TABLE = (
         tags=("smoke",),
     ),
     Task(
+        id="dacrl/DQN-Acrobot-Small-v0",
+        inner_env="Acrobot-v1",
+        algorithm="dqn",
+        ranges=DQN_RANGES,
+        budget=30_000,
+        random_return=-499.0,
+        reference_return=-75.0,
+        floor_return=-501.0,
+        defaults={
+            "learning_rate": 0.002,
+            "batch_size": 32,
+            "n_step": 4,
+            "target_update_interval": 150,
+            "double_q": True,
+            "loss": "mse",
+            "exploration": "ez-greedy",
+            "hold_exponent": 1.0,
+        },
+        configuration={"hidden_sizes": (32, 32)},
+        **_sets("Acrobot-v1", _ACROBOT),
+        description="DQN on Acrobot in 30,000 steps, with smaller networks",
+    ),
+    Task(
         id="dacrl/DQN-MountainCar-v0",
         inner_env="MountainCar-v0",
         algorithm="dqn",
@@ -238,6 +262,29 @@ TABLE = (
         },
         **_sets("MountainCar-v0", _MOUNTAIN_CAR),
         description="DQN on MountainCar; random actions are held, for how long",
+    ),
+    Task(
+        id="dacrl/DQN-MountainCar-Small-v0",
+        inner_env="MountainCar-v0",
+        algorithm="dqn",
+        ranges=DQN_RANGES,
+        budget=60_000,
+        random_return=-200.0,
+        reference_return=-100.0,
+        floor_return=-201.0,
+        # rates this high, of rewards of many steps, find the goal in nearly every run
+        defaults={
+            "learning_rate": 0.02,
+            "batch_size": 32,
+            "n_step": 8,
+            "target_update_interval": 350,
+            "loss": "mse",
+            "exploration": "ez-greedy",
+            "hold_exponent": 1.5,
+        },
+        configuration={"hidden_sizes": (32, 32)},
+        **_sets("MountainCar-v0", _MOUNTAIN_CAR),
+        description="DQN on MountainCar in 60,000 steps, with smaller networks",
     ),
     Task(
         id="dacrl/DQN-MiniGrid-Empty-5x5-v0",

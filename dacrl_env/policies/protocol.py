@@ -31,7 +31,7 @@ from dacrl_env.core.specs import NOT_IN_LABELS, POLICY_SUFFIXES, read_spec
 from dacrl_env.core.version import __version__
 from dacrl_env.policies.entry_points import Offered, offered
 from dacrl_env.tasks.registration import TASKS, import_module, load
-from dacrl_env.tasks.rungs import RUNGS
+from dacrl_env.tasks.rungs import NAMES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -288,7 +288,7 @@ POLICIES: dict[str, tuple[str, dict[str, Any]]] = {
     "bmg-epsilon": ("dacrl_env.baselines.bmg_epsilon:BMGEpsilon", {}),
     "meta-gradients": ("dacrl_env.baselines.meta_gradients:MetaGradients", {}),
     # of the task that they are run on
-    **{rung: ("dacrl_env.policies.tuned:Tuned", {"rung": rung}) for rung in RUNGS},
+    **{rung: ("dacrl_env.policies.tuned:Tuned", {"rung": rung}) for rung in NAMES},
 }
 
 
@@ -592,7 +592,7 @@ def get_policy(spec: str) -> Policy:
     A file is one that `save_fitted` (and so ``dacrl fit``) wrote; ``any_task=True``
     lets it run on other tasks than the one it was made for, and with runs of another
     length. Policies that come with the package begin with ``pretrained/``; see
-    `pretrained`. Names of rungs, such as ``static-tuned`` or ``freeze-tuned``, are
+    `pretrained`. Names of rungs, such as ``static-tuned`` or ``rule-tuned``, are
     those of the task that they are run on; see `dacrl_env.policies.tuned`.
 
     Examples: ``"default"``, ``"static,learning_rate=3e-4"``,

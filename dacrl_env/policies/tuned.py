@@ -2,7 +2,7 @@
 
 ``static-tuned`` is the strongest static configuration known of a task (`dacrl
 tune-static`), ``open-loop-tuned`` a schedule; the others are rules, tuned by one
-searcher at one budget (`dacrl headroom`).
+searcher at one budget (`dacrl headroom`), and ``rule-tuned`` is the better one of them.
 One name so means the same kind of policy on every task of a suite.
 """
 
@@ -20,8 +20,9 @@ from dacrl_env.core.checks import unknown
 from dacrl_env.policies import protocol
 from dacrl_env.policies.protocol import Fitted
 from dacrl_env.tasks import Task, bases
+from dacrl_env.tasks.headroom import better_rule
 from dacrl_env.tasks.registration import TASKS, listed
-from dacrl_env.tasks.rungs import COMMANDS, RUNGS
+from dacrl_env.tasks.rungs import BEST_RULE, COMMANDS, NAMES
 
 if TYPE_CHECKING:
     from dacrl_env.outer.vector_env import PopulationEnv
@@ -32,7 +33,7 @@ class Tuned:
 
     Args:
         rung: "static-tuned", "open-loop-tuned", "freeze-tuned", "checkpoint-tuned",
-            "restart-tuned" or "switch-tuned".
+            "restart-tuned", "switch-tuned", or "rule-tuned".
         any_task: let it run with runs of another length, decision interval or feedback
             than it was tuned for.
 
@@ -43,8 +44,8 @@ class Tuned:
     action_mode = "values"
 
     def __init__(self, rung: str, any_task: bool = False) -> None:
-        if rung not in RUNGS:
-            raise ValueError(unknown("rung", rung, RUNGS))
+        if rung not in NAMES:
+            raise ValueError(unknown("rung", rung, NAMES))
         self.rung, self.any_task = rung, any_task
 
     def on(self, task: Task) -> Fitted:
@@ -54,8 +55,8 @@ class Tuned:
             ValueError: there is none, with what there is and what makes it; or its file
                 is damaged.
         """
-        path = place(task.id, self.rung)
-        if not path.is_file():
+        path = _found(task.id, self.rung)
+        if path is None:
             raise ValueError(_missing(task, self.rung))
         fitted = protocol.load_fitted(path)
         if fitted.task != task.id:
@@ -96,12 +97,19 @@ def place(task: str, rung: str) -> Path:
 
 
 def tuned(task: str) -> list[str]:
-    """Rungs that there is a tuned policy of, for a task.
+    """Names that a tuned policy of a task goes by.
 
     Args:
         task: id.
     """
-    return [rung for rung in RUNGS if place(task, rung).is_file()]
+    return [name for name in NAMES if _found(task, name) is not None]
+
+
+def _found(task: str, name: str) -> Path | None:
+    """The file that a name stands for on a task, if it is there."""
+    rung = better_rule(task) if name == BEST_RULE else name
+    path = None if rung is None else place(task, rung)
+    return path if path is not None and path.is_file() else None
 
 
 def check_kept(task: Task, options: Mapping[str, Any]) -> None:

@@ -98,6 +98,16 @@ def ruled(gains: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(passed) or ("smoke",)
 
 
+def better_rule(task: str) -> str | None:
+    """The rung of a task whose rule was the better one on the tuning split, if known.
+
+    Args:
+        task: id.
+    """
+    best = measured().get(task, {}).get("best")
+    return None if best is None else str(best[1])
+
+
 def keep(task: str, entry: Mapping[str, Any]) -> None:
     """Put the figures of a task into the file, in place of earlier ones.
 

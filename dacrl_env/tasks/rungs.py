@@ -14,8 +14,12 @@ RULES = {
 """Closed loops, and their family of `SearchSpace`."""
 
 RUNGS = (STATIC, SCHEDULE, *RULES)
+BEST_RULE = "rule-tuned"
+"""The better one of a task's rules, see `dacrl_env.tasks.headroom.better_rule`."""
+
+NAMES = (*RUNGS, BEST_RULE)
 COMMANDS = {
     STATIC: "dacrl tune-static {task} --out DIR",
-    **{rung: "dacrl headroom {task} --out DIR" for rung in RUNGS if rung != STATIC},
+    **{rung: "dacrl headroom {task} --out DIR" for rung in NAMES if rung != STATIC},
 }
 """What tunes each of them."""

@@ -20,6 +20,7 @@ from dacrl_env.policies import Cost, Fitted, get_policy, save_fitted
 from dacrl_env.policies.static import Static
 from dacrl_env.policies.switch import Switch
 from dacrl_env.policies.tuned import Tuned, check_kept, place, tuned
+from dacrl_env.tasks import headroom
 from dacrl_env.tasks.registration import get_task
 from dacrl_env.tasks.rungs import RUNGS
 
@@ -58,6 +59,23 @@ def test_files_are_named_by_task_and_rung(folder):
     put(CARTPOLE, Switch(0.5, {"epsilon": 0.1}, {"epsilon": 0.0}), "freeze-tuned")
     assert tuned(CARTPOLE) == ["static-tuned", "freeze-tuned"]
     assert tuned(QUADRATIC) == []
+
+
+def test_one_name_means_the_better_rule_of_each_task(folder, tmp_path, monkeypatch):
+    switch = Switch(0.5, {"learning_rate": 0.25}, {"learning_rate": 0.25})
+    put(QUADRATIC, switch, "switch-tuned")
+    put(QUADRATIC, Static(learning_rate=0.125), "freeze-tuned")
+    monkeypatch.setattr(headroom, "PATH", tmp_path / "headroom.json")
+    headroom.measured.cache_clear()
+    with pytest.raises(ValueError, match=f"{QUADRATIC} has no rule-tuned policy"):
+        dacrl_env.evaluate(QUADRATIC, "rule-tuned", 2)
+    for rung, rate in (("switch-tuned", 0.25), ("freeze-tuned", 0.125)):
+        headroom.keep(QUADRATIC, {"best": ["static-tuned", rung]})
+        assert applied(QUADRATIC, "rule-tuned") == {rate}
+    assert tuned(QUADRATIC) == ["freeze-tuned", "switch-tuned", "rule-tuned"]
+    headroom.keep(QUADRATIC, {"best": ["static-tuned", "restart-tuned"]})
+    assert "rule-tuned" not in tuned(QUADRATIC)
+    headroom.measured.cache_clear()
 
 
 def test_each_task_has_its_own(folder):

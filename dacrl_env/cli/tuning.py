@@ -1,4 +1,4 @@
-"""``dacrl headroom``, its page, ``dacrl tune-static``, and what ``--keep`` does."""
+"""``dacrl headroom``, what confirms it, its page, and ``dacrl tune-static``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from dacrl_env.cli.arguments import (
     TASK,
     add_evaluation,
     add_executor,
+    add_out,
     add_run,
+    add_seeds,
     count,
     seeds_of,
     task_options,
@@ -46,6 +48,22 @@ def add_commands(commands: Any) -> None:
     )
     add_evaluation(room)
     room.set_defaults(command=headroom, seeds="128")
+
+    again = commands.add_parser(
+        "headroom-confirm",
+        help="what headroom --keep has found, once more, on test seeds that were held "
+        "back",
+    )
+    again.add_argument("task", help=TASK)
+    again.add_argument(
+        "--keep",
+        action="store_true",
+        help="also keep the result in this package, beside the headroom of the task",
+    )
+    add_seeds(again, "test runs")
+    add_executor(again)
+    add_out(again)
+    again.set_defaults(command=headroom_confirm, seeds="128:256")
 
     page = commands.add_parser(
         "headroom-page", help="a page of all that headroom --keep has measured"
@@ -164,6 +182,26 @@ def headroom(options: argparse.Namespace) -> None:
     print(study.render(result))
     print(f"\n{path}")
     _say_kept(kept.values())
+
+
+def headroom_confirm(options: argparse.Namespace) -> None:
+    """Run the kept policies on other seeds, and keep what came out if that is asked."""
+    from dacrl_env.studies import confirming as study
+
+    with nothing_lost(options.out / "confirmed.json", options.out / "runs.csv"):
+        result = study.confirm(
+            options.task,
+            store=options.out / "results",
+            seeds=seeds_of("--seeds", options.seeds),
+            num_threads=options.num_threads,
+            executor=options.executor,
+            show_progress=options.shown,
+        )
+        path = study.write(result, options.out)
+    print(study.render(result))
+    print(f"\n{path}")
+    if options.keep:
+        study.keep(result)
 
 
 def headroom_page(options: argparse.Namespace) -> None:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from dacrl_env.comparison.drawing import COLOURS, DPI, save
 from dacrl_env.core.files import write_text
 from dacrl_env.tasks.headroom import KINDS, LEAST, measured, ruled
-from dacrl_env.tasks.rungs import RUNGS
+from dacrl_env.tasks.rungs import RUNGS, SCHEDULE, STATIC
 
 NAME = "headroom"
 _TEXT = f"""\
@@ -47,6 +47,9 @@ with neither is tagged smoke. *Looking* is what the better rule loses when each 
 by the scores of another: the control. *By chance* is how often the task has the tag
 state, or schedule, where all rungs draw their scores from the same runs, those of the
 default configuration: 1,000 times, and all else as measured."""
+_HELD = """\
+The fit of each rung that comes with the package, chosen on the tuning split, on further
+test seeds (`dacrl headroom-confirm`). Intervals are over seeds."""
 
 
 def write(directory: str | os.PathLike[str]) -> list[Path]:
@@ -98,11 +101,46 @@ def markdown(entries: Mapping[str, Mapping[str, Any]]) -> str:
         lines.append(
             f"| {task} | {entry.get('objective', '–')} | {' | '.join(cells)} | {tags} |"
         )
+    confirmed = {
+        task: entry["confirmed"]
+        for task, entry in entries.items()
+        if "confirmed" in entry
+    }
+    if confirmed:
+        lines += ["", *_held_back(entries, confirmed)]
     lines += ["", "## Commands", "", "```"]
     lines += [_command(task, entry) for task, entry in entries.items()]
+    lines += [
+        f"dacrl headroom-confirm {task} --seeds {found['seeds'][0]}:"
+        f"{found['seeds'][1] + 1} --keep --out DIR"
+        for task, found in confirmed.items()
+    ]
     versions = sorted({str(entry.get("version", "–")) for entry in entries.values()})
     lines += ["```", "", f"Made by version {', '.join(versions)}.", ""]
     return "\n".join(lines)
+
+
+def _held_back(
+    entries: Mapping[str, Mapping[str, Any]],
+    confirmed: Mapping[str, Mapping[str, Any]],
+) -> list[str]:
+    """Lines of what was found on seeds that nothing was chosen by."""
+    columns = ("default", STATIC, SCHEDULE, "rule", *KINDS, "looking")
+    lines = [
+        "## On seeds that were held back",
+        "",
+        _HELD,
+        "",
+        "| task | seeds | which rule | " + " | ".join(columns) + " |",
+        "| --- | --- | --- |" + " ---: |" * len(columns),
+    ]
+    for task, found in confirmed.items():
+        rule = entries[task]["best"][1]
+        values = {**found["values"], "rule": found["values"][rule]}
+        cells = [_number(values.get(name)) for name in columns]
+        first, last = found["seeds"]
+        lines.append(f"| {task} | {first}–{last} | {rule} | {' | '.join(cells)} |")
+    return lines
 
 
 def _command(task: str, entry: Mapping[str, Any]) -> str:

@@ -22,6 +22,7 @@ from dacrl_env.policies.static import extremes
 from dacrl_env.tasks import Option
 
 EVENT = "reset_all"
+ABOVE_ALL = 1e9  # scores
 
 
 class RestartWhenPoor:
@@ -65,6 +66,10 @@ class RestartWhenPoor:
     def shuffled(self) -> RestartWhenPoor:
         """The same rule by the scores of others: a control."""
         return RestartWhenPoor(self.threshold, self.patience, True, **self.config)
+
+    def every(self, decisions: int) -> RestartWhenPoor:
+        """Restarts at equal distances, whatever the score: a control."""
+        return RestartWhenPoor(ABOVE_ALL, decisions, False, **self.config)
 
     def reset(self, envs: PopulationEnv, seed: int) -> None:
         """Translate the configuration with and without the event into actions."""

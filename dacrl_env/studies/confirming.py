@@ -4,12 +4,15 @@ The policies are those that ``dacrl headroom TASK --keep`` has put into the pack
 of each rung, chosen on the tuning split. The rule is the one that was chosen then, the
 open loop the better one on these seeds, which favours the open loop. Values of a
 schedule and of state are means of differences of runs on the same seed, with 95 %
-intervals over seeds.
+intervals over seeds. A schedule sets numbers and choices, and no events. So a rule that
+restarts networks is also compared with its own configuration and restarts at equal
+distances, the best one of several numbers of them.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +30,7 @@ from dacrl_env.comparison.report import summarize
 from dacrl_env.core.files import write_text
 from dacrl_env.core.installed import version
 from dacrl_env.core.store import Store
+from dacrl_env.policies.restart_when_poor import RestartWhenPoor
 from dacrl_env.policies.tuned import Tuned
 from dacrl_env.tasks import Task
 from dacrl_env.tasks import headroom as kept
@@ -35,6 +39,7 @@ from dacrl_env.tasks.rungs import SCHEDULE, STATIC
 
 SEEDS = range(128, 256)
 SHUFFLED = "rule, shuffled"
+RESTARTS = (1, 2, 4, 8)  # in a run, at equal distances
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,8 @@ class Confirmed:
         objective: what is compared, "final" or "auc".
         values: by name an estimate with its interval: mean scores of each policy,
             ``schedule``, ``state``, and ``looking``, what the rule scores above its
-            shuffled self.
+            shuffled self; of rules that restart also ``spaced``, what it scores above
+            the best of restarts at equal distances.
         seeds: the first and the last of the test runs.
         frame: test runs, a row each.
     """
@@ -107,6 +113,13 @@ def confirm(
         if rung in (STATIC, SCHEDULE, rule):
             policies[rung] = Tuned(rung).on(task).policy
     policies[SHUFFLED] = policies[rule].shuffled()
+    spaced = {}
+    if isinstance(policies[rule], RestartWhenPoor):
+        spaced = {
+            f"{n} restarts": policies[rule].every(math.ceil(task.decisions / (n + 1)))
+            for n in RESTARTS
+        }
+    policies |= spaced
     frame = summarize(
         compare(
             task,
@@ -127,6 +140,9 @@ def confirm(
     open_loop = max(open_loops, key=lambda name: values[name].value)
     values["state"] = _mean(scores[rule] - scores[open_loop])
     values["looking"] = _mean(scores[rule] - scores[SHUFFLED])
+    if spaced:
+        best = max(spaced, key=lambda name: values[name].value)
+        values["spaced"] = _mean(scores[rule] - scores[best])
     ends = test_seeds[0], test_seeds[-1]
     return Confirmed(task.id, entry["objective"], values, ends, frame)
 

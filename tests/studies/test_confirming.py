@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,13 @@ from dacrl_env.cli.commands import main
 from dacrl_env.comparison.report import summarize
 from dacrl_env.policies import Cost, Fitted, save_fitted
 from dacrl_env.policies.open_loop import OpenLoop
+from dacrl_env.policies.restart_when_poor import RestartWhenPoor
 from dacrl_env.policies.static import Static
 from dacrl_env.policies.switch import Switch
 from dacrl_env.policies.tuned import place
 from dacrl_env.studies import confirming as study
 from dacrl_env.tasks import headroom
+from dacrl_env.tasks.registration import get_task
 
 QUADRATIC = "dacrl/NoisyQuadratic-v0"
 POLICIES = {
@@ -76,6 +79,29 @@ def test_differences_are_those_of_runs_on_the_same_seed(kept: Any) -> None:
         means["switch-tuned"] - result.values[study.SHUFFLED].value
     )
     assert result.values["looking"].value != 0
+
+
+def test_restarts_are_also_compared_with_those_at_equal_distances(kept: Any) -> None:
+    rule = RestartWhenPoor(0.3, 4, learning_rate=0.002)
+    small = replace(
+        get_task("dacrl/DQN-CartPole-v0"), id="own/Small-v0", budget=600, decisions=6,
+        configuration={"learning_starts": 100},
+    )  # fmt: skip
+    for rung, policy in {"static-tuned": Static(), "restart-tuned": rule}.items():
+        fitted = Fitted(policy, Cost(7), task=small.id, settings={})
+        save_fitted(fitted, place(small.id, rung), {})
+    rungs = ["static-tuned", "restart-tuned"]
+    entry = {**ENTRY, "best": rungs, "settings": {"seeds": [0, 7], "rungs": rungs}}
+    headroom.keep(small.id, entry)
+    values = study.confirm(small, seeds=range(8, 11)).values
+    given = {str(n): RestartWhenPoor(9.0, n, learning_rate=0.002) for n in (3, 2, 1)}
+    rows = summarize(dacrl_env.compare(small, given, range(8, 11)))
+    means = rows.groupby("policy")["report_final"].mean()
+    for times, distance in {1: "3", 2: "2", 4: "2", 8: "1"}.items():
+        assert values[f"{times} restarts"].value == pytest.approx(means[distance])
+    best = max(values[f"{times} restarts"].value for times in study.RESTARTS)
+    own = values["restart-tuned"].value
+    assert values["spaced"].value == pytest.approx(own - best)
 
 
 def test_seeds_are_fresh(kept: Any) -> None:

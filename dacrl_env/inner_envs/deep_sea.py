@@ -35,7 +35,7 @@ ROW, COLUMN, LENGTH = range(3)  # of variables
 SIZE, MAPPING = range(2)  # of constants
 
 PHYSICS = {
-    "size": 10.0,  # cells on a side, a whole number from 1 to 20, or 10
+    "size": 10.0,  # cells on a side, a whole number from 1 to the largest
     "mapping": 42.0,  # number of the draws of actions; the one bsuite uses
 }
 

@@ -352,7 +352,7 @@ def render(result: Headroom) -> str:
         lines.append(f"  {name:42}{_number(*value):>26}")
     lines.append(f"  better open loop: {result.best[0]}; better rule: {result.best[1]}")
     shares = ", ".join(f"{tag} {share:.1%}" for tag, share in result.by_chance.items())
-    lines.append(f"  of equal configurations are tagged: {shares}")
+    lines.append(f"  equal configurations would be tagged: {shares}")
     return "\n".join(lines)
 
 

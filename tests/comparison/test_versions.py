@@ -22,7 +22,7 @@ from dacrl_env.comparison import results
 from dacrl_env.core import installed, provenance
 from dacrl_env.core.store import Store
 from dacrl_env.policies import POLICIES
-from dacrl_env.tasks.rungs import RUNGS
+from dacrl_env.tasks.rungs import NAMES
 
 QUADRATIC = "dacrl/NoisyQuadratic-v0"
 POLICY = """
@@ -418,7 +418,7 @@ ARGUMENTS = ",hyperparameter=learning_rate,start=1e-3,end=1e-4"
 ALONE = [
     ("compiled", n + (ARGUMENTS if n in SHAPES else ""))
     for n in POLICIES
-    if n not in RUNGS
+    if n not in NAMES
 ]
 ALONE.append(("sb3", "reduce-on-plateau"))
 # schedules are one class

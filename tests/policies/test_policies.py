@@ -12,12 +12,12 @@ from dacrl_env import Number, get_task
 from dacrl_env.comparison.evaluation import suitable_options
 from dacrl_env.policies import POLICIES, get_method, get_policy, needs
 from dacrl_env.policies.schedules import SHAPES, Schedule
-from dacrl_env.tasks.rungs import RUNGS
+from dacrl_env.tasks.rungs import NAMES
 
 TASK = "dacrl/DQN-CartPole-v0"
 NEEDS = {name: f"{name},hyperparameter=gamma,start=0.9,end=0.99" for name in SHAPES}
 OF_PPO = ("adaptive-kl",)
-SPECS = [NEEDS.get(name, name) for name in POLICIES if name not in (*OF_PPO, *RUNGS)]
+SPECS = [NEEDS.get(name, name) for name in POLICIES if name not in (*OF_PPO, *NAMES)]
 
 
 def make(policy, num_envs=3, **options):

@@ -22,7 +22,7 @@ from dacrl_env.policies.switch import Switch
 from dacrl_env.policies.tuned import Tuned, check_kept, place, tuned
 from dacrl_env.tasks import headroom
 from dacrl_env.tasks.registration import get_task
-from dacrl_env.tasks.rungs import RUNGS
+from dacrl_env.tasks.rungs import NAMES
 
 CARTPOLE, QUADRATIC = "dacrl/DQN-CartPole-v0", "dacrl/NoisyQuadratic-v0"
 SHORT: dict[str, Any] = {
@@ -198,7 +198,7 @@ def test_policies_of_the_package_suit_their_tasks(task, rung):
 
 
 def test_unknown_rungs_and_results_that_cannot_be_kept():
-    assert all(isinstance(get_policy(rung), Tuned) for rung in RUNGS)
+    assert all(isinstance(get_policy(rung), Tuned) for rung in NAMES)
     with pytest.raises(ValueError, match="unknown rung 'static'"):
         Tuned("static")
     check_kept(get_task(CARTPOLE), {"hyperparameters": ["epsilon"]})

@@ -27,7 +27,7 @@ References:
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -47,6 +47,18 @@ class Estimate(NamedTuple):
     value: float
     low: float
     high: float
+
+
+def shown(estimate: Sequence[float] | None) -> str:
+    """An estimate as a text such as ``0.250 [0.125, 0.500]``; "–": there is none.
+
+    Args:
+        estimate: value, lower and upper end.
+    """
+    if estimate is None or math.isnan(estimate[0]):
+        return "–"
+    value, low, high = estimate
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 @dataclass(frozen=True)

@@ -162,8 +162,8 @@ def render(result: Confirmed) -> str:
     """All values as plain text for a terminal."""
     first, last = result.seeds
     lines = [f"{result.task}, {result.objective}, test seeds {first} to {last}"]
-    for name, (value, low, high) in result.values.items():
-        lines.append(f"  {name:24}{f'{value:.3f} [{low:.3f}, {high:.3f}]':>24}")
+    for name, value in result.values.items():
+        lines.append(f"  {name:24}{stats.shown(value):>24}")
     return "\n".join(lines)
 
 

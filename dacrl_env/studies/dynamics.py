@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dacrl_env.comparison.stats import shown
 from dacrl_env.core.files import write_text
 from dacrl_env.policies import Cost
 from dacrl_env.tasks import Option
@@ -116,9 +117,7 @@ def markdown(results: Sequence[Dynamics]) -> str:
         _line(["---", *["---:"] * (len(head) - 2), "---"]),
     ]
     for line in wide.to_dict("records"):
-        numbers = [
-            _number(*(line[w + s] for s in ("", " low", " high"))) for w in _SHOWN
-        ]
+        numbers = [shown([line[w + s] for s in ("", " low", " high")]) for w in _SHOWN]
         steps = sum(line[f"{part} steps"] for part in ("search", "test", "branching"))
         cells = [line["task"], *numbers, f"{steps / 1e6:.3g} M", line["tags"] or "–"]
         lines.append(_line(cells))
@@ -132,7 +131,7 @@ def markdown(results: Sequence[Dynamics]) -> str:
         for (task, what), group in rows.groupby(["task", "what"], sort=False):
             at = group.set_index("point")[["value", "low", "high"]]
             at = at.reindex(shares)
-            cells = [_number(*row) for row in at.to_numpy()]
+            cells = [shown(row) for row in at.to_numpy().tolist()]
             lines.append(_line([str(task), str(what), *cells]))
     notes = [result.note for result in results if result.note]
     for note in notes:
@@ -161,7 +160,7 @@ def render(result: Dynamics) -> str:
     lines = []
     for row in result.rows.to_dict("records"):
         at = "" if np.isnan(row["point"]) else f" at {row['point']:.0%}"
-        number = _number(row["value"], row["low"], row["high"])
+        number = shown([row["value"], row["low"], row["high"]])
         lines.append(f"  {row['what'] + at:28}{number:>26}  {row['runs']} runs")
     for part, cost in result.costs.items():
         lines.append(
@@ -173,7 +172,3 @@ def render(result: Dynamics) -> str:
 
 def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def _number(value: float, low: float, high: float) -> str:
-    return "–" if np.isnan(value) else f"{value:.3f} [{low:.3f}, {high:.3f}]"

@@ -349,7 +349,7 @@ def render(result: Headroom) -> str:
     """All values as plain text for a terminal."""
     lines = [f"{result.task}, {result.objective}: {', '.join(result.tags)}"]
     for name, value in result.values.items():
-        lines.append(f"  {name:42}{_number(*value):>26}")
+        lines.append(f"  {name:42}{stats.shown(value):>26}")
     lines.append(f"  better open loop: {result.best[0]}; better rule: {result.best[1]}")
     shares = ", ".join(f"{tag} {share:.1%}" for tag, share in result.by_chance.items())
     lines.append(f"  equal configurations would be tagged: {shares}")
@@ -467,7 +467,3 @@ def _mean(scores: NDArray[np.float64]) -> stats.Estimate:
     flat = scores.ravel()
     low, high = stats.bootstrap_interval(flat, np.mean, group, label)
     return stats.Estimate(float(flat.mean()), low, high)
-
-
-def _number(value: float, low: float, high: float) -> str:
-    return "–" if np.isnan(value) else f"{value:.3f} [{low:.3f}, {high:.3f}]"

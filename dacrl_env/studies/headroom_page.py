@@ -14,6 +14,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from dacrl_env.comparison.drawing import COLOURS, DPI, save
+from dacrl_env.comparison.stats import shown
 from dacrl_env.core.files import write_text
 from dacrl_env.tasks.headroom import KINDS, LEAST, measured, ruled
 from dacrl_env.tasks.rungs import RUNGS, SCHEDULE, STATIC
@@ -96,7 +97,7 @@ def markdown(entries: Mapping[str, Mapping[str, Any]]) -> str:
         values = {**entry.get("values", {}), **{k: entry.get(k) for k in KINDS}}
         if "best" in entry:
             values["looking"] = values.get(f"{entry['best'][1]}, what looking is worth")
-        cells = [_number(values.get(name)) for name in columns]
+        cells = [shown(values.get(name)) for name in columns]
         chance = entry.get("by_chance")
         cells.append(" / ".join(f"{chance[k]:.1%}" for k in KINDS) if chance else "–")
         tags = ", ".join(ruled(entry))
@@ -139,7 +140,7 @@ def _held_back(
     for task, found in confirmed.items():
         rule = entries[task]["best"][1]
         values = {**found["values"], "rule": found["values"][rule]}
-        cells = [_number(values.get(name)) for name in columns]
+        cells = [shown(values.get(name)) for name in columns]
         first, last = found["seeds"]
         lines.append(f"| {task} | {first}–{last} | {rule} | {' | '.join(cells)} |")
     return lines
@@ -201,10 +202,3 @@ def figure(
 
 def _value(gain: Sequence[float] | None) -> float:
     return float("-inf") if gain is None else gain[0]
-
-
-def _number(estimate: Sequence[float] | None) -> str:
-    if estimate is None or estimate[0] != estimate[0]:
-        return "–"
-    value, low, high = estimate
-    return f"{value:.3f} [{low:.3f}, {high:.3f}]"

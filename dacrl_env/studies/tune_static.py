@@ -298,11 +298,11 @@ def write(result: TunedStatic, directory: str | os.PathLike[str]) -> Path:
 def render(result: TunedStatic) -> str:
     """What was found as plain text for a terminal."""
     lines = [f"{result.task.id}, {result.objective}: {result.chosen.name}"]
-    lines.append(f"  {'score':28}{_number(result.score)}")
-    lines.append(f"  {'above the default':28}{_number(result.gain)}")
+    lines.append(f"  {'score':28}{stats.shown(result.score)}")
+    lines.append(f"  {'above the default':28}{stats.shown(result.gain)}")
     lines.append("final, by score; work as a multiple of the default's")
     ranked = sorted(result.finalists, key=lambda f: -(f.score or (0.0,))[0])
-    lines += [f"  {f.name:28}{_number(f.score)}  work {f.work:.3g}" for f in ranked]
+    lines += [f"  {f.name:28}{stats.shown(f.score)}  work {f.work:.3g}" for f in ranked]
     lines += [f"  {name} is left out: {why}" for name, why in result.left_out.items()]
     policy = result.chosen.policy
     for name, value in {**policy.configuration, **policy.config}.items():
@@ -315,12 +315,6 @@ def render(result: TunedStatic) -> str:
         lines.append("importance: too few candidates, or no package optuna")
     lines.append(f"{result.runs:,} runs, {result.cost.env_steps:,} steps")
     return "\n".join(lines)
-
-
-def _number(value: stats.Estimate | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
 
 
 def _check(

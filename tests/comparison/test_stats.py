@@ -291,3 +291,9 @@ def test_equivalence_agrees_with_two_one_sided_welch_tests():
 def test_equivalence_of_constant_samples():
     assert stats.equivalence([1, 1], [1, 1], margin=0.01).equivalent
     assert not stats.equivalence([1, 1], [1.5, 1.5], margin=0.5).equivalent
+
+
+def test_estimates_are_shown_with_their_interval():
+    assert stats.shown(stats.Estimate(0.25, -0.125, 0.5)) == "0.250 [-0.125, 0.500]"
+    assert stats.shown([1, 0.5, 2]) == "1.000 [0.500, 2.000]"
+    assert stats.shown(None) == stats.shown([float("nan"), 0, 1]) == "–"

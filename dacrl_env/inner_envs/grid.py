@@ -1,14 +1,12 @@
-"""What grid worlds of 5 × 5 cells have in common, and changes that come back.
+"""What grid worlds of 5 × 5 cells have in common.
 
 A place is the number of a cell, row by row from the upper left one. Worlds that change
 have two constants: ``offset``, the steps that an environment takes, in all its
 episodes, before the first change; and ``period``, the steps from each change to the
-next one.
+next one (`shift.changes`).
 """
 
 from __future__ import annotations
-
-import numpy as np
 
 from dacrl_env.kernels.compiling import compiled
 from dacrl_env.kernels.random_numbers import below
@@ -45,11 +43,3 @@ def anywhere_but_two(drawn, lane, one, other):
     if place >= min(one, other):
         place += 1
     return place + 1 if place >= max(one, other) else place
-
-
-@compiled
-def changes(lifetime, offset, period):
-    """How many changes there were before a step; a period has one step at least."""
-    if lifetime < offset:
-        return 0
-    return 1 + np.int64((lifetime - offset) // max(period, 1.0))

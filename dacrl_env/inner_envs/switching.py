@@ -43,9 +43,8 @@ from dacrl_env.inner_envs.grid import (
     UP,
     anywhere_but,
     beside,
-    changes,
 )
-from dacrl_env.inner_envs.shift import NEVER
+from dacrl_env.inner_envs.shift import NEVER, changes
 from dacrl_env.kernels.compiling import compiled, entry
 from dacrl_env.kernels.random_numbers import below, draw, uniform, word
 from dacrl_env.kernels.views import vector

@@ -32,9 +32,8 @@ from dacrl_env.inner_envs.grid import (
     anywhere_but,
     anywhere_but_two,
     beside,
-    changes,
 )
-from dacrl_env.inner_envs.shift import NEVER
+from dacrl_env.inner_envs.shift import NEVER, changes
 from dacrl_env.kernels.compiling import compiled
 from dacrl_env.kernels.random_numbers import below, draw
 from dacrl_env.kernels.views import vector

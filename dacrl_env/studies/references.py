@@ -32,7 +32,7 @@ from dacrl_env.core import streams
 from dacrl_env.core.checks import unknown
 from dacrl_env.core.files import write_text
 from dacrl_env.core.version import __version__
-from dacrl_env.inner_envs import InnerEnv
+from dacrl_env.inner_envs import InnerEnv, shift
 from dacrl_env.learners.rollout import Act, play
 from dacrl_env.outer.population import Population
 from dacrl_env.outer.settings import resolve
@@ -205,7 +205,7 @@ RECIPES = {
 def instances_of(inner_env: str) -> tuple[Instance, ...]:
     """All instances of the tasks on an inner environment, the default one first.
 
-    Of those of several tasks that differ in the time of a change alone, one.
+    Of those of several tasks that differ in the times of changes alone, one.
 
     Raises:
         ValueError: no task on it has instances, or two of one name differ.
@@ -452,15 +452,15 @@ def finish(population: Population) -> None:
 
 
 def lasting(instance: Instance) -> dict[str, float]:
-    """The physics that returns depend on: all but the time of a change."""
-    return {k: value for k, value in instance.physics.items() if k != "shift_at"}
+    """The physics that returns depend on: all but the times of changes."""
+    return {k: v for k, v in instance.physics.items() if k not in shift.TIMES}
 
 
 def _at_the_end(instance: Instance, env: InnerEnv) -> Instance:
-    """The instance with the physics of the end of a run from the start."""
+    """The instance with the physics that it shifts to, from the start and for good."""
     if "shift_at" not in env.physics or "shift_at" not in instance.physics:
         return instance
-    return replace(instance, physics={**instance.physics, "shift_at": 0.0})
+    return replace(instance, physics={**lasting(instance), "shift_at": 0.0})
 
 
 # -- seconds ------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dacrl_env.inner_envs import shift
 from dacrl_env.tasks import measured, minatar
 from dacrl_env.tasks.instances import Ranges, vary
 from dacrl_env.tasks.knobs import Option
@@ -37,6 +38,7 @@ _CARTPOLE_SHIFT = {
     "shift_force": (-1.4, -0.7),
     "shift_half_length": (0.5, 2.0),
 }
+_REVERSALS = {"shift_at": (6_000, 12_000), "shift_period": (6_000, 12_000)}
 _PENDULUM_SHIFT = {
     "shift_at": (8_000, 18_000),  # steps of each of 8 environments
     "shift_gravity": (0.4, 0.8),
@@ -62,7 +64,8 @@ _WORLDS = {
 # single runs found it at sizes 10, 15 and 20, with and without held exploration
 _DEEP_SEA = {"size": (8, 14), "mapping": (1, 1e6)}
 _SMALL_DEEP_SEA = {"size": (6, 10), "mapping": (1, 1e6)}
-_WHOLE = frozenset({"shift_at", "period", "offset", "first", "size", "mapping"})
+_APART = frozenset({"shift_period"})  # tasks of one shift came first
+_WHOLE = shift.TIMES | {"period", "offset", "first", "size", "mapping"}
 # LunarLander counts as solved at a return of 200, and tuned schedules of PPO reach 240
 # (docs/dynamics.md)
 _LANDER_REFERENCE = 250.0
@@ -120,6 +123,7 @@ _DQN_SMALL: dict[str, Option] = {
     "target_update_interval": 100,
     "loss": "mse",
 }
+_DQN_SMALL_SHIFT = _DQN_SMALL | {"n_step": 2, "replay_window": 3_000}
 _DQN_WORLDS = {
     "epsilon": 0.5,
     "gamma": 0.95,
@@ -154,8 +158,8 @@ def _on(
         "floor_return": floor,
         "backend": "batched" if always_varied else backend,
         "always_varied": always_varied,
-        "train_instances": vary(ranges, "train", _WHOLE, of_instances),
-        "test_instances": vary(ranges, "test", _WHOLE, of_instances),
+        "train_instances": vary(ranges, "train", _WHOLE, of_instances, _APART),
+        "test_instances": vary(ranges, "test", _WHOLE, of_instances, _APART),
     }
 
 
@@ -167,6 +171,10 @@ _ON_TWO_COLOURS = _on(
 )
 _ON_SWITCHING_MDPS = _on(
     "SwitchingMDP-v0", _WORLDS, (-0.8, 18.95, -11.0), always_varied=True
+)
+_ON_FOUR_MDPS = _on("FourMDPs-v0", _WORLDS, (-0.8, 18.95, -11.0), always_varied=True)
+_ON_SMALL_DEEP_SEA = _on(
+    "DeepSea10-v0", _SMALL_DEEP_SEA, (-0.005, 0.99, -0.01), always_varied=True
 )
 _ON_PENDULUM = _on("Pendulum-v1", _PENDULUM, (-1230.0, -150.0, -3300.0))
 _ON_SWINGUP = _on(
@@ -181,6 +189,15 @@ _PPO_TWO_COLOURS: dict[str, Any] = {
     "algorithm": "ppo",
     "ranges": _PPO_WIDE_ENTROPY,
     "controlled": ("ent_coef", "learning_rate", "reset_all"),
+}
+_PPO_SWITCHING: dict[str, Any] = {
+    "algorithm": "ppo",
+    "ranges": _PPO_WIDE_ENTROPY,
+    "budget": 98_304,
+    "decisions": 64,
+    "controlled": ("ent_coef", "learning_rate", "reset_all"),
+    "defaults": {"learning_rate": 0.01, **_PPO_WORLDS},
+    "configuration": _PPO_ROLLOUTS | _SMALL,
 }
 
 TABLE = (
@@ -349,9 +366,26 @@ TABLE = (
         budget=25_000,
         decisions=25,
         controlled=("learning_rate", "epsilon", "replay_window"),
-        defaults=_DQN_SMALL | {"n_step": 2, "replay_window": 3_000},
+        defaults=_DQN_SMALL_SHIFT,
         configuration=_SMALL,
         description="DQN-CartPoleShift in half of the steps, with smaller networks",
+    ),
+    Task(
+        id="dacrl/DQN-CartPoleReversals-Small-v0",
+        **_on(
+            "CartPoleShift",
+            _CARTPOLE_SHIFT | _REVERSALS,
+            (22.2, 500.0, 0.0),
+            always_varied=True,
+        ),
+        algorithm="dqn",
+        ranges=DQN_RANGES,
+        budget=40_000,
+        decisions=40,
+        controlled=("learning_rate", "epsilon", "replay_window"),
+        defaults=_DQN_SMALL_SHIFT,
+        configuration=_SMALL,
+        description="DQN on CartPole whose motor is reversed again and again, untold",
     ),
     Task(
         id="dacrl/DQN-TwoColours-v0",
@@ -392,7 +426,7 @@ TABLE = (
     ),
     Task(
         id="dacrl/DQN-FourMDPs-v0",
-        **_on("FourMDPs-v0", _WORLDS, (-0.8, 18.95, -11.0), always_varied=True),
+        **_ON_FOUR_MDPS,
         algorithm="dqn",
         ranges=DQN_RANGES,
         budget=100_000,
@@ -412,6 +446,18 @@ TABLE = (
         controlled=("epsilon", "exploration", "hold_exponent", "learning_rate"),
         defaults={"batch_size": 32, "target_update_interval": 200},
         description="DQN dives for a treasure that one sequence of actions finds",
+    ),
+    Task(
+        id="dacrl/DQN-DeepSea-Small-v0",
+        **_ON_SMALL_DEEP_SEA,
+        algorithm="dqn",
+        ranges=DQN_RANGES,
+        budget=25_000,
+        decisions=25,
+        controlled=("epsilon", "exploration", "hold_exponent", "learning_rate"),
+        defaults={"batch_size": 32, "target_update_interval": 200, "epsilon": 0.4},
+        configuration=_SMALL,
+        description="DQN dives in smaller seas; a quarter of the runs find nothing",
     ),
     Task(
         id="dacrl/DQN-CartPole-HighReplay-v0",
@@ -552,20 +598,18 @@ TABLE = (
     Task(
         id="dacrl/PPO-SwitchingMDPs-Small-v0",
         **_ON_SWITCHING_MDPS,
-        algorithm="ppo",
-        ranges=_PPO_WIDE_ENTROPY,
-        budget=98_304,
-        decisions=64,
-        controlled=("ent_coef", "learning_rate", "reset_all"),
-        defaults={"learning_rate": 0.01, **_PPO_WORLDS},
-        configuration=_PPO_ROLLOUTS | _SMALL,
+        **_PPO_SWITCHING,
         description="PPO in a small maze that is a new one from time to time, untold",
     ),
     Task(
+        id="dacrl/PPO-FourMDPs-Small-v0",
+        **_ON_FOUR_MDPS,
+        **_PPO_SWITCHING,
+        description="PPO in four small mazes that take turns, untold",
+    ),
+    Task(
         id="dacrl/PPO-DeepSea-Small-v0",
-        **_on(
-            "DeepSea10-v0", _SMALL_DEEP_SEA, (-0.005, 0.99, -0.01), always_varied=True
-        ),
+        **_ON_SMALL_DEEP_SEA,
         algorithm="ppo",
         ranges=_PPO_WIDE_ENTROPY,
         budget=65_536,

@@ -1,4 +1,4 @@
-"""Constants that change once in the course of a training run."""
+"""Constants that change in the course of a training run."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ def test_by_default_nothing_shifts(env_id: str) -> None:
         *plain.physics,
         "shift_at",
         *(f"shift_{name}" for name in plain.physics),
+        "shift_period",
     ]
     assert env.num_actions == plain.num_actions
     np.testing.assert_array_equal(env.action_low, plain.action_low)
@@ -69,6 +70,24 @@ def test_constants_shift_once_at_each_members_step(env_id: str) -> None:
     np.testing.assert_array_equal(state.physics, given)
     assert (by_hand.physics[[0, 1, 3], 0] != plain.physics["gravity"]).all()
     assert by_hand.physics[2, 0] == plain.physics["gravity"]
+
+
+@pytest.mark.parametrize("env_id", quick(SHIFTED, "CartPoleShift"))
+def test_constants_come_back_and_shift_again_each_period(env_id: str) -> None:
+    at, period = np.array([57, 100, NEVER, 0]), np.array([60, 1, 10, NEVER])
+    plain, by_hand = start(SHIFTED[env_id], P=4, N=2)
+    times = {"shift_at": at, "shift_period": period}
+    env, state = start(env_id, P=4, N=2, **times, shift_gravity=1.5)
+    rng = np.random.default_rng(0)
+    gravity = plain.physics["gravity"]
+    for k in range(250):
+        there = k >= at
+        passed = np.floor_divide(k - at, period, where=there, out=np.ones(4))
+        by_hand.physics[:, 0] = np.where(there & (passed % 2 == 0), 1.5, 1) * gravity
+        actions = random_actions(env, rng, 4, 2)
+        ours, theirs = env.step(state, actions), plain.step(by_hand, actions)
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 def test_a_life_outlasts_episodes_and_ends_with_a_restart() -> None:
@@ -152,7 +171,7 @@ def _episode(p: int, one: dynamics.EnvState) -> NDArray[np.float32]:
 def test_evaluations_by_compiled_learners_are_the_same() -> None:
     plain = ENVS["CartPole-v1"]()
     usual = plain.init(keys(4, 1), constants(plain, 4, gravity=GRAVITY))
-    one = dynamics.make_env_state(1, 1, 11, 4)  # used again and again
+    one = dynamics.make_env_state(1, 1, 12, 4)  # used again and again
     ours = np.stack([_episode(p, one) for p in range(4)])
     actions = np.random.default_rng(0).integers(0, 2, (1200, 1))
     for t in range(1200):

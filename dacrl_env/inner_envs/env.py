@@ -29,6 +29,7 @@ from dacrl_env.inner_envs import (
     mountain_car,
     mountain_car_continuous,
     pendulum,
+    reversals,
     shift,
     switching,
     two_colours,
@@ -259,6 +260,11 @@ def _shifted(module: Any, env: Any) -> CompiledEnv:
     return CompiledEnv(shift.shifted(env), physics, bounds=bounds)
 
 
+def _reversible(module: Any, env: Any) -> CompiledEnv:
+    physics = reversals.with_reversals(module.PHYSICS)
+    return CompiledEnv(reversals.reversible(env), physics)
+
+
 def _grid(env: Any) -> CompiledEnv:
     side = math.isqrt(env.features // 3)
     return CompiledEnv(env, minigrid.PHYSICS, (side, side, 3), np.uint8)
@@ -315,5 +321,9 @@ ENVS: dict[str, Callable[[], CompiledEnv]] = {
     "PendulumShift": lambda: _shifted(pendulum, pendulum.Pendulum()),
     "CartPoleSwingupShift": lambda: _shifted(
         cartpole_swingup, cartpole_swingup.CartPoleSwingup()
+    ),
+    "AcrobotReversals": lambda: _reversible(acrobot, acrobot.Acrobot()),
+    "MountainCarReversals": lambda: _reversible(
+        mountain_car, mountain_car.MountainCar()
     ),
 }

@@ -230,9 +230,9 @@ def instances_of(inner_env: str) -> tuple[Instance, ...]:
 
 
 def varied_envs() -> list[str]:
-    """Inner environments with sets of instances."""
+    """Inner environments with sets of instances that have returns of their own."""
     envs = (t.inner_env for t in TASKS.values() if len(t.train_instances) > 1)
-    return list(dict.fromkeys(envs))
+    return [name for name in dict.fromkeys(envs) if name not in measured.SAME]
 
 
 def measure_instances(
@@ -270,6 +270,11 @@ def measure_instances(
         if name not in (known := [i.name for i in instances]):
             raise ValueError(unknown(f"instance of {inner_env}", name, known))
     instances = tuple(i for i in instances if not only or i.name in only)
+    if inner_env in measured.SAME:
+        raise ValueError(
+            f"returns on {inner_env} are those on {measured.SAME[inner_env]}: "
+            f"measure them there"
+        )
     if inner_env not in RECIPES:
         raise ValueError(
             f"no recipe for the reference of {inner_env}; there is one for "

@@ -42,6 +42,8 @@ COMPILED_ENVS = (
     "CartPoleShift",
     "PendulumShift",
     "CartPoleSwingupShift",
+    "AcrobotReversals",
+    "MountainCarReversals",
 )
 # whose episodes take place in numbered levels
 LEVELLED = ("MiniGridLevels-v0",)

@@ -17,6 +17,7 @@ COUNT = 20  # instances of a set
 Ranges = Mapping[str, tuple[float, float]]
 Returns = Mapping[str, Mapping[str, float]]
 _UNMEASURED: Returns = {}
+NONE: Ranges = {}
 
 
 def vary(
@@ -24,7 +25,7 @@ def vary(
     split: str,
     whole: frozenset[str] = frozenset(),
     returns: Returns = _UNMEASURED,
-    apart: frozenset[str] = frozenset(),
+    apart: Ranges = NONE,
 ) -> tuple[Instance, ...]:
     """A set of instances, named ``train-0``, … or ``test-0``, ….
 
@@ -34,18 +35,21 @@ def vary(
         whole: names of constants that are whole numbers.
         returns: ``random``, ``reference`` and ``floor`` by name of instance, as
             measured; instances that are not in it go by the task's.
-        apart: names of constants with a generator of their own, so that all others are
-            those of a set without them.
+        apart: the ranges of constants with a generator of their own, so that all others
+            are those of a set without them.
     """
-    generator = np.random.default_rng((20_260_101, split == "test"))
-    further = np.random.default_rng((20_260_101, split == "test", 1))
+    seed = 20_260_101, split == "test"
+    drawn = [
+        (ranges, np.random.default_rng(seed)),
+        (apart, np.random.default_rng((*seed, 1))),
+    ]
     instances = []
     for number in range(COUNT):
         physics = {}
-        for name, (low, high) in ranges.items():
-            drawn = (further if name in apart else generator).random()
-            value = low * (high / low) ** drawn
-            physics[name] = float(round(value) if name in whole else f"{value:.4g}")
+        for some, generator in drawn:
+            for name, (low, high) in some.items():
+                value = low * (high / low) ** generator.random()
+                physics[name] = float(round(value) if name in whole else f"{value:.4g}")
         name = f"{split}-{number}"
         measured = returns.get(name, {})
         instances.append(

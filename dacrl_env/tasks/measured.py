@@ -13,6 +13,10 @@ from typing import Any
 
 PATH = Path(__file__).with_name("references.json")
 
+# reversed actions return what they do otherwise
+SAME = {"AcrobotReversals": "Acrobot-v1", "MountainCarReversals": "MountainCar-v0"}
+"""Inner environments on whose instances returns are those on another one's."""
+
 
 @functools.cache
 def _content() -> dict[str, Any]:
@@ -26,7 +30,7 @@ def returns(inner_env: str) -> Mapping[str, Mapping[str, float]]:
     Args:
         inner_env: id of the inner environment.
     """
-    section = _content()["instances"].get(inner_env, {})
+    section = _content()["instances"].get(SAME.get(inner_env, inner_env), {})
     found: Mapping[str, Mapping[str, float]] = section.get("returns", {})
     return found
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from dacrl_env.inner_envs import shift
 from dacrl_env.tasks import measured, minatar
-from dacrl_env.tasks.instances import Ranges, vary
+from dacrl_env.tasks.instances import NONE, Ranges, vary
 from dacrl_env.tasks.knobs import Option
 from dacrl_env.tasks.ranges import DQN_RANGES, PPO_RANGES
 from dacrl_env.tasks.task import Task
@@ -38,7 +38,6 @@ _CARTPOLE_SHIFT = {
     "shift_force": (-1.4, -0.7),
     "shift_half_length": (0.5, 2.0),
 }
-_REVERSALS = {"shift_at": (6_000, 12_000), "shift_period": (6_000, 12_000)}
 _PENDULUM_SHIFT = {
     "shift_at": (8_000, 18_000),  # steps of each of 8 environments
     "shift_gravity": (0.4, 0.8),
@@ -64,7 +63,6 @@ _WORLDS = {
 # single runs found it at sizes 10, 15 and 20, with and without held exploration
 _DEEP_SEA = {"size": (8, 14), "mapping": (1, 1e6)}
 _SMALL_DEEP_SEA = {"size": (6, 10), "mapping": (1, 1e6)}
-_APART = frozenset({"shift_period"})  # tasks of one shift came first
 _WHOLE = shift.TIMES | {"period", "offset", "first", "size", "mapping"}
 # LunarLander counts as solved at a return of 200, and tuned schedules of PPO reach 240
 # (docs/dynamics.md)
@@ -123,6 +121,26 @@ _DQN_SMALL: dict[str, Option] = {
     "target_update_interval": 100,
     "loss": "mse",
 }
+_DQN_ACROBOT_SMALL: dict[str, Option] = {
+    "learning_rate": 0.002,
+    "batch_size": 32,
+    "n_step": 4,
+    "target_update_interval": 150,
+    "double_q": True,
+    "loss": "mse",
+    "exploration": "ez-greedy",
+    "hold_exponent": 1.0,
+}
+# rates this high, of rewards of many steps, find the goal in nearly every run
+_DQN_MOUNTAIN_CAR_SMALL: dict[str, Option] = {
+    "learning_rate": 0.02,
+    "batch_size": 32,
+    "n_step": 8,
+    "target_update_interval": 350,
+    "loss": "mse",
+    "exploration": "ez-greedy",
+    "hold_exponent": 1.5,
+}
 _DQN_SMALL_SHIFT = _DQN_SMALL | {"n_step": 2, "replay_window": 3_000}
 _DQN_WORLDS = {
     "epsilon": 0.5,
@@ -139,6 +157,7 @@ def _on(
     returns: tuple[float, float, float],
     backend: str = "auto",
     always_varied: bool = False,
+    apart: Ranges = NONE,
 ) -> dict[str, Any]:
     """Fields of a task on an inner environment with sets of instances.
 
@@ -148,6 +167,7 @@ def _on(
         returns: those that score 0 and 1, and that of a diverged run.
         backend: as of the task.
         always_varied: as of the task, whose backend is then "batched".
+        apart: see `vary`.
     """
     random, reference, floor = returns
     of_instances = measured.returns(inner_env)
@@ -158,8 +178,8 @@ def _on(
         "floor_return": floor,
         "backend": "batched" if always_varied else backend,
         "always_varied": always_varied,
-        "train_instances": vary(ranges, "train", _WHOLE, of_instances, _APART),
-        "test_instances": vary(ranges, "test", _WHOLE, of_instances, _APART),
+        "train_instances": vary(ranges, "train", _WHOLE, of_instances, apart),
+        "test_instances": vary(ranges, "test", _WHOLE, of_instances, apart),
     }
 
 
@@ -244,16 +264,7 @@ TABLE = (
         algorithm="dqn",
         ranges=DQN_RANGES,
         budget=30_000,
-        defaults={
-            "learning_rate": 0.002,
-            "batch_size": 32,
-            "n_step": 4,
-            "target_update_interval": 150,
-            "double_q": True,
-            "loss": "mse",
-            "exploration": "ez-greedy",
-            "hold_exponent": 1.0,
-        },
+        defaults=_DQN_ACROBOT_SMALL,
         configuration=_SMALL,
         description="DQN on Acrobot in 30,000 steps, with smaller networks",
     ),
@@ -288,16 +299,7 @@ TABLE = (
         algorithm="dqn",
         ranges=DQN_RANGES,
         budget=60_000,
-        # rates this high, of rewards of many steps, find the goal in nearly every run
-        defaults={
-            "learning_rate": 0.02,
-            "batch_size": 32,
-            "n_step": 8,
-            "target_update_interval": 350,
-            "loss": "mse",
-            "exploration": "ez-greedy",
-            "hold_exponent": 1.5,
-        },
+        defaults=_DQN_MOUNTAIN_CAR_SMALL,
         configuration=_SMALL,
         description="DQN on MountainCar in 60,000 steps, with smaller networks",
     ),
@@ -374,9 +376,10 @@ TABLE = (
         id="dacrl/DQN-CartPoleReversals-Small-v0",
         **_on(
             "CartPoleShift",
-            _CARTPOLE_SHIFT | _REVERSALS,
+            _CARTPOLE_SHIFT | {"shift_at": (6_000, 12_000)},
             (22.2, 500.0, 0.0),
             always_varied=True,
+            apart={"shift_period": (6_000, 12_000)},
         ),
         algorithm="dqn",
         ranges=DQN_RANGES,
@@ -386,6 +389,42 @@ TABLE = (
         defaults=_DQN_SMALL_SHIFT,
         configuration=_SMALL,
         description="DQN on CartPole whose motor is reversed again and again, untold",
+    ),
+    Task(
+        id="dacrl/DQN-AcrobotReversals-Small-v0",
+        **_on(
+            "AcrobotReversals",
+            _ACROBOT,
+            (-499.0, -75.0, -501.0),
+            always_varied=True,
+            apart={"shift_at": (6_000, 12_000), "shift_period": (6_000, 12_000)},
+        ),
+        algorithm="dqn",
+        ranges=DQN_RANGES,
+        budget=40_000,
+        decisions=40,
+        controlled=("learning_rate", "epsilon", "replay_window"),
+        defaults=_DQN_ACROBOT_SMALL | {"replay_window": 3_000},
+        configuration=_SMALL,
+        description="DQN on Acrobot whose motor is reversed again and again, untold",
+    ),
+    Task(
+        id="dacrl/DQN-MountainCarReversals-Small-v0",
+        **_on(
+            "MountainCarReversals",
+            _MOUNTAIN_CAR,
+            (-200.0, -100.0, -201.0),
+            always_varied=True,
+            apart={"shift_at": (12_000, 24_000), "shift_period": (12_000, 24_000)},
+        ),
+        algorithm="dqn",
+        ranges=DQN_RANGES,
+        budget=60_000,
+        decisions=40,
+        controlled=("learning_rate", "epsilon", "replay_window"),
+        defaults=_DQN_MOUNTAIN_CAR_SMALL | {"replay_window": 5_000},
+        configuration=_SMALL,
+        description="DQN on MountainCar whose motor is reversed now and again, untold",
     ),
     Task(
         id="dacrl/DQN-TwoColours-v0",

@@ -16,7 +16,7 @@ from dacrl_env.kernels.views import vector
 
 # those that change their physics have no original; they are tested by themselves, and
 # so are levels, whose episodes have different limits
-IDS = [n for n in ENVS if not n.endswith("Shift") and n != "MiniGridLevels-v0"]
+IDS = [n for n in ENVS if not n.endswith(("Shift", "Reversals", "Levels-v0"))]
 GRIDS = ["MiniGrid-Empty-5x5-v0", "MiniGrid-DoorKey-5x5-v0"]  # that are tables
 ROOMS = [name for name in IDS if name.startswith("MiniGrid") and name not in GRIDS]
 GAMES = [env_id for env_id in IDS if env_id.startswith("MinAtar")]

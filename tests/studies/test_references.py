@@ -192,7 +192,8 @@ def test_the_default_instance_agrees_with_the_task(task: dacrl_env.Task) -> None
 
 
 def test_every_compiled_environment_with_instances_has_a_recipe() -> None:
-    assert {task.inner_env for task in VARIED} == set(references.RECIPES)
+    own = {task.inner_env for task in VARIED} - set(measured.SAME)
+    assert own == set(references.RECIPES)
     assert references.RECIPES.keys() <= set(references.varied_envs())
 
 

@@ -45,8 +45,7 @@ class CMAES:
 
     Args:
         space: name to lowest and highest value; None: all that are controlled.
-        family: kind of policy: "static", "schedule", "freeze", "checkpoint", "switch"
-            or "gate".
+        family: kind of policy, one of `search_space.FAMILIES`.
         rows: observation rows of the family "gate".
         seeds: tuning runs a candidate; of few, a generation follows what suits just
             them.

@@ -55,8 +55,7 @@ class GridSearch:
         points: on each axis of a number; None: the most that the budget pays for, at
             least 2.
         space: name to lowest and highest value; None: all that are controlled.
-        family: kind of policy: "static", "schedule", "freeze", "checkpoint", "switch"
-            or "gate".
+        family: kind of policy, one of `search_space.FAMILIES`.
         seeds: tuning runs a candidate.
         objective: of a run: "final", "best" or "auc" of the observed score.
         population: runs trained side by side.

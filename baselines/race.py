@@ -43,8 +43,7 @@ class Race:
 
     Args:
         space: name to lowest and highest value; None: all that are controlled.
-        family: kind of policy: "static", "schedule", "freeze", "checkpoint", "switch"
-            or "gate".
+        family: kind of policy, one of `search_space.FAMILIES`.
         rows: observation rows of the family "gate".
         seeds: tuning runs a candidate in the screening.
         finalists: candidates in the final.

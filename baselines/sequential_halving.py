@@ -53,8 +53,7 @@ class SequentialHalving:
 
     Args:
         space: name to lowest and highest value; None: all that are controlled.
-        family: kind of policy: "static", "schedule", "freeze", "checkpoint", "switch"
-            or "gate".
+        family: kind of policy, one of `search_space.FAMILIES`.
         rows: observation rows of the family "gate".
         candidates: at the beginning, at least 2; None: as many as one run each in the
             first round pays for.

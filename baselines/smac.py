@@ -81,8 +81,7 @@ class SMAC:
     Args:
         eta: one in eta candidates is promoted, to eta times the fidelity.
         space: name to lowest and highest value; None: all that are controlled.
-        family: kind of policy: "static", "schedule", "freeze", "checkpoint", "switch"
-            or "gate".
+        family: kind of policy, one of `search_space.FAMILIES`.
         seeds: tuning runs a candidate; SMAC sees their mean.
         objective: of a run: "final", "best" or "auc" of the observed score so far.
         default_first: the first candidate keeps every default; it is charged as any.

@@ -51,8 +51,7 @@ class TPE:
 
     Args:
         space: name to lowest and highest value; None: all that are controlled.
-        family: kind of policy: "static", "schedule", "freeze", "checkpoint", "switch"
-            or "gate".
+        family: kind of policy, one of `search_space.FAMILIES`.
         seeds: tuning runs a candidate.
         objective: of a run: "final", "best" or "auc" of the observed score.
         generation: candidates suggested at once and trained side by side.

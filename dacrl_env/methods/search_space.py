@@ -19,13 +19,14 @@ from numpy.typing import ArrayLike, NDArray
 from dacrl_env.core.checks import real, unknown
 from dacrl_env.core.version import __version__
 from dacrl_env.kernels.elementary import log10
-from dacrl_env.methods.trials import AGE, Rule
+from dacrl_env.methods.trials import AGE, DECISION, Rule
 from dacrl_env.outer.actions import ActionMap, check_names
 from dacrl_env.outer.observations import signed_decades
 from dacrl_env.policies.checkpoint_when_best import (
     CheckpointWhenBest,
     kept_or_restored,
 )
+from dacrl_env.policies.frozen_schedule import RATE, FrozenSchedule
 from dacrl_env.policies.network import About, Controller
 from dacrl_env.policies.open_loop import OpenLoop
 from dacrl_env.policies.restart_when_poor import EVENT, RestartWhenPoor, is_given_up
@@ -34,8 +35,17 @@ from dacrl_env.policies.static import Static
 from dacrl_env.policies.switch import Switch
 from dacrl_env.tasks import Choice, Event, Knob, Number, Option
 
-FAMILIES = ("static", "schedule", "freeze", "checkpoint", "restart", "switch", "gate")
-_RATE = "learning_rate"  # what the family "freeze" brings down
+FAMILIES = (
+    "static",
+    "schedule",
+    "freeze",
+    "frozen-schedule",
+    "checkpoint",
+    "restart",
+    "switch",
+    "gate",
+)
+_FREEZING = ("freeze", "frozen-schedule")  # which bring down the learning rate
 EVENT_OF = {"checkpoint": "checkpoint", "restart": EVENT}  # that families set
 ROWS = ("progress", "return/level")  # observation rows of the family "gate"
 _STEEPEST = 4.0  # slope and bias of a gate: nearly shut to nearly open over half a row
@@ -47,6 +57,15 @@ _STAIRS = 4
 _PATIENCE = 50  # decisions of the family "restart", at most
 
 Floats = NDArray[np.float64]
+_Policy = (
+    Static
+    | OpenLoop
+    | FrozenSchedule
+    | Switch
+    | CheckpointWhenBest
+    | RestartWhenPoor
+    | Controller
+)
 
 
 class SearchSpace:
@@ -58,8 +77,9 @@ class SearchSpace:
     them (linear, cosine or in four steps, on the hyperparameter's own scale) and the
     ``<name>/fraction`` of the run after which the end holds. The family "freeze" is
     `FreezeWhenGood`: a configuration, and the ``threshold`` of the score at and above
-    which the learning rate is the smallest that there is. The family "checkpoint" is
-    `CheckpointWhenBest`: a configuration, and the ``fall`` below the best score at
+    which the learning rate is the smallest that there is. The family "frozen-schedule"
+    is `FrozenSchedule`: a schedule with such a ``threshold``. The family "checkpoint"
+    is `CheckpointWhenBest`: a configuration, and the ``fall`` below the best score at
     which the best networks are restored. The family "restart" is `RestartWhenPoor`: a
     configuration, and the ``threshold`` of the score below which networks begin anew
     that have had ``patience`` decisions. The family "switch" has
@@ -139,8 +159,8 @@ class SearchSpace:
         first = []
         if family in EVENT_OF:
             check_names([EVENT_OF[family]], list(known), "hyperparameter")
-        if family == "freeze":
-            check_names([_RATE], list(known), "hyperparameter")
+        if family in _FREEZING:
+            check_names([RATE], list(known), "hyperparameter")
             first = [Number("threshold", 0.0, 1.0, 0.6)]
         elif family == "checkpoint":
             first = [Number("fall", 0.02, 1.0, 0.1, "log")]
@@ -184,7 +204,7 @@ class SearchSpace:
     def _dimensions(self, h: Number | Choice) -> list[Number | Choice]:
         if self.family in ("static", "freeze", *EVENT_OF):
             return [h]
-        if self.reactive:
+        if self.family in ("switch", "gate"):
             return [_renamed(h, f"{h.name}/{side}") for side in _SIDES]
         ends = [_renamed(h, f"{h.name}/{end}") for end in _ENDS]
         fraction = Number(f"{h.name}/fraction", 0.05, 1.0, 1.0)
@@ -294,8 +314,8 @@ class SearchSpace:
     def values(self, candidates: ArrayLike, decisions: int) -> Floats:
         """Values ``(decisions, n, d)`` of the controlled hyperparameters.
 
-        Those that are not searched have their default. Not for reactive families, see
-        `rule`.
+        Those that are not searched have their default. Of the reactive families for
+        "frozen-schedule" alone, where nothing is frozen; see `rule`.
         """
         each = [self._table(p, decisions) for p in self.decode(candidates)]
         return np.stack(each, 1)
@@ -311,6 +331,9 @@ class SearchSpace:
         given = self.decode(candidates)
         if self.family in EVENT_OF:
             return self._steady(given)[None]
+        if self.family == "frozen-schedule":
+            values = self.values(candidates, decisions)
+            return np.concatenate([values, self._frozen(values)])
         sides = (np.full(len(given), score) for score in (-np.inf, np.inf))
         return np.stack([self._switched(given, score) for score in sides])
 
@@ -326,6 +349,18 @@ class SearchSpace:
             return lambda scores, best, rows: self._kept(given, scores, best)
         if self.family == "restart":
             return lambda scores, best, rows: self._restarted(given, scores, rows[AGE])
+        if self.family == "frozen-schedule":
+            tables = self.values(candidates, decisions)
+            threshold = np.array([p["threshold"] for p in given])
+
+            def scheduled(
+                scores: Floats, best: Floats, rows: Mapping[str, NDArray[Any]]
+            ) -> Floats:
+                values = tables[rows[DECISION], np.arange(len(given))]
+                good = (scores >= threshold)[:, None]
+                return np.where(good, self._frozen(values), values)
+
+            return scheduled
         if self.family != "gate":
             return lambda scores, best, rows: self._switched(given, scores)
         each = [self._network(parameters, decisions) for parameters in given]
@@ -350,6 +385,13 @@ class SearchSpace:
             for name, value in self._side(parameters, side).items():
                 row[names.index(name)] = value
         return values
+
+    def _frozen(self, values: Floats) -> Floats:
+        """Values ``(…, d)`` with the smallest learning rate."""
+        at = [h.name for h in self.controlled].index(RATE)
+        frozen = values.copy()
+        frozen[..., at] = self.controlled[at].ends[0]
+        return frozen
 
     def _kept(
         self, given: list[dict[str, float]], scores: Floats, best: Floats
@@ -416,10 +458,10 @@ class SearchSpace:
     def _side(self, parameters: Mapping[str, float], side: str) -> dict[str, float]:
         """The configuration on one side of a reactive family."""
         if self.family == "freeze":
-            (rate,) = (h for h in self.controlled if h.name == _RATE)
+            (rate,) = (h for h in self.controlled if h.name == RATE)
             given = {h.name: parameters[h.name] for h in self.searched}
-            given = {_RATE: rate.start, **given}
-            return given | {_RATE: rate.ends[0]} if side == "above" else given
+            given = {RATE: rate.start, **given}
+            return given | {RATE: rate.ends[0]} if side == "above" else given
         return {h.name: parameters[f"{h.name}/{side}"] for h in self.searched}
 
     def _shown(self, configuration: Mapping[str, float]) -> dict[str, Option]:
@@ -430,9 +472,7 @@ class SearchSpace:
             if h.name in configuration
         }
 
-    def policy(
-        self, candidate: ArrayLike, decisions: int
-    ) -> Static | OpenLoop | Switch | CheckpointWhenBest | RestartWhenPoor | Controller:
+    def policy(self, candidate: ArrayLike, decisions: int) -> _Policy:
         """The policy that one candidate ``(k,)`` stands for."""
         (parameters,) = self.decode(candidate)
         if self.family == "static":
@@ -454,13 +494,14 @@ class SearchSpace:
             return self._network(parameters, decisions)
         table = self._table(parameters, decisions)
         searched = [h.name for h in self.searched]
-        return OpenLoop(
-            {
-                h.name: [*map(h.native, column.tolist())]
-                for h, column in zip(self.controlled, table.T, strict=True)
-                if h.name in searched
-            }
-        )
+        values = {
+            h.name: [*map(h.native, column.tolist())]
+            for h, column in zip(self.controlled, table.T, strict=True)
+            if h.name in searched or (self.reactive and h.name == RATE)
+        }
+        if self.family == "frozen-schedule":
+            return FrozenSchedule(parameters["threshold"], values)
+        return OpenLoop(values)
 
     def _table(self, parameters: Mapping[str, float], decisions: int) -> Floats:
         """Values ``(decisions, d)`` of one candidate."""

@@ -58,7 +58,7 @@ Ints = NDArray[np.int64]
 # values (P, d) by scores (P,), the best of them so far (P,) and observation rows (P,),
 # among which is how many decisions the networks have had
 Rule = Callable[[Floats, Floats, Mapping[str, NDArray[Any]]], Floats]
-AGE = "age"
+AGE, DECISION = "age", "decision"
 
 
 @dataclass(frozen=True)
@@ -542,7 +542,8 @@ class Trials:
                     np.where(known, x, np.nan) for x in (state.score, state.best_score)
                 )
                 rows = runs.observation().T
-                seen: dict[str, NDArray[Any]] = {AGE: self._ages}
+                had = state.learner.env_steps // self.settings.decision_interval
+                seen: dict[str, NDArray[Any]] = {AGE: self._ages, DECISION: had}
                 seen.update(zip(runs.observation_names, rows, strict=True))
                 values = rule(observed, best, seen)
                 runs.advance(runs.actions.to_values(values, state.requested))

@@ -57,11 +57,12 @@ class OpenLoop:
         self, observations: NDArray[np.float32], infos: Mapping[str, Any]
     ) -> NDArray[Any]:
         """Actions ``(P, d)`` for the values at each member's decision."""
-        budget = self.envs.settings.budget
-        row = infos["env_steps"] * self.decisions // budget
-        return self.envs.to_actions(
-            {name: _array(c)[row] for name, c in self.values.items()}
-        )
+        return self.envs.to_actions(self.at(infos["env_steps"]))
+
+    def at(self, env_steps: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """Values ``(P,)`` by name, after inner steps ``(P,)``; see `reset`."""
+        row = env_steps * self.decisions // self.envs.settings.budget
+        return {name: _array(column)[row] for name, column in self.values.items()}
 
 
 def _plain(value: Any) -> Option:

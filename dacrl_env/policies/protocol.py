@@ -325,6 +325,7 @@ WRITTEN = {
     "static": "dacrl_env.policies.static:Static",
     "combined": "dacrl_env.baselines.combined:Combined",
     "open-loop": "dacrl_env.policies.open_loop:OpenLoop",
+    "frozen-schedule": "dacrl_env.policies.frozen_schedule:FrozenSchedule",
     "switch": "dacrl_env.policies.switch:Switch",
     "checkpoint": "dacrl_env.policies.checkpoint_when_best:CheckpointWhenBest",
     "restart": "dacrl_env.policies.restart_when_poor:RestartWhenPoor",

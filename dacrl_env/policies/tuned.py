@@ -32,8 +32,9 @@ class Tuned:
     """The policy of a rung that was tuned for the task it is run on.
 
     Args:
-        rung: "static-tuned", "open-loop-tuned", "freeze-tuned", "checkpoint-tuned",
-            "restart-tuned", "switch-tuned", or "rule-tuned".
+        rung: "static-tuned", "open-loop-tuned", "freeze-tuned",
+            "frozen-schedule-tuned", "checkpoint-tuned", "restart-tuned",
+            "switch-tuned", or "rule-tuned".
         any_task: let it run with runs of another length, decision interval or feedback
             than it was tuned for.
 

@@ -1,6 +1,6 @@
 """What dynamics are worth on a task, against strong static configurations.
 
-Six rungs are tuned by one searcher, `SequentialHalving`, at one budget each, over the
+Seven rungs are tuned by one searcher, `SequentialHalving`, at one budget each, over the
 wide space: all numbers and choices of the algorithm.
 
 - *static*: a configuration that holds throughout. Its search begins at the task's
@@ -10,6 +10,9 @@ wide space: all numbers and choices of the algorithm.
 - *freeze* and *checkpoint*: closed loops, the rules `FreezeWhenGood` and
   `CheckpointWhenBest`, whose configuration is tuned together with the rule, from the
   static one on.
+- *frozen-schedule*: the closed loop `FrozenSchedule`, a schedule of every
+  hyperparameter with a rule, which are tuned together, from the static one on: what
+  looking adds to a schedule.
 - *restart*: the closed loop `RestartWhenPoor`, which begins networks anew where a run
   looks stuck; its configuration is tuned with it, from the static one on.
 - *switch*: the closed loop `Switch`, one configuration below a score and another above
@@ -339,7 +342,8 @@ def null(
     hits = dict.fromkeys(KINDS, 0)
     for _ in range(times):
         drawn = {name: rng.choice(given, (fits, seeds)) for name in rungs}
-        online = {name: float(rng.choice(given, fits).mean()) for name in RULES}
+        rules = [name for name in RULES if name in rungs]
+        online = {name: float(rng.choice(given, fits).mean()) for name in rules}
         tags = ruled(_gains(drawn, online)[0])
         hits = {kind: hits[kind] + (kind in tags) for kind in KINDS}
     return {kind: count / times for kind, count in hits.items()}
@@ -414,7 +418,12 @@ def searched(knobs: Sequence[Knob]) -> dict[str, Any]:
 
 def _start(family: str, config: Mapping[str, Option]) -> dict[str, Option]:
     """Parameters of a family by which a configuration holds throughout."""
-    parts = {"schedule": ("start", "end"), "switch": ("below", "above")}
+    ends = "start", "end"
+    parts = {
+        "schedule": ends,
+        "frozen-schedule": ends,
+        "switch": ("below", "above"),
+    }
     if family not in parts:
         return dict(config)
     return {f"{k}/{part}": v for k, v in config.items() for part in parts[family]}

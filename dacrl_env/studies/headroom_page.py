@@ -24,13 +24,15 @@ _TEXT = f"""\
 # Headroom: what dynamics are worth
 
 Made by `dacrl headroom-page docs` of what `dacrl headroom TASK --keep` has measured;
-`dacrl_env/studies/headroom.py` says how. On each task some of six rungs are tuned by
+`dacrl_env/studies/headroom.py` says how. On each task some of seven rungs are tuned by
 sequential halving at one budget each, over all numbers and choices of the algorithm:
 
 - *static-tuned*: a configuration that holds throughout;
 - *open-loop-tuned*: a schedule of every hyperparameter, which begins at the static one;
 - *freeze-tuned* and *checkpoint-tuned*: rules that look at the score, tuned together
   with the configuration, from the static one on;
+- *frozen-schedule-tuned*: a schedule with such a rule, tuned together, from the static
+  configuration on: what looking adds to a schedule;
 - *restart-tuned*: networks begin anew where the score is poor and they have had some
   patience; the configuration is tuned together with the rule, from the static one on;
 - *switch-tuned*: one configuration below a score and another above it, from the static

@@ -7,6 +7,7 @@ The names stand for policies that come with the package, see
 STATIC, SCHEDULE = "static-tuned", "open-loop-tuned"
 RULES = {
     "freeze-tuned": "freeze",
+    "frozen-schedule-tuned": "frozen-schedule",
     "checkpoint-tuned": "checkpoint",
     "restart-tuned": "restart",
     "switch-tuned": "switch",

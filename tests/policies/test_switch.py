@@ -105,7 +105,7 @@ def test_freezing_can_be_searched():
         SearchSpace(controlled[1:], family="freeze")
 
 
-@pytest.mark.parametrize("family", [slow("freeze"), "switch"])
+@pytest.mark.parametrize("family", [slow("freeze"), "frozen-schedule", "switch"])
 def test_searching_runs_what_the_policy_does(family):
     space = switch_space(family)
     trials = Trials(CARTPOLE, 40_000, 0, Race(), **SHORT)

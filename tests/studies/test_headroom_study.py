@@ -14,6 +14,7 @@ from dacrl_env.methods.search_space import EVENT_OF, SearchSpace
 from dacrl_env.outer.settings import resolve
 from dacrl_env.policies import get_policy
 from dacrl_env.policies.checkpoint_when_best import CheckpointWhenBest
+from dacrl_env.policies.frozen_schedule import FrozenSchedule
 from dacrl_env.policies.open_loop import OpenLoop
 from dacrl_env.policies.restart_when_poor import RestartWhenPoor
 from dacrl_env.policies.static import Static
@@ -123,6 +124,7 @@ def test_everything_is_tuned_tested_and_kept(tmp_path: Any) -> None:
         "static-tuned": Static,
         "open-loop-tuned": OpenLoop,
         "freeze-tuned": Switch,
+        "frozen-schedule-tuned": FrozenSchedule,
         "checkpoint-tuned": CheckpointWhenBest,
         "restart-tuned": RestartWhenPoor,
         "switch-tuned": Switch,

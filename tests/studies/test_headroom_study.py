@@ -97,7 +97,7 @@ def test_searches_begin_at_the_static_configuration(family: str) -> None:
     names = [h.name for h in knobs]
     first = values[0, 0, [names.index(name) for name in config]]
     np.testing.assert_allclose(first, [*config.values()])
-    if family != "freeze":  # which learns little above its threshold
+    if family not in ("freeze", "frozen-schedule"):  # which learn little when good
         np.testing.assert_allclose(values, values[:1].repeat(len(values), 0))
 
 

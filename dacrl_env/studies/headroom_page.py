@@ -45,6 +45,11 @@ Rules are chosen by their score on the tuning split, open loops by their test sc
 which favours the open loop. Brackets are 95 % intervals, which resample fits and,
 within them, seeds.
 
+All rungs but the static one begin where that one ended, and so have had its runs beside
+their own. Part of what a schedule scores above the static configuration may come of
+more tuning. *State* compares rungs that had equally many, except where the static one
+is the better open loop.
+
 A gain of at least {LEAST:g} whose interval lies above zero is a tag of the task. A task
 with neither is tagged smoke. *Looking* is what the better rule loses when each run goes
 by the scores of another: the control. *By chance* is how often the task has the tag

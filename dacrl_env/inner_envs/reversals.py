@@ -5,8 +5,8 @@ next reversal. Nothing else changes: returns that can be reached remain the same
 
 Beside the K constants of the given environment there is ``shift_at``, the number of
 steps that an environment takes, in all its episodes, before the first reversal;
-``shift_period``, the steps from each reversal to the next one; and ``shift_reversed``,
-1 where actions are reversed from the start. By default nothing ever changes.
+``shift_period``, the steps from each reversal to the next one; and ``shift_order``, 1,
+or 2 where actions are reversed from the start. By default nothing ever changes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from dacrl_env.inner_envs.shift import NEVER, changes
 from dacrl_env.kernels.compiling import compiled
 from dacrl_env.kernels.views import vector
 
-_AT, _PERIOD, _REVERSED = -3, -2, -1  # of constants
+_AT, _PERIOD, _ORDER = -3, -2, -1  # of constants
+_GIVEN, _REVERSED = 1.0, 2.0  # orders
 
 
 class Reversed(NamedTuple):
@@ -42,7 +43,7 @@ def reversible(env: Any) -> Reversed:
 def with_reversals(physics: Mapping[str, float]) -> dict[str, float]:
     """Names and default values of the constants (K + 3,), from those of (K,)."""
     times = {"shift_at": NEVER, "shift_period": NEVER}
-    return {**physics, **times, "shift_reversed": 0.0}
+    return {**physics, **times, "shift_order": _GIVEN}
 
 
 @compiled
@@ -52,7 +53,7 @@ def in_force(env, physics, lifetime, room):
         room[k] = physics[k]
     turned = changes(lifetime, physics[_AT], physics[_PERIOD])
     room[_AT] = room[_PERIOD] = NEVER
-    room[_REVERSED] = (physics[_REVERSED] + turned) % 2
+    room[_ORDER] = _GIVEN + (physics[_ORDER] - _GIVEN + turned) % 2
     return vector(room, 0, len(physics))
 
 
@@ -66,7 +67,7 @@ def reset(env, key, episode, physics, variables):
 def step(env, variables, action, physics, drawn):
     """As the given environment, with the action that is meant."""
     given = action[0]
-    if physics[_REVERSED] == 1.0:
+    if physics[_ORDER] == _REVERSED:
         action[0] = env.actions - 1 - given
     reward, terminated = dynamics.step(env.env, variables, action, physics, drawn)
     action[0] = given  # the caller's

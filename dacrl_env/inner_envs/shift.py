@@ -22,7 +22,6 @@ from dacrl_env.inner_envs import dynamics
 from dacrl_env.kernels.compiling import compiled
 from dacrl_env.kernels.views import vector
 
-TIMES = frozenset({"shift_at", "shift_period"})
 NEVER = 1e12  # a step no run comes to; finite, since instances are compared by ratios
 
 

@@ -32,13 +32,14 @@ from dacrl_env.core import streams
 from dacrl_env.core.checks import unknown
 from dacrl_env.core.files import write_text
 from dacrl_env.core.version import __version__
-from dacrl_env.inner_envs import InnerEnv, shift
+from dacrl_env.inner_envs import InnerEnv
 from dacrl_env.learners.rollout import Act, play
 from dacrl_env.outer.population import Population
 from dacrl_env.outer.settings import resolve
 from dacrl_env.outer.vector_env import PopulationEnv
 from dacrl_env.studies import planners
 from dacrl_env.tasks import DEFAULT_INSTANCE, Instance, Task, measured
+from dacrl_env.tasks.instances import TIMES
 from dacrl_env.tasks.registration import TASKS, get_task, make_inner_env
 
 Floats = NDArray[np.float64]
@@ -458,7 +459,7 @@ def finish(population: Population) -> None:
 
 def lasting(instance: Instance) -> dict[str, float]:
     """The physics that returns depend on: all but the times of changes."""
-    return {k: v for k, v in instance.physics.items() if k not in shift.TIMES}
+    return {k: v for k, v in instance.physics.items() if k not in TIMES}
 
 
 def _at_the_end(instance: Instance, env: InnerEnv) -> Instance:

@@ -13,6 +13,7 @@ import numpy as np
 from dacrl_env.tasks.task import Instance
 
 COUNT = 20  # instances of a set
+TIMES = frozenset({"shift_at", "shift_period"})  # constants that are times of changes
 
 Ranges = Mapping[str, tuple[float, float]]
 Returns = Mapping[str, Mapping[str, float]]

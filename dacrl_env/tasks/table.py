@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from dacrl_env.inner_envs import shift
 from dacrl_env.tasks import measured, minatar
-from dacrl_env.tasks.instances import NONE, Ranges, vary
+from dacrl_env.tasks.instances import NONE, TIMES, Ranges, vary
 from dacrl_env.tasks.knobs import Option
 from dacrl_env.tasks.ranges import DQN_RANGES, PPO_RANGES
 from dacrl_env.tasks.task import Task
@@ -63,7 +62,7 @@ _WORLDS = {
 # single runs found it at sizes 10, 15 and 20, with and without held exploration
 _DEEP_SEA = {"size": (8, 14), "mapping": (1, 1e6)}
 _SMALL_DEEP_SEA = {"size": (6, 10), "mapping": (1, 1e6)}
-_WHOLE = shift.TIMES | {"period", "offset", "first", "size", "mapping"}
+_WHOLE = TIMES | {"period", "offset", "first", "size", "mapping"}
 # LunarLander counts as solved at a return of 200, and tuned schedules of PPO reach 240
 # (docs/dynamics.md)
 _LANDER_REFERENCE = 250.0

@@ -24,7 +24,7 @@ def test_actions_are_reversed_in_turns(env_id: str) -> None:
         *plain.physics,
         "shift_at",
         "shift_period",
-        "shift_reversed",
+        "shift_order",
     ]
     assert env.num_actions == plain.num_actions
     given = state.physics.copy()
@@ -52,7 +52,7 @@ def test_actions_are_reversed_in_turns(env_id: str) -> None:
 @pytest.mark.parametrize("env_id", quick(IDS, "AcrobotReversals"))
 def test_reversed_from_the_start(env_id: str) -> None:
     plain, usual = start(measured.SAME[env_id], P=1, N=1)
-    changes = {"shift_reversed": 1, "shift_at": 20}
+    changes = {"shift_order": 2, "shift_at": 20}
     env, state = start(env_id, P=1, N=1, **changes)
     rng = np.random.default_rng(0)
     for k in range(40):
@@ -85,7 +85,7 @@ def _advance(key, physics, lifetime, actions, env, envs, room):
 
 
 def test_what_learners_store_is_the_action_that_they_took() -> None:
-    env, begun = start("AcrobotReversals", P=1, N=1, shift_reversed=1)
+    env, begun = start("AcrobotReversals", P=1, N=1, shift_order=2)
     actions = random_actions(env, np.random.default_rng(0), 50, 1) * 1.0
     before = actions.copy()
     one = dynamics.make_env_state(1, 1, len(env.physics), env.env.variables)

@@ -200,6 +200,13 @@ _ON_SWINGUP = _on(
     "CartPoleSwingup-v0", _SWINGUP, (27.6, 850.0, -1.0), backend="batched"
 )
 
+_DQN_REVERSALS: dict[str, Any] = {
+    "algorithm": "dqn",
+    "ranges": DQN_RANGES,
+    "decisions": 40,
+    "controlled": ("learning_rate", "epsilon", "replay_window"),
+    "configuration": _SMALL,
+}
 _PPO_WIDE_ENTROPY = PPO_RANGES | {"ent_coef": (0.0, 0.5)}
 _PPO_WORLDS = {"gamma": 0.9, "ent_coef": 0.2, "n_epochs": 4}
 _PPO_ROLLOUTS = {"num_inner_envs": 2, "rollout_length": 256}
@@ -380,13 +387,9 @@ TABLE = (
             always_varied=True,
             apart={"shift_period": (6_000, 12_000)},
         ),
-        algorithm="dqn",
-        ranges=DQN_RANGES,
+        **_DQN_REVERSALS,
         budget=40_000,
-        decisions=40,
-        controlled=("learning_rate", "epsilon", "replay_window"),
         defaults=_DQN_SMALL_SHIFT,
-        configuration=_SMALL,
         description="DQN on CartPole whose motor is reversed again and again, untold",
     ),
     Task(
@@ -398,13 +401,9 @@ TABLE = (
             always_varied=True,
             apart={"shift_at": (6_000, 12_000), "shift_period": (6_000, 12_000)},
         ),
-        algorithm="dqn",
-        ranges=DQN_RANGES,
+        **_DQN_REVERSALS,
         budget=40_000,
-        decisions=40,
-        controlled=("learning_rate", "epsilon", "replay_window"),
         defaults=_DQN_ACROBOT_SMALL | {"replay_window": 3_000},
-        configuration=_SMALL,
         description="DQN on Acrobot whose motor is reversed again and again, untold",
     ),
     Task(
@@ -416,13 +415,9 @@ TABLE = (
             always_varied=True,
             apart={"shift_at": (12_000, 24_000), "shift_period": (12_000, 24_000)},
         ),
-        algorithm="dqn",
-        ranges=DQN_RANGES,
+        **_DQN_REVERSALS,
         budget=60_000,
-        decisions=40,
-        controlled=("learning_rate", "epsilon", "replay_window"),
         defaults=_DQN_MOUNTAIN_CAR_SMALL | {"replay_window": 5_000},
-        configuration=_SMALL,
         description="DQN on MountainCar whose motor is reversed now and again, untold",
     ),
     Task(

@@ -4,7 +4,9 @@ Seven rungs are tuned by one searcher, `SequentialHalving`, at one budget each, 
 wide space: all numbers and choices of the algorithm.
 
 - *static*: a configuration that holds throughout. Its search begins at the task's
-  default, which is the base of a task that starts at one (`tasks.bases`).
+  default, which is the base of a task that starts at one (`tasks.bases`). Where it
+  ended all rungs begin, the static one among them, which is searched once more: no rung
+  is ahead by having been tuned longer.
 - *open-loop*: a schedule of every hyperparameter, which begins its search at the static
   configuration.
 - *freeze* and *checkpoint*: closed loops, the rules `FreezeWhenGood` and
@@ -154,7 +156,8 @@ def headroom(
         task: id or task.
         store: a store or its directory.
         objective: of runs, "auc" or "final".
-        runs: complete runs that tuning a rung may take, each time.
+        runs: complete runs that tuning a rung may take, each time. The static rung
+            takes them twice; all others begin where it was after the first.
         fits: independent tunings of each rung, at least 2.
         seeds: of the test runs, at least 2. A number n is range(n).
         rungs: those to be tuned, static and one rule among them.
@@ -201,23 +204,21 @@ def headroom(
             rehearse(method, task, runs * steps, **given)
         except ValueError as error:
             raise ValueError(f"{rung} on {task.id}: {error}") from error
-    found: dict[str, list[Any]] = {}  # Fitted
-    others = [rung for rung in rungs if rung != STATIC]  # which begin at the static one
-    for stage in ([STATIC], others):
+    found: dict[str, list[Any]] = {}  # Fitted, by rung
+    for stage in ([STATIC], rungs):
         wanted = []
-        for rung, seed in itertools.product(stage, range(fits)):
-            start = None
-            if rung != STATIC:
-                start = _start(_FAMILIES[rung], found[STATIC][seed].policy.config)
+        for rung, fit in itertools.product(stage, range(fits)):
+            start, seed = None, fit
+            if found:
+                start = _start(_FAMILIES[rung], found[STATIC][fit].policy.config)
+                seed += fits if rung == STATIC else 0  # others than it had before
             method = searcher(family=_FAMILIES[rung], start=start, **how)
             options = {**task_kwargs, "hyperparameters": controlled[rung]}
             wanted.append((method, seed, options))
         made = fit_several(
             task, wanted, runs * steps, show_progress=show_progress, **common
         )
-        for k, rung in enumerate(stage):
-            found[rung] = made[k * fits : (k + 1) * fits]
-    found = {rung: found[rung] for rung in rungs}
+        found = {r: made[k * fits : (k + 1) * fits] for k, r in enumerate(stage)}
     subjects = [
         (rung, k, fitted.policy)
         for rung, every in found.items()
@@ -237,6 +238,7 @@ def headroom(
     settings = {
         "runs": runs,
         "fits": fits,
+        "static_twice": True,
         "seeds": [test_seeds[0], test_seeds[-1]],
         "rungs": list(rungs),
         "hyperparameters": names,

@@ -27,7 +27,9 @@ Made by `dacrl headroom-page docs` of what `dacrl headroom TASK --keep` has meas
 `dacrl_env/studies/headroom.py` says how. On each task some of seven rungs are tuned by
 sequential halving at one budget each, over all numbers and choices of the algorithm:
 
-- *static-tuned*: a configuration that holds throughout;
+- *static-tuned*: a configuration that holds throughout. All rungs begin where its
+  search ended, and so does a second one for a static configuration, whose end is this
+  rung: none is ahead by having been tuned longer;
 - *open-loop-tuned*: a schedule of every hyperparameter, which begins at the static one;
 - *freeze-tuned* and *checkpoint-tuned*: rules that look at the score, tuned together
   with the configuration, from the static one on;
@@ -45,16 +47,15 @@ Rules are chosen by their score on the tuning split, open loops by their test sc
 which favours the open loop. Brackets are 95 % intervals, which resample fits and,
 within them, seeds.
 
-All rungs but the static one begin where that one ended, and so have had its runs beside
-their own. Part of what a schedule scores above the static configuration may come of
-more tuning. *State* compares rungs that had equally many, except where the static one
-is the better open loop.
-
 A gain of at least {LEAST:g} whose interval lies above zero is a tag of the task. A task
 with neither is tagged smoke. *Looking* is what the better rule loses when each run goes
 by the scores of another: the control. *By chance* is how often the task has the tag
 state, or schedule, where all rungs draw their scores from the same runs, those of the
 default configuration: 1,000 times, and all else as measured."""
+_ONCE = """\
+On tasks marked * the static configuration was searched once, so that part of what a
+schedule scores above it may come of more tuning. *State* compares rungs that had
+equally many runs there, except where the static one is the better open loop."""
 _HELD = """\
 The fit of each rung that comes with the package, chosen on the tuning split, on further
 test seeds (`dacrl headroom-confirm`). Intervals are over seeds. *Spaced* is what a rule
@@ -100,6 +101,11 @@ def markdown(entries: Mapping[str, Mapping[str, Any]]) -> str:
         "| task | objective | " + " | ".join(columns) + " | by chance | tags |",
         "| --- | --- | " + "---: | " * (len(columns) + 1) + "--- |",
     ]
+    once = [
+        task
+        for task, entry in entries.items()
+        if not entry.get("settings", {}).get("static_twice")
+    ]
     for task, entry in entries.items():
         values = {**entry.get("values", {}), **{k: entry.get(k) for k in KINDS}}
         if "best" in entry:
@@ -108,9 +114,11 @@ def markdown(entries: Mapping[str, Mapping[str, Any]]) -> str:
         chance = entry.get("by_chance")
         cells.append(" / ".join(f"{chance[k]:.1%}" for k in KINDS) if chance else "–")
         tags = ", ".join(ruled(entry))
-        lines.append(
-            f"| {task} | {entry.get('objective', '–')} | {' | '.join(cells)} | {tags} |"
-        )
+        first = f"{task} *" if task in once else task
+        objective = entry.get("objective", "–")
+        lines.append(f"| {first} | {objective} | {' | '.join(cells)} | {tags} |")
+    if once:
+        lines += ["", _ONCE]
     confirmed = {
         task: entry["confirmed"]
         for task, entry in entries.items()

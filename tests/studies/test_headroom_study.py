@@ -12,10 +12,11 @@ from later import Later
 
 from dacrl_env.methods.search_space import EVENT_OF, SearchSpace
 from dacrl_env.outer.settings import resolve
-from dacrl_env.policies import get_policy
+from dacrl_env.policies import Fitted, get_policy
 from dacrl_env.policies.checkpoint_when_best import CheckpointWhenBest
 from dacrl_env.policies.frozen_schedule import FrozenSchedule
 from dacrl_env.policies.open_loop import OpenLoop
+from dacrl_env.policies.protocol import Cost
 from dacrl_env.policies.restart_when_poor import RestartWhenPoor
 from dacrl_env.policies.static import Static
 from dacrl_env.policies.switch import Switch
@@ -164,13 +165,48 @@ def test_an_executor_has_the_fits_of_a_stage_at_once(tmp_path: Any) -> None:
     there = study.headroom(
         "dacrl/NoisyQuadratic-v0", store=tmp_path / "a", executor=executor, **given
     )
-    # static ones, the others, and tests of whatever differs
-    assert executor.begun[:6] == 2 * [2] + 4 * [2 + 4]
-    assert set(executor.begun[6:]) == {len(executor.begun)}
+    # static ones, all rungs, and tests of whatever differs
+    assert executor.begun[:8] == 2 * [2] + 6 * [2 + 6]
+    assert set(executor.begun[8:]) == {len(executor.begun)}
     here = study.headroom(
         "dacrl/NoisyQuadratic-v0", store=tmp_path / "b", num_threads=1, **given
     )
     assert there.values == here.values
+
+
+def test_all_rungs_begin_where_the_static_one_first_ended(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = []
+
+    def fit_several(task: Any, wanted: Any, budget: int, **_: Any) -> list[Any]:
+        stages.append([(m.family, m.start, seed, budget) for m, seed, _ in wanted])
+        if len(stages) == 2:
+            raise InterruptedError
+        return [
+            Fitted(Static(learning_rate=0.1 + k), Cost()) for k in range(len(wanted))
+        ]
+
+    monkeypatch.setattr(study, "fit_several", fit_several)
+    with pytest.raises(InterruptedError):
+        study.headroom(
+            "dacrl/NoisyQuadratic-v0",
+            store=tmp_path,
+            runs=8,
+            fits=2,
+            rungs=("static-tuned", "open-loop-tuned", "freeze-tuned"),
+        )
+    first, second = stages
+    assert first == [("static", None, 0, 400), ("static", None, 1, 400)]
+    schedule = [{"learning_rate/start": x, "learning_rate/end": x} for x in (0.1, 1.1)]
+    assert second == [
+        ("static", {"learning_rate": 0.1}, 2, 400),  # by other runs than before
+        ("static", {"learning_rate": 1.1}, 3, 400),
+        ("schedule", schedule[0], 0, 400),
+        ("schedule", schedule[1], 1, 400),
+        ("freeze", {"learning_rate": 0.1}, 0, 400),
+        ("freeze", {"learning_rate": 1.1}, 1, 400),
+    ]
 
 
 def test_the_wide_space_has_no_events() -> None:

@@ -137,7 +137,7 @@ def about_task(task: Any) -> dict[str, Any]:
     learner = load(ALGORITHMS[task.algorithm])
     controlled = list(task.controlled or learner.controlled)
     known = own_hyperparameters(task, learner.hyperparameters)
-    gains = headroom.measured().get(task.id, {})
+    gains = headroom.entry_of(task.id)
     scale = returns.known(task)
     return {
         "id": task.id,

@@ -91,7 +91,11 @@ def _add_static(parser: argparse.ArgumentParser) -> None:
         "--runs", type=count, default=1_000, help="of each search (default: 1000)"
     )
     parser.add_argument(
-        "--fits", type=count, default=3, metavar="K", help="independent searches"
+        "--fits",
+        type=count,
+        default=3,
+        metavar="K",
+        help="independent searches; 0: choose from what is known (default: 3)",
     )
     parser.add_argument("--objective", default="auc", help="auc (default) or final")
     _add_search(parser)

@@ -60,9 +60,12 @@ class Tuned:
         if path is None:
             raise ValueError(_missing(task, self.rung))
         fitted = protocol.load_fitted(path)
-        if fitted.task != task.id:
+        if fitted.task not in (task.id, bases.alike(task.id)):
             raise ValueError(f"{path} is of {fitted.task}, not of {task.id}")
-        return protocol.load_fitted(path, any_task=True) if self.any_task else fitted
+        if self.any_task:
+            return protocol.load_fitted(path, any_task=True)
+        fitted.task = task.id
+        return fitted
 
     def reset(self, envs: PopulationEnv, seed: int) -> None:
         """As the policy of the task of ``envs``, which has to control what it sets."""
@@ -109,8 +112,10 @@ def tuned(task: str) -> list[str]:
 def _found(task: str, name: str) -> Path | None:
     """The file that a name stands for on a task, if it is there."""
     rung = better_rule(task) if name == BEST_RULE else name
-    path = None if rung is None else place(task, rung)
-    return path if path is not None and path.is_file() else None
+    if rung is None:
+        return None
+    paths = (place(task, rung), place(bases.alike(task), rung))
+    return next((path for path in paths if path.is_file()), None)
 
 
 def check_kept(task: Task, options: Mapping[str, Any]) -> None:

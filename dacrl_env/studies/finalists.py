@@ -1,4 +1,4 @@
-"""Candidates of the final of `dacrl tune-static`: default, published, found."""
+"""Candidates of the final of `dacrl tune-static`: what is known, and what it found."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from dacrl_env.comparison.evaluation import suitable_options
 from dacrl_env.learners.events import OF_EVENTS
 from dacrl_env.outer.population import Population
 from dacrl_env.outer.settings import own_hyperparameters, resolve
-from dacrl_env.policies import to_json
+from dacrl_env.policies import load_fitted, to_json
 from dacrl_env.policies.static import Static
+from dacrl_env.policies.tuned import place
 from dacrl_env.tasks import Event, Knob, Number, Option, Task
 from dacrl_env.tasks.public import public
 from dacrl_env.tasks.registration import ALGORITHMS, load
+from dacrl_env.tasks.rungs import STATIC
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Finalist:
     """A candidate of the final.
 
     Args:
-        name: "default", "public …" or "fit 0", ….
+        name: "default", "public …", "headroom" or "fit 0", ….
         policy: what it sets where that differs from the task's default.
         source: where it is from.
         work: floating-point operations of a run, as a multiple of the default's.
@@ -121,15 +123,49 @@ def published(
     for name, configuration in several.items():
         try:
             policy = reduced(task, config, configuration, options)
-            others = [h for h in policy.config if h not in names]
-            if others:
-                raise ValueError(f"it sets {', '.join(others)}, not searched here")
-            work = work_of(task, policy, options)
+            found.append(_finalist(name, task, policy, given.source, names, options))
         except ValueError as error:
             left_out[name] = str(error)
-        else:
-            found.append(Finalist(name, policy, given.source, work))
     return found, left_out
+
+
+def measured(
+    task: Task, names: Sequence[str], options: Mapping[str, Any]
+) -> tuple[list[Finalist], dict[str, str]]:
+    """What `dacrl headroom --keep` found for a task, as `published` gives it.
+
+    Args:
+        task: the task.
+        names: hyperparameters that may differ from the task's default.
+        options: of the environment.
+    """
+    path = place(task.id, STATIC)
+    about = (load_fitted(path).about or {}) if path.is_file() else {}
+    if about.get("study") != "headroom":
+        return [], {}
+    policy: Any = load_fitted(path).policy
+    runs = about["runs"] * (2 if about.get("static_twice") else 1)
+    source = f"{runs:,} runs of dacrl headroom, fit {about['fit']}"
+    name = "headroom"
+    try:
+        least = reduced(task, policy.config, policy.configuration, options)
+        return [_finalist(name, task, least, source, names, options)], {}
+    except ValueError as error:
+        return [], {name: str(error)}
+
+
+def _finalist(
+    name: str,
+    task: Task,
+    policy: Static,
+    source: str,
+    names: Sequence[str],
+    options: Mapping[str, Any],
+) -> Finalist:
+    others = [h for h in policy.config if h not in names]
+    if others:
+        raise ValueError(f"it sets {', '.join(others)}, not searched here")
+    return Finalist(name, policy, source, work_of(task, policy, options))
 
 
 def work_of(task: Task, policy: Static, options: Mapping[str, Any]) -> float:

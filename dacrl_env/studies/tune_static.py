@@ -2,10 +2,11 @@
 
 Independent searches (`SequentialHalving` in several generations, over all numbers and
 choices of the algorithm, and if asked for over static configuration) find a candidate
-each. They meet the task's default and the published configuration (`tasks.public`) in
-a final, on seeds of the tuning split that no search used; the best mean report score
-wins. The best of several means is too high an estimate, so the winner is run once more,
-on other seeds, beside the default. The test split is not touched.
+each. They meet the task's default, the published configuration (`tasks.public`) and
+what `dacrl headroom --keep` found in a final, on seeds of the tuning split that no
+search used; the best mean report score wins. The best of several means is too high an
+estimate, so the winner is run once more, on other seeds, beside the default. The test
+split is not touched.
 
 From the first round of the searches, where candidates lie all over the space, follows
 how much each knob matters (`studies.importance`).
@@ -41,6 +42,7 @@ from dacrl_env.policies.static import Static
 from dacrl_env.studies import menus
 from dacrl_env.studies.finalists import (
     Finalist,
+    measured,
     once_each,
     plain,
     published,
@@ -77,7 +79,7 @@ class TunedStatic:
         runs: of the searches and of the final.
         importance: share of each knob, the largest first; see `importance`.
         rests_on: candidates that it rests on.
-        left_out: published configurations that are no finalists, and why.
+        left_out: known configurations that are no finalists, and why.
         trials: runs of the searches, a row each.
         tested: runs of the final and the estimate, a row each.
         settings: what was done, as JSON values.
@@ -163,7 +165,7 @@ def tune_static(
         store: a store or its directory.
         objective: of runs, "final" or "auc".
         runs: complete runs that a search may take.
-        fits: independent searches.
+        fits: independent searches; 0: what is known alone is in the final.
         seeds: runs of each finalist, and as many more of the winner and the default,
             at least 2.
         first: seed of the first search; the others follow. A task whose default was
@@ -208,10 +210,14 @@ def tune_static(
     common = {"num_threads": num_threads, "store": store, **task_kwargs}
     tested = {**common, "split": "tuning", "executor": executor}
     known, left_out = published(task, names, configurations == "all", task_kwargs)
-    finalists = [Finalist(DEFAULT, Static(), f"the default of {task.id}", 1.0), *known]
+    before, without = measured(task, names, task_kwargs)
+    finalists = [Finalist(DEFAULT, Static(), f"the default of {task.id}", 1.0)]
+    finalists += [*known, *before]
+    left_out |= without
     # what is wrong must not come to light after hours
     check(task, _policies(finalists), seeds, **tested)
-    found, trials = [], []
+    found: list[Fitted] = []
+    trials = [pd.DataFrame()]
     menu = how.get("configurations") or {}
     config = resolve(task, **task_kwargs).config
     steady = {name: getattr(config, name) for name in menu}
@@ -269,7 +275,7 @@ def tune_static(
         gain=stats.mean_interval(values[best.name] - values[DEFAULT]),
         cost=cost,
         runs=sum(len(part) for part in trials) + len(frame),
-        importance=importance(first_round, knobs, objective),
+        importance=importance(first_round, knobs, objective) if fits else {},
         rests_on=len(first_round),
         left_out=left_out,
         trials=every,
@@ -325,7 +331,7 @@ def _check(
     if configurations not in CONFIGURATIONS:
         raise ValueError(unknown("configurations", configurations, CONFIGURATIONS))
     checks.whole("runs", runs)
-    checks.whole("fits", fits)
+    checks.whole("fits", fits, least=0)
     checks.whole("seeds", seeds, least=2)
     checks.seed(first)
 

@@ -142,6 +142,20 @@ def original(task: str) -> str:
     return next((name for name in stored() if following(name) == task), task)
 
 
+def alike(task: str) -> str:
+    """The id of the task whose tuned policies are this one's, too.
+
+    They set every hyperparameter, and so are the same on the task that a base was found
+    for and on the one that starts there; unless the base has static configuration,
+    which they do not set.
+
+    Args:
+        task: id.
+    """
+    name = original(task)
+    return name if name == task or not stored()[name]["configuration"] else task
+
+
 def of_table(task: str) -> bool:
     """Whether an id is that of a task of the table, or of one that a base makes."""
     return original(task) in [row.id for row in TABLE]

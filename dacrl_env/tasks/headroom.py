@@ -7,8 +7,10 @@ It is read from ``headroom.json``, which that command writes to with ``--keep``:
 
 ``schedule`` is the gain of the best open-loop schedule over the best static
 configuration, ``state`` that of the best closed-loop policy over the best schedule,
-both as differences of scores with their 95 % interval. Tags of a task that is measured
-follow from its figures, see `tags_of`; suites are named by tags, see `suite`.
+both as differences of scores with their 95 % interval. A task that starts at a base has
+the figures of the one that the base was found for, see `entry_of`. Tags of a task that
+is measured follow from its figures, see `tags_of`; suites are named by tags, see
+`suite`.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from typing import Any
 
 from dacrl_env.core.checks import unknown
 from dacrl_env.core.files import write_text
+from dacrl_env.tasks import bases
 from dacrl_env.tasks.task import Task
 
 PATH = Path(__file__).with_name("headroom.json")
@@ -70,6 +73,19 @@ def _check_gain(name: str, kind: str, gain: Any) -> None:
         )
 
 
+def entry_of(task: str) -> Mapping[str, Any]:
+    """What is measured of a task; empty: nothing.
+
+    Where it is a task that starts at a base and has no entry of its own, it is that of
+    the one before: the policies compared set every hyperparameter, see `bases.alike`.
+
+    Args:
+        task: id.
+    """
+    known = measured()
+    return known.get(task) or known.get(bases.alike(task), {})
+
+
 def tags_of(task: Task) -> tuple[str, ...]:
     """Tags of a task: by its figures where they are measured, else those of the table.
 
@@ -78,7 +94,7 @@ def tags_of(task: Task) -> tuple[str, ...]:
     Args:
         task: the task.
     """
-    entry = measured().get(task.id, {})
+    entry = entry_of(task.id)
     if all(entry.get(kind) is None for kind in KINDS):
         return task.tags
     return (*ruled(entry), *(tag for tag in task.tags if tag not in _RULED))
@@ -104,7 +120,7 @@ def better_rule(task: str) -> str | None:
     Args:
         task: id.
     """
-    best = measured().get(task, {}).get("best")
+    best = entry_of(task).get("best")
     return None if best is None else str(best[1])
 
 
@@ -135,7 +151,7 @@ def shown(task: str, separator: str = ", ") -> str:
     Returns:
         The text; a dash where nothing is measured.
     """
-    entry = measured().get(task, {})
+    entry = entry_of(task)
     parts = []
     for kind in KINDS:
         if entry.get(kind) is not None:

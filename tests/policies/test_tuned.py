@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from bases_files import own_policies
+from bases_files import entry, own_bases, own_policies
 
 import dacrl_env
 import dacrl_env.comparison.comparison
@@ -21,7 +21,7 @@ from dacrl_env.policies.static import Static
 from dacrl_env.policies.switch import Switch
 from dacrl_env.policies.tuned import Tuned, check_kept, place, tuned
 from dacrl_env.tasks import headroom
-from dacrl_env.tasks.registration import get_task
+from dacrl_env.tasks.registration import get_task, listed
 from dacrl_env.tasks.rungs import NAMES
 
 CARTPOLE, QUADRATIC = "dacrl/DQN-CartPole-v0", "dacrl/NoisyQuadratic-v0"
@@ -38,7 +38,7 @@ def folder(tmp_path, monkeypatch, no_bases):
 
 
 def put(task: str, policy: Any, rung: str = "static-tuned") -> None:
-    settings = {} if task == QUADRATIC else SHORT
+    settings = {} if "Quadratic" in task else SHORT
     fitted = Fitted(policy, Cost(7), task=task, settings=settings)
     save_fitted(fitted, place(task, rung), {})
 
@@ -76,6 +76,41 @@ def test_one_name_means_the_better_rule_of_each_task(folder, tmp_path, monkeypat
     headroom.keep(QUADRATIC, {"best": ["static-tuned", "restart-tuned"]})
     assert "rule-tuned" not in tuned(QUADRATIC)
     headroom.measured.cache_clear()
+
+
+def test_a_task_that_starts_at_a_base_has_those_of_the_one_before(
+    folder, tmp_path, monkeypatch
+):
+    new = "dacrl/NoisyQuadratic-v1"
+    put(QUADRATIC, Static(learning_rate=0.125), "open-loop-tuned")
+    put(QUADRATIC, Static(learning_rate=0.5), "freeze-tuned")
+    monkeypatch.setattr(headroom, "PATH", tmp_path / "headroom.json")
+    headroom.measured.cache_clear()
+    gains = {"state": [0.2, 0.1, 0.3], "best": ["open-loop-tuned", "freeze-tuned"]}
+    headroom.keep(QUADRATIC, gains)
+    with own_bases(tmp_path) as base:
+        base({QUADRATIC: entry(defaults={"learning_rate": 0.25})})
+        assert tuned(new) == ["open-loop-tuned", "freeze-tuned", "rule-tuned"]
+        assert applied(new, "default") == {0.25}
+        assert applied(new, "open-loop-tuned") == {0.125}
+        assert applied(new, "open-loop-tuned,any_task=True") == {0.125}
+        assert applied(new, "rule-tuned") == {0.5}
+        assert headroom.tags_of(get_task(new)) == ("state",)
+        assert headroom.suite("state", listed()) == [new]
+        # its own, where there are any
+        put(new, Static(learning_rate=0.0625), "open-loop-tuned")
+        headroom.keep(new, {"state": [0.0, -0.1, 0.1]})
+        assert applied(new, "open-loop-tuned") == {0.0625}
+        assert headroom.tags_of(get_task(new)) == ("smoke",)
+    headroom.measured.cache_clear()
+
+
+def test_a_base_with_static_configuration_is_another_task_to_them(folder, tmp_path):
+    put(CARTPOLE, Static(learning_rate=0.125), "open-loop-tuned")
+    with own_bases(tmp_path) as base:
+        base({CARTPOLE: entry(configuration={"hidden_sizes": [8]})})
+        assert tuned("dacrl/DQN-CartPole-v1") == []
+        assert tuned(CARTPOLE) == ["open-loop-tuned"]
 
 
 def test_each_task_has_its_own(folder):

@@ -16,12 +16,12 @@ from dacrl_env.cli.commands import main
 from dacrl_env.comparison import work
 from dacrl_env.core.store import Store
 from dacrl_env.methods.trials import Trials
-from dacrl_env.policies import load_fitted
+from dacrl_env.policies import Cost, Fitted, load_fitted, save_fitted
 from dacrl_env.policies.static import Static
 from dacrl_env.policies.tuned import place, tuned
 from dacrl_env.studies import keeping, menus
 from dacrl_env.studies import tune_static as study
-from dacrl_env.studies.finalists import reduced
+from dacrl_env.studies.finalists import measured, reduced
 from dacrl_env.studies.headroom import headroom, wide
 from dacrl_env.studies.importance import LEAST, importance
 from dacrl_env.tasks import bases
@@ -279,6 +279,45 @@ def test_headroom_keeps_the_fit_with_the_best_score_on_the_tuning_split(
     }
 
 
+def test_what_headroom_has_kept_is_in_the_final(tmp_path, monkeypatch, no_bases):
+    own_policies(tmp_path, monkeypatch)
+    about = {"study": "headroom", "rung": "static-tuned", "fit": 2, "runs": 1_000}
+    kept = Fitted(Static(learning_rate=0.25), Cost(), task=QUADRATIC)
+    path = place(QUADRATIC, "static-tuned")
+    for more, source in (
+        ({}, "1,000 runs of dacrl headroom, fit 2"),
+        ({"static_twice": True}, "2,000 runs of dacrl headroom, fit 2"),
+    ):
+        save_fitted(kept, path, about | more)
+        store = Store(tmp_path / "store")
+        given = QUICK | {"fits": 0}
+        result = study.tune_static(QUADRATIC, store=store, **given)
+        assert [f.name for f in result.finalists] == ["default", "headroom"]
+        finalist = result.finalists[1]
+        assert (finalist.source, finalist.policy.config) == (
+            source,
+            {"learning_rate": 0.25},
+        )
+        # nothing was searched
+        assert result.runs == len(result.finalists) * QUICK["seeds"]
+        assert (result.importance, len(result.trials)) == ({}, 0)
+        study.write(result, tmp_path / "out")
+    # what this study has kept is the task's default, or lost to it
+    save_fitted(kept, path, about | {"study": "tune-static"})
+    result = study.tune_static(QUADRATIC, store=store, **given)
+    assert [f.name for f in result.finalists] == ["default"]
+
+
+def test_what_headroom_has_kept_may_set_what_is_not_searched(tmp_path, monkeypatch):
+    own_policies(tmp_path, monkeypatch)
+    about = {"study": "headroom", "fit": 0, "runs": 9}
+    kept = Fitted(Static(learning_rate=0.0625, epsilon=0.3), Cost(), task=CARTPOLE)
+    save_fitted(kept, place(CARTPOLE, "static-tuned"), about)
+    found, left_out = measured(get_task(CARTPOLE), ["learning_rate"], {})
+    assert not found
+    assert left_out == {"headroom": "it sets epsilon, not searched here"}
+
+
 # -- importance ----------------------------------------------------------------------
 
 
@@ -330,7 +369,7 @@ def test_runs_of_one_candidate_are_one():
         ({"configurations": "some"}, "unknown configurations 'some'.*none, all"),
         ({"runs": 0}, "runs must be a whole number of at least 1"),
         ({"runs": 2}, "below 1 rounds of 2 runs, 3 times"),
-        ({"fits": 0}, "fits must be a whole number of at least 1"),
+        ({"fits": -1}, "fits must be a whole number of at least 0"),
         ({"seeds": 1}, "seeds must be a whole number of at least 2"),
         ({"first": -1}, "seeds must be whole numbers"),
         ({"generations": 0}, "generations must be"),

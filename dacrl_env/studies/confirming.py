@@ -86,7 +86,8 @@ def confirm(
     """Run the kept policies of a task on seeds that nothing was chosen by.
 
     Args:
-        task: id or task.
+        task: id or task. One that starts at a base, and is not measured itself, means
+            the one before.
         store: a store or its directory; None: nothing is kept.
         seeds: of the test runs, at least 2.
         num_threads: as in :func:`dacrl_env.compare`.
@@ -99,6 +100,8 @@ def confirm(
         StoreError: a damaged file in the store.
     """
     task = get_task(task)
+    if (before := kept.measured_as(task.id)) != task.id:
+        task = get_task(before)
     test_seeds = checked_seeds(seeds)
     entry = kept.measured().get(task.id, {})
     if "best" not in entry:

@@ -51,7 +51,10 @@ A gain of at least {LEAST:g} whose interval lies above zero is a tag of the task
 with neither is tagged smoke. *Looking* is what the better rule loses when each run goes
 by the scores of another: the control. *By chance* is how often the task has the tag
 state, or schedule, where all rungs draw their scores from the same runs, those of the
-default configuration: 1,000 times, and all else as measured."""
+default configuration: 1,000 times, and all else as measured.
+
+A task's next version, which starts at a base, has the same figures but for its default:
+the policies compared set every hyperparameter."""
 _ONCE = """\
 On tasks marked * the static configuration was searched once, so that part of what a
 schedule scores above it may come of more tuning. *State* compares rungs that had

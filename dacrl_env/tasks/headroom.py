@@ -8,8 +8,8 @@ It is read from ``headroom.json``, which that command writes to with ``--keep``:
 ``schedule`` is the gain of the best open-loop schedule over the best static
 configuration, ``state`` that of the best closed-loop policy over the best schedule,
 both as differences of scores with their 95 % interval. A task that starts at a base has
-the figures of the one that the base was found for, see `entry_of`. Tags of a task that
-is measured follow from its figures, see `tags_of`; suites are named by tags, see
+the figures of the one that the base was found for, see `measured_as`. Tags of a task
+that is measured follow from its figures, see `tags_of`; suites are named by tags, see
 `suite`.
 """
 
@@ -73,17 +73,26 @@ def _check_gain(name: str, kind: str, gain: Any) -> None:
         )
 
 
-def entry_of(task: str) -> Mapping[str, Any]:
-    """What is measured of a task; empty: nothing.
+def measured_as(task: str) -> str:
+    """The id of the task that figures of this one are of; its own if there are none.
 
-    Where it is a task that starts at a base and has no entry of its own, it is that of
-    the one before: the policies compared set every hyperparameter, see `bases.alike`.
+    A task that starts at a base, and is not measured itself, has those of the one
+    before: the policies compared set every hyperparameter, see `bases.alike`.
 
     Args:
         task: id.
     """
-    known = measured()
-    return known.get(task) or known.get(bases.alike(task), {})
+    before = bases.alike(task)
+    return before if task not in measured() and before in measured() else task
+
+
+def entry_of(task: str) -> Mapping[str, Any]:
+    """What is measured of a task, see `measured_as`; empty: nothing.
+
+    Args:
+        task: id.
+    """
+    return measured().get(measured_as(task), {})
 
 
 def tags_of(task: Task) -> tuple[str, ...]:

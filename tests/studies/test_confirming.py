@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from bases_files import own_policies
+from bases_files import entry, own_bases, own_policies
 
 import dacrl_env
 from dacrl_env.cli.commands import main
@@ -55,6 +55,16 @@ def kept(tmp_path: Any, monkeypatch: pytest.MonkeyPatch, no_bases: None) -> Any:
     yield tmp_path / "headroom.json"
     monkeypatch.undo()
     headroom.measured.cache_clear()
+
+
+def test_a_task_that_starts_at_a_base_means_the_one_that_was_measured(
+    kept: Any, tmp_path: Any
+) -> None:
+    with own_bases(tmp_path) as base:
+        base({QUADRATIC: entry(defaults={"learning_rate": 0.25})})
+        there = study.confirm("dacrl/NoisyQuadratic-v1", seeds=[8, 9], num_threads=1)
+        here = study.confirm(QUADRATIC, seeds=[8, 9], num_threads=1)
+    assert (there.task, there.values) == (QUADRATIC, here.values)
 
 
 def test_differences_are_those_of_runs_on_the_same_seed(kept: Any) -> None:

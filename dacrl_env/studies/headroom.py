@@ -24,9 +24,9 @@ All of that several times over, independently, and what comes out is judged by t
 report stream on test seeds. The *value of a schedule* is what the open-loop rung scores
 above the static one. The *value of state* is what the better closed loop scores above
 the better open loop (which may be the static configuration). Which open loop is better
-is told by its test score, which favours the open loop; which rule is, by its score on
-the tuning split, before any test. 95 % intervals resample fits and, within them, seeds,
-which are paired.
+is told by its test score, which favours the open loop; which rule is, by runs on the
+tuning split that no search has seen, before any test. So is which fit of a rung is
+kept. 95 % intervals resample fits and, within them, seeds, which are paired.
 
 The control is the rule whose members go by the scores of others: what it loses is what
 looking is worth. A second control compares equal configurations: how often they have a
@@ -74,6 +74,7 @@ SEEDS = 128
 MOST_WORK = 4.0  # of a candidate, as a multiple of the default's
 GENERATIONS = 3
 OBJECTIVES = ("final", "auc")
+CHOICE = 2**40  # first seed of runs that rules and fits are chosen by; half the tests
 _FAMILIES = {STATIC: "static", SCHEDULE: "schedule", **RULES}
 
 
@@ -89,6 +90,7 @@ class Headroom:
             shuffled selves.
         best: the names of the better open loop and the better rule.
         by_chance: how often runs of the default alone have each tag, see `null`.
+        chosen_by: by rung the mean report score of each fit on the tuning split.
         policies: by rung a fit each, in the order of their seeds.
         frame: test runs, a row each.
         settings: what was done, as JSON values.
@@ -99,6 +101,7 @@ class Headroom:
     values: dict[str, stats.Estimate]
     best: tuple[str, str]
     by_chance: dict[str, float]
+    chosen_by: dict[str, list[float]]
     policies: dict[str, list[Fitted]]
     frame: pd.DataFrame
     settings: dict[str, Any]
@@ -111,11 +114,7 @@ class Headroom:
     @property
     def kept(self) -> dict[str, int]:
         """By rung the fit that is kept: the best mean score on the tuning split."""
-        found = {}
-        for rung, every in self.policies.items():
-            scores = [-np.inf if f.online is None else f.online for f in every]
-            found[rung] = int(np.argmax(scores))
-        return found
+        return {rung: int(np.argmax(each)) for rung, each in self.chosen_by.items()}
 
     @property
     def entry(self) -> dict[str, Any]:
@@ -128,6 +127,7 @@ class Headroom:
             "values": values,
             "best": list(self.best),
             "by_chance": self.by_chance,
+            "chosen_by": self.chosen_by,
             "settings": self.settings,
             "version": self.settings["version"],
         }
@@ -224,6 +224,12 @@ def headroom(
         for rung, every in found.items()
         for k, fitted in enumerate(every)
     ]
+    common |= task_kwargs
+    metric = f"report_{objective}"
+    fresh = [CHOICE + k for k in range((len(test_seeds) + 1) // 2)]
+    tried = _tested(task, subjects, fresh, {**common, "split": "tuning"})
+    means = tried.groupby(["policy", "run"])[metric].mean()
+    chosen_by = {rung: means[rung].tolist() for rung in found}
     subjects += [
         (f"{rung} shuffled", k, fitted.policy.shuffled())
         for rung, every in found.items()
@@ -231,9 +237,8 @@ def headroom(
         for k, fitted in enumerate(every)
     ]
     subjects.append(("default", 0, "default"))
-    frame = _tested(task, subjects, test_seeds, {**common, **task_kwargs})
-    metric = f"report_{objective}"
-    values, best = valued(frame, metric, _online(found))
+    frame = _tested(task, subjects, test_seeds, common)
+    values, best = valued(frame, metric, chosen_by)
     default = frame.loc[frame["policy"] == "default", metric].to_numpy()
     settings = {
         "runs": runs,
@@ -248,7 +253,9 @@ def headroom(
         "version": version(),
     }
     by_chance = null(fits, len(test_seeds), default, rungs)
-    return Headroom(task.id, objective, values, best, by_chance, found, frame, settings)
+    return Headroom(
+        task.id, objective, values, best, by_chance, chosen_by, found, frame, settings
+    )
 
 
 def wide(task: Task, names: Sequence[str] | None = None) -> list[Knob]:
@@ -276,21 +283,21 @@ def wide(task: Task, names: Sequence[str] | None = None) -> list[Knob]:
 
 
 def valued(
-    frame: pd.DataFrame, metric: str, online: Mapping[str, float]
+    frame: pd.DataFrame, metric: str, chosen_by: Mapping[str, Sequence[float]]
 ) -> tuple[dict[str, stats.Estimate], tuple[str, str]]:
     """Estimates from test runs, and the names of the better open loop and rule.
 
     Args:
         frame: ``policy``, ``run`` (the fit), ``seed`` and the metric, a row a run.
         metric: name of its column.
-        online: mean scores of rules on the tuning split, by name.
+        chosen_by: mean scores of each rule's fits on the tuning split, by name.
     """
     scores = {
         str(name): runs.pivot(index="run", columns="seed", values=metric).to_numpy()
         for name, runs in frame.groupby("policy", sort=False)
     }  # (fits, seeds) each
     values = {name: _mean(x) for name, x in scores.items()}
-    gains, best = _gains(scores, online)
+    gains, best = _gains(scores, chosen_by)
     values |= gains
     values["static over default"] = _mean(scores[STATIC] - scores["default"])
     for rule in RULES:
@@ -301,12 +308,13 @@ def valued(
 
 
 def _gains(
-    scores: Mapping[str, NDArray[np.float64]], online: Mapping[str, float]
+    scores: Mapping[str, NDArray[np.float64]], chosen_by: Mapping[str, Sequence[float]]
 ) -> tuple[dict[str, stats.Estimate], tuple[str, str]]:
     """Values of a schedule and of state, and the better open loop and rule."""
     open_loops = [name for name in (SCHEDULE, STATIC) if name in scores]
     best_open = max(open_loops, key=lambda name: scores[name].mean())
-    best_rule = max((n for n in RULES if n in scores), key=lambda name: online[name])
+    rules = [name for name in RULES if name in scores]
+    best_rule = max(rules, key=lambda name: np.mean(chosen_by[name]))
     gains = {}
     if SCHEDULE in scores:
         gains["schedule"] = _mean(scores[SCHEDULE] - scores[STATIC])
@@ -345,8 +353,8 @@ def null(
     for _ in range(times):
         drawn = {name: rng.choice(given, (fits, seeds)) for name in rungs}
         rules = [name for name in RULES if name in rungs]
-        online = {name: float(rng.choice(given, fits).mean()) for name in rules}
-        tags = ruled(_gains(drawn, online)[0])
+        tried = {n: rng.choice(given, (fits, (seeds + 1) // 2)).mean(1) for n in rules}
+        tags = ruled(_gains(drawn, tried)[0])
         hits = {kind: hits[kind] + (kind in tags) for kind in KINDS}
     return {kind: count / times for kind, count in hits.items()}
 
@@ -380,7 +388,7 @@ def write(result: Headroom, directory: str | os.PathLike[str]) -> Path:
         "task": result.task,
         **result.entry,
         "kept": {
-            rung: {"fit": k, "online": result.policies[rung][k].online}
+            rung: {"fit": k, "score": result.chosen_by[rung][k]}
             for rung, k in result.kept.items()
         },
         "tags": list(result.tags),
@@ -460,14 +468,6 @@ def _tested(
         for label, (name, run, _) in zip(shown, subjects, strict=True)
     ]
     return pd.concat(frames, ignore_index=True)
-
-
-def _online(found: Mapping[str, Sequence[Fitted]]) -> dict[str, float]:
-    """Mean scores on the tuning split, by rung."""
-    return {
-        rung: float(np.mean([f.online for f in every if f.online is not None]))
-        for rung, every in found.items()
-    }
 
 
 def _mean(scores: NDArray[np.float64]) -> stats.Estimate:

@@ -43,9 +43,9 @@ sequential halving at one budget each, over all numbers and choices of the algor
 All of that several times over, independently; what comes out is judged by the report
 stream on test seeds and test instances. *Schedule* is what the open-loop rung scores
 above the static one, *state* what the better rule scores above the better open loop.
-Rules are chosen by their score on the tuning split, open loops by their test score,
-which favours the open loop. Brackets are 95 % intervals, which resample fits and,
-within them, seeds.
+Rules, and the fit of each that is kept, are chosen by further runs on the tuning split;
+open loops by their test score, which favours the open loop. Brackets are 95 %
+intervals, which resample fits and, within them, seeds.
 
 A gain of at least {LEAST:g} whose interval lies above zero is a tag of the task. A task
 with neither is tagged smoke. *Looking* is what the better rule loses when each run goes

@@ -98,8 +98,8 @@ def keep_headroom(result: Headroom) -> dict[str, Path]:
     """Put measured gains, and a tuned policy a rung, into this package.
 
     Of the fits of a rung the one is kept whose runs had the best mean report score on
-    the tuning split. A ``static-tuned`` of `keep_static`, which was chosen on more,
-    stays.
+    the tuning split, on seeds that no search has used. A ``static-tuned`` of
+    `keep_static`, which was chosen on more, stays.
 
     Returns:
         Files of policies by rung.

@@ -59,8 +59,8 @@ def test_values_are_differences_of_means() -> None:
         freeze_tuned=[[0.5, 0.7], [0.7, 0.9]],
         checkpoint_tuned=[[0.9, 0.9], [0.9, 0.9]],
     )
-    online = {"freeze-tuned": 0.6, "checkpoint-tuned": 0.5}
-    values, best = study.valued(frame, "score", online)
+    chosen_by = {"freeze-tuned": [0.5, 0.7], "checkpoint-tuned": [0.8, 0.2]}
+    values, best = study.valued(frame, "score", chosen_by)
     # the rule is chosen by its score on the tuning split, not by that of the test
     assert best == ("open-loop-tuned", "freeze-tuned")
     assert values["schedule"].value == pytest.approx(0.1)
@@ -77,7 +77,7 @@ def test_a_static_configuration_may_be_the_better_open_loop() -> None:
         open_loop_tuned=[[0.3, 0.3], [0.3, 0.3]],
         freeze_tuned=[[0.6, 0.6], [0.6, 0.6]],
     )
-    values, best = study.valued(frame, "score", {"freeze-tuned": 0.6})
+    values, best = study.valued(frame, "score", {"freeze-tuned": [0.6, 0.6]})
     assert best == ("static-tuned", "freeze-tuned")
     assert values["schedule"].value == pytest.approx(-0.2)
     assert values["state"].value == pytest.approx(0.1)

@@ -14,6 +14,7 @@ from bases_files import own_bases, own_policies
 import dacrl_env
 from dacrl_env.cli.commands import main
 from dacrl_env.comparison import work
+from dacrl_env.comparison.report import summarize
 from dacrl_env.core.store import Store
 from dacrl_env.methods.trials import Trials
 from dacrl_env.policies import Cost, Fitted, load_fitted, save_fitted
@@ -22,7 +23,7 @@ from dacrl_env.policies.tuned import place, tuned
 from dacrl_env.studies import keeping, menus
 from dacrl_env.studies import tune_static as study
 from dacrl_env.studies.finalists import measured, reduced
-from dacrl_env.studies.headroom import headroom, wide
+from dacrl_env.studies.headroom import CHOICE, headroom, wide
 from dacrl_env.studies.importance import LEAST, importance
 from dacrl_env.tasks import bases
 from dacrl_env.tasks.registration import (
@@ -265,9 +266,14 @@ def test_headroom_keeps_the_fit_with_the_best_score_on_the_tuning_split(
     assert tuned(CARTPOLE) == ["static-tuned", "freeze-tuned"]
     for rung, path in written.items():
         kept = load_fitted(path)
-        scores = [f.online for f in result.policies[rung]]
-        assert kept.online == max(scores)
-        assert kept.about["fit"] == int(np.argmax(scores)) == result.kept[rung]
+        k = int(np.argmax(result.chosen_by[rung]))
+        assert kept.about["fit"] == k == result.kept[rung]
+        chosen = result.policies[rung][k].policy
+        assert kept.policy.arguments() == chosen.arguments()
+        # the mean of its runs on seeds of the tuning split that no search has used
+        again = dacrl_env.evaluate(CARTPOLE, chosen, [CHOICE], split="tuning", **SHORT)
+        (score,) = summarize(again)["report_auc"]
+        assert score == result.chosen_by[rung][k]
     # one that was chosen on more stays
     better = Static(learning_rate=1e-3)
     about = {"study": "tune-static"}

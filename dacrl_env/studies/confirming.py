@@ -157,6 +157,7 @@ def keep(result: Confirmed) -> None:
         ValueError: ``headroom.json`` is damaged.
         OSError: it cannot be written.
     """
+    kept.measured.cache_clear()  # others may have kept something since it was read
     entry = kept.measured()[result.task]
     kept.keep(result.task, {**entry, "confirmed": result.entry})
 

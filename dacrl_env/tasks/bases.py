@@ -32,6 +32,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from dacrl_env.core.checks import unknown
 from dacrl_env.core.files import read_json, write_text
 from dacrl_env.tasks.table import TABLE
@@ -216,18 +218,20 @@ def keep(task: str, entry: Mapping[str, Any]) -> str:
         ValueError: no such task, an entry that is none, or the file is damaged.
         OSError: it cannot be written.
     """
-    name = original(task)
-    before = dict(stored().get(name, {}))
-    entry = dict(entry)
-    if "controlled" in before:
-        entry.setdefault("controlled", before["controlled"])
-    if task != name:
-        for field in ("defaults", "configuration"):
-            entry[field] = {**before[field], **entry[field]}
-    check_entry(name, entry)
-    tasks = {**stored(), name: entry}
-    content = {"tasks": dict(sorted(tasks.items()))}
-    write_text(PATH, json.dumps(content, indent=2) + "\n")
+    with FileLock(f"{PATH}.lock"):
+        stored.cache_clear()  # others may have kept something since it was read
+        name = original(task)
+        before = dict(stored().get(name, {}))
+        entry = dict(entry)
+        if "controlled" in before:
+            entry.setdefault("controlled", before["controlled"])
+        if task != name:
+            for field in ("defaults", "configuration"):
+                entry[field] = {**before[field], **entry[field]}
+        check_entry(name, entry)
+        tasks = {**stored(), name: entry}
+        content = {"tasks": dict(sorted(tasks.items()))}
+        write_text(PATH, json.dumps(content, indent=2) + "\n")
     stored.cache_clear()
     return following(name)
 

@@ -22,6 +22,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from dacrl_env.core.checks import unknown
 from dacrl_env.core.files import write_text
 from dacrl_env.tasks import bases
@@ -144,9 +146,11 @@ def keep(task: str, entry: Mapping[str, Any]) -> None:
         ValueError: the file is damaged.
         OSError: it cannot be written.
     """
-    tasks = {**measured(), task: dict(entry)}
-    content = {"tasks": dict(sorted(tasks.items()))}
-    write_text(PATH, json.dumps(content, indent=2) + "\n")
+    with FileLock(f"{PATH}.lock"):
+        measured.cache_clear()  # others may have kept something since it was read
+        tasks = {**measured(), task: dict(entry)}
+        content = {"tasks": dict(sorted(tasks.items()))}
+        write_text(PATH, json.dumps(content, indent=2) + "\n")
     measured.cache_clear()
 
 

@@ -193,6 +193,14 @@ def test_bases_are_kept_beside_those_of_other_tasks(base):
     assert bases.stored()[CARTPOLE] == kept
 
 
+def test_what_another_process_has_kept_stays(base):
+    base({})
+    assert not bases.stored()
+    bases.PATH.write_text(json.dumps({"tasks": {CARTPOLE: STRONG}}))
+    bases.keep(QUADRATIC, entry(defaults={"learning_rate": 0.1}))
+    assert list(bases.stored()) == [CARTPOLE, QUADRATIC]
+
+
 def test_what_an_algorithm_does_not_have_is_no_base(base):
     base({CARTPOLE: entry(defaults={"clip_range": 0.1})})
     with pytest.raises(ValueError, match="unknown hyperparameter 'clip_range'"):

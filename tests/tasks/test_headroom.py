@@ -128,3 +128,12 @@ def test_figures_are_kept_beside_those_of_other_tasks(measure):
     assert headroom.tags_of(CARTPOLE) == ("smoke",)
     headroom.keep(CARTPOLE.id, {"schedule": [0.1, 0.05, 0.2]})
     assert headroom.tags_of(CARTPOLE) == ("schedule",)
+
+
+def test_what_another_process_has_kept_stays(measure):
+    measure({})
+    assert not headroom.measured()
+    first = {"state": [0.2, 0.1, 0.3]}
+    headroom.PATH.write_text(json.dumps({"tasks": {QUADRATIC.id: first}}))
+    headroom.keep(CARTPOLE.id, {"schedule": [0.01, -0.1, 0.1]})
+    assert headroom.measured()[QUADRATIC.id] == first

@@ -58,7 +58,8 @@ the policies compared set every hyperparameter."""
 _ONCE = """\
 On tasks marked * the static configuration was searched once, so that part of what a
 schedule scores above it may come of more tuning. *State* compares rungs that had
-equally many runs there, except where the static one is the better open loop."""
+equally many runs there, except where the static one is the better open loop. The fit
+that is kept was chosen by the final score of runs of its search."""
 _HELD = """\
 The fit of each rung that comes with the package, chosen on the tuning split, on further
 test seeds (`dacrl headroom-confirm`). Intervals are over seeds. *Spaced* is what a rule

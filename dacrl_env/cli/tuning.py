@@ -156,14 +156,13 @@ def _add_search(parser: argparse.ArgumentParser) -> None:
 
 def headroom(options: argparse.Namespace) -> None:
     """Tune all rungs, test them, and keep what was found if that is asked for."""
-    from dacrl_env.policies.tuned import check_kept
     from dacrl_env.studies import headroom as study
     from dacrl_env.studies import keeping
     from dacrl_env.tasks.registration import get_task
 
     given = task_options(options, options.task)
     if options.keep:  # what is wrong must not come to light after hours
-        check_kept(get_task(options.task), given)
+        keeping.check_keep_headroom(get_task(options.task), given)
     if options.rungs:
         given["rungs"] = options.rungs
     with nothing_lost(options.out / "headroom.json", options.out / "runs.csv"):

@@ -11,7 +11,7 @@ from dacrl_env.core.files import write_whole
 from dacrl_env.policies import Fitted, fitted_bytes, load_fitted
 from dacrl_env.policies.static import Static
 from dacrl_env.policies.tuned import check_kept, place
-from dacrl_env.studies.headroom import Headroom
+from dacrl_env.studies.headroom import Headroom, wide
 from dacrl_env.studies.tune_static import TunedStatic
 from dacrl_env.tasks import Task, bases, headroom
 from dacrl_env.tasks.registration import check_task, enter_bases, get_task
@@ -94,6 +94,24 @@ def check_keep(
         check_task(bases.made_of(task, about))
 
 
+def check_keep_headroom(task: Task, options: Mapping[str, Any]) -> None:
+    """Raise a ValueError if headroom of a task cannot be kept in the package.
+
+    Args:
+        task: to be one of this package.
+        options: of the environment; hyperparameters, if they are given, have to be all
+            numbers and choices, for policies that are kept set each of them.
+    """
+    check_kept(task, options)
+    every = {h.name for h in wide(task)}
+    left_out = every - set(options.get("hyperparameters") or every)
+    if left_out:
+        raise ValueError(
+            "what is kept is of all numbers and choices; leave --keep out, or add "
+            f"{', '.join(sorted(left_out))}"
+        )
+
+
 def keep_headroom(result: Headroom) -> dict[str, Path]:
     """Put measured gains, and a tuned policy a rung, into this package.
 
@@ -105,11 +123,12 @@ def keep_headroom(result: Headroom) -> dict[str, Path]:
         Files of policies by rung.
 
     Raises:
-        ValueError: see `check_kept`.
+        ValueError: see `check_keep_headroom`.
         OSError: a file cannot be written.
     """
-    task = get_task(result.task)
-    check_kept(task, result.settings["options"])
+    task, settings = get_task(result.task), result.settings
+    names = settings["hyperparameters"]
+    check_keep_headroom(task, {**settings["options"], "hyperparameters": names})
     headroom.keep(result.task, result.entry)
     written = {}
     for rung, k in result.kept.items():
@@ -117,7 +136,7 @@ def keep_headroom(result: Headroom) -> dict[str, Path]:
         if rung == STATIC and _study(path) == "tune-static":
             continue
         kept = Fitted(fitted.policy, fitted.cost, (), fitted.online, task.id, None, {})
-        about = {"study": "headroom", "rung": rung, "fit": k, **result.settings}
+        about = {"study": "headroom", "rung": rung, "fit": k, **settings}
         write_whole(path, fitted_bytes(kept, about))
         written[rung] = path
     return written

@@ -217,7 +217,7 @@ def tune_static(
     # what is wrong must not come to light after hours
     check(task, _policies(finalists), seeds, **tested)
     found: list[Fitted] = []
-    trials = [pd.DataFrame()]
+    trials: list[pd.DataFrame] = []
     menu = how.get("configurations") or {}
     config = resolve(task, **task_kwargs).config
     steady = {name: getattr(config, name) for name in menu}
@@ -251,9 +251,9 @@ def tune_static(
         for name, rows in again.groupby("policy")
     }
     cost = sum((f.cost for f in found), _cost_of(frame))
-    every = pd.concat(trials, ignore_index=True)
+    every = pd.concat(trials, ignore_index=True) if fits else pd.DataFrame()
     early = method(**how).first_round(runs)
-    first_round = pd.concat([part.head(early) for part in trials])
+    first_round = every.groupby("fit").head(early) if fits else every
     settings = {
         "runs": runs,
         "fits": fits,

@@ -237,6 +237,9 @@ def test_a_result_becomes_a_base_and_a_policy(quadratic, tmp_path, monkeypatch):
 
 
 def test_what_cannot_be_kept_is_said_first(tmp_path, capsys):
+    line = ["headroom", CARTPOLE, "--keep", "--out", str(tmp_path / "out")]
+    assert main([*line, "--hyperparameters", "epsilon"]) == 2
+    assert "of all numbers and choices; leave --keep out" in capsys.readouterr().err
     line = ["tune-static", CARTPOLE, "--keep", "--out", str(tmp_path / "out")]
     for more, message in (
         (["--run-budget", "2000"], "of runs as the task has them"),
@@ -262,6 +265,9 @@ def test_headroom_keeps_the_fit_with_the_best_score_on_the_tuning_split(
     with pytest.raises(ValueError, match="of runs as the task has them"):
         keeping.keep_headroom(result)
     whole = replace(result, settings=result.settings | {"options": {}})
+    some = whole.settings | {"hyperparameters": ["learning_rate", "tau"]}
+    with pytest.raises(ValueError, match=r"of all numbers and choices; .*epsilon"):
+        keeping.keep_headroom(replace(whole, settings=some))
     written = keeping.keep_headroom(whole)
     assert tuned(CARTPOLE) == ["static-tuned", "freeze-tuned"]
     for rung, path in written.items():

@@ -140,18 +140,20 @@ def measured(
         options: of the environment.
     """
     path = place(task.id, STATIC)
-    about = (load_fitted(path).about or {}) if path.is_file() else {}
+    if not path.is_file():
+        return [], {}
+    fitted = load_fitted(path)
+    policy: Any = fitted.policy
+    about = fitted.about or {}
     if about.get("study") != "headroom":
         return [], {}
-    policy: Any = load_fitted(path).policy
     runs = about["runs"] * (2 if about.get("static_twice") else 1)
     source = f"{runs:,} runs of dacrl headroom, fit {about['fit']}"
-    name = "headroom"
     try:
         least = reduced(task, policy.config, policy.configuration, options)
-        return [_finalist(name, task, least, source, names, options)], {}
+        return [_finalist("headroom", task, least, source, names, options)], {}
     except ValueError as error:
-        return [], {name: str(error)}
+        return [], {"headroom": str(error)}
 
 
 def _finalist(

@@ -24,7 +24,7 @@ from dacrl_env.outer.settings import own_hyperparameters
 from dacrl_env.outer.vector_env import PopulationEnv, vector_info
 from dacrl_env.policies import Cost, Policy, needs
 from dacrl_env.policies.tuned import on
-from dacrl_env.tasks import Knob, Number, Task
+from dacrl_env.tasks import JUDGED_BY, Knob, Number, Task
 from dacrl_env.tasks.registration import ALGORITHMS, get_task, load
 
 Columns = dict[str, NDArray[Any]]  # by name, a value for each run
@@ -222,7 +222,7 @@ def _run_of(task: Task, options: Mapping[str, Any]) -> dict[str, Any]:
         "budget": budget,
         "decision_interval": decision,
         "eval_interval": options.get("eval_interval") or decision,
-        "feedback": options.get("feedback") or "eval",
+        "feedback": options.get("feedback") or JUDGED_BY[task.judged_by],
     }
 
 

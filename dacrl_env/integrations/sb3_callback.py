@@ -34,7 +34,7 @@ from dacrl_env.outer.population import Population, UnderWay
 from dacrl_env.outer.settings import FEEDBACK
 from dacrl_env.outer.vector_env import PopulationEnv, vector_info
 from dacrl_env.policies.tuned import on
-from dacrl_env.tasks import Option, Task
+from dacrl_env.tasks import JUDGED_BY, Option, Task
 
 _ONE = np.ones(1, bool)
 
@@ -203,7 +203,7 @@ class _Run:
         feedback = c.feedback
         if feedback is None:
             nothing = inner is None and c.eval_env is None
-            feedback = "train" if nothing else "eval"
+            feedback = "train" if nothing else JUDGED_BY[task.judged_by]
         play: Any = _nothing
         env: Any = ModelEnv.of(model)
         if feedback == "eval" and c.eval_env is not None:

@@ -84,6 +84,9 @@ class PopulationState:
     update_flops: Floats
     wall_seconds: Floats  # (P,) the member's share, without reports
     reports: Floats  # (P, points) report scores; NaN: not yet
+    # (P, 2) sum of returns and number of the training episodes since the last report
+    # point, less those that the interval under way had before it
+    since_report: Floats
     observation: NDArray[np.float32]  # (P, history, features), newest first
 
 
@@ -316,6 +319,7 @@ class Population:
             update_flops=zeros(),
             wall_seconds=zeros(),
             reports=np.full((P, REPORT_POINTS + 1), np.nan),
+            since_report=np.zeros((P, 2)),
             observation=np.zeros((P, s.history, features), np.float32),
         )
 
@@ -378,6 +382,7 @@ class Population:
             state.samples,
             state.update_flops,
             state.wall_seconds,
+            state.since_report,
         ):
             zeroed[members] = 0
         state.reports[members] = np.nan
@@ -468,8 +473,9 @@ class Population:
         state, learner = self.state, self.state.learner
         state.diverged |= self.learner.diverged(learner, step.interval)
         self._evaluate(due & ~state.diverged)
-        if self.settings.report:
-            self._report(np.isin(learner.env_steps, self.settings.report_steps))
+        if self._reports:
+            marked = np.isin(learner.env_steps, self.settings.report_steps)
+            self._report(marked, step.interval)
 
     @as_usual
     def end_step(self, step: UnderWay) -> RewardContext:
@@ -490,6 +496,7 @@ class Population:
         state.episode_length = np.where(
             finished, interval.lengths / count, state.episode_length
         )
+        state.since_report += np.stack([interval.returns, interval.episodes], axis=1)
         seen = self._observed_return()
         scale = self.references()
         state.score = np.where(state.diverged, scale.floor_score, scale.score(seen))
@@ -580,7 +587,7 @@ class Population:
         """Environment steps until some member is due for an evaluation or report."""
         steps, s = self.state.learner.env_steps, self.settings
         nearest = int((s.eval_interval - steps % s.eval_interval).min())
-        if s.report:
+        if self._reports:
             marks = np.array((*s.report_steps, np.iinfo(np.int64).max))
             ahead = marks[np.searchsorted(marks, steps, side="right")] - steps
             nearest = min(nearest, int(ahead.min()))
@@ -604,14 +611,34 @@ class Population:
         state.evaluations[members] += 1
         state.eval_steps[members] += steps
 
-    def _report(self, due: NDArray[np.bool_]) -> None:
-        """What policies are judged on; members by mask."""
-        if not self.settings.report or not due.any():
+    @property
+    def _by_training(self) -> bool:
+        """Whether training episodes are what runs are judged by."""
+        return self.settings.task.judged_by == "training"
+
+    @property
+    def _reports(self) -> bool:
+        """Whether runs stop at report points; training episodes cost nothing more."""
+        return self.settings.report or self._by_training
+
+    def _report(self, due: NDArray[np.bool_], interval: Interval | None = None) -> None:
+        """What policies are judged on.
+
+        Args:
+            due: mask of members.
+            interval: that is under way; None: the run begins.
+        """
+        if not self._reports or not due.any():
             return
         began = time.perf_counter()
         state, s = self.state, self.settings
         point = np.searchsorted(s.report_steps, state.learner.env_steps)
         point = np.minimum(point, REPORT_POINTS)
+        if self._by_training:
+            self._report_training(
+                np.flatnonzero(due & ~state.diverged), point, interval
+            )
+            return
         last = point == REPORT_POINTS
         for group, episodes in (
             (due & ~last & ~state.diverged, REPORT_EPISODES),
@@ -622,6 +649,28 @@ class Population:
                 returns, _ = self._play(members, "report", point[members], episodes)
                 state.reports[members, point[members]] = self._scored(members, returns)
         self._report_seconds += time.perf_counter() - began
+
+    def _report_training(
+        self, members: Ints, point: Ints, interval: Interval | None
+    ) -> None:
+        """Scores of training episodes since the last point; without any, as there.
+
+        Args:
+            members: ``(m,)``.
+            point: ``(P,)`` numbers of the report points.
+            interval: that is under way; None: the run begins.
+        """
+        state, at = self.state, point[members]
+        if interval is None:  # a random policy
+            state.reports[members, at] = 0.0
+            return
+        had = np.stack([interval.returns, interval.episodes], axis=1)[members]
+        total, episodes = (state.since_report[members] + had).T
+        state.since_report[members] = -had
+        means = total / np.maximum(episodes, 1)
+        new = self._scored(members, means[:, None])
+        before = state.reports[members, at - 1]
+        state.reports[members, at] = np.where(episodes > 0, new, before)
 
     @as_usual
     def final_report(self) -> Floats:
@@ -634,7 +683,9 @@ class Population:
             raise ValueError("runs are reported at their end; some are under way")
         scores = self.references().floor_score
         members = np.flatnonzero(~self.state.diverged)
-        if len(members):
+        if self._by_training:
+            scores[members] = self.state.reports[members, REPORT_POINTS]
+        elif len(members):
             last = np.full(len(members), REPORT_POINTS)
             returns, _ = self._play(members, "report", last, FINAL_REPORT_EPISODES)
             scores[members] = self._scored(members, returns)

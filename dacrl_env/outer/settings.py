@@ -18,6 +18,7 @@ from dacrl_env.outer.intervals import Intervals
 from dacrl_env.outer.rewards import REWARDS, Reward, get_reward
 from dacrl_env.tasks import (
     DEFAULT_INSTANCE,
+    JUDGED_BY,
     REPORT_POINTS,
     Choice,
     Event,
@@ -36,7 +37,7 @@ from dacrl_env.tasks.registration import (
 )
 from dacrl_env.tasks.returns import filled
 
-FEEDBACK = ("eval", "train")
+FEEDBACK = tuple(JUDGED_BY.values())
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,7 @@ class Settings:
             "history": self.history,
             "observe_instance": self.observe_instance,
             "split": self.split,
+            "judged_by": task.judged_by,
             "instances": {
                 i.name: _plain({k: v for k, v in asdict(i).items() if k != "name"})
                 for i in self.instances
@@ -180,7 +182,7 @@ def resolve(
     decision_interval: int | None = None,
     eval_interval: int | None = None,
     eval_episodes: int = 10,
-    feedback: str = "eval",
+    feedback: str | None = None,
     instances: str | Instance | Sequence[str | Instance] | None = None,
     observe_instance: bool = False,
     history: int = 1,
@@ -208,7 +210,8 @@ def resolve(
         eval_interval: inner environment steps between evaluations.
         eval_episodes: episodes of an evaluation.
         feedback: what a policy sees: evaluation episodes ("eval") or finished training
-            episodes ("train", which costs nothing).
+            episodes ("train", which costs nothing); None: "eval", or "train" where the
+            task is judged by training.
         instances: "train", "test", a name, an instance, or a list of names and
             instances; None: the inner environment as it is, or for tasks that always
             vary the set of the split.
@@ -224,6 +227,7 @@ def resolve(
     _one_of("implementation", implementation, IMPLEMENTATIONS)
     learner_class = load_learner(task.algorithm, implementation)
     _one_of("split", split, SPLITS)
+    feedback = JUDGED_BY[task.judged_by] if feedback is None else feedback
     _one_of("feedback", feedback, FEEDBACK)
     _one_of("action_mode", action_mode, ACTION_MODES)
     config_names = [f.name for f in fields(learner_class.config_class)]
@@ -297,7 +301,8 @@ def resolve(
     for name, flag in (("observe_instance", observe_instance), ("report", report)):
         if not isinstance(flag, bool | np.bool_):
             raise ValueError(f"{name} must be True or False, got {flag!r}")
-    if report and budget < REPORT_POINTS * unit:
+    reports = report or task.judged_by == "training"
+    if reports and budget < REPORT_POINTS * unit:
         least = intervals.least_budget(REPORT_POINTS * unit)
         raise ValueError(
             f"budget {budget} is too small to report at {REPORT_POINTS} points; "

@@ -308,7 +308,7 @@ class _Plan:
     def settings(self, choosing: bool) -> Settings:
         """Of runs that choose, evaluated once at their end, or of those valued."""
         evaluation: dict[str, Any] = {"feedback": "train", "eval_interval": None}
-        if choosing:
+        if choosing and self.task.judged_by == "evaluation":
             evaluation = {
                 "feedback": "eval",
                 "eval_interval": self.decisions * self.interval,

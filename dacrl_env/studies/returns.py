@@ -23,6 +23,7 @@ from __future__ import annotations
 import importlib
 import math
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -102,7 +103,9 @@ def _reference(task: Task, random: float) -> tuple[float, str, list[float]]:
     threshold = _threshold(task)
     if threshold is not None and threshold > random:
         return threshold, "reward_threshold of its environment", []
-    with closing(PopulationEnv(assumed(task), RUNS, feedback="train")) as envs:
+    # what networks return that do not explore
+    judged = replace(task, judged_by="evaluation")
+    with closing(PopulationEnv(assumed(judged), RUNS, feedback="train")) as envs:
         envs.reset(seed=list(range(RUNS)))
         population = envs.population
         finish(population)

@@ -13,6 +13,7 @@ from dacrl_env.tasks.knobs import (
 from dacrl_env.tasks.task import (
     DEFAULT_INSTANCE,
     FINAL_REPORT_EPISODES,
+    JUDGED_BY,
     REPORT_EPISODES,
     REPORT_POINTS,
     Instance,
@@ -26,6 +27,7 @@ from dacrl_env.tasks.task import (
 __all__ = [
     "DEFAULT_INSTANCE",
     "FINAL_REPORT_EPISODES",
+    "JUDGED_BY",
     "LEAST_COMPLEMENT",
     "REPORT_EPISODES",
     "REPORT_POINTS",

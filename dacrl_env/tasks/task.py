@@ -16,12 +16,14 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from numpy.typing import ArrayLike, NDArray
 
-from dacrl_env.core.checks import check_types
+from dacrl_env.core.checks import check_types, unknown
 from dacrl_env.core.provenance import described, entry_source, load
 
 REPORT_POINTS = 20  # evaluations of a run by the report stream, the end included
 REPORT_EPISODES = 20  # at each point on the way
 FINAL_REPORT_EPISODES = 100  # at the end
+JUDGED_BY = {"evaluation": "eval", "training": "train"}
+"""What tasks are judged by, and what policies see there unless they say otherwise."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,12 @@ class Task:
             other members and on evaluations. True: for those who know.
         train_instances: instances of the "train" set.
         test_instances: instances of the "test" set.
+        judged_by: ``"evaluation"``: report episodes of the networks as they are, whose
+            actions are the best they know, while training stands still. ``"training"``:
+            the training episodes that ended since the last report point, so that
+            exploring has its price, and a run is worth what it returns while it learns
+            (Machado et al. 2018, "Revisiting the Arcade Learning Environment"). Scores
+            that policies see are of training episodes there, too.
         always_varied: without a choice, runs of the tuning split take instances of the
             "train" set and runs of the test split of the "test" set; otherwise all
             take the inner environment as it is.
@@ -181,6 +189,7 @@ class Task:
     stateful: bool = False
     train_instances: tuple[Instance, ...] = (DEFAULT_INSTANCE,)
     test_instances: tuple[Instance, ...] = (DEFAULT_INSTANCE,)
+    judged_by: Literal["evaluation", "training"] = "evaluation"
     always_varied: bool = False
     description: str = ""
     tags: tuple[str, ...] = ()
@@ -207,6 +216,15 @@ class Task:
             raise ValueError(
                 f"{self.id} has no inner environment to measure returns in; it needs "
                 f"{', '.join(self.missing_returns)}"
+            )
+        if self.judged_by not in JUDGED_BY:
+            raise ValueError(
+                f"{self.id}: {unknown('judged_by', self.judged_by, JUDGED_BY)}"
+            )
+        if self.judged_by == "training" and not self.inner_env:
+            raise ValueError(
+                f"{self.id} has no inner environment, and so no training episodes to "
+                "be judged by"
             )
         if self.budget < 1 or self.decisions < 1:
             raise ValueError(f"budget and decisions of {self.id} must be at least 1")

@@ -44,6 +44,7 @@ COMPILED_ENVS = (
     "CartPoleSwingupShift",
     "AcrobotReversals",
     "MountainCarReversals",
+    "DeepSea10Reversals",
 )
 # whose episodes take place in numbered levels
 LEVELLED = ("MiniGridLevels-v0",)

@@ -192,8 +192,9 @@ _ON_SWITCHING_MDPS = _on(
     "SwitchingMDP-v0", _WORLDS, (-0.8, 18.95, -11.0), always_varied=True
 )
 _ON_FOUR_MDPS = _on("FourMDPs-v0", _WORLDS, (-0.8, 18.95, -11.0), always_varied=True)
+_SMALL_DEEP_SEA_RETURNS = (-0.005, 0.99, -0.01)
 _ON_SMALL_DEEP_SEA = _on(
-    "DeepSea10-v0", _SMALL_DEEP_SEA, (-0.005, 0.99, -0.01), always_varied=True
+    "DeepSea10-v0", _SMALL_DEEP_SEA, _SMALL_DEEP_SEA_RETURNS, always_varied=True
 )
 _ON_PENDULUM = _on("Pendulum-v1", _PENDULUM, (-1230.0, -150.0, -3300.0))
 _ON_SWINGUP = _on(
@@ -210,6 +211,12 @@ _DQN_REVERSALS: dict[str, Any] = {
 _PPO_WIDE_ENTROPY = PPO_RANGES | {"ent_coef": (0.0, 0.5)}
 _PPO_WORLDS = {"gamma": 0.9, "ent_coef": 0.2, "n_epochs": 4}
 _PPO_ROLLOUTS = {"num_inner_envs": 2, "rollout_length": 256}
+_PPO_DEEP_SEA: dict[str, Any] = {
+    "algorithm": "ppo",
+    "ranges": _PPO_WIDE_ENTROPY,
+    "controlled": ("ent_coef", "learning_rate", "reset_all"),
+    "configuration": _PPO_ROLLOUTS | _SMALL,
+}
 _PPO_TWO_COLOURS: dict[str, Any] = {
     **_ON_TWO_COLOURS,
     "algorithm": "ppo",
@@ -643,14 +650,26 @@ TABLE = (
     Task(
         id="dacrl/PPO-DeepSea-Small-v0",
         **_ON_SMALL_DEEP_SEA,
-        algorithm="ppo",
-        ranges=_PPO_WIDE_ENTROPY,
+        **_PPO_DEEP_SEA,
         budget=65_536,
         decisions=32,
-        controlled=("ent_coef", "learning_rate", "reset_all"),
         defaults={"learning_rate": 1e-3, "n_epochs": 4, "ent_coef": 0.01},
-        configuration=_PPO_ROLLOUTS | _SMALL,
         description="PPO dives for a treasure; half of the runs settle without it",
+    ),
+    Task(
+        id="dacrl/PPO-DeepSeaReversals-Small-v0",
+        **_on(
+            "DeepSea10Reversals",
+            _SMALL_DEEP_SEA,
+            _SMALL_DEEP_SEA_RETURNS,
+            always_varied=True,
+            apart={"shift_at": (12_000, 24_000), "shift_period": (12_000, 24_000)},
+        ),
+        **_PPO_DEEP_SEA,
+        budget=98_304,
+        decisions=48,
+        defaults={"learning_rate": 1e-3, "n_epochs": 4, "ent_coef": 0.2},
+        description="PPO dives for a treasure; now and then left is right, untold",
     ),
     Task(
         id="dacrl/PPO-LunarLander-v0",

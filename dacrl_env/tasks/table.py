@@ -183,7 +183,21 @@ def _on(
 
 
 _ON_CARTPOLE = _on("CartPole-v1", _CARTPOLE, (22.2, 500.0, 0.0))
-_ON_ACROBOT = _on("Acrobot-v1", _ACROBOT, (-499.0, -75.0, -501.0))
+_ACROBOT_RETURNS = (-499.0, -75.0, -501.0)
+_ON_ACROBOT = _on("Acrobot-v1", _ACROBOT, _ACROBOT_RETURNS)
+
+
+def _acrobot_reversals(steps: tuple[float, float]) -> dict[str, Any]:
+    """Acrobot whose actions are reversed each so many steps, by instance."""
+    return _on(
+        "AcrobotReversals",
+        _ACROBOT,
+        _ACROBOT_RETURNS,
+        always_varied=True,
+        apart={"shift_at": steps, "shift_period": steps},
+    )
+
+
 _ON_MOUNTAIN_CAR = _on("MountainCar-v0", _MOUNTAIN_CAR, (-200.0, -100.0, -201.0))
 _ON_TWO_COLOURS = _on(
     "TwoColours-v0", _TWO_COLOURS, (-3.85, 26.7, -50.0), always_varied=True
@@ -211,7 +225,7 @@ _DQN_REVERSALS: dict[str, Any] = {
 _PPO_WIDE_ENTROPY = PPO_RANGES | {"ent_coef": (0.0, 0.5)}
 _PPO_WORLDS = {"gamma": 0.9, "ent_coef": 0.2, "n_epochs": 4}
 _PPO_ROLLOUTS = {"num_inner_envs": 2, "rollout_length": 256}
-_PPO_DEEP_SEA: dict[str, Any] = {
+_PPO_SMALL: dict[str, Any] = {
     "algorithm": "ppo",
     "ranges": _PPO_WIDE_ENTROPY,
     "controlled": ("ent_coef", "learning_rate", "reset_all"),
@@ -401,13 +415,7 @@ TABLE = (
     ),
     Task(
         id="dacrl/DQN-AcrobotReversals-Small-v0",
-        **_on(
-            "AcrobotReversals",
-            _ACROBOT,
-            (-499.0, -75.0, -501.0),
-            always_varied=True,
-            apart={"shift_at": (6_000, 12_000), "shift_period": (6_000, 12_000)},
-        ),
+        **_acrobot_reversals((6_000, 12_000)),
         **_DQN_REVERSALS,
         budget=40_000,
         defaults=_DQN_ACROBOT_SMALL | {"replay_window": 3_000},
@@ -650,7 +658,7 @@ TABLE = (
     Task(
         id="dacrl/PPO-DeepSea-Small-v0",
         **_ON_SMALL_DEEP_SEA,
-        **_PPO_DEEP_SEA,
+        **_PPO_SMALL,
         budget=65_536,
         decisions=32,
         defaults={"learning_rate": 1e-3, "n_epochs": 4, "ent_coef": 0.01},
@@ -665,11 +673,20 @@ TABLE = (
             always_varied=True,
             apart={"shift_at": (12_000, 24_000), "shift_period": (12_000, 24_000)},
         ),
-        **_PPO_DEEP_SEA,
+        **_PPO_SMALL,
         budget=65_536,
         decisions=32,
         defaults={"learning_rate": 1e-3, "n_epochs": 4, "ent_coef": 0.2},
         description="PPO dives for a treasure; now and then left is right, untold",
+    ),
+    Task(
+        id="dacrl/PPO-AcrobotReversals-Small-v0",
+        **_acrobot_reversals((9_000, 18_000)),
+        **_PPO_SMALL,
+        budget=65_536,
+        decisions=32,
+        defaults={"learning_rate": 8e-3, "ent_coef": 0.03},
+        description="PPO on Acrobot whose motor is reversed again and again, untold",
     ),
     Task(
         id="dacrl/PPO-LunarLander-v0",

@@ -96,7 +96,8 @@ class DynamicConfigCallback(BaseCallback):
             evaluations as the task has decisions.
         eval_episodes: of an evaluation.
         feedback: ``"eval"``: scores are of evaluations; ``"train"``: of finished
-            training episodes. None: the first, where there is an environment for it.
+            training episodes. None: the first, where there is an environment for it
+            and the task is not judged by training.
         seed: of evaluations and of what policies draw.
         split: of streams, ``"tuning"`` or ``"test"``.
         verbose: as of other callbacks.

@@ -661,15 +661,17 @@ class Population:
             interval: that is under way; None: the run begins.
         """
         state, at = self.state, point[members]
-        if interval is None:  # a random policy
-            state.reports[members, at] = 0.0
+        if interval is None:
+            state.reports[members, at] = 0.0  # of a random policy
             return
         had = np.stack([interval.returns, interval.episodes], axis=1)[members]
         total, episodes = (state.since_report[members] + had).T
         state.since_report[members] = -had
         means = total / np.maximum(episodes, 1)
         new = self._scored(members, means[:, None])
-        before = state.reports[members, at - 1]
+        known = ~np.isnan(state.reports[members])
+        latest = (known * np.arange(REPORT_POINTS + 1)).max(axis=1)
+        before = state.reports[members, latest]
         state.reports[members, at] = np.where(episodes > 0, new, before)
 
     @as_usual

@@ -301,8 +301,7 @@ def resolve(
     for name, flag in (("observe_instance", observe_instance), ("report", report)):
         if not isinstance(flag, bool | np.bool_):
             raise ValueError(f"{name} must be True or False, got {flag!r}")
-    reports = report or task.judged_by == "training"
-    if reports and budget < REPORT_POINTS * unit:
+    if report and budget < REPORT_POINTS * unit:
         least = intervals.least_budget(REPORT_POINTS * unit)
         raise ValueError(
             f"budget {budget} is too small to report at {REPORT_POINTS} points; "

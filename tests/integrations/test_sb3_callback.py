@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from dacrl_env.outer.vector_env import PopulationEnv
 from dacrl_env.policies import get_policy
 from dacrl_env.policies.schedules import Schedule
 from dacrl_env.policies.static import Static
+from dacrl_env.tasks.registration import get_task
 
 sb3 = pytest.importorskip("stable_baselines3")
 
@@ -263,6 +265,16 @@ def test_a_run_may_be_learned_in_parts(tmp_path: Path) -> None:
     assert not {"train", "collect_rollouts"} & vars(model).keys()
     [saved] = tmp_path.iterdir()
     sb3.DQN.load(saved)  # what is saved knows nothing of the callback
+
+
+@pytest.mark.parametrize("by", ["evaluation", "training"])
+def test_what_a_task_is_judged_by_is_what_is_seen(by: str) -> None:
+    task = replace(get_task(TASKS["ppo"]), judged_by=by, id="dacrl/Judged-v0")
+    callback = learned("ppo", "default", task=task, feedback=None)
+    state = callback.population.state
+    assert (state.eval_steps[0] > 0) == (by == "evaluation")
+    seen = state.eval_return if by == "evaluation" else state.train_return
+    np.testing.assert_allclose(state.score, task.score(seen))
 
 
 def test_progress_is_a_share_of_the_budget() -> None:

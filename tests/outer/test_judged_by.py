@@ -178,6 +178,15 @@ def test_tasks_say_what_is_wrong(fields: dict[str, Any], words: str) -> None:
         replace(dacrl_env.get_task("dacrl/DQN-CartPole-v0"), **fields)
 
 
-def test_runs_too_short_to_be_judged_are_refused() -> None:
-    with pytest.raises(ValueError, match="at least 20"):
-        PopulationEnv(judged(), 1, budget=10, learning_starts=1, decision_interval=5)
+def test_runs_too_short_for_all_points_are_judged_at_their_end() -> None:
+    # three rollouts: an episode, of 200 steps, ends in the second one alone
+    task = judged("dacrl/PPO-Acrobot-v0", inner_env="MountainCar-v0")
+    options: dict[str, Any] = {"num_inner_envs": 1, "rollout_length": 120}
+    envs = PopulationEnv(task, 2, budget=360, decision_interval=120, **options)
+    envs.reset(seed=[1, 2])
+    while not envs.population.ended().all():
+        envs.advance(envs.population.state.requested)
+    state = envs.population.state
+    expected = task.score(state.train_return)
+    np.testing.assert_array_equal(expected, task.score([-200.0, -200.0]))
+    np.testing.assert_array_equal(envs.population.final_report(), expected)

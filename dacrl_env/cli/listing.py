@@ -146,6 +146,7 @@ def about_task(task: Any) -> dict[str, Any]:
         "algorithm": task.algorithm,
         "budget": task.budget,
         "decisions": task.decisions,
+        "judged by": task.judged_by,
         "returns": None if scale is None else scale._asdict(),
         "returns are": returns.shown(task),
         "controlled": controlled,
@@ -165,6 +166,7 @@ def _task_text(found: Mapping[str, Any]) -> str:
         "inner environment": f"{found['inner environment'] or 'none'}, algorithm "
         f"{found['algorithm']}",
         "budget": f"{found['budget']:,} steps, {found['decisions']} decisions",
+        "judged by": f"{found['judged by']} episodes",
         "returns": found["returns are"],
         "controlled": ", ".join(found["controlled"]),
         "can be controlled": ", ".join(found["can be controlled"]),

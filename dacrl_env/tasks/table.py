@@ -231,6 +231,16 @@ _PPO_SMALL: dict[str, Any] = {
     "controlled": ("ent_coef", "learning_rate", "reset_all"),
     "configuration": _PPO_ROLLOUTS | _SMALL,
 }
+_DQN_TWO_COLOURS: dict[str, Any] = {
+    **_ON_TWO_COLOURS,
+    "algorithm": "dqn",
+    "ranges": DQN_RANGES,
+    "budget": 200_000,
+    "decisions": 100,
+    "controlled": _RELEARNING,
+    # those of two layers of 64 hardly learn anew after a swap
+    "configuration": {"hidden_sizes": (128,)},
+}
 _PPO_TWO_COLOURS: dict[str, Any] = {
     **_ON_TWO_COLOURS,
     "algorithm": "ppo",
@@ -437,16 +447,22 @@ TABLE = (
     ),
     Task(
         id="dacrl/DQN-TwoColours-v0",
-        **_ON_TWO_COLOURS,
-        algorithm="dqn",
-        ranges=DQN_RANGES,
-        budget=200_000,
-        decisions=100,
-        controlled=_RELEARNING,
-        # networks of two layers of 64 hardly learn anew after a swap
+        **_DQN_TWO_COLOURS,
         defaults=_DQN_WORLDS | {"gamma": 0.9, "replay_window": 10_000},
-        configuration={"hidden_sizes": (128,)},
         description="DQN takes one of two objects; which one is good swaps untold",
+    ),
+    Task(
+        id="dacrl/DQN-TwoColours-Lifelong-v0",
+        **_DQN_TWO_COLOURS,
+        judged_by="training",
+        defaults=_DQN_WORLDS
+        | {
+            "gamma": 0.9,
+            "replay_window": 3_000,
+            "learning_rate": 1e-3,
+            "epsilon": 0.4,
+        },
+        description="DQN-TwoColours, judged by the episodes it learns from",
     ),
     Task(
         id="dacrl/DQN-SwitchingMDPs-v0",

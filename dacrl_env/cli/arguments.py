@@ -261,7 +261,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--feedback",
         choices=("eval", "train"),
         help="what observed scores are made of: evaluation episodes, which are "
-        "charged, or training episodes; default: eval",
+        "charged, or training episodes; default: eval, or train where a task is judged "
+        "by training",
     )
     parser.add_argument(
         "--hyperparameters",

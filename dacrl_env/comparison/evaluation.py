@@ -94,7 +94,9 @@ def evaluate(
 
     Every run is judged by the report stream, which no policy sees: 20 episodes at each
     of 20 points on the way (and before training), 100 at the end. Their cost is not
-    charged to the run.
+    charged to the run. A task that is judged by training is the exception, see
+    :class:`dacrl_env.Task`: a report is the mean of the training episodes since the
+    last one, and 0 before training.
 
     Args:
         task: id or task.

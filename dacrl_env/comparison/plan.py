@@ -185,7 +185,9 @@ def make_plan(
     check_tracker(tracker)
     check_trajectories(trajectories)
     units = runner(executor, num_threads, all_compiled(task, options))
-    if total and options.setdefault("feedback", "train") != "train":
+    if total and options.get("feedback") is None:
+        options["feedback"] = "train"
+    if total and options["feedback"] != "train":
         raise ValueError(
             "an equal total budget needs feedback='train': evaluation episodes take as "
             "many steps as they last"

@@ -96,8 +96,8 @@ class DynamicConfigCallback(BaseCallback):
             evaluations as the task has decisions.
         eval_episodes: of an evaluation.
         feedback: ``"eval"``: scores are of evaluations; ``"train"``: of finished
-            training episodes. None: the first, where there is an environment for it
-            and the task is not judged by training.
+            training episodes. None: the first, where ``eval_env`` is given, or the task
+            has an environment and is not judged by training.
         seed: of evaluations and of what policies draw.
         split: of streams, ``"tuning"`` or ``"test"``.
         verbose: as of other callbacks.
@@ -204,7 +204,8 @@ class _Run:
         feedback = c.feedback
         if feedback is None:
             nothing = inner is None and c.eval_env is None
-            feedback = "train" if nothing else JUDGED_BY[task.judged_by]
+            own = JUDGED_BY[task.judged_by] if c.eval_env is None else "eval"
+            feedback = "train" if nothing else own
         play: Any = _nothing
         env: Any = ModelEnv.of(model)
         if feedback == "eval" and c.eval_env is not None:

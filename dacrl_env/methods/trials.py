@@ -461,7 +461,9 @@ class Trials:
     def judge(self) -> Floats:
         """Scores ``(P,)`` of runs that are over by the report stream; not charged.
 
-        No method may choose by them: they tell what its choice is worth.
+        No method may choose by them: they tell what its choice is worth. Where tasks
+        are judged by training, they are of episodes whose scores methods do see, and
+        say no more than those.
         """
         return np.array(self._operation("judge", [], self._judge))
 

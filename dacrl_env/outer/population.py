@@ -497,6 +497,7 @@ class Population:
             finished, interval.lengths / count, state.episode_length
         )
         state.since_report += np.stack([interval.returns, interval.episodes], axis=1)
+        state.since_report[~np.isfinite(state.since_report).all(1)] = 0.0
         seen = self._observed_return()
         scale = self.references()
         state.score = np.where(state.diverged, scale.floor_score, scale.score(seen))
@@ -666,7 +667,7 @@ class Population:
             return
         had = np.stack([interval.returns, interval.episodes], axis=1)[members]
         total, episodes = (state.since_report[members] + had).T
-        state.since_report[members] = -had
+        state.since_report[members] = np.where(np.isfinite(had), -had, 0.0)
         means = total / np.maximum(episodes, 1)
         new = self._scored(members, means[:, None])
         known = ~np.isnan(state.reports[members])
@@ -676,7 +677,7 @@ class Population:
 
     @as_usual
     def final_report(self) -> Floats:
-        """Scores ``(P,)`` by the report stream of runs that are over.
+        """Scores ``(P,)`` that runs are judged by at their end: the last report.
 
         Raises:
             ValueError: some are not.
@@ -711,7 +712,7 @@ class Population:
             return np.asarray(finite)
         raise InnerEnvError(
             f"inner environment {self.settings.task.inner_env} gives returns that are "
-            f"not finite in an evaluation: {returns[~finite][0].tolist()}"
+            f"not finite: {returns[~finite][0].tolist()}"
         )
 
     def _play(

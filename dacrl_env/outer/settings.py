@@ -217,7 +217,8 @@ def resolve(
             vary the set of the split.
         observe_instance: add the instance's physical constants to the observation.
         history: decisions stacked in the observation.
-        report: also evaluate with the report stream, as `evaluate` does.
+        report: also evaluate with the report stream, as `evaluate` does. A task that is
+            judged by training always reports, at no cost.
         **configuration: fields of the algorithm's configuration.
 
     Raises:

@@ -12,8 +12,9 @@ switching over continuing is read in two ways:
   several random streams, valued on further streams of the same state. That needs the
   state. It is no upper bound: with few streams the choice is often wrong.
 
-Choices are made by the observed score, 100 evaluation episodes at the end of the run;
-values are the report score of other forks. No fork that chose is valued. A choice by
+Choices are made by the observed score, 100 evaluation episodes at the end of the run
+(of a task that is judged by training by the last report); values are the report score
+of other forks. No fork that chose is valued. A choice by
 the greatest of several noisy scores is optimistic, and if values shared a stream with
 choices, that optimism would count as gain. The *control* tells: all forks have the
 incumbent's configuration, their labels mean nothing, and what the same code makes of
@@ -306,7 +307,10 @@ class _Plan:
         return [*every, ("control-choose", self.points[-1])]
 
     def settings(self, choosing: bool) -> Settings:
-        """Of runs that choose, evaluated once at their end, or of those valued."""
+        """Of runs that choose, evaluated once at their end, or of those valued.
+
+        Where a task is judged by training, nobody is evaluated.
+        """
         evaluation: dict[str, Any] = {"feedback": "train", "eval_interval": None}
         if choosing and self.task.judged_by == "evaluation":
             evaluation = {
@@ -483,7 +487,8 @@ def _forks(
                 forks.advance(values[rows])
                 progress(len(rows) * plan.interval)
             after = forks.info()
-            score = after["score"] if choosing else forks.final_report()
+            evaluated = choosing and forks.settings.feedback == "eval"
+            score = after["score"] if evaluated else forks.final_report()
         frame = _frame(
             run[rows], branch.kind, branch.point, label[rows], stream[rows], score
         )

@@ -84,7 +84,9 @@ def measure(task: str, episodes: int = 200_000, runs: int = 64) -> dict[str, Any
     random = random_returns(env, physics, episodes)[0]
     constant = constant_returns(env, physics, episodes)
     lowest = min(float(returns.min()) for returns in (random, *constant))
-    frame = evaluate(task, "default", range(runs), split="tuning")
+    # references are of networks that do not explore
+    judged = replace(known, judged_by="evaluation")
+    frame = evaluate(judged, "default", range(runs), split="tuning")
     instances = resolve(task).instances
     numbers = {instance.name: i for i, instance in enumerate(instances)}
     scale = known.references(instances).rows(frame["instance"].map(numbers).to_numpy())

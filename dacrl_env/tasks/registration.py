@@ -498,6 +498,7 @@ def markdown() -> str:
     seconds = measured.seconds()
     for task in listed():
         own = {**task.defaults, **task.configuration}
+        own |= {} if task.judged_by == "evaluation" else {"judged by": task.judged_by}
         sets = len(task.train_instances), len(task.test_instances)
         counts = f"{sets[0]} + {sets[1]}" if max(sets) > 1 else "1"
         spent = f"{seconds[task.id]['seconds']:g}" if task.id in seconds else "–"

@@ -153,12 +153,6 @@ class Task:
             other members and on evaluations. True: for those who know.
         train_instances: instances of the "train" set.
         test_instances: instances of the "test" set.
-        judged_by: ``"evaluation"``: report episodes of the networks as they are, whose
-            actions are the best they know, while training stands still. ``"training"``:
-            the training episodes that ended since the last report point, so that
-            exploring has its price, and a run is worth what it returns while it learns
-            (Machado et al. 2018, "Revisiting the Arcade Learning Environment"). Scores
-            that policies see are of training episodes there, too.
         always_varied: without a choice, runs of the tuning split take instances of the
             "train" set and runs of the test split of the "test" set; otherwise all
             take the inner environment as it is.
@@ -166,6 +160,12 @@ class Task:
         tags: words for lists; "smoke": its tuned static configuration scores outside
             0.2–0.9, or no change was found to gain 0.05, see docs/dynamics.md. Where
             headroom is measured, they follow from it (`dacrl_env.tasks.headroom`).
+        judged_by: ``"evaluation"``: report episodes of the networks as they are, whose
+            actions are the best they know, while training stands still. ``"training"``:
+            the training episodes that ended since the last report point, so that
+            exploring has its price, and a run is worth what it returns while it learns
+            (Machado et al. 2018, "Revisiting the Arcade Learning Environment"). Scores
+            that policies see are of training episodes there, too.
 
     Raises:
         ValueError: a value of another type or out of range.
@@ -189,10 +189,10 @@ class Task:
     stateful: bool = False
     train_instances: tuple[Instance, ...] = (DEFAULT_INSTANCE,)
     test_instances: tuple[Instance, ...] = (DEFAULT_INSTANCE,)
-    judged_by: Literal["evaluation", "training"] = "evaluation"
     always_varied: bool = False
     description: str = ""
     tags: tuple[str, ...] = ()
+    judged_by: Literal["evaluation", "training"] = "evaluation"
 
     def __post_init__(self) -> None:
         if not isinstance(self.inner_env, str | None):

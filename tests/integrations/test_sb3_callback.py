@@ -277,6 +277,13 @@ def test_what_a_task_is_judged_by_is_what_is_seen(by: str) -> None:
     np.testing.assert_allclose(state.score, task.score(seen))
 
 
+def test_an_environment_for_evaluations_that_is_given_is_used() -> None:
+    task = replace(get_task(TASKS["ppo"]), judged_by="training", id="dacrl/Judged-v0")
+    given = {"eval_env": ENVS["ppo"], "feedback": None}
+    callback = learned("ppo", "default", task=task, **given)
+    assert callback.population.state.eval_steps[0] > 0
+
+
 def test_progress_is_a_share_of_the_budget() -> None:
     ended = learned("dqn", "linear-epsilon", budget=120, decision_interval=None)
     assert len(ended.decisions) == 100

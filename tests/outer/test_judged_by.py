@@ -12,6 +12,7 @@ import dacrl_env
 from dacrl_env.comparison.report import summarize
 from dacrl_env.core.snapshot import leaves
 from dacrl_env.outer.vector_env import PopulationEnv
+from dacrl_env.studies.branching import branching
 from dacrl_env.tasks import REPORT_POINTS, Task
 
 # episodes of CartPole end all the time, those of MountainCar after 200 steps
@@ -139,6 +140,46 @@ def test_a_run_that_diverges_counts_as_the_floor() -> None:
     assert np.isnan(state.reports[0, 2:]).all()
     floor = task.score(task.returns.floor)
     assert envs.population.final_report()[0] == floor
+
+
+def test_a_return_that_is_no_number_spoils_one_report_alone() -> None:
+    task = judged(backend="gymnasium")
+    envs = PopulationEnv(task, 2, report=True, feedback="eval", **SHORT)
+    envs.reset(seed=[1, 2])
+    population = envs.population
+    population._bounded = False  # as environments of users may be
+    real = population.learner.train
+
+    def train(state: Any, values: Any, steps: int, interval: Any) -> None:
+        real(state, values, steps, interval)
+        if state.env_steps[0] == 100:
+            interval.finished[0, 1] = np.inf  # the sum of returns
+
+    population.learner.train = train
+    while not population.ended().all():
+        envs.advance(population.state.requested)
+    floor = task.score(task.returns.floor)
+    assert population.state.reports[0, 1] == floor
+    assert np.isfinite(population.state.reports).all()
+    assert (population.state.reports[0, 2:] > floor).all()
+
+
+def test_branching_chooses_and_values_by_training_episodes() -> None:
+    task = judged(budget=2_000, decisions=4, configuration={"learning_starts": 100})
+    found = branching(
+        task, {"learning_rate": 1e-3}, runs=4, configurations=3, streams=2
+    )
+    assert found.costs["branching"].eval_steps == 0
+    gains = found.rows.loc[found.rows["what"] == "per run", "value"]
+    assert gains.std() > 0  # some forks are better than others
+
+
+def test_an_equal_total_budget_is_one_of_training_feedback() -> None:
+    made = dacrl_env.compare(
+        judged(), seeds=[1, 2], methods=["random-search"], total=True, feedback=None, runs=1,
+        tuning_budget=8_000, **SHORT,
+    )  # fmt: skip
+    assert (made["eval_steps"].dropna() == 0).all()
 
 
 def test_python_environments_are_judged_by_training_too() -> None:

@@ -126,10 +126,10 @@ class DynamicConfigEnv(gym.Env[NDArray[np.float32], Any]):
     ## Rewards
     ``score`` is the observed return (of evaluation episodes, or of training episodes
     where ``feedback`` says so or the task is judged by training), 0 for random actions
-    and 1 for the reference of the instance, or of the task where it has none. ``"progress"``: score now minus score before. ``"best"``: gain of the
-    best score so far. ``"auc"``: score times share of the budget. ``"final"``: the
-    score at the end. Or a function of a
-    :class:`~dacrl_env.outer.rewards.RewardContext`.
+    and 1 for the reference of the instance, or of the task where it has none.
+    ``"progress"``: score now minus score before. ``"best"``: gain of the best score so
+    far. ``"auc"``: score times share of the budget. ``"final"``: the score at the end.
+    Or a function of a :class:`~dacrl_env.outer.rewards.RewardContext`.
 
     ## Starting State
     Fresh networks, an empty replay, default hyperparameters, all streams derived from

@@ -47,8 +47,9 @@ Rules, and the fit of each that is kept, are chosen by further runs on the tunin
 open loops by their test score, which favours the open loop. Brackets are 95 %
 intervals, which resample fits and, within them, seeds.
 
-A gain of at least {LEAST:g} whose interval lies above zero is a tag of the task. A task
-with neither is tagged smoke. *Looking* is what the better rule loses when each run goes
+A gain of at least {LEAST:g} whose interval lies above zero is a tag of the task; and where
+the policies that are kept were run on seeds that were held back (below), the interval
+there lies above zero, too. A task with neither is tagged smoke. *Looking* is what the better rule loses when each run goes
 by the scores of another: the control. *By chance* is how often the task has the tag
 state, or schedule, where all rungs draw their scores from the same runs, those of the
 default configuration: 1,000 times, and all else as measured.

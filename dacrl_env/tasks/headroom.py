@@ -115,13 +115,20 @@ def ruled(gains: Mapping[str, Any]) -> tuple[str, ...]:
     """Tags by figures.
 
     ``state`` and ``schedule``: the interval of that gain lies above zero, and the gain
-    is at least `LEAST`. ``smoke``: neither.
+    is at least `LEAST`. Where the policies that are kept were run on seeds that were
+    held back, the interval lies above zero there, too. ``smoke``: neither.
 
     Args:
-        gains: of each kind that is measured ``(value, low, high)``.
+        gains: of each kind that is measured ``(value, low, high)``; and ``confirmed``,
+            whose ``values`` are those on seeds that were held back.
     """
+    again = gains.get("confirmed", {}).get("values", {})
     known = {kind: gains[kind] for kind in KINDS if gains.get(kind) is not None}
-    passed = [k for k, (value, low, _) in known.items() if low > 0 and value >= LEAST]
+    passed = [
+        kind
+        for kind, (value, low, _) in known.items()
+        if value >= LEAST and low > 0 and (kind not in again or again[kind][1] > 0)
+    ]
     return tuple(passed) or ("smoke",)
 
 

@@ -47,6 +47,23 @@ def test_without_a_file_tags_are_those_of_the_table(tmp_path, measure, monkeypat
 
 
 @pytest.mark.parametrize(
+    ("again", "tags"),
+    [
+        ({"state": [0.02, 0.01, 0.03]}, ("state",)),
+        ({"state": [0.2, -0.01, 0.3]}, ("smoke",)),
+        ({"state": [0.2, 0.1, 0.3], "schedule": [0.3, 0.2, 0.4]}, ("state",)),
+        ({"schedule": [0.0, -0.1, 0.1]}, ("state",)),
+    ],
+)
+def test_a_tag_is_lost_on_seeds_that_were_held_back_and_never_won_there(
+    measure, again, tags
+):
+    both = entry([0.1, 0.05, 0.2], [0.04, 0.01, 0.1])
+    measure({CARTPOLE.id: {**both, "confirmed": {"values": again}}})
+    assert headroom.tags_of(CARTPOLE) == tags
+
+
+@pytest.mark.parametrize(
     ("state", "schedule", "tags"),
     [
         ([0.05, 0.001, 0.2], [0.01, -0.1, 0.1], ("state",)),

@@ -487,8 +487,8 @@ def markdown() -> str:
         "(schedule), and the best closed loop over the best schedule (state), with",
         "95 % intervals (`dacrl_env/tasks/headroom.json`, measured by `dacrl",
         "headroom`). Where it is measured, tags follow from it: a gain of at least",
-        "0.05 whose interval lies above zero is a tag, if that interval does so on seeds",
-        "that were held back, too, where these were run; smoke is neither.",
+        "0.05 whose interval lies above zero, on seeds that were held back, too, where",
+        "these were run, is a tag; smoke is neither.",
         "",
         "| id | inner environment | algorithm | budget | decisions | random "
         "| reference | floor | instances | seconds a run | own settings | tags "

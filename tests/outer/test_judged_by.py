@@ -176,8 +176,8 @@ def test_branching_chooses_and_values_by_training_episodes() -> None:
 
 def test_an_equal_total_budget_is_one_of_training_feedback() -> None:
     made = dacrl_env.compare(
-        judged(), seeds=[1, 2], methods=["random-search"], total=True, feedback=None, runs=1,
-        tuning_budget=8_000, **SHORT,
+        judged(), seeds=[1, 2], methods=["random-search"], total=True, feedback=None,
+        runs=1, tuning_budget=8_000, **SHORT,
     )  # fmt: skip
     assert (made["eval_steps"].dropna() == 0).all()
 

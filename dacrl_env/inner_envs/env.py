@@ -323,8 +323,8 @@ ENVS: dict[str, Callable[[], CompiledEnv]] = {
         cartpole_swingup, cartpole_swingup.CartPoleSwingup()
     ),
     "AcrobotReversals": lambda: _reversible(acrobot, acrobot.Acrobot()),
-    "DeepSea10Reversals": lambda: _reversible(deep_sea, deep_sea.with_room_for(10)),
     "MountainCarReversals": lambda: _reversible(
         mountain_car, mountain_car.MountainCar()
     ),
+    "DeepSea10Reversals": lambda: _reversible(deep_sea, deep_sea.with_room_for(10)),
 }

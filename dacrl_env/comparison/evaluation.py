@@ -1,4 +1,4 @@
-"""Run policies on the test split and judge them by the report stream."""
+"""Run policies on the test split and judge them by their reports."""
 
 from __future__ import annotations
 

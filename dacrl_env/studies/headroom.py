@@ -20,8 +20,8 @@ wide space: all numbers and choices of the algorithm.
 - *switch*: the closed loop `Switch`, one configuration below a score and another above
   it, which both begin at the static one.
 
-All of that several times over, independently, and what comes out is judged by the
-report stream on test seeds. The *value of a schedule* is what the open-loop rung scores
+All of that several times over, independently, and what comes out is judged by
+its reports on test seeds. The *value of a schedule* is what the open-loop rung scores
 above the static one. The *value of state* is what the better closed loop scores above
 the better open loop (which may be the static configuration). Which open loop is better
 is told by its test score, which favours the open loop; which rule is, by runs on the

@@ -40,8 +40,8 @@ sequential halving at one budget each, over all numbers and choices of the algor
 - *switch-tuned*: one configuration below a score and another above it, from the static
   one on.
 
-All of that several times over, independently; what comes out is judged by the report
-stream on test seeds and test instances. *Schedule* is what the open-loop rung scores
+All of that several times over, independently; what comes out is judged by its
+reports on test seeds and test instances. *Schedule* is what the open-loop rung scores
 above the static one, *state* what the better rule scores above the better open loop.
 Rules, and the fit of each that is kept, are chosen by further runs on the tuning split;
 open loops by their test score, which favours the open loop. Brackets are 95 %

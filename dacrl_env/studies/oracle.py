@@ -2,7 +2,7 @@
 
 (a) *Open loop*: the best schedule found at a tuning budget beside the best static
 configuration found at the same budget by the same searcher (`Race`), both judged by the
-report stream on the same test seeds.
+reports on the same test seeds.
 
 (b) *Branching*: runs of the incumbent configuration are stopped at shares of the
 budget, and go on under several configurations, see `branching`.

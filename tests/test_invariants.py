@@ -24,7 +24,7 @@ from dacrl_env.algorithms.replay import CONTINUES, DONE, REWARD
 from dacrl_env.core import isolation
 from dacrl_env.core.snapshot import Snapshot, is_opaque, leaves
 from dacrl_env.inner_envs.gymnasium_adapter import needs_box2d
-from dacrl_env.outer import population
+from dacrl_env.outer import reports
 from dacrl_env.outer.settings import own_hyperparameters
 from dacrl_env.tasks import Number
 from dacrl_env.tasks.backends import OF_LEVELS
@@ -56,8 +56,8 @@ SMALL: dict[str, dict[str, Any]] = {
 @pytest.fixture(autouse=True)
 def _short_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of few episodes: some environments are stepped one by one."""
-    monkeypatch.setattr(population, "REPORT_EPISODES", 2)
-    monkeypatch.setattr(population, "FINAL_REPORT_EPISODES", 4)
+    monkeypatch.setattr(reports, "REPORT_EPISODES", 2)
+    monkeypatch.setattr(reports, "FINAL_REPORT_EPISODES", 4)
 
 
 def options_of(task: str, **options: Any) -> dict[str, Any]:
@@ -648,14 +648,14 @@ def test_every_evaluation_step_is_charged() -> None:
     assert info["eval_steps"] == charged
     assert env.population.state.evaluations[0] == 1
     returns = []
-    evaluate = env.population._play
+    evaluate = env.population.play
 
     def remembering(*arguments: Any) -> Any:
         results = evaluate(*arguments)
         returns.append(results[0].sum())
         return results
 
-    env.population._play = remembering
+    env.population.play = remembering
     _, _, _, _, info = env.step([0, 0, 0])
     assert len(returns) == 2
     assert info["eval_steps"] == charged + sum(returns)

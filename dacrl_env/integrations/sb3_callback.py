@@ -30,8 +30,9 @@ from dacrl_env.core.checks import unknown, whole
 from dacrl_env.core.streams import SPLITS
 from dacrl_env.integrations import sb3_run
 from dacrl_env.integrations.sb3_run import ModelEnv, Plan
-from dacrl_env.outer.population import Population, UnderWay
+from dacrl_env.outer.population import Population
 from dacrl_env.outer.settings import FEEDBACK
+from dacrl_env.outer.state import UnderWay
 from dacrl_env.outer.vector_env import PopulationEnv, vector_info
 from dacrl_env.policies.tuned import on
 from dacrl_env.tasks import JUDGED_BY, Option, Task

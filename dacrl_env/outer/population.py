@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import math
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,22 +17,17 @@ from numpy.typing import NDArray
 from dacrl_env.algorithms.interval import Interval
 from dacrl_env.core import memory, streams
 from dacrl_env.core import snapshot as snapshots
-from dacrl_env.core.blame import blame_if_users
 from dacrl_env.core.isolation import as_usual
 from dacrl_env.inner_envs.faults import InnerEnvError
 from dacrl_env.learners.protocol import Algorithm
-from dacrl_env.outer import observations
-from dacrl_env.outer.actions import ActionMap, check_names
+from dacrl_env.outer import observations, reports
+from dacrl_env.outer.actions import ActionMap
 from dacrl_env.outer.applied import Applied
-from dacrl_env.outer.rewards import RewardContext
+from dacrl_env.outer.physics import constants
+from dacrl_env.outer.rewards import RewardContext, rewarded
 from dacrl_env.outer.settings import Settings
-from dacrl_env.tasks import (
-    FINAL_REPORT_EPISODES,
-    REPORT_EPISODES,
-    REPORT_POINTS,
-    Option,
-    References,
-)
+from dacrl_env.outer.state import Outcome, PopulationState, UnderWay
+from dacrl_env.tasks import REPORT_POINTS, Option, References
 from dacrl_env.tasks.registration import load_learner, make_inner_env
 
 Floats = NDArray[np.float64]
@@ -46,71 +40,6 @@ IN_STEP = (
     "the last step did not reach its end, so that the runs are between two decisions: "
     "reset() all of them, or restore() a snapshot"
 )
-_TRIED_STEPS = 5  # of environments with the constants of each instance
-
-
-@dataclass
-class PopulationState:
-    """Everything P outer episodes consist of. What is not in it does not exist."""
-
-    learner: Any  # state of the inner training runs
-    seeds: Ints  # (P,)
-    seed_members: Ints  # (P,) member number within the seed
-    episodes: Ints  # (P,) outer episode number within seed and member
-    instances: Ints  # (P,) index into the settings' instances
-    requested: Floats  # (P, d) values of the controlled hyperparameters, not rounded
-    applied: Floats  # (P, n) values of all hyperparameters, as applied
-    ignored: NDArray[np.bool_]  # (P, n) events of the last decision that could not be
-    happened_at: Ints  # (P, e) environment steps when each event last did; −1: never
-    decisions: Ints  # (P,) taken
-    diverged: NDArray[np.bool_]  # (P,)
-    score: Floats  # (P,) observed
-    initial_score: Floats  # (P,)
-    best_score: Floats  # (P,)
-    auc: Floats  # (P,) of the observed score, so far
-    eval_return: Floats  # (P,) latest evaluation; NaN: none yet
-    train_return: Floats  # (P,) latest training episodes; NaN: none yet
-    episode_length: Floats  # (P,) of the latest training episodes
-    initial_return: Floats  # (P,) observed returns: first, lowest, highest
-    low_return: Floats
-    high_return: Floats
-    best_at: Ints  # (P,) environment steps at the best observed return
-    evaluations: Ints  # (P,) done
-    eval_steps: Ints  # (P,)
-    fork_gradient_steps: Ints  # (P,) those of forks, which policies have looked at
-    samples: Ints  # (P,) transitions used in updates
-    # (P,) floating-point operations of updates; and by how much those of actions so far
-    # differ from what they would be with the networks of now
-    update_flops: Floats
-    wall_seconds: Floats  # (P,) the member's share, without reports
-    reports: Floats  # (P, points) report scores; NaN: not yet
-    # (P, 2) sum of returns and number of the training episodes since the last report
-    # point, less those that the interval under way had before it
-    since_report: Floats
-    observation: NDArray[np.float32]  # (P, history, features), newest first
-
-
-@dataclass(frozen=True)
-class UnderWay:
-    """An outer step that has begun; arrays ``(P, …)``."""
-
-    values: dict[str, Floats]  # as the learner takes them
-    interval: Interval
-    began_at: Ints  # environment steps
-    over: NDArray[np.bool_]  # runs that were
-    acted: Ints  # actions taken so far, and the work of one
-    acted_by: Any
-    previous_score: Floats
-    previous_best: Floats
-    previous_return: Floats
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What an outer step gave; arrays ``(P,)``."""
-
-    rewards: Floats
-    ended: NDArray[np.bool_]
 
 
 class Population:
@@ -138,7 +67,7 @@ class Population:
         self.settings = settings
         self.size = size
         self.env = make_inner_env(settings.task) if follows is None else follows.env
-        self.physics = self._instance_physics()
+        self.physics = constants(settings.instances, self.env, settings.task.inner_env)
         self._references = settings.task.references(settings.instances)
         learner = load_learner(settings.task.algorithm, settings.implementation)
         if self.env.num_actions == 0 and not learner.continuous_actions:
@@ -239,45 +168,6 @@ class Population:
         """
         state = snapshots.packed(self.state)
         return _unpickled, (self.settings, self.size, state, self._in_step)
-
-    def _instance_physics(self) -> Floats:
-        """Constants ``(instances, K)``."""
-        default = self.env.physics
-        table = []
-        for instance in self.settings.instances:
-            check_names(instance.physics, list(default), "physical constant")
-            table.append([*{**default, **instance.physics}.values()])
-        physics = np.array(table, np.float64).reshape(len(table), len(default))
-        if default:
-            self._try_physics(physics)
-        return physics
-
-    def _try_physics(self, physics: Floats) -> None:
-        """Raise a ValueError for constants ``(instances, K)`` and no finite values."""
-        given = zip(self.settings.instances, physics, strict=True)
-        wrong = [i.name for i, row in given if not np.isfinite(row).all()]
-        if not wrong:
-            keys = np.arange(1, len(physics) + 1, dtype=np.uint64)[:, None]
-            env = self.env
-            with np.errstate(all="ignore"):
-                state = env.init(keys, physics)
-                low = env.action_low
-                actions = np.zeros((len(keys), 1), np.int64)
-                if not env.num_actions:
-                    actions = np.tile(low, (len(keys), 1, 1))
-                finite = np.isfinite(state.observations).reshape(len(keys), -1).all(1)
-                for _ in range(_TRIED_STEPS):
-                    step = env.step(state, actions)
-                    seen = step.observations.reshape(len(keys), -1)
-                    finite &= np.isfinite(seen).all(1) & np.isfinite(step.rewards[:, 0])
-            wrong = [self.settings.instances[i].name for i in np.flatnonzero(~finite)]
-        if wrong:
-            physical = next(i for i in self.settings.instances if i.name == wrong[0])
-            raise ValueError(
-                f"inner environment {self.settings.task.inner_env} gives observations "
-                f"or rewards that are not finite with the physical constants of "
-                f"{', '.join(wrong)}: {dict(physical.physics)}"
-            )
 
     def _blank(self) -> PopulationState:
         """A state of the right shapes; `start` gives it meaning."""
@@ -420,7 +310,7 @@ class Population:
         began, self._report_seconds = time.perf_counter(), 0.0
         context = self._train(requested)
         # a function of the user's, under numpy's settings of the user's
-        rewards = self._rewarded(context)
+        rewards = rewarded(self.settings.reward, context, self._when)
         spent = time.perf_counter() - began - self._report_seconds
         state.wall_seconds += spent / self.size
         self._in_step[:] = False
@@ -473,7 +363,7 @@ class Population:
         state, learner = self.state, self.state.learner
         state.diverged |= self.learner.diverged(learner, step.interval)
         self._evaluate(due & ~state.diverged)
-        if self._reports:
+        if reports.wanted(self.settings):
             marked = np.isin(learner.env_steps, self.settings.report_steps)
             self._report(marked, step.interval)
 
@@ -526,45 +416,6 @@ class Population:
             diverged=state.diverged.copy(),
         )
 
-    def _rewarded(self, context: RewardContext) -> Floats:
-        """Outer rewards ``(P,)``.
-
-        Raises:
-            ValueError: what the reward function returns is something else.
-        """
-        reward = self.settings.reward
-        name = getattr(reward, "__qualname__", repr(reward))
-        with blame_if_users(reward, f"reward {name}"):
-            given = reward(context)
-        if np.ma.is_masked(given):
-            raise ValueError(f"reward {name} returned masked values: {given!r}")
-        try:
-            rewards = np.asarray(given)
-        except ValueError as failure:
-            raise ValueError(
-                f"reward {name} must return a value for each member, but returned "
-                f"{given!r}"
-            ) from failure
-        if rewards.shape != (self.size,):
-            raise ValueError(
-                f"reward {name} must return a value for each member, shape "
-                f"({self.size},), but returned shape {rewards.shape}"
-            )
-        if rewards.dtype.kind not in "biuf":
-            raise ValueError(
-                f"reward {name} must return real numbers, but returned dtype "
-                f"{rewards.dtype}: {given!r}"
-            )
-        rewards = rewards.astype(np.float64)
-        finite = np.isfinite(rewards)
-        if not finite.all():
-            bad = {int(i): float(rewards[i]) for i in np.flatnonzero(~finite)}
-            raise ValueError(
-                f"reward {name} must return finite numbers, but returned (value by "
-                f"member) {bad} at {self._when(np.flatnonzero(~finite))}"
-            )
-        return rewards
-
     def _when(self, members: Ints) -> str:
         steps = self.state.learner.env_steps[members]
         return f"environment steps {', '.join(map(str, steps.tolist()))} of the run"
@@ -588,7 +439,7 @@ class Population:
         """Environment steps until some member is due for an evaluation or report."""
         steps, s = self.state.learner.env_steps, self.settings
         nearest = int((s.eval_interval - steps % s.eval_interval).min())
-        if self._reports:
+        if reports.wanted(s):
             marks = np.array((*s.report_steps, np.iinfo(np.int64).max))
             ahead = marks[np.searchsorted(marks, steps, side="right")] - steps
             nearest = min(nearest, int(ahead.min()))
@@ -602,7 +453,7 @@ class Population:
             return
         state, members = self.state, np.flatnonzero(due)
         episodes = self.settings.eval_episodes
-        returns, steps = self._play(
+        returns, steps = self.play(
             members, "evaluation", state.evaluations[members], episodes
         )
         finite = self._finite(returns)
@@ -612,68 +463,11 @@ class Population:
         state.evaluations[members] += 1
         state.eval_steps[members] += steps
 
-    @property
-    def _by_training(self) -> bool:
-        """Whether training episodes are what runs are judged by."""
-        return self.settings.task.judged_by == "training"
-
-    @property
-    def _reports(self) -> bool:
-        """Whether runs stop at report points; training episodes cost nothing more."""
-        return self.settings.report or self._by_training
-
     def _report(self, due: NDArray[np.bool_], interval: Interval | None = None) -> None:
-        """What policies are judged on.
-
-        Args:
-            due: mask of members.
-            interval: that is under way; None: the run begins.
-        """
-        if not self._reports or not due.any():
-            return
+        """See `reports.take`; what it takes is no time of the runs."""
         began = time.perf_counter()
-        state, s = self.state, self.settings
-        point = np.searchsorted(s.report_steps, state.learner.env_steps)
-        point = np.minimum(point, REPORT_POINTS)
-        if self._by_training:
-            self._report_training(
-                np.flatnonzero(due & ~state.diverged), point, interval
-            )
-            return
-        last = point == REPORT_POINTS
-        for group, episodes in (
-            (due & ~last & ~state.diverged, REPORT_EPISODES),
-            (due & last & ~state.diverged, FINAL_REPORT_EPISODES),
-        ):
-            members = np.flatnonzero(group)
-            if len(members):
-                returns, _ = self._play(members, "report", point[members], episodes)
-                state.reports[members, point[members]] = self._scored(members, returns)
+        reports.take(self, due, interval)
         self._report_seconds += time.perf_counter() - began
-
-    def _report_training(
-        self, members: Ints, point: Ints, interval: Interval | None
-    ) -> None:
-        """Scores of training episodes since the last point; without any, as there.
-
-        Args:
-            members: ``(m,)``.
-            point: ``(P,)`` numbers of the report points.
-            interval: that is under way; None: the run begins.
-        """
-        state, at = self.state, point[members]
-        if interval is None:
-            state.reports[members, at] = 0.0  # of a random policy
-            return
-        had = np.stack([interval.returns, interval.episodes], axis=1)[members]
-        total, episodes = (state.since_report[members] + had).T
-        state.since_report[members] = np.where(np.isfinite(had), -had, 0.0)
-        means = total / np.maximum(episodes, 1)
-        new = self._scored(members, means[:, None])
-        known = ~np.isnan(state.reports[members])
-        latest = (known * np.arange(REPORT_POINTS + 1)).max(axis=1)
-        before = state.reports[members, latest]
-        state.reports[members, at] = np.where(episodes > 0, new, before)
 
     @as_usual
     def final_report(self) -> Floats:
@@ -684,17 +478,9 @@ class Population:
         """
         if not self.ended().all():
             raise ValueError("runs are reported at their end; some are under way")
-        scores = self.references().floor_score
-        members = np.flatnonzero(~self.state.diverged)
-        if self._by_training:
-            scores[members] = self.state.reports[members, REPORT_POINTS]
-        elif len(members):
-            last = np.full(len(members), REPORT_POINTS)
-            returns, _ = self._play(members, "report", last, FINAL_REPORT_EPISODES)
-            scores[members] = self._scored(members, returns)
-        return scores
+        return reports.final(self)
 
-    def _scored(self, members: Ints, returns: Floats) -> Floats:
+    def scored(self, members: Ints, returns: Floats) -> Floats:
         """Report scores ``(m,)`` of members' returns ``(m, E)``."""
         scale = self.references(members)
         scores = scale.score(np.where(self._finite(returns), returns.mean(1), np.nan))
@@ -715,9 +501,17 @@ class Population:
             f"not finite: {returns[~finite][0].tolist()}"
         )
 
-    def _play(
+    def play(
         self, members: Ints, purpose: str, number: Ints, episodes: int
     ) -> tuple[Floats, Ints]:
+        """Returns ``(m, episodes)`` and steps ``(m,)`` of episodes without learning.
+
+        Args:
+            members: ``(m,)`` whose networks act.
+            purpose: of their streams.
+            number: ``(m,)`` of the evaluation, or of the report.
+            episodes: that are played.
+        """
         state = self.state
         base = state.learner.keys[members, streams.PURPOSES.index(purpose)]
         keys = streams.bits(base, number, episodes)

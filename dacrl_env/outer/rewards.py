@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dacrl_env.core.blame import blame_if_users
 from dacrl_env.core.checks import unknown
 
 Floats = NDArray[np.float64]
@@ -83,3 +84,49 @@ def get_reward(reward: str | Reward) -> Reward:
             f"{unknown('reward', reward, REWARDS)}, or a function of a RewardContext"
         )
     return REWARDS[reward]
+
+
+def rewarded(
+    reward: Reward, context: RewardContext, when: Callable[[NDArray[np.int64]], str]
+) -> Floats:
+    """Outer rewards ``(P,)``.
+
+    Args:
+        reward: possibly a function of the user's.
+        context: of the outer step.
+        when: what says, for an error, where members are in their runs.
+
+    Raises:
+        ValueError: what the reward function returns is something else.
+    """
+    members = len(context.score)
+    name = getattr(reward, "__qualname__", repr(reward))
+    with blame_if_users(reward, f"reward {name}"):
+        given = reward(context)
+    if np.ma.is_masked(given):
+        raise ValueError(f"reward {name} returned masked values: {given!r}")
+    try:
+        rewards = np.asarray(given)
+    except ValueError as failure:
+        raise ValueError(
+            f"reward {name} must return a value for each member, but returned {given!r}"
+        ) from failure
+    if rewards.shape != (members,):
+        raise ValueError(
+            f"reward {name} must return a value for each member, shape ({members},), "
+            f"but returned shape {rewards.shape}"
+        )
+    if rewards.dtype.kind not in "biuf":
+        raise ValueError(
+            f"reward {name} must return real numbers, but returned dtype "
+            f"{rewards.dtype}: {given!r}"
+        )
+    rewards = rewards.astype(np.float64)
+    finite = np.isfinite(rewards)
+    if not finite.all():
+        bad = {int(i): float(rewards[i]) for i in np.flatnonzero(~finite)}
+        raise ValueError(
+            f"reward {name} must return finite numbers, but returned (value by member) "
+            f"{bad} at {when(np.flatnonzero(~finite))}"
+        )
+    return rewards

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from dacrl_env.core import checks, streams
 from dacrl_env.core.snapshot import Snapshot, SnapshotError
 from dacrl_env.outer.env import check_options, instance_index
-from dacrl_env.outer.population import IN_STEP, Outcome, Population
+from dacrl_env.outer.population import IN_STEP, Population
 from dacrl_env.outer.settings import Settings, resolve
+from dacrl_env.outer.state import Outcome
 from dacrl_env.tasks import Knob, Number, Option, Task
 
 OPTIONS = ("instance", "snapshot", "reset_mask")

@@ -662,6 +662,16 @@ TABLE = (
         description="PPO-TwoColours in a third of the steps, with smaller networks",
     ),
     Task(
+        id="dacrl/PPO-TwoColours-Lifelong-Small-v0",
+        budget=98_304,
+        decisions=64,
+        judged_by="training",
+        defaults={"learning_rate": 2e-3, **_PPO_WORLDS, "ent_coef": 0.1},
+        configuration=_PPO_ROLLOUTS | _SMALL,
+        **_PPO_TWO_COLOURS,
+        description="PPO-TwoColours-Small, judged by the episodes it learns from",
+    ),
+    Task(
         id="dacrl/PPO-SwitchingMDPs-Small-v0",
         **_ON_SWITCHING_MDPS,
         **_PPO_SWITCHING,
@@ -679,6 +689,14 @@ TABLE = (
         **_PPO_SMALL,
         defaults={"learning_rate": 1e-3, "n_epochs": 4, "ent_coef": 0.01},
         description="PPO dives for a treasure; half of the runs settle without it",
+    ),
+    Task(
+        id="dacrl/PPO-DeepSea-Lifelong-Small-v0",
+        **_ON_SMALL_DEEP_SEA,
+        **_PPO_SMALL,
+        judged_by="training",
+        defaults={"learning_rate": 3e-3, "n_epochs": 4, "ent_coef": 0.1},
+        description="PPO-DeepSea-Small, judged by the dives it learns from",
     ),
     Task(
         id="dacrl/PPO-DeepSeaReversals-Small-v0",

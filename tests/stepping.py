@@ -28,6 +28,7 @@ BY_RULES = [
     "TwoColours-v0",
     "SwitchingMDP-v0",
     "FourMDPs-v0",
+    "TwoMDPs-v0",
     "DeepSea-v0",
     "DeepSea10-v0",
 ]

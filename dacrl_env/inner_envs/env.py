@@ -312,7 +312,10 @@ ENVS: dict[str, Callable[[], CompiledEnv]] = {
     "TwoColours-v0": lambda: _classic(two_colours, two_colours.TwoColours()),
     "SwitchingMDP-v0": lambda: _classic(switching, switching.SwitchingMDP()),
     "FourMDPs-v0": lambda: CompiledEnv(
-        switching.SwitchingMDP(), {**switching.PHYSICS, "worlds": float(switching.FEW)}
+        switching.SwitchingMDP(), {**switching.PHYSICS, "worlds": 4.0}
+    ),
+    "TwoMDPs-v0": lambda: CompiledEnv(
+        switching.SwitchingMDP(), {**switching.PHYSICS, "worlds": 2.0}
     ),
     "DeepSea-v0": lambda: _classic(deep_sea, deep_sea.DeepSea()),
     "DeepSea10-v0": lambda: _classic(deep_sea, deep_sea.with_room_for(10)),

@@ -1,4 +1,4 @@
-"""SwitchingMDP-v0 and FourMDPs-v0: a small maze that is another one at times.
+"""SwitchingMDP-v0, FourMDPs-v0, TwoMDPs-v0: a small maze that is another at times.
 
 A world is a grid of 5 × 5 cells with walls between some of them. One cell is the goal:
 coming to it is worth 1, and puts the agent on another cell, all as likely. Each other
@@ -8,10 +8,10 @@ there; a wall or the edge of the grid leaves the agent where it is.
 The agent sees its cell alone, and neither the world nor that it changes. The next of
 ``worlds`` worlds follows after ``offset`` steps that the environment has taken in all
 its episodes, and another one every ``period`` steps from then on; after the last of
-them comes the first again. With few worlds, as in FourMDPs-v0, they come back before
-long, with 1,000 they do not in any run. What was learned in one of them is of no use in
-the next: where random moves score 0 and the best policy of a world 1, that of another
-world scores 0 or less in most (``tests/inner_envs/test_switching.py``).
+them comes the first again. With few worlds, as in FourMDPs-v0 and TwoMDPs-v0, they come
+back before long, with 1,000 they do not in any run. What was learned in one of them is
+of no use in the next: where random moves score 0 and the best policy of a world 1, that
+of another world scores 0 or less in most (``tests/inner_envs/test_switching.py``).
 
 **Worlds follow from their numbers**: walls, goal and worths of world
 ``first + stage − 1`` are draws of random numbers at that address, so that nothing is
@@ -51,7 +51,6 @@ from dacrl_env.kernels.views import vector
 
 PERIOD, OFFSET, WORLDS, FIRST_WORLD, STAGE = range(5)  # of constants
 
-FEW = 4  # worlds of FourMDPs-v0
 PHYSICS = {
     "period": 50_000.0,  # steps from a world to the next
     "offset": 50_000.0,  # steps in the first one

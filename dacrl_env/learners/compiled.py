@@ -173,7 +173,7 @@ class Compiled(ABC):
     @property
     def has_register(self) -> bool:
         """Whether actions may save networks."""
-        return "checkpoint" not in self.steady
+        return events.need_register(self.steady)
 
     @telling
     def happen(self, state: Any, values: Values) -> dict[str, NDArray[np.bool_]]:

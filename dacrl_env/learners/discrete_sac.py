@@ -19,7 +19,7 @@ from dacrl_env.core import checks, streams
 from dacrl_env.inner_envs import InnerEnv
 from dacrl_env.inner_envs.images import BRIGHTEST
 from dacrl_env.kernels import dense
-from dacrl_env.learners import replaying, sac
+from dacrl_env.learners import events, replaying, sac
 from dacrl_env.learners.compiled import Compiled, Floats, Values
 from dacrl_env.learners.networks import check_fourier, fourier_flops, inputs_of
 from dacrl_env.learners.protocol import steady
@@ -110,7 +110,7 @@ class DiscreteSAC(Compiled):
         row = 3 * dense.row_bytes((inputs, *config.hidden_sizes, A))
         lines = dense.padded(config.fourier_features // 2)
         # target, moments, and where the interval began; the register
-        rows = 5 if "checkpoint" in known else 9
+        rows = 9 if events.need_register(known) else 5
         return {
             "replay_capacity": replaying.bytes_of(config, budget, env, 1, known),
             "hidden_sizes": rows * row,

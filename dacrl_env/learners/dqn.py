@@ -141,7 +141,7 @@ class DQN(Compiled):
         known = steady(HYPERPARAMETERS, given)
         lines = dense.padded(config.fourier_features // 2)
         # target, moments, and where the interval began; the register
-        rows = 5 if "checkpoint" in known else 9
+        rows = 9 if events.need_register(known) else 5
         return {
             "replay_capacity": replaying.bytes_of(config, budget, env, 1, known),
             "hidden_sizes": 4 * rows * row,

@@ -2,16 +2,20 @@
 
 ``checkpoint`` saves networks and optimiser to the member's register, or takes them from
 it: what OpenAI et al. 2019 ("Dota 2 with large scale deep reinforcement learning") did
-by hand. ``reset_head`` and ``reset_all`` begin the last layers, or all, anew (Nikishin
-et al. 2022, "The primacy bias in deep reinforcement learning"). ``shrink_perturb`` goes
-``perturb_strength`` of the way to fresh networks (Ash and Adams 2020, "On warm-starting
-neural network training"). The optimiser begins anew with whatever is reset. Replay and
-inner environments go on.
+by hand. ``swap`` lets both change places. The first time there is nothing to take, and
+what goes on learning are fresh networks, or a copy of those that were put aside, by the
+option. So a run whose environment goes back and forth can have networks for either
+state, as in control by multiple models (Narendra and Balakrishnan 1997, "Adaptive
+control using multiple models"). ``reset_head`` and ``reset_all`` begin the last layers,
+or all, anew (Nikishin et al. 2022, "The primacy bias in deep reinforcement learning").
+``shrink_perturb`` goes ``perturb_strength`` of the way to fresh networks (Ash and Adams
+2020, "On warm-starting neural network training"). The optimiser begins anew with
+whatever is reset. Replay and inner environments go on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,13 +24,16 @@ from numpy.typing import NDArray
 from dacrl_env.tasks import Event, Knob, Number, Option
 
 SAVE, RESTORE = 1, 2
+FRESH = 1  # of swap
 EVENTS: tuple[Knob, ...] = (
     Event("checkpoint", ("none", "save", "restore")),
+    Event("swap", ("none", "fresh", "copy")),
     Event("reset_head"),
     Event("reset_all"),
     Event("shrink_perturb"),
     Number("perturb_strength", 0.0, 1.0, 0.5),
 )
+_OF_REGISTER = ("checkpoint", "swap")
 OF_EVENTS = ("perturb_strength",)  # numbers that mean something at an event alone
 CLEAR_REPLAY = Event("clear_replay")
 # of implementations that have none
@@ -44,6 +51,15 @@ def rows_of(state: Any) -> list[NDArray[np.float32]]:
     """Networks and optimiser of a state, ``(P, row)`` each."""
     names = (*_NETWORKS, *_MOMENTS)
     return [getattr(state, name) for name in names if hasattr(state, name)]
+
+
+def need_register(steady: Container[str]) -> bool:
+    """Whether actions may save networks.
+
+    Args:
+        steady: names of the hyperparameters that keep their value throughout.
+    """
+    return not all(name in steady for name in _OF_REGISTER)
 
 
 def happen(
@@ -70,6 +86,13 @@ def happen(
     _save(state, np.flatnonzero(asked == SAVE))
     _restore(state, np.flatnonzero((asked == RESTORE) & state.register.is_saved))
     every = range(len(parts) - 1)
+    swap, first = values["swap"] > 0, ~state.register.is_saved
+    _swap(state, np.flatnonzero(swap & ~first))
+    _save(state, np.flatnonzero(swap & first))
+    members = np.flatnonzero((values["swap"] == FRESH) & first)
+    if len(members):
+        share = np.ones(len(members))
+        _begin_anew(state, members, parts, every, fresh(members), share)
     for name, which in (
         ("shrink_perturb", every), ("reset_head", head), ("reset_all", every)
     ):  # fmt: skip
@@ -95,6 +118,17 @@ def _restore(state: Any, members: Ints) -> None:
         if len(members):
             row[members] = state.register.rows[members, k]
     state.part_steps[members] = state.register.steps[members]
+
+
+def _swap(state: Any, members: Ints) -> None:
+    for k, row in enumerate(rows_of(state)):
+        if len(members):
+            saved = state.register.rows[members, k]
+            state.register.rows[members, k] = row[members]
+            row[members] = saved
+    saved_steps = state.register.steps[members]
+    state.register.steps[members] = state.part_steps[members]
+    state.part_steps[members] = saved_steps
 
 
 def _begin_anew(

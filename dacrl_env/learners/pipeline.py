@@ -31,7 +31,7 @@ from dacrl_env.algorithms.interval import Interval, begin
 from dacrl_env.core import streams
 from dacrl_env.inner_envs import InnerEnv
 from dacrl_env.inner_envs.env import CompiledEnv
-from dacrl_env.learners import replaying, stepped
+from dacrl_env.learners import events, replaying, stepped
 from dacrl_env.learners.compiled import telling
 from dacrl_env.learners.pipeline_space import (
     COMMON,
@@ -203,7 +203,7 @@ class Pipeline:
             capacity // self.config.num_inner_envs if kept else 1,
             self.env.observation_dtype.type,
             len(streams.PURPOSES),
-            "checkpoint" not in self.steady,
+            events.need_register(self.steady),
             levels,
         )
         self._begin(state, np.arange(len(keys)), keys)

@@ -158,7 +158,7 @@ class PPO(Compiled):
         many = "rollout_length"
         if config.num_inner_envs > config.rollout_length:
             many = "num_inner_envs"
-        rows = 4 if "checkpoint" in steady(HYPERPARAMETERS, given) else 7
+        rows = 7 if events.need_register(steady(HYPERPARAMETERS, given)) else 4
         return {
             "hidden_sizes": rows * row,
             "fourier_features": 4 * features * lines,

@@ -148,7 +148,7 @@ class SAC(Compiled):
         row = dense.row_bytes((features, *config.hidden_sizes, 2 * A))
         row += 2 * dense.row_bytes((features + A, *config.hidden_sizes, 1))
         # target, moments, and where the interval began; the register
-        rows = 5 if "checkpoint" in known else 9
+        rows = 9 if events.need_register(known) else 5
         return {
             "replay_capacity": replaying.bytes_of(config, budget, env, A, known),
             "hidden_sizes": rows * row,

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from dacrl_env.core.checks import real, unknown
 from dacrl_env.core.version import __version__
 from dacrl_env.kernels.elementary import log10
-from dacrl_env.methods.trials import AGE, DECISION, Rule
+from dacrl_env.methods.trials import AGE, DECISION, PEAK, Rule
 from dacrl_env.outer.actions import ActionMap, check_names
 from dacrl_env.outer.observations import signed_decades
 from dacrl_env.policies.checkpoint_when_best import (
@@ -29,9 +29,10 @@ from dacrl_env.policies.checkpoint_when_best import (
 from dacrl_env.policies.frozen_schedule import RATE, FrozenSchedule
 from dacrl_env.policies.network import About, Controller
 from dacrl_env.policies.open_loop import OpenLoop
-from dacrl_env.policies.restart_when_poor import EVENT, RestartWhenPoor, is_given_up
+from dacrl_env.policies.restart_when_poor import RestartWhenPoor, is_given_up
 from dacrl_env.policies.schedules import SHAPES
 from dacrl_env.policies.static import Static
+from dacrl_env.policies.swap_when_fallen import FIRST, SwapWhenFallen, is_fallen
 from dacrl_env.policies.switch import Switch
 from dacrl_env.tasks import Choice, Event, Knob, Number, Option
 
@@ -42,11 +43,13 @@ FAMILIES = (
     "frozen-schedule",
     "checkpoint",
     "restart",
+    "swap",
     "switch",
     "gate",
 )
-_FREEZING = ("freeze", "frozen-schedule")  # which bring down the learning rate
-EVENT_OF = {"checkpoint": "checkpoint", "restart": EVENT}  # that families set
+_FREEZING = ("freeze", "frozen-schedule", "swap")  # which bring down the learning rate
+# that families set
+EVENT_OF = {"checkpoint": "checkpoint", "restart": "reset_all", "swap": "swap"}
 ROWS = ("progress", "return/level")  # observation rows of the family "gate"
 _STEEPEST = 4.0  # slope and bias of a gate: nearly shut to nearly open over half a row
 _SIDES = ("below", "above")
@@ -64,6 +67,7 @@ _Policy = (
     | Switch
     | CheckpointWhenBest
     | RestartWhenPoor
+    | SwapWhenFallen
     | Controller
 )
 
@@ -82,7 +86,10 @@ class SearchSpace:
     is `CheckpointWhenBest`: a configuration, and the ``fall`` below the best score at
     which the best networks are restored. The family "restart" is `RestartWhenPoor`: a
     configuration, and the ``threshold`` of the score below which networks begin anew
-    that have had ``patience`` decisions. The family "switch" has
+    that have had ``patience`` decisions. The family "swap" is `SwapWhenFallen`: a
+    configuration, the ``threshold`` of the score at and above which the learning rate
+    is the smallest that there is, the ``fall`` of the score after which networks are
+    swapped, and what goes on the ``first`` time. The family "switch" has
     ``<name>/below`` and ``<name>/above``, and the ``threshold`` of the score between
     them (`Switch`). The family "gate" has both sides too, and between them the least
     network there is: one hidden unit, whose hyperbolic tangent goes from one side (−1)
@@ -156,12 +163,16 @@ class SearchSpace:
         self.searched = tuple(_narrowed(searched[n], b) for n, b in chosen.items())
         # what is set depends on how a run goes
         self.reactive = family not in ("static", "schedule")
-        first = []
+        first: list[Number | Choice] = []
         if family in EVENT_OF:
             check_names([EVENT_OF[family]], list(known), "hyperparameter")
         if family in _FREEZING:
             check_names([RATE], list(known), "hyperparameter")
             first = [Number("threshold", 0.0, 1.0, 0.6)]
+        if family == "swap":
+            fall = Number("fall", 0.1, 1.0, 0.5, "log")
+            options = Choice("first", FIRST, FIRST[0])
+            first = [Number("threshold", 0.0, 1.0, 0.9), fall, options]
         elif family == "checkpoint":
             first = [Number("fall", 0.02, 1.0, 0.1, "log")]
         elif family == "restart":
@@ -330,7 +341,10 @@ class SearchSpace:
             return self.values(candidates, decisions)
         given = self.decode(candidates)
         if self.family in EVENT_OF:
-            return self._steady(given)[None]
+            values = self._steady(given)[None]
+            if self.family in _FREEZING:
+                values = np.concatenate([values, self._frozen(values)])
+            return values
         if self.family == "frozen-schedule":
             values = self.values(candidates, decisions)
             return np.concatenate([values, self._frozen(values)])
@@ -349,6 +363,8 @@ class SearchSpace:
             return lambda scores, best, rows: self._kept(given, scores, best)
         if self.family == "restart":
             return lambda scores, best, rows: self._restarted(given, scores, rows[AGE])
+        if self.family == "swap":
+            return lambda scores, best, rows: self._exchanged(given, scores, rows[PEAK])
         if self.family == "frozen-schedule":
             tables = self.values(candidates, decisions)
             threshold = np.array([p["threshold"] for p in given])
@@ -409,6 +425,19 @@ class SearchSpace:
         )
         poor = is_given_up(scores, ages, threshold, patience)
         return self._happening(given, poor)
+
+    def _exchanged(
+        self, given: list[dict[str, float]], scores: Floats, peaks: Floats
+    ) -> Floats:
+        """Values ``(n, d)`` of the family "swap"."""
+        threshold, fall = (
+            np.array([p[name] for p in given]) for name in ("threshold", "fall")
+        )
+        fallen = is_fallen(scores, peaks, fall)
+        first = np.array([FIRST[int(p["first"])] for p in given], object)
+        values = self._happening(given, np.where(fallen, first, "none"))
+        good = (scores >= threshold) & ~fallen
+        return np.where(good[:, None], self._frozen(values), values)
 
     def _happening(self, given: list[dict[str, float]], options: ArrayLike) -> Floats:
         """Steady values ``(n, d)``, and options ``(n,)`` of the family's event."""
@@ -483,6 +512,10 @@ class SearchSpace:
             shown = self._shown({h.name: parameters[h.name] for h in self.searched})
             if self.family == "checkpoint":
                 return CheckpointWhenBest(parameters["fall"], False, **shown)
+            if self.family == "swap":
+                fall, threshold = parameters["fall"], parameters["threshold"]
+                first = FIRST[int(parameters["first"])]
+                return SwapWhenFallen(fall, threshold, first, 1, False, **shown)
             patience = int(parameters["patience"])
             return RestartWhenPoor(parameters["threshold"], patience, False, **shown)
         if self.family in ("freeze", "switch"):

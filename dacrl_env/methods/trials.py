@@ -41,8 +41,16 @@ from dacrl_env.core.snapshot import (
 from dacrl_env.core.store import Store, StoreError, canonical
 from dacrl_env.outer.population import Population
 from dacrl_env.outer.settings import Settings, resolve
-from dacrl_env.policies import Cost, Fitted, FrontPoint, Method, Policy, cost_of
-from dacrl_env.policies.restart_when_poor import EVENT
+from dacrl_env.policies import (
+    Cost,
+    Fitted,
+    FrontPoint,
+    Method,
+    Policy,
+    cost_of,
+    restart_when_poor,
+    swap_when_fallen,
+)
 from dacrl_env.tasks import Number, Task
 from dacrl_env.tasks.registration import definition_of, get_task
 
@@ -56,9 +64,10 @@ COST = "cost"  # of a run, beside these where methods take several objectives
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 # values (P, d) by scores (P,), the best of them so far (P,) and observation rows (P,),
-# among which is how many decisions the networks have had
+# among which are how many decisions the networks have had, and their best score
 Rule = Callable[[Floats, Floats, Mapping[str, NDArray[Any]]], Floats]
-AGE, DECISION = "age", "decision"
+AGE, DECISION, PEAK = "age", "decision", "peak"
+_ANEW = (restart_when_poor.EVENT, swap_when_fallen.EVENT)  # other networks come
 
 
 @dataclass(frozen=True)
@@ -209,6 +218,7 @@ class Trials:
         self._step = 0  # decisions of the present runs
         self._parents = np.zeros(0, np.int64)  # (P,) of the next decision
         self._ages = np.zeros(0, np.int64)  # (P,) decisions that networks have had
+        self._peaks = np.zeros(0)  # (P,) their best score; NaN: none yet
         self._trace: list[dict[str, Any]] = []
         self._best_told = -np.inf  # score
         self._done = 0  # operations so far
@@ -262,6 +272,7 @@ class Trials:
         self._generation += 1
         self._parents = np.arange(self._size)
         self._ages = np.zeros(self._size, np.int64)
+        self._peaks = np.full(self._size, np.nan)
 
     def configured(self, configuration: Mapping[str, Any]) -> Settings:
         """Settings of runs with a static configuration, which may be empty.
@@ -306,7 +317,8 @@ class Trials:
             rule: values ``(P, d)`` of the controlled hyperparameters, by the scores
                 observed last ``(P,)`` and the best so far ``(P,)``, both NaN before the
                 first decision, and the observation rows by name ``(P,)``; `AGE` is the
-                decisions that networks have had since they began, or began anew.
+                decisions that networks have had since they began, began anew or were
+                swapped, `PEAK` their best score since then.
             key: what the rule depends on beside them, for the journal.
 
         Raises:
@@ -348,12 +360,14 @@ class Trials:
                 }
             )
             self._parents = np.arange(self._size)
-            self._ages = np.where(self._is_anew(applied), 0, self._ages) + 1
+            anew = self._is_anew(applied)
+            self._ages = np.where(anew, 0, self._ages) + 1
+            self._peaks = np.fmax(np.where(anew, np.nan, self._peaks), scores)
         return seen
 
     def _is_anew(self, applied: Floats) -> NDArray[np.bool_]:
-        """Members ``(P,)`` whose networks began anew, by applied values ``(P, d)``."""
-        events = [h.name == EVENT for h in self.controlled]
+        """Members ``(P,)`` with other networks, by applied values ``(P, d)``."""
+        events = [h.name in _ANEW for h in self.controlled]
         return np.asarray((applied[:, events] > 0).any(1))
 
     def _tell(self, seen: Observed, before: Cost) -> None:
@@ -386,7 +400,7 @@ class Trials:
         parents = np.asarray(parents)
         self._operation("fork", parents, lambda: self._live().fork(parents))
         self._parents = self._parents[parents]
-        self._ages = self._ages[parents]
+        self._ages, self._peaks = self._ages[parents], self._peaks[parents]
 
     def check_fork(self) -> None:
         """Say before any training that `fork` will not be possible.
@@ -456,7 +470,7 @@ class Trials:
         self._operation("select", members, lambda: self._select(members))
         self._size = len(members)
         self._parents = self._parents[members]
-        self._ages = self._ages[members]
+        self._ages, self._peaks = self._ages[members], self._peaks[members]
 
     def judge(self) -> Floats:
         """Scores ``(P,)`` of runs that are over by the report stream; not charged.
@@ -545,7 +559,11 @@ class Trials:
                 )
                 rows = runs.observation().T
                 had = state.learner.env_steps // self.settings.decision_interval
-                seen: dict[str, NDArray[Any]] = {AGE: self._ages, DECISION: had}
+                seen: dict[str, NDArray[Any]] = {
+                    AGE: self._ages,
+                    DECISION: had,
+                    PEAK: self._peaks,
+                }
                 seen.update(zip(runs.observation_names, rows, strict=True))
                 values = rule(observed, best, seen)
                 runs.advance(runs.actions.to_values(values, state.requested))

@@ -278,6 +278,10 @@ POLICIES: dict[str, tuple[str, dict[str, Any]]] = {
         "dacrl_env.policies.restart_when_poor:RestartWhenPoor",
         {},
     ),
+    "swap-when-fallen": (
+        "dacrl_env.policies.swap_when_fallen:SwapWhenFallen",
+        {},
+    ),
     "reset-every": ("dacrl_env.baselines.reset_every:ResetEvery", {}),
     "adaptive-kl": ("dacrl_env.baselines.adaptive_kl:AdaptiveKL", {}),
     "reduce-on-plateau": ("dacrl_env.baselines.reduce_on_plateau:ReduceOnPlateau", {}),
@@ -329,6 +333,7 @@ WRITTEN = {
     "switch": "dacrl_env.policies.switch:Switch",
     "checkpoint": "dacrl_env.policies.checkpoint_when_best:CheckpointWhenBest",
     "restart": "dacrl_env.policies.restart_when_poor:RestartWhenPoor",
+    "swap": "dacrl_env.policies.swap_when_fallen:SwapWhenFallen",
     NETWORK: "dacrl_env.policies.network:Controller",
 }
 

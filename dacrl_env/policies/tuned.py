@@ -34,7 +34,7 @@ class Tuned:
     Args:
         rung: "static-tuned", "open-loop-tuned", "freeze-tuned",
             "frozen-schedule-tuned", "checkpoint-tuned", "restart-tuned",
-            "switch-tuned", or "rule-tuned".
+            "swap-tuned", "switch-tuned", or "rule-tuned".
         any_task: let it run with runs of another length, decision interval or feedback
             than it was tuned for.
 

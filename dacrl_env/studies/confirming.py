@@ -5,8 +5,8 @@ of each rung, chosen on the tuning split. The rule is the one that was chosen th
 open loop the better one on these seeds, which favours the open loop. Values of a
 schedule and of state are means of differences of runs on the same seed, with 95 %
 intervals over seeds. A schedule sets numbers and choices, and no events. So a rule that
-restarts networks is also compared with its own configuration and restarts at equal
-distances, the best one of several numbers of them.
+restarts networks, or swaps them, is also compared with its own configuration and as
+many events at equal distances, the best one of several numbers of them.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from dacrl_env.core.files import write_text
 from dacrl_env.core.installed import version
 from dacrl_env.core.store import Store
 from dacrl_env.policies.restart_when_poor import RestartWhenPoor
+from dacrl_env.policies.swap_when_fallen import SwapWhenFallen
 from dacrl_env.policies.tuned import Tuned
 from dacrl_env.tasks import Task
 from dacrl_env.tasks import headroom as kept
@@ -39,7 +40,7 @@ from dacrl_env.tasks.rungs import SCHEDULE, STATIC
 
 SEEDS = range(128, 256)
 SHUFFLED = "rule, shuffled"
-RESTARTS = (1, 2, 4, 8)  # in a run, at equal distances
+SPACED = (1, 2, 4, 8)  # events in a run, at equal distances
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ class Confirmed:
         objective: what is compared, "final" or "auc".
         values: by name an estimate with its interval: mean scores of each policy,
             ``schedule``, ``state``, and ``looking``, what the rule scores above its
-            shuffled self; of rules that restart also ``spaced``, what it scores above
-            the best of restarts at equal distances.
+            shuffled self; of rules that restart or swap networks also ``spaced``, what
+            it scores above the best of events at equal distances.
         seeds: the first and the last of the test runs.
         frame: test runs, a row each.
     """
@@ -117,10 +118,11 @@ def confirm(
             policies[rung] = Tuned(rung).on(task).policy
     policies[SHUFFLED] = policies[rule].shuffled()
     spaced = {}
-    if isinstance(policies[rule], RestartWhenPoor):
+    if isinstance(policies[rule], RestartWhenPoor | SwapWhenFallen):
+        events = "restarts" if isinstance(policies[rule], RestartWhenPoor) else "swaps"
         spaced = {
-            f"{n} restarts": policies[rule].every(math.ceil(task.decisions / (n + 1)))
-            for n in RESTARTS
+            f"{n} {events}": policies[rule].every(math.ceil(task.decisions / (n + 1)))
+            for n in SPACED
         }
     policies |= spaced
     frame = summarize(

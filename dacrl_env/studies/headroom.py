@@ -1,6 +1,6 @@
 """What dynamics are worth on a task, against strong static configurations.
 
-Seven rungs are tuned by one searcher, `SequentialHalving`, at one budget each, over the
+Eight rungs are tuned by one searcher, `SequentialHalving`, at one budget each, over the
 wide space: all numbers and choices of the algorithm.
 
 - *static*: a configuration that holds throughout. Its search begins at the task's
@@ -17,6 +17,9 @@ wide space: all numbers and choices of the algorithm.
   looking adds to a schedule.
 - *restart*: the closed loop `RestartWhenPoor`, which begins networks anew where a run
   looks stuck; its configuration is tuned with it, from the static one on.
+- *swap*: the closed loop `SwapWhenFallen`, which puts networks aside that have fallen
+  and takes back those it put aside before; its configuration is tuned with it, from the
+  static one on.
 - *switch*: the closed loop `Switch`, one configuration below a score and another above
   it, which both begin at the static one.
 

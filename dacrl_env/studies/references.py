@@ -200,6 +200,7 @@ RECIPES = {
     "TwoColours-v0": Recipe(planned=planners.seek),
     "SwitchingMDP-v0": Recipe(planned=planners.plan, stages=worlds_of_a_run),
     "FourMDPs-v0": Recipe(planned=planners.plan, stages=worlds_of_a_run),
+    "TwoMDPs-v0": Recipe(planned=planners.plan, stages=worlds_of_a_run),
     "DeepSea-v0": Recipe(planned=planners.dive, decimals=4, bounded=True),
     "DeepSea10-v0": Recipe(planned=planners.dive, decimals=4, bounded=True),
 }

@@ -36,6 +36,7 @@ COMPILED_ENVS = (
     "TwoColours-v0",
     "SwitchingMDP-v0",
     "FourMDPs-v0",
+    "TwoMDPs-v0",
     "DeepSea-v0",
     "DeepSea10-v0",
     "MiniGridLevels-v0",

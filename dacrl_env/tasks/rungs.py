@@ -10,6 +10,7 @@ RULES = {
     "frozen-schedule-tuned": "frozen-schedule",
     "checkpoint-tuned": "checkpoint",
     "restart-tuned": "restart",
+    "swap-tuned": "swap",
     "switch-tuned": "switch",
 }
 """Closed loops, and their family of `SearchSpace`."""

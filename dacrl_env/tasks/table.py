@@ -206,6 +206,10 @@ _ON_SWITCHING_MDPS = _on(
     "SwitchingMDP-v0", _WORLDS, (-0.8, 18.95, -11.0), always_varied=True
 )
 _ON_FOUR_MDPS = _on("FourMDPs-v0", _WORLDS, (-0.8, 18.95, -11.0), always_varied=True)
+_TWO_TIMES = {"period": (5_000, 9_000), "offset": (5_000, 9_000)}
+_ON_TWO_MDPS = _on(
+    "TwoMDPs-v0", _WORLDS | _TWO_TIMES, (-0.8, 18.95, -11.0), always_varied=True
+)
 _SMALL_DEEP_SEA_RETURNS = (-0.005, 0.99, -0.01)
 _ON_SMALL_DEEP_SEA = _on(
     "DeepSea10-v0", _SMALL_DEEP_SEA, _SMALL_DEEP_SEA_RETURNS, always_varied=True
@@ -682,6 +686,38 @@ TABLE = (
         **_ON_FOUR_MDPS,
         **_PPO_SWITCHING,
         description="PPO in four small mazes that take turns, untold",
+    ),
+    Task(
+        id="dacrl/PPO-TwoMDPs-Small-v0",
+        **_ON_TWO_MDPS,
+        **_PPO_SMALL | {"decisions": 64},
+        defaults={"learning_rate": 0.003, **_PPO_WORLDS},
+        description="PPO in two small mazes that take turns, untold",
+    ),
+    Task(
+        id="dacrl/DQN-TwoMDPs-Small-v0",
+        **_ON_TWO_MDPS,
+        algorithm="dqn",
+        ranges=DQN_RANGES,
+        budget=48_000,
+        decisions=48,
+        controlled=_RELEARNING,
+        defaults=_DQN_WORLDS | {"gamma": 0.9, "train_freq": 4, "batch_size": 32},
+        configuration=_SMALL,
+        description="DQN in two small mazes that take turns, untold",
+    ),
+    Task(
+        id="dacrl/PPO-CartPoleReversals-Small-v0",
+        **_on(
+            "CartPoleShift",
+            _CARTPOLE_SHIFT | {"shift_at": (5_000, 9_000)},
+            (22.2, 500.0, 0.0),
+            always_varied=True,
+            apart={"shift_period": (5_000, 9_000)},
+        ),
+        **_PPO_SMALL | {"decisions": 64},
+        defaults={"learning_rate": 0.003, "ent_coef": 0.05},
+        description="PPO on CartPole whose motor is reversed again and again, untold",
     ),
     Task(
         id="dacrl/PPO-DeepSea-Small-v0",

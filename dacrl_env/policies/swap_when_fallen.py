@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dacrl_env.core import streams
-from dacrl_env.core.checks import whole
+from dacrl_env.core.checks import unknown, whole
 from dacrl_env.outer.vector_env import PopulationEnv
 from dacrl_env.policies.static import extremes
 from dacrl_env.tasks import Option
@@ -45,8 +45,8 @@ class SwapWhenFallen:
         **config: the configuration otherwise; what is left out keeps its default.
 
     Raises:
-        ValueError: patience below 1; at `reset`, an algorithm without the event, or
-            another option of it.
+        ValueError: patience below 1, or another ``first``; at `reset`, an algorithm
+            without the event.
     """
 
     action_mode = "values"
@@ -61,6 +61,8 @@ class SwapWhenFallen:
         **config: Option,
     ) -> None:
         self.fall, self.threshold = float(fall), float(threshold)
+        if first not in FIRST:
+            raise ValueError(unknown("first", first, FIRST))
         self.first = first
         self.patience = whole("patience", patience)
         self.shuffle, self.config = shuffle, config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from dacrl_env.outer.settings import resolve
 from dacrl_env.policies import get_method, get_policy
 from dacrl_env.policies.checkpoint_when_best import CheckpointWhenBest
 from dacrl_env.policies.restart_when_poor import RestartWhenPoor
+from dacrl_env.policies.swap_when_fallen import SwapWhenFallen
+from dacrl_env.tasks.registration import get_task
 
 DQN, PPO = "dacrl/DQN-CartPole-v0", "dacrl/PPO-CartPole-v0"
 SHORT: dict[str, Any] = {
@@ -141,26 +144,89 @@ def test_networks_begin_anew_where_the_score_is_poor() -> None:
     assert asked(policy, envs, 200, [0.0] * 3) == [False] * 3
 
 
+def test_networks_that_have_fallen_are_put_aside() -> None:
+    policy = SwapWhenFallen(fall=0.4, threshold=0.8, first="copy")
+    envs = begun(policy)
+    smallest = envs.settings.number("learning_rate").low
+    given = [
+        [0.9, 0.9, 0.0],  # nothing is known
+        [0.5, 0.0, 0.2],
+        [0.9, 0.3, 0.6],
+        [0.1, 0.2, 0.3],
+        [0.1, 0.9, 0.1],  # 0.1 is the best of the networks that came
+        [0.6, 0.4, 0.7],
+        [0.1, 0.9, 0.2],
+    ]
+    act, actions = policy.act, []
+    policy.act = lambda *seen: actions.append(act(*seen)) or actions[-1]
+    swaps = [asked(policy, envs, 200 * k, scores) for k, scores in enumerate(given)]
+    n, c = "none", "copy"
+    assert swaps == [
+        [n, n, n], [n, n, n], [n, n, n], [c, n, n], [n, n, c], [n, c, n], [c, n, c],
+    ]  # fmt: skip
+    expected = [[s >= 0.8 for s in scores] for scores in given]
+    expected[0] = [False] * 3
+    assert [(a[:, 1] == smallest).tolist() for a in actions] == expected
+    # another run
+    assert asked(policy, envs, 0, [0.0] * 3) == [n] * 3
+    assert asked(policy, envs, 200, [0.0] * 3) == [n] * 3
+
+
+def test_swaps_at_equal_distances_are_a_control() -> None:
+    policy = SwapWhenFallen(fall=0.4, learning_rate=1e-2).every(2)
+    envs = begun(policy)
+    told = [asked(policy, envs, 200 * k, [0.1 * k] * 3)[0] for k in range(6)]
+    assert told == ["none", "none", "fresh", "none", "fresh", "none"]
+
+
 @pytest.mark.parametrize("interrupted", [False, True])
-def test_a_search_of_restarts_does_what_its_policy_does(
-    tmp_path: Any, interrupted: bool
+@pytest.mark.parametrize(
+    ("family", "event", "rows"),
+    [
+        (
+            "restart",
+            "reset_all",
+            [
+                {"threshold": 0.05, "patience": 1.0, "epsilon": 0.1},
+                {"threshold": 1.0, "patience": 2.0, "epsilon": 0.2},
+                {"threshold": 0.02, "patience": 3.0, "epsilon": 0.3},
+            ],
+        ),
+        (
+            "swap",
+            "swap",
+            [
+                {"threshold": 0.9, "fall": 0.1, "first": 1.0, "epsilon": 0.1},
+                {"threshold": 0.1, "fall": 0.1, "first": 0.0, "epsilon": 0.2},
+                {"threshold": 0.2, "fall": 0.15, "first": 1.0, "epsilon": 0.3},
+            ],
+        ),
+    ],
+)
+def test_a_search_of_events_does_what_its_policy_does(
+    tmp_path: Any,
+    interrupted: bool,
+    family: str,
+    event: str,
+    rows: list[dict[str, float]],
 ) -> None:
     """Also where it goes on from a journal, with half of the runs, in another order."""
-    names = ["epsilon", "reset_all"]
-    settings = resolve(DQN, hyperparameters=names, **SHORT)
-    space = SearchSpace(settings.controlled, family="restart")
-    method = get_method("random-search,family='restart'")
-    rows = [
-        {"threshold": 0.05, "patience": 1.0, "epsilon": 0.1},
-        {"threshold": 1.0, "patience": 2.0, "epsilon": 0.2},
-        {"threshold": 0.02, "patience": 3.0, "epsilon": 0.3},
-    ]
+    # random actions return about 22, and these runs not much more
+    task = replace(
+        get_task(DQN), id="own/Easy-v0", train_instances=(), test_instances=(),
+        reference_return=500.0 if family == "restart" else 40.0,
+    )  # fmt: skip
+    names = ["epsilon", event, *(["learning_rate"] if family == "swap" else [])]
+    bounds = {"epsilon": (0.0, 1.0)}
+    settings = resolve(task, hyperparameters=names, **SHORT)
+    space = SearchSpace(settings.controlled, bounds, family=family)
+    method = get_method(f"random-search,family='{family}'")
     candidates = space.encode(rows)
 
     def trials() -> Trials:
         store = Store(tmp_path)
         given = {**SHORT, "hyperparameters": names}
-        return Trials(DQN, 30_000, 0, method, store, **given)
+        return Trials(task, 30_000, 0, method, store, **given)
 
     def train(runs: Trials, decisions: int = 10) -> Any:
         """What is seen at the decisions from the fifth on, of two of the runs."""
@@ -176,16 +242,23 @@ def test_a_search_of_restarts_does_what_its_policy_does(
         runs.close()
         runs = trials()
     seen, seeds = train(runs), runs.tuning_seeds(3)
+    rates: list[float] = []
     for row, member in ((2, 0), (1, 1)):
         frame = dacrl_env.evaluate(
-            DQN, space.policy(candidates[row], 10), [seeds[row]], split="tuning",
+            task, space.policy(candidates[row], 10), [seeds[row]], split="tuning",
             hyperparameters=names, **SHORT,
         )  # fmt: skip
         told = frame[frame["reward"].notna() & (frame["step"] > 4)]
         assert told["score"].tolist() == [s.scores[-1, member] for s in seen]
-        anew = [bool(s.applied[-1, member, 1]) for s in seen]
-        assert told["hp/reset_all"].tolist() == anew
-        assert any(anew)
+        code = [s.applied[-1, member, 1] for s in seen]
+        knob = settings.controlled[1]
+        assert told[f"hp/{event}"].tolist() == [*map(knob.native, code)]
+        assert any(code)
+        if family == "swap":
+            own = [s.applied[-1, member, 2] for s in seen]
+            assert told["hp/learning_rate"].tolist() == own
+            rates += own
+    assert len(set(rates)) == (2 if family == "swap" else 0)  # frozen, and not
 
 
 def test_the_rate_follows_the_divergence() -> None:
@@ -230,6 +303,9 @@ def test_updates_of_ppo_come_nearer_to_the_wanted_size() -> None:
         ("checkpoint-when-best", "dacrl/NoisyQuadratic-v0", "'checkpoint'"),
         ("restart-when-poor,patience=0", DQN, "patience"),
         ("restart-when-poor", "dacrl/NoisyQuadratic-v0", "'reset_all'"),
+        ("swap-when-fallen,patience=0", DQN, "patience"),
+        ("swap-when-fallen,first=none", DQN, "first"),
+        ("swap-when-fallen", "dacrl/NoisyQuadratic-v0", "'swap'"),
         ("reset-every,event=clear_replay", DQN, "unknown event 'clear_replay'"),
         ("reset-every,times=0", DQN, "times"),
         ("reset-every,until=2", DQN, "until must lie"),

@@ -370,6 +370,7 @@ def test_defaults_are_those_of_the_specification():
         "exploration": (0, 1, "epsilon-greedy"),
         "hold_exponent": (1, 5, 2),
         "checkpoint": (0, 2, "none"),
+        "swap": (0, 2, "none"),
         "reset_head": (0, 1, False),
         "reset_all": (0, 1, False),
         "shrink_perturb": (0, 1, False),

@@ -16,9 +16,12 @@ from dacrl_env.tasks.registration import ALGORITHMS, load
 
 DQN, PPO = "dacrl/DQN-CartPole-v0", "dacrl/PPO-CartPole-v0"
 EVENTS = {
-    DQN: ("checkpoint", "reset_head", "reset_all", "shrink_perturb", "clear_replay"),
-    PPO: ("checkpoint", "reset_head", "reset_all", "shrink_perturb"),
-}
+    DQN: (
+        "checkpoint", "swap", "reset_head", "reset_all", "shrink_perturb",
+        "clear_replay",
+    ),
+    PPO: ("checkpoint", "swap", "reset_head", "reset_all", "shrink_perturb"),
+}  # fmt: skip
 EACH = [(task, name) for task in EVENTS for name in EVENTS[task]]
 SHORT: dict[str, dict[str, Any]] = {
     DQN: {"budget": 800, "decision_interval": 100, "learning_starts": 50},
@@ -190,6 +193,59 @@ def test_what_was_saved_comes_back_and_the_rest_goes_on(task: str) -> None:
         np.testing.assert_array_equal(now[1], before[name][1], err_msg=name)
 
 
+def is_of_networks(name: str) -> bool:
+    return name in (*NETWORKS, "part_steps")
+
+
+@pytest.mark.parametrize("task", EVENTS)
+def test_networks_and_register_change_places(task: str) -> None:
+    envs = make(task)
+    step(envs)
+    first = learner(envs)
+    info = step(envs, swap=["copy", "none"])
+    assert info["hyperparameters"]["swap"].tolist() == ["copy", "none"]
+    step(envs)
+    second = learner(envs)
+    assert (second["parameters"][0] != first["parameters"][0]).any()
+    for before, expected in ((second, first), (first, second)):
+        assert only(envs, swap=[2, 0])["checkpoint"].tolist() == [False, False]
+        after = learner(envs)
+        for name, now in after.items():
+            if name.startswith("register"):
+                continue
+            other = expected if is_of_networks(name) else second
+            np.testing.assert_array_equal(now[0], other[name][0], err_msg=name)
+            np.testing.assert_array_equal(now[1], second[name][1], err_msg=name)
+        kept = [before[n] for n in NETWORKS if n in before]
+        for k, row in enumerate(kept):
+            np.testing.assert_array_equal(after["register.rows"][0, k], row[0])
+        np.testing.assert_array_equal(
+            after["register.steps"][0], before["part_steps"][0]
+        )
+    assert learner(envs)["register.is_saved"].tolist() == [True, False]
+
+
+@pytest.mark.parametrize("task", EVENTS)
+def test_the_first_swap_goes_on_with_fresh_networks_or_a_copy(task: str) -> None:
+    envs, anew = make(task), make(task)
+    for each in (envs, anew):
+        step(each)
+    before = learner(envs)
+    only(envs, swap=[1, 2])
+    only(anew, reset_all=1)
+    after, fresh = learner(envs), learner(anew)
+    for name in (*NETWORKS, "part_steps"):
+        if name in after:
+            np.testing.assert_array_equal(after[name][0], fresh[name][0])
+            np.testing.assert_array_equal(after[name][1], before[name][1])
+    assert after["register.is_saved"].all()
+    np.testing.assert_array_equal(after["register.rows"][:, 0], before["parameters"])
+    # there is something to take now, whichever option it is
+    step(envs)
+    only(envs, swap=[1, 1])
+    np.testing.assert_array_equal(learner(envs)["parameters"], before["parameters"])
+
+
 @pytest.mark.parametrize("task", EVENTS)
 def test_restoring_without_a_save_is_said_and_changes_nothing(task: str) -> None:
     asked, not_asked = make(task), make(task)
@@ -223,14 +279,14 @@ def test_each_bites_at_its_decision_alone_and_in_its_member(
     task: str, name: str
 ) -> None:
     plain, eventful = make(task, 3), make(task, 3)
-    option = {"checkpoint": "restore"}.get(name, True)
+    option = {"checkpoint": "restore", "swap": "fresh"}.get(name, True)
     for k in range(5):
         for envs in (plain, eventful):
             config: dict[str, Any] = {}
             if name == "checkpoint" and k == 1:
                 config[name] = "save"
             if envs is eventful and k == 3:
-                nothing = "none" if name == "checkpoint" else False
+                nothing = "none" if name in ("checkpoint", "swap") else False
                 config[name] = [nothing, option, nothing]
             step(envs, **config)
         mine, theirs = learner(plain)["parameters"], learner(eventful)["parameters"]
@@ -265,9 +321,11 @@ def test_a_new_run_has_an_empty_register(task: str) -> None:
 
 
 @pytest.mark.parametrize("task", EVENTS)
-def test_there_is_a_register_only_where_actions_save(task: str) -> None:
-    envs = make(task, hyperparameters=("learning_rate",))
-    assert envs.population.state.learner.register.rows.size == 0
+@pytest.mark.parametrize("name", ["learning_rate", "checkpoint", "swap"])
+def test_there_is_a_register_only_where_actions_save(task: str, name: str) -> None:
+    envs = make(task, hyperparameters=(name,))
+    size = envs.population.state.learner.register.rows.size
+    assert (size > 0) == (name != "learning_rate")
 
 
 def test_events_are_seen_since_when() -> None:

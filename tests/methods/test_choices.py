@@ -27,6 +27,7 @@ from dacrl_env.policies.open_loop import OpenLoop
 from dacrl_env.policies.restart_when_poor import RestartWhenPoor
 from dacrl_env.policies.schedules import Schedule
 from dacrl_env.policies.static import Static
+from dacrl_env.policies.swap_when_fallen import SwapWhenFallen
 from dacrl_env.policies.switch import Switch
 
 DQN = "dacrl/DQN-CartPole-v0"
@@ -47,7 +48,11 @@ SHORT: dict[str, Any] = {
 
 
 def space(family: str = "static", bounds: Any = None) -> SearchSpace:
-    more = {"checkpoint": (REGISTER,), "restart": (Event("reset_all"),)}
+    more = {
+        "checkpoint": (REGISTER,),
+        "restart": (Event("reset_all"),),
+        "swap": (Event("swap", ("none", "fresh", "copy")),),
+    }
     return SearchSpace((*KNOBS, *more.get(family, ())), bounds, family)
 
 
@@ -131,7 +136,7 @@ def test_every_family_gives_a_policy_that_says_what_its_candidate_does(
             below = searched.rule([candidate], 4)(score, score, {})[0]
             loss = KNOBS[1].options[int(below[1])]
             assert loss == policy.below["loss"]
-        if isinstance(policy, CheckpointWhenBest | RestartWhenPoor):
+        if isinstance(policy, CheckpointWhenBest | RestartWhenPoor | SwapWhenFallen):
             assert policy.config["loss"] in KNOBS[1].options
 
 

@@ -63,7 +63,7 @@ def test_every_policy_gives_actions_within_the_space(spec):
 
 REACTIVE = (
     "vdbe", "lr-bandit", "ultho", "checkpoint-when-best", "restart-when-poor",
-    "reset-every", "adaptive-kl",
+    "swap-when-fallen", "reset-every", "adaptive-kl",
 )  # fmt: skip
 WHITE_BOX = ("noise-scale", "meta-gradients", "bmg-epsilon")
 OTHERS = ("discrete_sac", "pipeline")
@@ -72,6 +72,7 @@ UNFIT = {  # what a policy cannot do, and how it says so
     ("noise-scale", "sgd"): "batch_size",
     ("checkpoint-when-best", "sgd"): "checkpoint",
     ("restart-when-poor", "sgd"): "reset_all",
+    ("swap-when-fallen", "sgd"): "swap",
     ("reset-every", "sgd"): "reset_head",
     ("adaptive-kl", "sgd"): "signal/kl",
     ("adaptive-kl", "dqn"): "signal/kl",

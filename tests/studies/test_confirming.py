@@ -18,6 +18,7 @@ from dacrl_env.policies import Cost, Fitted, save_fitted
 from dacrl_env.policies.open_loop import OpenLoop
 from dacrl_env.policies.restart_when_poor import RestartWhenPoor
 from dacrl_env.policies.static import Static
+from dacrl_env.policies.swap_when_fallen import SwapWhenFallen
 from dacrl_env.policies.switch import Switch
 from dacrl_env.policies.tuned import place
 from dacrl_env.studies import confirming as study
@@ -91,26 +92,44 @@ def test_differences_are_those_of_runs_on_the_same_seed(kept: Any) -> None:
     assert result.values["looking"].value != 0
 
 
-def test_restarts_are_also_compared_with_those_at_equal_distances(kept: Any) -> None:
-    rule = RestartWhenPoor(0.3, 4, learning_rate=0.002)
+@pytest.mark.parametrize(
+    ("rung", "events", "rule", "spaced"),
+    [
+        (
+            "restart-tuned",
+            "restarts",
+            RestartWhenPoor(0.3, 4, learning_rate=0.002),
+            lambda n: RestartWhenPoor(9.0, n, learning_rate=0.002),
+        ),
+        (
+            "swap-tuned",
+            "swaps",
+            SwapWhenFallen(0.1, 0.05, "copy", learning_rate=0.002),
+            lambda n: SwapWhenFallen(-9.0, 0.05, "copy", n, learning_rate=0.002),
+        ),
+    ],
+)
+def test_events_are_also_compared_with_those_at_equal_distances(
+    kept: Any, rung: str, events: str, rule: Any, spaced: Any
+) -> None:
     small = replace(
         get_task("dacrl/DQN-CartPole-v0"), id="own/Small-v0", budget=600, decisions=6,
         configuration={"learning_starts": 100},
     )  # fmt: skip
-    for rung, policy in {"static-tuned": Static(), "restart-tuned": rule}.items():
+    for name, policy in {"static-tuned": Static(), rung: rule}.items():
         fitted = Fitted(policy, Cost(7), task=small.id, settings={})
-        save_fitted(fitted, place(small.id, rung), {})
-    rungs = ["static-tuned", "restart-tuned"]
+        save_fitted(fitted, place(small.id, name), {})
+    rungs = ["static-tuned", rung]
     entry = {**ENTRY, "best": rungs, "settings": {"seeds": [0, 7], "rungs": rungs}}
     headroom.keep(small.id, entry)
     values = study.confirm(small, seeds=range(8, 11)).values
-    given = {str(n): RestartWhenPoor(9.0, n, learning_rate=0.002) for n in (3, 2, 1)}
+    given = {str(n): spaced(n) for n in (3, 2, 1)}
     rows = summarize(dacrl_env.compare(small, given, range(8, 11)))
     means = rows.groupby("policy")["report_final"].mean()
     for times, distance in {1: "3", 2: "2", 4: "2", 8: "1"}.items():
-        assert values[f"{times} restarts"].value == pytest.approx(means[distance])
-    best = max(values[f"{times} restarts"].value for times in study.RESTARTS)
-    own = values["restart-tuned"].value
+        assert values[f"{times} {events}"].value == pytest.approx(means[distance])
+    best = max(values[f"{times} {events}"].value for times in study.SPACED)
+    own = values[rung].value
     assert values["spaced"].value == pytest.approx(own - best)
 
 

@@ -19,6 +19,7 @@ from dacrl_env.policies.open_loop import OpenLoop
 from dacrl_env.policies.protocol import Cost
 from dacrl_env.policies.restart_when_poor import RestartWhenPoor
 from dacrl_env.policies.static import Static
+from dacrl_env.policies.swap_when_fallen import SwapWhenFallen
 from dacrl_env.policies.switch import Switch
 from dacrl_env.studies import headroom as study
 from dacrl_env.tasks import Event
@@ -128,6 +129,7 @@ def test_everything_is_tuned_tested_and_kept(tmp_path: Any) -> None:
         "frozen-schedule-tuned": FrozenSchedule,
         "checkpoint-tuned": CheckpointWhenBest,
         "restart-tuned": RestartWhenPoor,
+        "swap-tuned": SwapWhenFallen,
         "switch-tuned": Switch,
     }
     assert result.policies.keys() == kinds.keys()

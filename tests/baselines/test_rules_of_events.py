@@ -197,8 +197,8 @@ def test_swaps_at_equal_distances_are_a_control() -> None:
             "swap",
             [
                 {"threshold": 0.9, "fall": 0.1, "first": 1.0, "epsilon": 0.1},
-                {"threshold": 0.1, "fall": 0.1, "first": 0.0, "epsilon": 0.2},
-                {"threshold": 0.2, "fall": 0.15, "first": 1.0, "epsilon": 0.3},
+                {"threshold": 0.3, "fall": 0.1, "first": 0.0, "epsilon": 0.2},
+                {"threshold": 0.3, "fall": 0.15, "first": 1.0, "epsilon": 0.3},
             ],
         ),
     ],
@@ -211,10 +211,11 @@ def test_a_search_of_events_does_what_its_policy_does(
     rows: list[dict[str, float]],
 ) -> None:
     """Also where it goes on from a journal, with half of the runs, in another order."""
-    # random actions return about 22, and these runs not much more
+    # these runs return not much more than random actions do, which is about 22
+    scale = (22.2, 500.0) if family == "restart" else (1.0, 40.0)
     task = replace(
         get_task(DQN), id="own/Easy-v0", train_instances=(), test_instances=(),
-        reference_return=500.0 if family == "restart" else 40.0,
+        random_return=scale[0], reference_return=scale[1],
     )  # fmt: skip
     names = ["epsilon", event, *(["learning_rate"] if family == "swap" else [])]
     bounds = {"epsilon": (0.0, 1.0)}

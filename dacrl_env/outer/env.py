@@ -77,6 +77,7 @@ class DynamicConfigEnv(gym.Env[NDArray[np.float32], Any]):
     | exploration | epsilon-greedy, ez-greedy | choice | epsilon-greedy |
     | hold_exponent (of the steps that a random action is held, at most 100; with ez-greedy) | 1 to 5 | linear | 2 |
     | checkpoint | none, save, restore | event | |
+    | swap (with what was saved; the first time with) | none, fresh, copy | event | |
     | reset_head, reset_all, shrink_perturb, clear_replay | False, True | event | |
     | perturb_strength (share of the way to fresh networks) | 0 to 1 | linear | 0.5 |
 

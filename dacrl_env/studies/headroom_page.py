@@ -24,7 +24,7 @@ _TEXT = f"""\
 # Headroom: what dynamics are worth
 
 Made by `dacrl headroom-page docs` of what `dacrl headroom TASK --keep` has measured;
-`dacrl_env/studies/headroom.py` says how. On each task some of seven rungs are tuned by
+`dacrl_env/studies/headroom.py` says how. On each task some of eight rungs are tuned by
 sequential halving at one budget each, over all numbers and choices of the algorithm:
 
 - *static-tuned*: a configuration that holds throughout. All rungs begin where its
@@ -37,6 +37,9 @@ sequential halving at one budget each, over all numbers and choices of the algor
   configuration on: what looking adds to a schedule;
 - *restart-tuned*: networks begin anew where the score is poor and they have had some
   patience; the configuration is tuned together with the rule, from the static one on;
+- *swap-tuned*: networks that have fallen change places with those that were put aside
+  before, and learning all but stops while the score is good; tuned together with the
+  configuration, from the static one on;
 - *switch-tuned*: one configuration below a score and another above it, from the static
   one on.
 
@@ -65,8 +68,8 @@ that is kept was chosen by the final score of runs of its search."""
 _HELD = """\
 The fit of each rung that comes with the package, chosen on the tuning split, on further
 test seeds (`dacrl headroom-confirm`). Intervals are over seeds. *Spaced* is what a rule
-that restarts networks scores above its own configuration with 1, 2, 4 or 8 restarts at
-equal distances, the best of them."""
+that restarts networks, or swaps them, scores above its own configuration with 1, 2, 4
+or 8 such events at equal distances, the best of them."""
 
 
 def write(directory: str | os.PathLike[str]) -> list[Path]:

@@ -35,7 +35,7 @@ from dacrl_env.methods.search import (
     search_space,
     within,
 )
-from dacrl_env.methods.search_space import ROWS, SearchSpace
+from dacrl_env.methods.search_space import FAMILIES, ROWS, SearchSpace
 from dacrl_env.methods.trials import Trials, check_objective, check_usable
 from dacrl_env.policies import Cost, Fitted, Policy
 from dacrl_env.tasks import Task
@@ -111,7 +111,7 @@ class SequentialHalving:
         if self.static_first and self.family == "static":
             raise ValueError(
                 "static_first is for the families that begin at a static "
-                "configuration: schedule, freeze, switch, gate; the family is static"
+                f"configuration: {', '.join(FAMILIES[1:])}; the family is static"
             )
 
     def first_round(self, runs: int) -> int:

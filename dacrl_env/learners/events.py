@@ -24,10 +24,11 @@ from numpy.typing import NDArray
 from dacrl_env.tasks import Event, Knob, Number, Option
 
 SAVE, RESTORE = 1, 2
-FRESH = 1  # of swap
+FIRST = ("fresh", "copy")  # what goes on after the first swap
+FRESH = 1 + FIRST.index("fresh")
 EVENTS: tuple[Knob, ...] = (
     Event("checkpoint", ("none", "save", "restore")),
-    Event("swap", ("none", "fresh", "copy")),
+    Event("swap", ("none", *FIRST)),
     Event("reset_head"),
     Event("reset_all"),
     Event("shrink_perturb"),
@@ -69,7 +70,7 @@ def happen(
     head: Sequence[int],
     fresh: Callable[[Ints], NDArray[np.float32]],
 ) -> dict[str, NDArray[np.bool_]]:
-    """Let the events of this decision happen, those of the register first.
+    """Let the events of this decision happen: first a save, a restore and a swap.
 
     Args:
         state: of the population, changed in place: its networks and their optimiser;
@@ -82,11 +83,12 @@ def happen(
     Returns:
         By name of the event members ``(P,)`` with which it could not happen.
     """
-    asked = values["checkpoint"]
+    asked, swap = values["checkpoint"], values["swap"] > 0
+    first = ~state.register.is_saved
+    could_not = (asked == RESTORE) & first
     _save(state, np.flatnonzero(asked == SAVE))
     _restore(state, np.flatnonzero((asked == RESTORE) & state.register.is_saved))
     every = range(len(parts) - 1)
-    swap, first = values["swap"] > 0, ~state.register.is_saved
     _swap(state, np.flatnonzero(swap & ~first))
     _save(state, np.flatnonzero(swap & first))
     members = np.flatnonzero((values["swap"] == FRESH) & first)
@@ -102,7 +104,7 @@ def happen(
             if name == "shrink_perturb":
                 share = values["perturb_strength"][members]
             _begin_anew(state, members, parts, which, fresh(members), share)
-    return {"checkpoint": (asked == RESTORE) & ~state.register.is_saved}
+    return {"checkpoint": could_not}
 
 
 def _save(state: Any, members: Ints) -> None:

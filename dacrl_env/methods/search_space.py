@@ -19,9 +19,11 @@ from numpy.typing import ArrayLike, NDArray
 from dacrl_env.core.checks import real, unknown
 from dacrl_env.core.version import __version__
 from dacrl_env.kernels.elementary import log10
+from dacrl_env.learners.events import FIRST
 from dacrl_env.methods.trials import AGE, DECISION, PEAK, Rule
 from dacrl_env.outer.actions import ActionMap, check_names
 from dacrl_env.outer.observations import signed_decades
+from dacrl_env.policies import restart_when_poor, swap_when_fallen
 from dacrl_env.policies.checkpoint_when_best import (
     CheckpointWhenBest,
     kept_or_restored,
@@ -32,7 +34,7 @@ from dacrl_env.policies.open_loop import OpenLoop
 from dacrl_env.policies.restart_when_poor import RestartWhenPoor, is_given_up
 from dacrl_env.policies.schedules import SHAPES
 from dacrl_env.policies.static import Static
-from dacrl_env.policies.swap_when_fallen import FIRST, SwapWhenFallen, is_fallen
+from dacrl_env.policies.swap_when_fallen import SwapWhenFallen, is_fallen
 from dacrl_env.policies.switch import Switch
 from dacrl_env.tasks import Choice, Event, Knob, Number, Option
 
@@ -47,9 +49,13 @@ FAMILIES = (
     "switch",
     "gate",
 )
-_FREEZING = ("freeze", "frozen-schedule", "swap")  # which bring down the learning rate
+FREEZING = ("freeze", "frozen-schedule", "swap")  # which bring down the learning rate
 # that families set
-EVENT_OF = {"checkpoint": "checkpoint", "restart": "reset_all", "swap": "swap"}
+EVENT_OF = {
+    "checkpoint": "checkpoint",
+    "restart": restart_when_poor.EVENT,
+    "swap": swap_when_fallen.EVENT,
+}
 ROWS = ("progress", "return/level")  # observation rows of the family "gate"
 _STEEPEST = 4.0  # slope and bias of a gate: nearly shut to nearly open over half a row
 _SIDES = ("below", "above")
@@ -163,23 +169,23 @@ class SearchSpace:
         self.searched = tuple(_narrowed(searched[n], b) for n, b in chosen.items())
         # what is set depends on how a run goes
         self.reactive = family not in ("static", "schedule")
-        first: list[Number | Choice] = []
+        of_rule: list[Number | Choice] = []
         if family in EVENT_OF:
             check_names([EVENT_OF[family]], list(known), "hyperparameter")
-        if family in _FREEZING:
+        if family in FREEZING:
             check_names([RATE], list(known), "hyperparameter")
-            first = [Number("threshold", 0.0, 1.0, 0.6)]
+            of_rule = [Number("threshold", 0.0, 1.0, 0.6)]
         if family == "swap":
             fall = Number("fall", 0.1, 1.0, 0.5, "log")
-            options = Choice("first", FIRST, FIRST[0])
-            first = [Number("threshold", 0.0, 1.0, 0.9), fall, options]
+            first = Choice("first", FIRST, FIRST[0])
+            of_rule = [Number("threshold", 0.0, 1.0, 0.9), fall, first]
         elif family == "checkpoint":
-            first = [Number("fall", 0.02, 1.0, 0.1, "log")]
+            of_rule = [Number("fall", 0.02, 1.0, 0.1, "log")]
         elif family == "restart":
             patience = Number("patience", 1, _PATIENCE, 5, "log", integer=True)
-            first = [Number("threshold", 0.0, 1.0, 0.2), patience]
+            of_rule = [Number("threshold", 0.0, 1.0, 0.2), patience]
         elif family == "switch":
-            first = [Number("threshold", 0.0, 1.0, 0.5)]
+            of_rule = [Number("threshold", 0.0, 1.0, 0.5)]
         elif family == "gate":
             if not self.rows or len(set(self.rows)) < len(self.rows):
                 raise ValueError(
@@ -187,7 +193,7 @@ class SearchSpace:
                     f"{', '.join(self.rows) or 'none'}"
                 )
             # it begins to open with time and success
-            first = [
+            of_rule = [
                 Number(f"gate/{part}", -_STEEPEST, _STEEPEST, start)
                 for part, start in [("bias", 0.0), *((row, 1.0) for row in self.rows)]
             ]
@@ -197,7 +203,7 @@ class SearchSpace:
             self._mean = np.where(level, (low + high) / 2, 0.0)
             self._scale = np.where(level, (high - low) / 2, 1.0)
         self.dimensions = tuple(
-            first
+            of_rule
             + [d for h in self.searched for d in self._dimensions(h)]
             + [d for d in map(self._field, self.fields) if d is not None]
         )
@@ -342,7 +348,7 @@ class SearchSpace:
         given = self.decode(candidates)
         if self.family in EVENT_OF:
             values = self._steady(given)[None]
-            if self.family in _FREEZING:
+            if self.family in FREEZING:
                 values = np.concatenate([values, self._frozen(values)])
             return values
         if self.family == "frozen-schedule":
@@ -515,7 +521,7 @@ class SearchSpace:
             if self.family == "swap":
                 fall, threshold = parameters["fall"], parameters["threshold"]
                 first = FIRST[int(parameters["first"])]
-                return SwapWhenFallen(fall, threshold, first, 1, False, **shown)
+                return SwapWhenFallen(fall, threshold, first, 0, False, **shown)
             patience = int(parameters["patience"])
             return RestartWhenPoor(parameters["threshold"], patience, False, **shown)
         if self.family in ("freeze", "switch"):

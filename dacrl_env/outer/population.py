@@ -1,6 +1,7 @@
 """The engine: P inner runs of one task, advanced together decision by decision.
 
-Both outer environments are thin shells around it.
+Both outer environments are thin shells around it. What members see and how they are
+advanced, evaluated, copied and forked is one state machine, and stands together.
 """
 
 from __future__ import annotations
@@ -363,9 +364,8 @@ class Population:
         state, learner = self.state, self.state.learner
         state.diverged |= self.learner.diverged(learner, step.interval)
         self._evaluate(due & ~state.diverged)
-        if reports.wanted(self.settings):
-            marked = np.isin(learner.env_steps, self.settings.report_steps)
-            self._report(marked, step.interval)
+        marked = np.isin(learner.env_steps, self.settings.report_steps)
+        self._report(marked, step.interval)
 
     @as_usual
     def end_step(self, step: UnderWay) -> RewardContext:

@@ -18,14 +18,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from dacrl_env.core import streams
 from dacrl_env.core.checks import unknown, whole
+from dacrl_env.learners.events import FIRST
 from dacrl_env.outer.vector_env import PopulationEnv
 from dacrl_env.policies.static import extremes
 from dacrl_env.tasks import Option
 
 EVENT = "swap"
 RATE = "learning_rate"
-FIRST = ("fresh", "copy")
-_ALWAYS = -1e9  # a fall that every score is
 
 
 class SwapWhenFallen:
@@ -33,20 +32,22 @@ class SwapWhenFallen:
 
     The first time there are none, and fresh ones, or a copy, learn what is new. While
     the score is good, learning all but stops, so that networks are put aside as they
-    were when they did well. Replay and inner environments go on.
+    were when they did well. (With PPO's ``lr_rule`` kl-adaptive it does not: that rule
+    soon has its learning rate back.) Replay and inner environments go on.
 
     Args:
         fall: how far the score has to be below the best one since these networks came.
         threshold: score at and above which the learning rate is the smallest there is.
         first: what goes on the first time, "fresh" networks or a "copy".
-        patience: decisions that networks have before they may go.
-        shuffle: a control: every member goes by the score of another, drawn anew for
+        distance: a control: networks are swapped each so many decisions, whatever the
+            score; 0: where they have fallen.
+        shuffle: a control: what each run would do is done to another, drawn anew for
             each decision.
         **config: the configuration otherwise; what is left out keeps its default.
 
     Raises:
-        ValueError: patience below 1, or another ``first``; at `reset`, an algorithm
-            without the event.
+        ValueError: a fall that is not positive, another ``first``, a distance below 0,
+            or the event in the configuration; at `reset`, an algorithm without it.
     """
 
     action_mode = "values"
@@ -56,15 +57,18 @@ class SwapWhenFallen:
         fall: float = 0.5,
         threshold: float = 0.9,
         first: str = "fresh",
-        patience: int = 1,
+        distance: int = 0,
         shuffle: bool = False,
         **config: Option,
     ) -> None:
-        self.fall, self.threshold = float(fall), float(threshold)
+        if not fall > 0:
+            raise ValueError(f"fall must be positive, got {fall}")
         if first not in FIRST:
             raise ValueError(unknown("first", first, FIRST))
-        self.first = first
-        self.patience = whole("patience", patience)
+        if EVENT in config:
+            raise ValueError(f"{EVENT} is what the rule decides; leave it out")
+        self.fall, self.threshold, self.first = float(fall), float(threshold), first
+        self.distance = whole("distance", distance, 0)
         self.shuffle, self.config = shuffle, config
         self.hyperparameters = tuple(dict.fromkeys((EVENT, RATE, *config)))
         self.extremes = extremes({name: (value,) for name, value in config.items()})
@@ -76,23 +80,19 @@ class SwapWhenFallen:
             "threshold": self.threshold,
             "first": self.first,
         }
-        if self.patience > 1:
-            rule["patience"] = self.patience
+        if self.distance:
+            rule["distance"] = self.distance
         if self.shuffle:
             rule["shuffle"] = True
         return {**rule, **self.config}
 
     def shuffled(self) -> SwapWhenFallen:
-        """The same rule by the scores of others: a control."""
-        return SwapWhenFallen(
-            self.fall, self.threshold, self.first, self.patience, True, **self.config
-        )
+        """The same rule by what others would do: a control."""
+        return SwapWhenFallen(**{**self.arguments(), "shuffle": True})
 
     def every(self, decisions: int) -> SwapWhenFallen:
         """Swaps at equal distances, whatever the score: a control."""
-        return SwapWhenFallen(
-            _ALWAYS, self.threshold, self.first, decisions, False, **self.config
-        )
+        return SwapWhenFallen(**{**self.arguments(), "distance": decisions})
 
     def reset(self, envs: PopulationEnv, seed: int) -> None:
         """Translate the configuration into actions: as it is, frozen, and to swap."""
@@ -111,16 +111,17 @@ class SwapWhenFallen:
         steps = infos["env_steps"]
         known = steps > 0
         score = np.where(known, infos["score"], np.nan)
-        score = score[streams.seen_by(self._keys, steps)]
         self._ages = np.where(known, self._ages + 1, 0)
         self._peaks = np.fmax(np.where(known, self._peaks, -np.inf), score)
-        fallen = is_fallen(score, self._peaks, self.fall)
-        fallen &= self._ages >= self.patience
-        self._ages[fallen], self._peaks[fallen] = 0, -np.inf
-        actions = np.where(
-            (score >= self.threshold)[:, None], self._freeze, self._learn
-        )
-        return np.where(fallen[:, None], self._swap, actions)
+        if self.distance:
+            over = self._ages >= self.distance
+        else:
+            over = is_fallen(score, self._peaks, self.fall)
+        self._ages[over], self._peaks[over] = 0, -np.inf
+        whose = streams.seen_by(self._keys, steps)
+        good = (score >= self.threshold)[whose]
+        actions = np.where(good[:, None], self._freeze, self._learn)
+        return np.where(over[whose][:, None], self._swap, actions)
 
 
 def is_fallen(score: ArrayLike, peak: ArrayLike, fall: ArrayLike) -> NDArray[np.bool_]:

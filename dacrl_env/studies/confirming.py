@@ -5,8 +5,9 @@ of each rung, chosen on the tuning split. The rule is the one that was chosen th
 open loop the better one on these seeds, which favours the open loop. Values of a
 schedule and of state are means of differences of runs on the same seed, with 95 %
 intervals over seeds. A schedule sets numbers and choices, and no events. So a rule that
-restarts networks, or swaps them, is also compared with its own configuration and as
-many events at equal distances, the best one of several numbers of them.
+restarts networks, or swaps them, is also compared with its own configuration and such
+events at equal distances, the best one of several numbers of them. (A rule that swaps
+goes on to freeze networks that do well; the times of swaps alone are others.)
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ from dacrl_env.tasks.rungs import SCHEDULE, STATIC
 
 SEEDS = range(128, 256)
 SHUFFLED = "rule, shuffled"
-SPACED = (1, 2, 4, 8)  # events in a run, at equal distances
+RESTARTS = (1, 2, 4, 8)  # in a run, at equal distances
+SWAPS = (*RESTARTS, 16)
 
 
 @dataclass(frozen=True)
@@ -119,11 +121,12 @@ def confirm(
     policies[SHUFFLED] = policies[rule].shuffled()
     spaced = {}
     if isinstance(policies[rule], RestartWhenPoor | SwapWhenFallen):
-        events = "restarts" if isinstance(policies[rule], RestartWhenPoor) else "swaps"
-        spaced = {
-            f"{n} {events}": policies[rule].every(math.ceil(task.decisions / (n + 1)))
-            for n in SPACED
-        }
+        restarts = isinstance(policies[rule], RestartWhenPoor)
+        for n in RESTARTS if restarts else SWAPS:
+            distance = math.ceil(task.decisions / (n + 1))
+            times = (task.decisions - 1) // distance
+            events = "restarts" if restarts else "swaps"
+            spaced[f"{times} {events}"] = policies[rule].every(distance)
     policies |= spaced
     frame = summarize(
         compare(

@@ -68,8 +68,8 @@ that is kept was chosen by the final score of runs of its search."""
 _HELD = """\
 The fit of each rung that comes with the package, chosen on the tuning split, on further
 test seeds (`dacrl headroom-confirm`). Intervals are over seeds. *Spaced* is what a rule
-that restarts networks, or swaps them, scores above its own configuration with 1, 2, 4
-or 8 such events at equal distances, the best of them."""
+that restarts networks, or swaps them, scores above its own configuration with up to 8
+restarts, or 16 swaps, at equal distances, the best of several numbers of them."""
 
 
 def write(directory: str | os.PathLike[str]) -> list[Path]:

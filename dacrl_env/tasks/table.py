@@ -84,7 +84,7 @@ _RELEARNING = ("epsilon", "learning_rate", "replay_window", "clear_replay", "res
 # 2022, arXiv:2205.07802); what helps are resets
 _HIGH_REPLAY = {"train_freq": 1, "gradient_steps": 4}
 _RESETS = ("learning_rate", "reset_head", "reset_all", "shrink_perturb")
-# all that DQN has, in the order it has it
+# what DQN has, in the order it has it, without swaps
 _EVERY_KNOB = (
     "learning_rate",
     "epsilon",
@@ -279,7 +279,7 @@ TABLE = (
         ranges=DQN_RANGES,
         budget=50_000,
         controlled=_EVERY_KNOB,
-        description="DQN on CartPole; all of its numbers, choices and events",
+        description="DQN on CartPole; its numbers, choices and events but swaps",
     ),
     Task(
         id="dacrl/DQN-CartPole-Small-v0",
@@ -673,7 +673,7 @@ TABLE = (
         defaults={"learning_rate": 2e-3, **_PPO_WORLDS, "ent_coef": 0.1},
         configuration=_PPO_ROLLOUTS | _SMALL,
         **_PPO_TWO_COLOURS,
-        description="PPO-TwoColours-Small, judged by the episodes it learns from",
+        description="PPO takes one of two objects, judged by what it learns from",
     ),
     Task(
         id="dacrl/PPO-SwitchingMDPs-Small-v0",
@@ -732,7 +732,7 @@ TABLE = (
         **_PPO_SMALL,
         judged_by="training",
         defaults={"learning_rate": 3e-3, "n_epochs": 4, "ent_coef": 0.1},
-        description="PPO-DeepSea-Small, judged by the dives it learns from",
+        description="PPO dives for a treasure, judged by the dives it learns from",
     ),
     Task(
         id="dacrl/PPO-DeepSeaReversals-Small-v0",

@@ -145,15 +145,15 @@ def test_networks_begin_anew_where_the_score_is_poor() -> None:
 
 
 def test_networks_that_have_fallen_are_put_aside() -> None:
-    policy = SwapWhenFallen(fall=0.4, threshold=0.8, first="copy")
+    policy = SwapWhenFallen(fall=0.4, threshold=0.3, first="copy")
     envs = begun(policy)
     smallest = envs.settings.number("learning_rate").low
     given = [
         [0.9, 0.9, 0.0],  # nothing is known
         [0.5, 0.0, 0.2],
         [0.9, 0.3, 0.6],
-        [0.1, 0.2, 0.3],
-        [0.1, 0.9, 0.1],  # 0.1 is the best of the networks that came
+        [0.4, 0.2, 0.3],  # far below 0.9, and yet good
+        [0.1, 0.9, 0.1],  # these networks had 0.1 at best
         [0.6, 0.4, 0.7],
         [0.1, 0.9, 0.2],
     ]
@@ -164,12 +164,31 @@ def test_networks_that_have_fallen_are_put_aside() -> None:
     assert swaps == [
         [n, n, n], [n, n, n], [n, n, n], [c, n, n], [n, n, c], [n, c, n], [c, n, c],
     ]  # fmt: skip
-    expected = [[s >= 0.8 for s in scores] for scores in given]
+    expected = [[s >= 0.3 for s in scores] for scores in given]
     expected[0] = [False] * 3
+    expected[3][0] = expected[5][1] = False  # swapped
     assert [(a[:, 1] == smallest).tolist() for a in actions] == expected
     # another run
     assert asked(policy, envs, 0, [0.0] * 3) == [n] * 3
     assert asked(policy, envs, 200, [0.0] * 3) == [n] * 3
+
+
+def test_shuffled_swaps_are_those_of_others() -> None:
+    rule = SwapWhenFallen(fall=0.4, threshold=0.8)
+    shuffled = rule.shuffled()
+    told: dict[bool, list[list[str]]] = {}
+    scores = np.random.default_rng(0).random((12, 3))
+    scores[:, 2] = 0.5  # never falls
+    for policy in (rule, shuffled):
+        envs = begun(policy)
+        told[policy.shuffle] = [
+            asked(policy, envs, 200 * k, row.tolist()) for k, row in enumerate(scores)
+        ]
+    counts = [[row.count("fresh") for row in told[s]] for s in (False, True)]
+    assert counts[0] == counts[1]
+    assert sum(counts[0]) >= 3
+    assert not any(row[2] == "fresh" for row in told[False])
+    assert any(row[2] == "fresh" for row in told[True])
 
 
 def test_swaps_at_equal_distances_are_a_control() -> None:
@@ -304,7 +323,9 @@ def test_updates_of_ppo_come_nearer_to_the_wanted_size() -> None:
         ("checkpoint-when-best", "dacrl/NoisyQuadratic-v0", "'checkpoint'"),
         ("restart-when-poor,patience=0", DQN, "patience"),
         ("restart-when-poor", "dacrl/NoisyQuadratic-v0", "'reset_all'"),
-        ("swap-when-fallen,patience=0", DQN, "patience"),
+        ("swap-when-fallen,fall=0", DQN, "fall must be positive"),
+        ("swap-when-fallen,distance=-1", DQN, "distance"),
+        ("swap-when-fallen,swap=copy", DQN, "swap is what the rule decides"),
         ("swap-when-fallen,first=none", DQN, "first"),
         ("swap-when-fallen", "dacrl/NoisyQuadratic-v0", "'swap'"),
         ("reset-every,event=clear_replay", DQN, "unknown event 'clear_replay'"),

@@ -128,8 +128,9 @@ def test_evaluations_see_the_world_of_their_time_only() -> None:
 # -- what worlds are like --------------------------------------------------------------
 
 
-def test_four_worlds_are_the_same_ones_that_come_back() -> None:
-    many, few = ENVS[ID](), ENVS["FourMDPs-v0"]()
+@pytest.mark.parametrize(("few_id", "worlds"), [("FourMDPs-v0", 4), ("TwoMDPs-v0", 2)])
+def test_few_worlds_are_the_same_ones_that_come_back(few_id: str, worlds: int) -> None:
+    many, few = ENVS[ID](), ENVS[few_id]()
     lifetimes = np.arange(0, 1_000, 50)
     stages = []
     for env in (many, few):
@@ -138,7 +139,7 @@ def test_four_worlds_are_the_same_ones_that_come_back() -> None:
         state = env.init(keys(n, 1), physics, lifetimes)
         stages.append(state.physics[:, switching.STAGE].astype(int))
     assert stages[0].tolist() == [1 + t // 100 for t in lifetimes]
-    assert stages[1].tolist() == [1 + t // 100 % 4 for t in lifetimes]
+    assert stages[1].tolist() == [1 + t // 100 % worlds for t in lifetimes]
 
 
 def test_every_cell_is_reached_from_every_other() -> None:

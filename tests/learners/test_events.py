@@ -22,6 +22,7 @@ EVENTS = {
     ),
     PPO: ("checkpoint", "swap", "reset_head", "reset_all", "shrink_perturb"),
 }  # fmt: skip
+SOFT = ("dacrl/SAC-Pendulum-v0", "dacrl/DiscreteSAC-CartPole-v0")
 EACH = [(task, name) for task in EVENTS for name in EVENTS[task]]
 SHORT: dict[str, dict[str, Any]] = {
     DQN: {"budget": 800, "decision_interval": 100, "learning_starts": 50},
@@ -30,11 +31,12 @@ SHORT: dict[str, dict[str, Any]] = {
         "rollout_length": 16,
     },
 }  # fmt: skip
+SHORT |= dict.fromkeys(SOFT, SHORT[DQN])
 NETWORKS = ("parameters", "target", "mean", "square")
 
 
 def make(task: str, num_envs: int = 2, **options: Any) -> Any:
-    names = (*EVENTS[task], "perturb_strength", "learning_rate")
+    names = (*EVENTS.get(task, EVENTS[DQN]), "perturb_strength", "learning_rate")
     given = {
         **SHORT[task],
         "hyperparameters": names,
@@ -193,11 +195,25 @@ def test_what_was_saved_comes_back_and_the_rest_goes_on(task: str) -> None:
         np.testing.assert_array_equal(now[1], before[name][1], err_msg=name)
 
 
+def test_a_save_comes_before_a_restore_and_that_before_a_swap() -> None:
+    envs = make(DQN)
+    step(envs)
+    before = learner(envs)["parameters"]
+    # nothing was saved, which a swap in the same decision does not hide
+    told = only(envs, checkpoint=[0, 2], swap=[0, 2])
+    assert told["checkpoint"].tolist() == [False, True]
+    # a save makes no difference to the first swap
+    only(envs, checkpoint=[1, 0], swap=[1, 0])
+    after = learner(envs)
+    assert (after["parameters"][0] != before[0]).any()
+    np.testing.assert_array_equal(after["register.rows"][0, 0], before[0])
+
+
 def is_of_networks(name: str) -> bool:
     return name in (*NETWORKS, "part_steps")
 
 
-@pytest.mark.parametrize("task", EVENTS)
+@pytest.mark.parametrize("task", [*EVENTS, *SOFT])
 def test_networks_and_register_change_places(task: str) -> None:
     envs = make(task)
     step(envs)
@@ -225,7 +241,7 @@ def test_networks_and_register_change_places(task: str) -> None:
     assert learner(envs)["register.is_saved"].tolist() == [True, False]
 
 
-@pytest.mark.parametrize("task", EVENTS)
+@pytest.mark.parametrize("task", [*EVENTS, *SOFT])
 def test_the_first_swap_goes_on_with_fresh_networks_or_a_copy(task: str) -> None:
     envs, anew = make(task), make(task)
     for each in (envs, anew):
@@ -298,7 +314,7 @@ def test_each_bites_at_its_decision_alone_and_in_its_member(
 def test_registers_are_part_of_snapshots_and_forks(task: str, tmp_path: Any) -> None:
     envs, other = make(task), make(task)
     step(envs)
-    step(envs, checkpoint=["save", "none"])
+    step(envs, swap=["copy", "none"])
     step(envs)
     envs.snapshot().save(tmp_path / "snapshot")
     other.restore(Snapshot.load(tmp_path / "snapshot"))
@@ -315,7 +331,7 @@ def test_registers_are_part_of_snapshots_and_forks(task: str, tmp_path: Any) -> 
 @pytest.mark.parametrize("task", EVENTS)
 def test_a_new_run_has_an_empty_register(task: str) -> None:
     envs = make(task)
-    step(envs, checkpoint="save")
+    step(envs, checkpoint=["save", "none"], swap=["none", "copy"])
     envs.reset(seed=4)
     assert step(envs, checkpoint="restore")["ignored"].tolist() == ["checkpoint"] * 2
 

@@ -319,6 +319,11 @@ def test_events_are_those_of_each_member_s_algorithm() -> None:
     told = asked(runs, checkpoint=[events.RESTORE] * 3)
     assert not told["checkpoint"].any()
     np.testing.assert_array_equal(runs.state.parameters, before)
+    asked(runs, swap=[2, 2, 0])
+    asked(runs, reset_all=[1] * 3)
+    asked(runs, swap=[1, 0, 1])  # takes back what was saved
+    moved = [(runs.state.parameters[p] != before[p]).any() for p in range(3)]
+    assert moved == [False, True, False]
     # what was saved is another algorithm's after a change
     choose(runs, "ppo")
     told = asked(runs, checkpoint=[events.RESTORE] * 3)

@@ -73,6 +73,7 @@ UNFIT = {  # what a policy cannot do, and how it says so
     ("checkpoint-when-best", "sgd"): "checkpoint",
     ("restart-when-poor", "sgd"): "reset_all",
     ("swap-when-fallen", "sgd"): "swap",
+    ("swap-when-fallen", "pipeline"): "learning_rate",
     ("reset-every", "sgd"): "reset_head",
     ("adaptive-kl", "sgd"): "signal/kl",
     ("adaptive-kl", "dqn"): "signal/kl",

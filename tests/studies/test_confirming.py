@@ -105,7 +105,7 @@ def test_differences_are_those_of_runs_on_the_same_seed(kept: Any) -> None:
             "swap-tuned",
             "swaps",
             SwapWhenFallen(0.1, 0.05, "copy", learning_rate=0.002),
-            lambda n: SwapWhenFallen(-9.0, 0.05, "copy", n, learning_rate=0.002),
+            lambda n: SwapWhenFallen(0.1, 0.05, "copy", n, learning_rate=0.002),
         ),
     ],
 )
@@ -126,9 +126,10 @@ def test_events_are_also_compared_with_those_at_equal_distances(
     given = {str(n): spaced(n) for n in (3, 2, 1)}
     rows = summarize(dacrl_env.compare(small, given, range(8, 11)))
     means = rows.groupby("policy")["report_final"].mean()
-    for times, distance in {1: "3", 2: "2", 4: "2", 8: "1"}.items():
+    assert means.nunique() == 3
+    for times, distance in {1: "3", 2: "2", 5: "1"}.items():
         assert values[f"{times} {events}"].value == pytest.approx(means[distance])
-    best = max(values[f"{times} {events}"].value for times in study.SPACED)
+    best = max(values[f"{times} {events}"].value for times in (1, 2, 5))
     own = values[rung].value
     assert values["spaced"].value == pytest.approx(own - best)
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from later import Later
 
-from dacrl_env.methods.search_space import EVENT_OF, SearchSpace
+from dacrl_env.methods.search_space import EVENT_OF, FREEZING, SearchSpace
 from dacrl_env.outer.settings import resolve
 from dacrl_env.policies import Fitted, get_policy
 from dacrl_env.policies.checkpoint_when_best import CheckpointWhenBest
@@ -99,7 +99,7 @@ def test_searches_begin_at_the_static_configuration(family: str) -> None:
     names = [h.name for h in knobs]
     first = values[0, 0, [names.index(name) for name in config]]
     np.testing.assert_allclose(first, [*config.values()])
-    if family not in ("freeze", "frozen-schedule"):  # which learn little when good
+    if family not in FREEZING:  # which learn little when good
         np.testing.assert_allclose(values, values[:1].repeat(len(values), 0))
 
 

@@ -117,7 +117,8 @@ def keep_headroom(result: Headroom) -> dict[str, Path]:
 
     Of the fits of a rung the one is kept whose runs had the best mean report score on
     the tuning split, on seeds that no search has used. A ``static-tuned`` of
-    `keep_static`, which was chosen on more, stays.
+    `keep_static`, which was chosen on more, stays unless that score is above its
+    interval, by the same objective.
 
     Returns:
         Files of policies by rung.
@@ -133,7 +134,7 @@ def keep_headroom(result: Headroom) -> dict[str, Path]:
     written = {}
     for rung, k in result.kept.items():
         path, fitted = place(task.id, rung), result.policies[rung][k]
-        if rung == STATIC and _study(path) == "tune-static":
+        if rung == STATIC and not _is_beaten(path, result):
             continue
         kept = Fitted(fitted.policy, fitted.cost, (), fitted.online, task.id, None, {})
         about = {"study": "headroom", "rung": rung, "fit": k, **settings}
@@ -142,8 +143,13 @@ def keep_headroom(result: Headroom) -> dict[str, Path]:
     return written
 
 
-def _study(path: Path) -> Any:
-    """What a policy file says that it is from; None: there is no file."""
+def _is_beaten(path: Path, result: Headroom) -> bool:
+    """Whether the static rung is stronger than a policy file of `keep_static`."""
     if not path.is_file():
-        return None
-    return (load_fitted(path).about or {}).get("study")
+        return True
+    about = load_fitted(path).about or {}
+    if about.get("study") != "tune-static":
+        return True
+    highest = about["score"][2]
+    found = max(result.chosen_by[STATIC])
+    return bool(about["objective"] == result.objective and found > highest)

@@ -84,7 +84,7 @@ _RELEARNING = ("epsilon", "learning_rate", "replay_window", "clear_replay", "res
 # 2022, arXiv:2205.07802); what helps are resets
 _HIGH_REPLAY = {"train_freq": 1, "gradient_steps": 4}
 _RESETS = ("learning_rate", "reset_head", "reset_all", "shrink_perturb")
-# what DQN has, in the order it has it, without swaps
+# all that DQN has, in the order it has it
 _EVERY_KNOB = (
     "learning_rate",
     "epsilon",
@@ -105,6 +105,7 @@ _EVERY_KNOB = (
     "exploration",
     "hold_exponent",
     "checkpoint",
+    "swap",
     "reset_head",
     "reset_all",
     "shrink_perturb",
@@ -279,7 +280,7 @@ TABLE = (
         ranges=DQN_RANGES,
         budget=50_000,
         controlled=_EVERY_KNOB,
-        description="DQN on CartPole; its numbers, choices and events but swaps",
+        description="DQN on CartPole; all of its numbers, choices and events",
     ),
     Task(
         id="dacrl/DQN-CartPole-Small-v0",

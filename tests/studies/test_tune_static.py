@@ -280,15 +280,23 @@ def test_headroom_keeps_the_fit_with_the_best_score_on_the_tuning_split(
         again = dacrl_env.evaluate(CARTPOLE, chosen, [CHOICE], split="tuning", **SHORT)
         (score,) = summarize(again)["report_auc"]
         assert score == result.chosen_by[rung][k]
-    # one that was chosen on more stays
-    better = Static(learning_rate=1e-3)
-    about = {"study": "tune-static"}
-    fitted = dacrl_env.policies.Fitted(better, whole.policies["static-tuned"][0].cost)
-    dacrl_env.policies.save_fitted(fitted, place(CARTPOLE, "static-tuned"), about)
-    assert set(keeping.keep_headroom(whole)) == {"freeze-tuned"}
-    assert load_fitted(folder / "dqn-cartpole-v0-static-tuned.json").policy.config == {
-        "learning_rate": 1e-3
-    }
+    # one that was chosen on more stays, unless what was found is surely stronger
+    before = Static(learning_rate=1e-3)
+    fitted = dacrl_env.policies.Fitted(before, whole.policies["static-tuned"][0].cost)
+    path = folder / "dqn-cartpole-v0-static-tuned.json"
+    found = max(whole.chosen_by["static-tuned"])
+    for objective, highest, stays in (
+        ("auc", found + 0.01, True),
+        ("auc", found - 0.01, False),
+        ("final", found - 0.01, True),
+    ):
+        about = {"study": "tune-static", "objective": objective}
+        about |= {"score": [found - 0.1, found - 0.2, highest]}
+        dacrl_env.policies.save_fitted(fitted, place(CARTPOLE, "static-tuned"), about)
+        left_out = {"static-tuned"} if stays else set()
+        assert {*keeping.keep_headroom(whole)} == {*whole.kept} - left_out
+        config = load_fitted(path).policy.config
+        assert (config == {"learning_rate": 1e-3}) == stays
 
 
 def test_what_headroom_has_kept_is_in_the_final(tmp_path, monkeypatch, no_bases):

@@ -50,7 +50,7 @@ FAMILIES = (
     "gate",
 )
 FREEZING = ("freeze", "frozen-schedule", "swap")  # which bring down the learning rate
-# that families set
+# the event that a family sets
 EVENT_OF = {
     "checkpoint": "checkpoint",
     "restart": restart_when_poor.EVENT,

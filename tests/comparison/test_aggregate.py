@@ -108,7 +108,9 @@ def test_a_task_counts_alike_in_resamples_too():
     """The many runs of one task must not pull the bounds to its level."""
     few, many = [0.0, 0.0, 0.0, 0.1], [1.0] * 40
     line = row(aggregate(summary(runs("A", "a", few), runs("B", "a", many))), "a")
-    assert 0.5 <= line["mean_low"] < line["mean"] < line["mean_high"] <= 0.55
+    low, high = line["mean_low"], line["mean_high"]
+    # the last bit of a sum is another on another processor
+    assert 0.5 - 1e-12 <= low < line["mean"] < high <= 0.55 + 1e-12
 
 
 def test_runs_above_one_make_up_for_none_below():

@@ -128,7 +128,7 @@ def test_where_the_family_begins_is_told_on_top_of_the_static_configuration(trac
 
 def test_static_configurations_are_not_searched_twice():
     with pytest.raises(
-        ValueError, match="schedule, freeze, .*, swap, .*, gate; the family is static"
+        ValueError, match=r"schedule, freeze, .*, swap, .*, gate; the family is static"
     ):
         get_method("sequential-halving,static_first=True")
     with pytest.raises(

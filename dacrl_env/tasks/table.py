@@ -227,6 +227,13 @@ _DQN_REVERSALS: dict[str, Any] = {
     "controlled": ("learning_rate", "epsilon", "replay_window"),
     "configuration": _SMALL,
 }
+_DQN_SMALL_WORLDS: dict[str, Any] = {
+    "algorithm": "dqn",
+    "ranges": DQN_RANGES,
+    "controlled": _RELEARNING,
+    "defaults": _DQN_WORLDS | {"gamma": 0.9, "train_freq": 4, "batch_size": 32},
+    "configuration": _SMALL,
+}
 _PPO_WIDE_ENTROPY = PPO_RANGES | {"ent_coef": (0.0, 0.5)}
 _PPO_WORLDS = {"gamma": 0.9, "ent_coef": 0.2, "n_epochs": 4}
 _PPO_ROLLOUTS = {"num_inner_envs": 2, "rollout_length": 256}
@@ -486,13 +493,9 @@ TABLE = (
     Task(
         id="dacrl/DQN-SwitchingMDPs-Small-v0",
         **_ON_SWITCHING_MDPS,
-        algorithm="dqn",
-        ranges=DQN_RANGES,
+        **_DQN_SMALL_WORLDS,
         budget=64_000,
         decisions=64,
-        controlled=_RELEARNING,
-        defaults=_DQN_WORLDS | {"gamma": 0.9, "train_freq": 4, "batch_size": 32},
-        configuration=_SMALL,
         description="DQN-SwitchingMDPs in fewer steps, with smaller networks",
     ),
     Task(
@@ -698,13 +701,9 @@ TABLE = (
     Task(
         id="dacrl/DQN-TwoMDPs-Small-v0",
         **_ON_TWO_MDPS,
-        algorithm="dqn",
-        ranges=DQN_RANGES,
+        **_DQN_SMALL_WORLDS,
         budget=48_000,
         decisions=48,
-        controlled=_RELEARNING,
-        defaults=_DQN_WORLDS | {"gamma": 0.9, "train_freq": 4, "batch_size": 32},
-        configuration=_SMALL,
         description="DQN in two small mazes that take turns, untold",
     ),
     Task(

@@ -215,6 +215,13 @@ _SMALL_DEEP_SEA_RETURNS = (-0.005, 0.99, -0.01)
 _ON_SMALL_DEEP_SEA = _on(
     "DeepSea10-v0", _SMALL_DEEP_SEA, _SMALL_DEEP_SEA_RETURNS, always_varied=True
 )
+_ON_CARTPOLE_REVERSALS = _on(
+    "CartPoleShift",
+    _CARTPOLE_SHIFT | {"shift_at": (5_000, 9_000)},
+    (22.2, 500.0, 0.0),
+    always_varied=True,
+    apart={"shift_period": (5_000, 9_000)},
+)
 _ON_PENDULUM = _on("Pendulum-v1", _PENDULUM, (-1230.0, -150.0, -3300.0))
 _ON_SWINGUP = _on(
     "CartPoleSwingup-v0", _SWINGUP, (27.6, 850.0, -1.0), backend="batched"
@@ -244,6 +251,22 @@ _PPO_SMALL: dict[str, Any] = {
     "decisions": 32,
     "controlled": ("ent_coef", "learning_rate", "reset_all"),
     "configuration": _PPO_ROLLOUTS | _SMALL,
+}
+_DISCRETE_SAC_RELEARNING: dict[str, Any] = {
+    "algorithm": "discrete_sac",
+    "budget": 40_000,
+    "decisions": 40,
+    "controlled": ("learning_rate", "target_entropy", "replay_window"),
+    "configuration": _SMALL,
+}
+_DISCRETE_SAC_QUICK = {
+    "learning_rate": 2e-3,
+    "batch_size": 16,
+    "train_freq": 2,
+    "tau": 0.05,
+    "n_step": 3,
+    "target_entropy": 0.3,
+    "replay_window": 1_000,
 }
 _DQN_TWO_COLOURS: dict[str, Any] = {
     **_ON_TWO_COLOURS,
@@ -708,13 +731,7 @@ TABLE = (
     ),
     Task(
         id="dacrl/PPO-CartPoleReversals-Small-v0",
-        **_on(
-            "CartPoleShift",
-            _CARTPOLE_SHIFT | {"shift_at": (5_000, 9_000)},
-            (22.2, 500.0, 0.0),
-            always_varied=True,
-            apart={"shift_period": (5_000, 9_000)},
-        ),
+        **_ON_CARTPOLE_REVERSALS,
         **_PPO_SMALL | {"decisions": 64},
         defaults={"learning_rate": 0.003, "ent_coef": 0.05},
         description="PPO on CartPole whose motor is reversed again and again, untold",
@@ -823,6 +840,21 @@ TABLE = (
         budget=50_000,
         defaults=_DISCRETE_SAC,
         description="SAC with discrete actions on CartPole",
+    ),
+    Task(
+        id="dacrl/DiscreteSAC-TwoMDPs-Small-v0",
+        **_ON_TWO_MDPS,
+        **_DISCRETE_SAC_RELEARNING,
+        defaults=_DISCRETE_SAC_QUICK
+        | {"learning_rate": 3e-3, "train_freq": 4, "gamma": 0.9},
+        description="Discrete SAC in two small mazes that take turns, untold",
+    ),
+    Task(
+        id="dacrl/DiscreteSAC-CartPoleReversals-Small-v0",
+        **_ON_CARTPOLE_REVERSALS,
+        **_DISCRETE_SAC_RELEARNING,
+        defaults=_DISCRETE_SAC_QUICK,
+        description="Discrete SAC on CartPole whose motor is reversed again and again",
     ),
     Task(
         id="dacrl/Pipeline-CartPole-v0",

@@ -31,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--suite",
         metavar="NAME",
-        help="all tasks with a tag: state, schedule, smoke; or default (all that are "
-        "not smoke), or all",
+        help="all tasks with a tag: state, schedule, smoke; or default (those of "
+        "state and schedule), or all",
     )
     parser.add_argument(
         "--skip-unfit",

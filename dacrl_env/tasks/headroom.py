@@ -185,7 +185,7 @@ def suite(name: str, tasks: Iterable[Task]) -> list[str]:
     """Ids of the tasks of a suite, in the order they are given.
 
     Args:
-        name: a tag; ``all``; or ``default``, which is all but those tagged smoke.
+        name: a tag; ``default``, those tagged state or schedule; or ``all``.
         tasks: to choose from, such as ``TASKS.values()``.
 
     Raises:
@@ -195,7 +195,7 @@ def suite(name: str, tasks: Iterable[Task]) -> list[str]:
     if name == "all":
         return list(tags)
     if name == "default":
-        found = [task for task, own in tags.items() if "smoke" not in own]
+        found = [task for task, own in tags.items() if {*KINDS} & {*own}]
     else:
         known = dict.fromkeys([*_RULED, *(tag for own in tags.values() for tag in own)])
         if name not in known:

@@ -101,9 +101,16 @@ def test_suites(measure):
 
     assert found("state") == found("schedule") == [CARTPOLE.id]
     assert found("all") == [task.id for task in every]
-    assert set(found("default")) | set(found("smoke")) == set(found("all"))
-    assert not set(found("default")) & set(found("smoke"))
-    assert CARTPOLE.id in found("default")
+    assert found("default") == [CARTPOLE.id]  # others are smoke, or not measured
+    measure(
+        {
+            CARTPOLE.id: entry([0.2, 0.1, 0.3], [0.0, -0.1, 0.1]),
+            QUADRATIC.id: entry([0.0, -0.1, 0.1], [0.2, 0.1, 0.3]),
+        }
+    )
+    assert found("state") == [CARTPOLE.id]
+    assert found("schedule") == [QUADRATIC.id]
+    assert set(found("default")) == {CARTPOLE.id, QUADRATIC.id}
     own = replace(QUADRATIC, id="own/Task-v0", tags=("mine",))
     assert headroom.suite("mine", [*every, own]) == ["own/Task-v0"]
 

@@ -52,11 +52,11 @@ intervals, which resample fits and, within them, seeds.
 
 A gain of at least {LEAST:g} whose interval lies above zero is a tag of the task. Where
 the policies that are kept were run on seeds that were held back (below), the interval
-lies above zero there, too. A task with neither is tagged smoke. *Looking* is what the
-better rule loses when each run goes by the scores of another: the control. *By chance*
-is how often the task has the tag state, or schedule, where all rungs draw their scores
-from the same runs, those of the default configuration: 1,000 times, and all else as
-measured.
+lies above zero there, too. A task with neither is tagged smoke, and is not in the suite
+`default`. *Looking* is what the better rule loses when each run goes by the scores of
+another: the control. *By chance* is how often the task has the tag state, or schedule,
+where all rungs draw their scores from the same runs, those of the default
+configuration: 1,000 times, and all else as measured.
 
 A task's next version, which starts at a base, has the same figures but for its default:
 the policies compared set every hyperparameter."""

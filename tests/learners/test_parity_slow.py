@@ -28,6 +28,7 @@ from dacrl_env.comparison.report import summarize
 from dacrl_env.core import streams
 from dacrl_env.inner_envs.env import ENVS
 from dacrl_env.learners import dqn, sac
+from dacrl_env.outer.settings import resolve
 from dacrl_env.tasks.registration import get_task
 
 POINTS = 20
@@ -121,7 +122,7 @@ CASES = {
 # by the name of the case: a task that came with the compiled engine, and options of its
 # environment; both implementations run in the same one
 TASKS: dict[str, tuple[str, dict[str, Any]]] = {
-    "dqn-task": ("dacrl/DQN-CartPole-Small-v0", {}),
+    "dqn-task": ("dacrl/DQN-CartPole-Small-v0", {"fixed": {"loss": "huber"}}),
     "ppo-task": (
         "dacrl/PPO-TwoColours-Small-v0",
         {"hyperparameters": ["learning_rate", "ent_coef"]},  # there are no events
@@ -245,6 +246,13 @@ def told(aucs: Any) -> dict[str, Any]:
         "mean_auc": float(np.mean(aucs)),
         "std_auc": float(np.std(aucs, ddof=1)),
     }
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_both_implementations_can_run_the_new_tasks(name: str):
+    task, options = TASKS[name]
+    for implementation in ("compiled", "sb3"):
+        resolve(get_task(task), report=True, implementation=implementation, **options)
 
 
 @pytest.mark.slow

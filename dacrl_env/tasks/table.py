@@ -722,6 +722,14 @@ TABLE = (
         description="PPO in two small mazes that take turns, untold",
     ),
     Task(
+        id="dacrl/PPO-TwoMDPs-Lifelong-Small-v0",
+        **_ON_TWO_MDPS,
+        **_PPO_SMALL | {"decisions": 64},
+        judged_by="training",
+        defaults={"learning_rate": 0.003, **_PPO_WORLDS, "ent_coef": 0.1},
+        description="PPO in two small mazes, judged by what it learns from",
+    ),
+    Task(
         id="dacrl/DQN-TwoMDPs-Small-v0",
         **_ON_TWO_MDPS,
         **_DQN_SMALL_WORLDS,
@@ -735,6 +743,14 @@ TABLE = (
         **_PPO_SMALL | {"decisions": 64},
         defaults={"learning_rate": 0.003, "ent_coef": 0.05},
         description="PPO on CartPole whose motor is reversed again and again, untold",
+    ),
+    Task(
+        id="dacrl/PPO-CartPoleReversals-Lifelong-Small-v0",
+        **_ON_CARTPOLE_REVERSALS,
+        **_PPO_SMALL | {"decisions": 64},
+        judged_by="training",
+        defaults={"learning_rate": 0.003, "ent_coef": 0.02},
+        description="PPO on CartPole with reversals, judged by what it learns from",
     ),
     Task(
         id="dacrl/PPO-DeepSea-Small-v0",

@@ -129,7 +129,7 @@ class NewTask(NamedTuple):
 
 
 TASKS = {
-    # scores of runs differ so much (deviation 0.25) that fewer could not tell
+    # scores of runs differ so much (deviation 0.22) that fewer could not tell
     "dqn-task": NewTask(
         "dacrl/DQN-CartPole-Small-v0", {"fixed": {"loss": "huber"}}, 256, 96
     ),

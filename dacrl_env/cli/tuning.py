@@ -159,20 +159,30 @@ def headroom(options: argparse.Namespace) -> None:
     from dacrl_env.studies import headroom as study
     from dacrl_env.studies import keeping
     from dacrl_env.tasks.registration import get_task
+    from dacrl_env.tasks.rungs import RUNGS
 
     given = task_options(options, options.task)
+    seeds = seeds_of("--seeds", options.seeds)
     if options.keep:  # what is wrong must not come to light after hours
-        keeping.check_keep_headroom(get_task(options.task), given)
-    if options.rungs:
-        given["rungs"] = options.rungs
-    with nothing_lost(options.out / "headroom.json", options.out / "runs.csv"):
+        task = get_task(options.task)
+        settings = {
+            "runs": options.runs,
+            "fits": options.fits,
+            "seeds": [min(seeds), max(seeds)],
+            "rungs": options.rungs or study.suitable(task),
+        }
+        keeping.check_keep_headroom(task, given, settings)
+    files = ["headroom.json", "runs.csv"]
+    files += [f"{rung}-{k}.json" for rung in RUNGS for k in range(options.fits)]
+    with nothing_lost(*(options.out / name for name in files)):
         result = study.headroom(
             options.task,
             store=options.out / "results",
             objective=options.objective,
             runs=options.runs,
             fits=options.fits,
-            seeds=seeds_of("--seeds", options.seeds),
+            seeds=seeds,
+            rungs=options.rungs,
             most_work=options.most_work,
             generations=options.generations,
             num_threads=options.num_threads,
@@ -191,11 +201,14 @@ def headroom_confirm(options: argparse.Namespace) -> None:
     """Run the kept policies on other seeds, and keep what came out if that is asked."""
     from dacrl_env.studies import confirming as study
 
+    seeds = seeds_of("--seeds", options.seeds)
+    if options.keep:
+        study.check_keep(options.task, seeds)
     with nothing_lost(options.out / "confirmed.json", options.out / "runs.csv"):
         result = study.confirm(
             options.task,
             store=options.out / "results",
-            seeds=seeds_of("--seeds", options.seeds),
+            seeds=seeds,
             num_threads=options.num_threads,
             executor=options.executor,
             show_progress=options.shown,
@@ -223,7 +236,13 @@ def tune_static(options: argparse.Namespace) -> None:
 
     given = task_options(options, options.task)
     if options.keep:  # what is wrong must not come to light after hours
-        keeping.check_keep(get_task(options.task), given, options.controlled)
+        keeping.check_keep(
+            get_task(options.task),
+            given,
+            options.objective,
+            options.seeds,
+            options.controlled,
+        )
     elif options.controlled is not None:
         raise ValueError("--controlled is for --keep")
     files = ("tune-static.json", "trials.csv", "runs.csv", "static-tuned.json")
@@ -252,6 +271,8 @@ def tune_static(options: argparse.Namespace) -> None:
         _say_kept(written)
         if new is not None:
             print(f"kept: {new} starts at it")
+        if not written:
+            print("nothing is kept: the base that is there has won again")
 
 
 def _say_kept(paths: Iterable[Path]) -> None:

@@ -13,7 +13,8 @@ policy they are compared with did on it; `shared` names the seed, and seeds are 
 drawn once for all fits. In simulations of normal values, where single runs are all that
 varies, such intervals are half as wide again as they had to be; where fits are all that
 varies, few of them give too narrow ones: of three fits they miss in 26 % of cases
-instead of 5, of five in 17 %, of ten in 10 %.
+instead of 5, of five in 17 %, of ten in 10 %. `crossed_mean` is for means of few fits:
+whatever varies, of three it misses in 7 % of cases at most, of five in 5 %.
 
 References:
     Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical
@@ -172,13 +173,53 @@ def mean_interval(values: npt.ArrayLike, level: float = 0.95) -> Estimate:
             `level` is out of range.
     """
     sample = _vector("values", values)
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1, not {level}")
+    _check_level(level)
     mean, n = float(sample.mean()), sample.size
     if n < 2:
         return Estimate(mean, math.nan, math.nan)
     error = float(sample.std(ddof=1)) / math.sqrt(n)
     width = _student_quantile((1 + level) / 2, n - 1) * error
+    return Estimate(mean, mean - width, mean + width)
+
+
+def crossed_mean(values: npt.ArrayLike, level: float = 0.95) -> Estimate:
+    """Mean over fits and what they share, such as test seeds, with a t interval.
+
+    Fits and seeds are both drawn at random. The variance of the mean is taken to be
+    that of the means of fits over their number, and that of the means of seeds over
+    theirs. (What single runs vary by is in both: where nothing else varies the interval
+    is wider than it had to be.) Degrees of freedom are Satterthwaite's ("An Approximate
+    Distribution of Estimates of Variance Components", Biometrics Bulletin 2, 1946): two
+    where three fits are what varies, many where seeds are.
+
+    Args:
+        values: Of each fit with each seed, shape `(fits, seeds)`.
+        level: Coverage.
+
+    Returns:
+        The mean and its interval; one fit alone has that of `mean_interval`.
+
+    Raises:
+        ValueError: If values are empty, not finite or not two-dimensional, or if
+            `level` is out of range.
+    """
+    table = _finite("values", values)
+    if table.ndim != 2:
+        raise ValueError(f"values must be (fits, seeds), but have shape {table.shape}")
+    if min(table.shape) == 1:
+        return mean_interval(table.ravel(), level)
+    _check_level(level)
+    mean = float(table.mean())
+    parts = [
+        float(means.var(ddof=1)) / means.size
+        for means in (table.mean(1), table.mean(0))
+    ]
+    if sum(parts) == 0:
+        return Estimate(mean, mean, mean)
+    freedom = sum(parts) ** 2 / sum(
+        part**2 / (n - 1) for part, n in zip(parts, table.shape, strict=True)
+    )
+    width = _student_quantile((1 + level) / 2, freedom) * math.sqrt(sum(parts))
     return Estimate(mean, mean - width, mean + width)
 
 
@@ -336,8 +377,7 @@ def _resample(
     seed: int,
 ) -> Iterator[npt.NDArray[np.int64]]:
     """Indices of the resampled values in blocks of shape (some resamples, n)."""
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1, not {level}")
+    _check_level(level)
     if resamples < 1:
         raise ValueError(f"resamples must be positive, not {resamples}")
     rng = np.random.default_rng(seed)
@@ -425,6 +465,11 @@ def _percentiles(
         return math.nan, math.nan
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, not {level}")
 
 
 def _finite(name: str, x: npt.ArrayLike) -> npt.NDArray[np.float64]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dacrl_env.core import streams
+from dacrl_env.core.checks import real
 from dacrl_env.outer.vector_env import PopulationEnv
 from dacrl_env.policies.static import extremes
 from dacrl_env.tasks import Option
@@ -32,8 +33,8 @@ class CheckpointWhenBest:
         **config: the configuration otherwise; what is left out keeps its default.
 
     Raises:
-        ValueError: a fall that is not positive; at `reset`, an algorithm without a
-            register.
+        ValueError: a fall that is no positive number; at `reset`, an algorithm without
+            a register.
     """
 
     action_mode = "values"
@@ -41,7 +42,7 @@ class CheckpointWhenBest:
     def __init__(
         self, fall: float = 0.1, shuffle: bool = False, **config: Option
     ) -> None:
-        if not fall > 0:
+        if not real("fall", fall) > 0:
             raise ValueError(f"fall must be positive, got {fall}")
         self.fall, self.shuffle, self.config = float(fall), shuffle, config
         self.hyperparameters = ("checkpoint", *config)

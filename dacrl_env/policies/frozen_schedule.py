@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dacrl_env.core import streams
+from dacrl_env.core.checks import real
 from dacrl_env.outer.vector_env import PopulationEnv
 from dacrl_env.policies.open_loop import OpenLoop
 from dacrl_env.tasks import Option
@@ -33,8 +34,8 @@ class FrozenSchedule:
             each decision.
 
     Raises:
-        ValueError: no learning rate, or tables of different lengths; at `reset`,
-            unknown names or values out of range.
+        ValueError: no learning rate, tables of different lengths, or a threshold that
+            is no finite number; at `reset`, unknown names or values out of range.
     """
 
     action_mode = "values"
@@ -51,7 +52,7 @@ class FrozenSchedule:
                 f"{', '.join(values) or 'nothing'}"
             )
         self.schedule = OpenLoop(values)
-        self.threshold, self.shuffle = float(threshold), shuffle
+        self.threshold, self.shuffle = float(real("threshold", threshold)), shuffle
         self.hyperparameters = self.schedule.hyperparameters
         self.extremes = self.schedule.extremes
         self.decisions = self.schedule.decisions

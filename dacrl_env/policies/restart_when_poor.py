@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dacrl_env.core import streams
-from dacrl_env.core.checks import whole
+from dacrl_env.core.checks import real, whole
 from dacrl_env.outer.vector_env import PopulationEnv
 from dacrl_env.policies.static import extremes
 from dacrl_env.tasks import Option
@@ -40,7 +40,8 @@ class RestartWhenPoor:
         **config: the configuration otherwise; what is left out keeps its default.
 
     Raises:
-        ValueError: patience below 1; at `reset`, an algorithm without the event.
+        ValueError: patience below 1, or a threshold that is no finite number; at
+            `reset`, an algorithm without the event.
     """
 
     action_mode = "values"
@@ -52,7 +53,8 @@ class RestartWhenPoor:
         shuffle: bool = False,
         **config: Option,
     ) -> None:
-        self.threshold, self.patience = float(threshold), whole("patience", patience)
+        self.threshold = float(real("threshold", threshold))
+        self.patience = whole("patience", patience)
         self.shuffle, self.config = shuffle, config
         self.hyperparameters = (EVENT, *config)
         self.extremes = extremes({name: (value,) for name, value in config.items()})

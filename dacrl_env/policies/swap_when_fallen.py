@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dacrl_env.core import streams
-from dacrl_env.core.checks import unknown, whole
+from dacrl_env.core.checks import real, unknown, whole
 from dacrl_env.learners.events import FIRST
 from dacrl_env.outer.vector_env import PopulationEnv
 from dacrl_env.policies.static import extremes
@@ -46,8 +46,9 @@ class SwapWhenFallen:
         **config: the configuration otherwise; what is left out keeps its default.
 
     Raises:
-        ValueError: a fall that is not positive, another ``first``, a distance below 0,
-            or the event in the configuration; at `reset`, an algorithm without it.
+        ValueError: a fall that is no positive number, a threshold that is no finite
+            one, another ``first``, a distance below 0, or the event in the
+            configuration; at `reset`, an algorithm without it.
     """
 
     action_mode = "values"
@@ -61,13 +62,14 @@ class SwapWhenFallen:
         shuffle: bool = False,
         **config: Option,
     ) -> None:
-        if not fall > 0:
+        if not real("fall", fall) > 0:
             raise ValueError(f"fall must be positive, got {fall}")
         if first not in FIRST:
             raise ValueError(unknown("first", first, FIRST))
         if EVENT in config:
             raise ValueError(f"{EVENT} is what the rule decides; leave it out")
-        self.fall, self.threshold, self.first = float(fall), float(threshold), first
+        self.fall, self.first = float(fall), first
+        self.threshold = float(real("threshold", threshold))
         self.distance = whole("distance", distance, 0)
         self.shuffle, self.config = shuffle, config
         self.hyperparameters = tuple(dict.fromkeys((EVENT, RATE, *config)))

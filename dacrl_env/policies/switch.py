@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dacrl_env.core import streams
+from dacrl_env.core.checks import real
 from dacrl_env.outer.vector_env import PopulationEnv
 from dacrl_env.policies.static import extremes
 from dacrl_env.tasks import Option
@@ -33,8 +34,8 @@ class Switch:
             each decision.
 
     Raises:
-        ValueError: no or different hyperparameters; at `reset`, unknown names or values
-            out of range.
+        ValueError: no or different hyperparameters, or a threshold that is no finite
+            number; at `reset`, unknown names or values out of range.
     """
 
     action_mode = "values"
@@ -51,7 +52,7 @@ class Switch:
                 "both configurations need the same hyperparameters, at least one; got "
                 f"{', '.join(below) or 'none'} and {', '.join(above) or 'none'}"
             )
-        self.threshold = float(threshold)
+        self.threshold = float(real("threshold", threshold))
         self.below, self.above = dict(below), dict(above)
         self.shuffle = shuffle
         self.hyperparameters = tuple(below)

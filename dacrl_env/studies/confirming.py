@@ -151,17 +151,35 @@ def confirm(
     if spaced:
         best = max(spaced, key=lambda name: values[name].value)
         values["spaced"] = _mean(scores[rule] - scores[best])
-    ends = test_seeds[0], test_seeds[-1]
+    ends = min(test_seeds), max(test_seeds)
     return Confirmed(task.id, entry["objective"], values, ends, frame)
+
+
+def check_keep(task: str, seeds: Sequence[int]) -> None:
+    """Raise a ValueError if a result on fewer seeds would replace one that is kept.
+
+    Args:
+        task: id.
+        seeds: of the test runs.
+    """
+    entry = kept.measured().get(kept.measured_as(task), {})
+    first, last = entry.get("confirmed", {}).get("seeds", (0, -1))
+    if len(seeds) < last + 1 - first:
+        raise ValueError(
+            f"what is kept of {task} was confirmed on seeds {first} to {last}; what "
+            f"replaces it needs as many, got {len(seeds)}: leave --keep out, or give "
+            "more --seeds"
+        )
 
 
 def keep(result: Confirmed) -> None:
     """Put a result into this package, beside the headroom that it confirms.
 
     Raises:
-        ValueError: ``headroom.json`` is damaged.
+        ValueError: see `check_keep`; or ``headroom.json`` is damaged.
         OSError: it cannot be written.
     """
+    check_keep(result.task, sorted(result.frame["seed"].unique()))
     kept.measured.cache_clear()  # others may have kept something since it was read
     entry = kept.measured()[result.task]
     kept.keep(result.task, {**entry, "confirmed": result.entry})

@@ -17,10 +17,12 @@ from dacrl_env.outer.settings import own_hyperparameters, resolve
 from dacrl_env.policies import load_fitted, to_json
 from dacrl_env.policies.static import Static
 from dacrl_env.policies.tuned import place
-from dacrl_env.tasks import Event, Knob, Number, Option, Task
+from dacrl_env.tasks import Event, Knob, Number, Option, Task, bases
 from dacrl_env.tasks.public import public
 from dacrl_env.tasks.registration import ALGORITHMS, load
 from dacrl_env.tasks.rungs import STATIC
+
+BASE = "base"
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Finalist:
     """A candidate of the final.
 
     Args:
-        name: "default", "public …", "headroom" or "fit 0", ….
+        name: "default", "public …", "base", "headroom" or "fit 0", ….
         policy: what it sets where that differs from the task's default.
         source: where it is from.
         work: floating-point operations of a run, as a multiple of the default's.
@@ -132,28 +134,39 @@ def published(
 def measured(
     task: Task, names: Sequence[str], options: Mapping[str, Any]
 ) -> tuple[list[Finalist], dict[str, str]]:
-    """What `dacrl headroom --keep` found for a task, as `published` gives it.
+    """What is kept of a task, as `published` gives it.
+
+    That is the base of the next version, and what `dacrl headroom --keep` found.
 
     Args:
         task: the task.
         names: hyperparameters that may differ from the task's default.
         options: of the environment.
     """
+    found, left_out = [], {}
+    for name, (policy, source) in _kept(task).items():
+        try:
+            least = reduced(task, policy.config, policy.configuration, options)
+            found.append(_finalist(name, task, least, source, names, options))
+        except ValueError as error:
+            left_out[name] = str(error)
+    return found, left_out
+
+
+def _kept(task: Task) -> dict[str, tuple[Any, str]]:
+    """Static policies that are kept of a task, and where they are from, by name."""
+    kept: dict[str, tuple[Any, str]] = {}
+    if (base := bases.stored().get(task.id)) is not None:
+        policy = Static(base["configuration"], **base["defaults"])
+        kept[BASE] = policy, f"the base of {bases.following(task.id)}"
     path = place(task.id, STATIC)
-    if not path.is_file():
-        return [], {}
-    fitted = load_fitted(path)
-    policy: Any = fitted.policy
-    about = fitted.about or {}
-    if about.get("study") != "headroom":
-        return [], {}
-    runs = about["runs"] * (2 if about.get("static_twice") else 1)
-    source = f"{runs:,} runs of dacrl headroom, fit {about['fit']}"
-    try:
-        least = reduced(task, policy.config, policy.configuration, options)
-        return [_finalist("headroom", task, least, source, names, options)], {}
-    except ValueError as error:
-        return [], {"headroom": str(error)}
+    fitted = load_fitted(path) if path.is_file() else None
+    about = (fitted.about if fitted else None) or {}
+    if fitted and about.get("study") == "headroom":
+        runs = about["runs"] * (2 if about.get("static_twice") else 1)
+        source = f"{runs:,} runs of dacrl headroom, fit {about['fit']}"
+        kept["headroom"] = fitted.policy, source
+    return kept
 
 
 def _finalist(

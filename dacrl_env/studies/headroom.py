@@ -29,10 +29,10 @@ above the static one. The *value of state* is what the better closed loop scores
 the better open loop (which may be the static configuration). Which open loop is better
 is told by its test score, which favours the open loop; which rule is, by runs on the
 tuning split that no search has seen, before any test. So is which fit of a rung is
-kept. 95 % intervals resample fits and, within them, seeds, which are paired.
+kept. 95 % intervals are over fits and seeds, which are paired (`stats.crossed_mean`).
 
 The control is the rule whose members go by the scores of others: what it loses is what
-looking is worth. A second control compares equal configurations: how often they have a
+looking is worth. A second control compares rungs of equal worth: how often they have a
 tag, see `null`.
 """
 
@@ -92,7 +92,7 @@ class Headroom:
             ``default``, ``schedule`` and ``state``, and what rules score above their
             shuffled selves.
         best: the names of the better open loop and the better rule.
-        by_chance: how often runs of the default alone have each tag, see `null`.
+        by_chance: how often rungs of equal worth have each tag, see `null`.
         chosen_by: by rung the mean report score of each fit on the tuning split.
         policies: by rung a fit each, in the order of their seeds.
         frame: test runs, a row each.
@@ -120,6 +120,12 @@ class Headroom:
         return {rung: int(np.argmax(each)) for rung, each in self.chosen_by.items()}
 
     @property
+    def by_fit(self) -> dict[str, list[float]]:
+        """By rung the mean report score of each fit on the test seeds."""
+        rows = self.frame.groupby(["policy", "run"])[f"report_{self.objective}"].mean()
+        return {rung: rows[rung].tolist() for rung in self.policies}
+
+    @property
     def entry(self) -> dict[str, Any]:
         """Its line in ``headroom.json``, as JSON values."""
         values = {name: list(value) for name, value in self.values.items()}
@@ -129,6 +135,7 @@ class Headroom:
             "objective": self.objective,
             "values": values,
             "best": list(self.best),
+            "by_fit": self.by_fit,
             "by_chance": self.by_chance,
             "chosen_by": self.chosen_by,
             "settings": self.settings,
@@ -144,7 +151,7 @@ def headroom(
     runs: int = RUNS,
     fits: int = FITS,
     seeds: int | Sequence[int] = SEEDS,
-    rungs: Sequence[str] = RUNGS,
+    rungs: Sequence[str] | None = None,
     hyperparameters: Sequence[str] | None = None,
     most_work: float | None = MOST_WORK,
     generations: int = GENERATIONS,
@@ -163,7 +170,7 @@ def headroom(
             takes them twice; all others begin where it was after the first.
         fits: independent tunings of each rung, at least 2.
         seeds: of the test runs, at least 2. A number n is range(n).
-        rungs: those to be tuned, static and one rule among them.
+        rungs: those to be tuned, static and one rule among them; None: `suitable`.
         hyperparameters: of the wide space; None: all numbers and choices.
         most_work: see `SequentialHalving`.
         generations: see `SequentialHalving`.
@@ -179,6 +186,7 @@ def headroom(
     task = get_task(task)
     store = store if isinstance(store, Store) else Store(store)
     test_seeds = checked_seeds(seeds)
+    rungs = suitable(task) if rungs is None else rungs
     _check(objective, runs, fits, test_seeds, rungs)
     knobs = wide(task, hyperparameters)
     names = [h.name for h in knobs]
@@ -247,7 +255,7 @@ def headroom(
         "runs": runs,
         "fits": fits,
         "static_twice": True,
-        "seeds": [test_seeds[0], test_seeds[-1]],
+        "seeds": [min(test_seeds), max(test_seeds)],
         "rungs": list(rungs),
         "hyperparameters": names,
         "most_work": most_work,
@@ -255,7 +263,7 @@ def headroom(
         "options": json.loads(json.dumps(task_kwargs, default=repr)),
         "version": version(),
     }
-    by_chance = null(fits, len(test_seeds), default, rungs)
+    by_chance = null(len(test_seeds), default, chosen_by)
     return Headroom(
         task.id, objective, values, best, by_chance, chosen_by, found, frame, settings
     )
@@ -285,6 +293,17 @@ def wide(task: Task, names: Sequence[str] | None = None) -> list[Knob]:
     return [steady[name] for name in names or steady]
 
 
+def suitable(task: Task) -> list[str]:
+    """Rungs whose events the algorithm of a task has.
+
+    Args:
+        task: the task.
+    """
+    own = own_hyperparameters(task, load(ALGORITHMS[task.algorithm]).hyperparameters)
+    events = {rung: EVENT_OF.get(family) for rung, family in _FAMILIES.items()}
+    return [rung for rung, event in events.items() if event is None or event in own]
+
+
 def valued(
     frame: pd.DataFrame, metric: str, chosen_by: Mapping[str, Sequence[float]]
 ) -> tuple[dict[str, stats.Estimate], tuple[str, str]]:
@@ -299,14 +318,16 @@ def valued(
         str(name): runs.pivot(index="run", columns="seed", values=metric).to_numpy()
         for name, runs in frame.groupby("policy", sort=False)
     }  # (fits, seeds) each
-    values = {name: _mean(x) for name, x in scores.items()}
+    values = {name: stats.crossed_mean(x) for name, x in scores.items()}
     gains, best = _gains(scores, chosen_by)
     values |= gains
-    values["static over default"] = _mean(scores[STATIC] - scores["default"])
+    values["static over default"] = stats.crossed_mean(
+        scores[STATIC] - scores["default"]
+    )
     for rule in RULES:
         if f"{rule} shuffled" in scores:
             gain = scores[rule] - scores[f"{rule} shuffled"]
-            values[f"{rule}, what looking is worth"] = _mean(gain)
+            values[f"{rule}, what looking is worth"] = stats.crossed_mean(gain)
     return values, best
 
 
@@ -320,30 +341,31 @@ def _gains(
     best_rule = max(rules, key=lambda name: np.mean(chosen_by[name]))
     gains = {}
     if SCHEDULE in scores:
-        gains["schedule"] = _mean(scores[SCHEDULE] - scores[STATIC])
-    gains["state"] = _mean(scores[best_rule] - scores[best_open])
+        gains["schedule"] = stats.crossed_mean(scores[SCHEDULE] - scores[STATIC])
+    gains["state"] = stats.crossed_mean(scores[best_rule] - scores[best_open])
     return gains, (best_open, best_rule)
 
 
 def null(
-    fits: int,
     seeds: int,
     scores: Sequence[float] | NDArray[np.float64],
-    rungs: Sequence[str] = RUNGS,
+    chosen_by: Mapping[str, Sequence[float]],
     times: int = 1_000,
     seed: int = 0,
 ) -> dict[str, float]:
     """How often the protocol finds gains where there are none.
 
     Scores of all rungs are drawn from the same ones, those of real runs of one
-    configuration; everything else is as in `headroom`: the better rule by its score on
-    other runs, the better open loop by its test score, and the rule of `ruled`.
+    configuration. Fits of a rung differ as they were measured to: to the scores of each
+    a normal number is added, of the standard deviation of the fits of its rung.
+    Everything else is as in `headroom`: the better rule by its score on other runs, the
+    better open loop by its test score, and the rule of `ruled`.
 
     Args:
-        fits: of each rung.
         seeds: test runs of each fit.
         scores: of runs of one configuration.
-        rungs: those that are compared.
+        chosen_by: by rung the mean scores of its fits on the tuning split, of which the
+            deviation is taken alone.
         times: comparisons that are made up.
         seed: of the drawing.
 
@@ -354,9 +376,13 @@ def null(
     given = np.asarray(scores, np.float64)
     hits = dict.fromkeys(KINDS, 0)
     for _ in range(times):
-        drawn = {name: rng.choice(given, (fits, seeds)) for name in rungs}
-        rules = [name for name in RULES if name in rungs]
-        tried = {n: rng.choice(given, (fits, (seeds + 1) // 2)).mean(1) for n in rules}
+        drawn, tried = {}, {}
+        for name, each in chosen_by.items():
+            fits = rng.normal(0, np.std(each, ddof=1), (len(each), 1))
+            drawn[name] = fits + rng.choice(given, (len(each), seeds))
+            tried[name] = (
+                fits + rng.choice(given, (len(each), (seeds + 1) // 2))
+            ).mean(1)
         tags = ruled(_gains(drawn, tried)[0])
         hits = {kind: hits[kind] + (kind in tags) for kind in KINDS}
     return {kind: count / times for kind, count in hits.items()}
@@ -369,7 +395,7 @@ def render(result: Headroom) -> str:
         lines.append(f"  {name:42}{stats.shown(value):>26}")
     lines.append(f"  better open loop: {result.best[0]}; better rule: {result.best[1]}")
     shares = ", ".join(f"{tag} {share:.1%}" for tag, share in result.by_chance.items())
-    lines.append(f"  equal configurations would be tagged: {shares}")
+    lines.append(f"  rungs of equal worth would be tagged: {shares}")
     return "\n".join(lines)
 
 
@@ -410,6 +436,8 @@ def _check(
     for rung in rungs:
         if rung not in RUNGS:
             raise ValueError(unknown("rung", rung, RUNGS))
+    if len({*rungs}) < len(rungs):
+        raise ValueError(f"each rung is tuned once; got {', '.join(rungs)}")
     if STATIC not in rungs or not set(rungs) & set(RULES) or rungs[0] != STATIC:
         raise ValueError(
             f"rungs begin with {STATIC}, and have one of {', '.join(RULES)} among "
@@ -471,13 +499,3 @@ def _tested(
         for label, (name, run, _) in zip(shown, subjects, strict=True)
     ]
     return pd.concat(frames, ignore_index=True)
-
-
-def _mean(scores: NDArray[np.float64]) -> stats.Estimate:
-    """Mean of ``(fits, seeds)`` and its interval; what is not fitted has one row."""
-    fits, seeds = scores.shape
-    group = np.repeat(np.arange(fits), seeds)
-    label = np.tile(np.arange(seeds), fits)
-    flat = scores.ravel()
-    low, high = stats.bootstrap_interval(flat, np.mean, group, label)
-    return stats.Estimate(float(flat.mean()), low, high)

@@ -48,7 +48,8 @@ reports on test seeds and test instances. *Schedule* is what the open-loop rung 
 above the static one, *state* what the better rule scores above the better open loop.
 Rules, and the fit of each that is kept, are chosen by further runs on the tuning split;
 open loops by their test score, which favours the open loop. Brackets are 95 %
-intervals, which resample fits and, within them, seeds.
+intervals over fits and seeds: Student's, with as many degrees of freedom as what varies
+most has (`crossed_mean` in `dacrl_env/comparison/stats.py`).
 
 A gain of at least {LEAST:g} whose interval lies above zero is a tag of the task. Where
 the policies that are kept were run on seeds that were held back (below), the interval
@@ -56,7 +57,8 @@ lies above zero there, too. A task with neither is tagged smoke, and is not in t
 `default`. *Looking* is what the better rule loses when each run goes by the scores of
 another: the control. *By chance* is how often the task has the tag state, or schedule,
 where all rungs draw their scores from the same runs, those of the default
-configuration: 1,000 times, and all else as measured.
+configuration, and fits of a rung differ as they were measured to: 1,000 times, and all
+else as measured.
 
 A task's next version, which starts at a base, has the same figures but for its default:
 the policies compared set every hyperparameter."""
@@ -65,6 +67,10 @@ On tasks marked * the static configuration was searched once, so that part of wh
 schedule scores above it may come of more tuning. *State* compares rungs that had
 equally many runs there, except where the static one is the better open loop. The fit
 that is kept was chosen by the final score of runs of its search."""
+_NARROW = """\
+On tasks marked † brackets are percentiles of a bootstrap of fits and seeds. Where fits
+differ and are three, these miss in up to a fifth of cases. Scores of each fit were not
+kept there, and *by chance* is of fits that do not differ."""
 _HELD = """\
 The fit of each rung that comes with the package, chosen on the tuning split, on further
 test seeds (`dacrl headroom-confirm`). Intervals are over seeds. *Spaced* is what a rule
@@ -115,6 +121,7 @@ def markdown(entries: Mapping[str, Mapping[str, Any]]) -> str:
         for task, entry in entries.items()
         if not entry.get("settings", {}).get("static_twice")
     ]
+    narrow = [task for task, entry in entries.items() if "by_fit" not in entry]
     for task, entry in entries.items():
         values = {**entry.get("values", {}), **{k: entry.get(k) for k in KINDS}}
         if "best" in entry:
@@ -123,11 +130,13 @@ def markdown(entries: Mapping[str, Mapping[str, Any]]) -> str:
         chance = entry.get("by_chance")
         cells.append(" / ".join(f"{chance[k]:.1%}" for k in KINDS) if chance else "–")
         tags = ", ".join(ruled(entry))
-        first = f"{task} *" if task in once else task
+        marks = [m for m, those in {"*": once, "†": narrow}.items() if task in those]
+        first = " ".join([task, *marks])
         objective = entry.get("objective", "–")
         lines.append(f"| {first} | {objective} | {' | '.join(cells)} | {tags} |")
-    if once:
-        lines += ["", _ONCE]
+    for those, note in ((once, _ONCE), (narrow, _NARROW)):
+        if those:
+            lines += ["", note]
     confirmed = {
         task: entry["confirmed"]
         for task, entry in entries.items()

@@ -11,6 +11,7 @@ from dacrl_env.core.files import write_whole
 from dacrl_env.policies import Fitted, fitted_bytes, load_fitted
 from dacrl_env.policies.static import Static
 from dacrl_env.policies.tuned import check_kept, place
+from dacrl_env.studies.finalists import BASE
 from dacrl_env.studies.headroom import Headroom, wide
 from dacrl_env.studies.tune_static import TunedStatic
 from dacrl_env.tasks import Task, bases, headroom
@@ -24,7 +25,8 @@ def keep_static(
     """Put a static configuration into this package.
 
     The policy is from then on the task's ``static-tuned``. Where it is not the task's
-    default, it is also the base that the next version of the task starts at.
+    default, it is also the base that the next version of the task starts at. Where the
+    base that is kept has won again, all stays as it is.
 
     Args:
         result: of runs as the task has them.
@@ -39,8 +41,12 @@ def keep_static(
         ValueError: see `check_keep`.
         OSError: a file cannot be written.
     """
-    task = result.task
-    check_keep(task, result.settings["options"], controlled)
+    task, settings = result.task, result.settings
+    check_keep(
+        task, settings["options"], result.objective, settings["seeds"], controlled
+    )
+    if result.chosen.name == BASE:
+        return None, []
     fitted, new = result.fitted(), None
     policies = {task.id: Static()}
     if result.chosen.policy.arguments():
@@ -79,28 +85,60 @@ def entry(
 
 
 def check_keep(
-    task: Task, options: Mapping[str, Any], controlled: Sequence[str] | None = None
+    task: Task,
+    options: Mapping[str, Any],
+    objective: str,
+    seeds: int,
+    controlled: Sequence[str] | None = None,
 ) -> None:
     """Raise a ValueError if what would be found cannot be kept in the package.
 
     Args:
         task: to be one of this package.
         options: of the environment; none are to be given.
+        objective: that of the base which is kept, if there is one.
+        seeds: of each finalist, no fewer than what is kept was chosen on.
         controlled: names of hyperparameters, or None.
     """
     check_kept(task, options)
+    base = bases.stored().get(bases.original(task.id), {})
+    if base and objective != base["objective"]:
+        raise ValueError(
+            f"the base that is kept of {task.id} was chosen by {base['objective']}, "
+            f"not by {objective}; leave --keep out"
+        )
+    least = max(base.get("settings", {}).get("seeds", 0), _chosen_on(task))
+    if seeds < least:
+        raise ValueError(
+            f"the static configuration that is kept of {task.id} was chosen on "
+            f"{least} seeds; what replaces it needs as many, got {seeds}: leave "
+            "--keep out, or give more --seeds"
+        )
     if controlled is not None:
         about = {"defaults": {}, "configuration": {}, "controlled": list(controlled)}
         check_task(bases.made_of(task, about))
 
 
-def check_keep_headroom(task: Task, options: Mapping[str, Any]) -> None:
+def _chosen_on(task: Task) -> int:
+    """Seeds that the static fit was chosen on which `keep_headroom` has kept; or 0."""
+    path = place(task.id, STATIC)
+    about = (load_fitted(path).about if path.is_file() else None) or {}
+    if about.get("study") != "headroom" or "seeds" not in about:
+        return 0
+    return (_number(about["seeds"]) + 1) // 2
+
+
+def check_keep_headroom(
+    task: Task, options: Mapping[str, Any], settings: Mapping[str, Any]
+) -> None:
     """Raise a ValueError if headroom of a task cannot be kept in the package.
 
     Args:
         task: to be one of this package.
         options: of the environment; hyperparameters, if they are given, have to be all
             numbers and choices, for policies that are kept set each of them.
+        settings: ``runs``, ``fits``, ``seeds`` (the first and the last) and ``rungs``;
+            what is kept already is not replaced by less.
     """
     check_kept(task, options)
     every = {h.name for h in wide(task)}
@@ -110,6 +148,30 @@ def check_keep_headroom(task: Task, options: Mapping[str, Any]) -> None:
             "what is kept is of all numbers and choices; leave --keep out, or add "
             f"{', '.join(sorted(left_out))}"
         )
+    before = headroom.measured().get(task.id, {}).get("settings")
+    if before is None:
+        return
+    fewer = [
+        f"{name} {mine}, and has {theirs}"
+        for name, mine, theirs in (
+            *((n, settings[n], before[n]) for n in ("runs", "fits")),
+            ("seeds", _number(settings["seeds"]), _number(before["seeds"])),
+        )
+        if mine < theirs
+    ]
+    lacking = [rung for rung in before["rungs"] if rung not in settings["rungs"]]
+    if lacking:
+        fewer.append(f"{', '.join(lacking)} not, and has it")
+    if fewer:
+        raise ValueError(
+            f"what is kept of {task.id} is not replaced by less: this would have "
+            f"{'; '.join(fewer)}. Leave --keep out, or measure as much"
+        )
+
+
+def _number(seeds: Sequence[int]) -> int:
+    """Of seeds from a first to a last one."""
+    return seeds[1] - seeds[0] + 1
 
 
 def keep_headroom(result: Headroom) -> dict[str, Path]:
@@ -129,7 +191,8 @@ def keep_headroom(result: Headroom) -> dict[str, Path]:
     """
     task, settings = get_task(result.task), result.settings
     names = settings["hyperparameters"]
-    check_keep_headroom(task, {**settings["options"], "hyperparameters": names})
+    options = {**settings["options"], "hyperparameters": names}
+    check_keep_headroom(task, options, settings)
     headroom.keep(result.task, result.entry)
     written = {}
     for rung, k in result.kept.items():

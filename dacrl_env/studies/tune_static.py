@@ -2,11 +2,11 @@
 
 Independent searches (`SequentialHalving` in several generations, over all numbers and
 choices of the algorithm, and if asked for over static configuration) find a candidate
-each. They meet the task's default, the published configuration (`tasks.public`) and
-what `dacrl headroom --keep` found in a final, on seeds of the tuning split that no
-search used; the best mean report score wins. The best of several means is too high an
-estimate, so the winner is run once more, on other seeds, beside the default. The test
-split is not touched.
+each. They meet the task's default, the published configuration (`tasks.public`), the
+base that is kept of the task and what `dacrl headroom --keep` found in a final, on
+seeds of the tuning split that no search used; the best mean report score wins. The best
+of several means is too high an estimate, so the winner is run once more, on other
+seeds, beside the default. The test split is not touched.
 
 From the first round of the searches, where candidates lie all over the space, follows
 how much each knob matters (`studies.importance`).

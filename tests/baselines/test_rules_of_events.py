@@ -19,8 +19,10 @@ from dacrl_env.outer.observations import squash
 from dacrl_env.outer.settings import resolve
 from dacrl_env.policies import get_method, get_policy
 from dacrl_env.policies.checkpoint_when_best import CheckpointWhenBest
+from dacrl_env.policies.frozen_schedule import FrozenSchedule
 from dacrl_env.policies.restart_when_poor import RestartWhenPoor
 from dacrl_env.policies.swap_when_fallen import SwapWhenFallen
+from dacrl_env.policies.switch import Switch
 from dacrl_env.tasks.registration import get_task
 
 DQN, PPO = "dacrl/DQN-CartPole-v0", "dacrl/PPO-CartPole-v0"
@@ -340,3 +342,20 @@ def test_updates_of_ppo_come_nearer_to_the_wanted_size() -> None:
 def test_what_cannot_be(spec: str, task: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         dacrl_env.evaluate(task, spec, 1)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), "0.5", None])
+@pytest.mark.parametrize(
+    ("rule", "argument", "given"),
+    [
+        (CheckpointWhenBest, "fall", {}),
+        (FrozenSchedule, "threshold", {"values": {"learning_rate": [0.1]}}),
+        (RestartWhenPoor, "threshold", {}),
+        (SwapWhenFallen, "fall", {}),
+        (SwapWhenFallen, "threshold", {}),
+        (Switch, "threshold", {"below": {"gamma": 0.9}, "above": {"gamma": 1.0}}),
+    ],
+)
+def test_rules_go_by_finite_numbers(rule, argument, given, bad):
+    with pytest.raises(ValueError, match=f"{argument} must be a finite number"):
+        rule(**{argument: bad}, **given)

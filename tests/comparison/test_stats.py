@@ -270,6 +270,50 @@ def test_mean_interval_of_the_least():
         stats.mean_interval([])
 
 
+@pytest.mark.parametrize("fits", [3, 5])
+@pytest.mark.parametrize(
+    ("of_fit", "of_seed", "of_run"),
+    [(0, 0, 1), (0, 1, 1), (0.1, 0.5, 1), (0.5, 0.5, 1), (1, 0, 0.5)],
+)
+def test_crossed_mean_covers_whatever_varies(
+    monkeypatch, fits, of_fit, of_seed, of_run
+):
+    scipy_stats = pytest.importorskip("scipy.stats")
+    monkeypatch.setattr(stats, "_student_quantile", scipy_stats.t.ppf)  # soon made
+    rng = np.random.default_rng(7)
+    missed, times = 0, 1_000
+    for _ in range(times):
+        table = rng.normal(0, of_fit, (fits, 1)) + rng.normal(0, of_seed, (1, 64))
+        table = table + rng.normal(0, of_run, (fits, 64))
+        _, low, high = stats.crossed_mean(table)
+        missed += low > 0 or high < 0
+    assert missed <= 0.09 * times
+
+
+def test_crossed_mean_is_students_where_one_thing_varies():
+    fits = np.array([0.1, 0.4, 0.9])
+    expected = stats.mean_interval(fits)
+    assert stats.crossed_mean(fits[:, None] + np.zeros(8)) == pytest.approx(expected)
+    assert stats.crossed_mean(fits + np.zeros((8, 1))) == pytest.approx(expected)
+    assert stats.crossed_mean(fits[None]) == expected
+    assert stats.crossed_mean(np.ones((2, 3))) == (1, 1, 1)
+
+
+def test_crossed_mean_by_hand():
+    # means of fits 1 and 3, of seeds 1.5 and 2.5: variances 2 / 2 and 0.5 / 2
+    found = stats.crossed_mean([[0, 2], [3, 3]])
+    freedom = 1.25**2 / (1 + 0.25**2)
+    width = stats._student_quantile(0.975, freedom) * np.sqrt(1.25)
+    assert found == pytest.approx((2, 2 - width, 2 + width))
+
+
+def test_crossed_mean_says_what_it_needs():
+    with pytest.raises(ValueError, match=r"must be \(fits, seeds\).*\(3,\)"):
+        stats.crossed_mean([1, 2, 3])
+    with pytest.raises(ValueError, match="level must lie between 0 and 1"):
+        stats.crossed_mean([[1, 2], [3, 4]], level=0)
+
+
 def test_equivalence_agrees_with_two_one_sided_welch_tests():
     scipy_stats = pytest.importorskip("scipy.stats")
     rng = np.random.default_rng(5)

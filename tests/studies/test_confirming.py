@@ -151,6 +151,9 @@ def test_the_page_has_what_was_kept(
     assert "test seeds 8 to 11" in capsys.readouterr().out
     assert json.loads(kept.read_text())["tasks"][QUADRATIC] == ENTRY
     assert main([*line, "--keep"]) == 0
+    fewer = ["--seeds", "8:11", "--keep"]
+    assert main([*line, *fewer]) == 2
+    assert "confirmed on seeds 8 to 11" in capsys.readouterr().err
     written = json.loads((tmp_path / "confirmed.json").read_text())
     entry = json.loads(kept.read_text())["tasks"][QUADRATIC]
     assert entry == {**ENTRY, "confirmed": {k: written[k] for k in entry["confirmed"]}}

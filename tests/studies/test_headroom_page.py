@@ -31,6 +31,7 @@ ENTRIES: dict[str, Any] = {
             "freeze-tuned, what looking is worth": [0.1, 0.05, 0.15],
         },
         "best": ["static-tuned", "freeze-tuned"],
+        "by_fit": {"static-tuned": [0.4, 0.5, 0.6]},
         "settings": SETTINGS,
         "version": "0.1.0",
     },
@@ -63,8 +64,9 @@ def test_a_row_a_task_and_a_figure(kept: Any, tmp_path: Any) -> None:
     assert cartpole["looking"] == "0.100 [0.050, 0.150]"
     assert cartpole["checkpoint-tuned"] == "–"
     assert cartpole["tags"] == "state"
-    # of which it is not known that its static rung was searched twice
-    quadratic = dict(zip(head, rows[f"{QUADRATIC} *"], strict=True))
+    # of which it is not known that its static rung was searched twice, nor its fits
+    quadratic = dict(zip(head, rows[f"{QUADRATIC} * †"], strict=True))
+    assert "On tasks marked †" in page
     assert (quadratic["state"], quadratic["tags"]) == ("–", "smoke")
     assert (
         f"dacrl headroom {CARTPOLE} --objective auc --runs 1000 --fits 3 --most-work 4 "

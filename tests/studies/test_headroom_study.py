@@ -24,7 +24,7 @@ from dacrl_env.policies.switch import Switch
 from dacrl_env.studies import headroom as study
 from dacrl_env.tasks import Event
 from dacrl_env.tasks.registration import get_task
-from dacrl_env.tasks.rungs import RULES
+from dacrl_env.tasks.rungs import RULES, RUNGS
 
 CARTPOLE = "dacrl/DQN-CartPole-v0"
 SHORT: dict[str, Any] = {
@@ -105,9 +105,12 @@ def test_searches_begin_at_the_static_configuration(family: str) -> None:
 
 def test_it_finds_hardly_any_value_where_there_is_none() -> None:
     scores = np.random.default_rng(1).beta(0.7, 0.7, 96)
-    found = study.null(fits=3, seeds=64, scores=scores, times=100)
-    assert set(found) == {"state", "schedule"}
-    assert max(found.values()) <= 0.1
+    rungs = ("static-tuned", "open-loop-tuned", "freeze-tuned", "restart-tuned")
+    for deviation in (0, 0.05):  # of fits
+        each = [-deviation, 0, deviation]
+        found = study.null(64, scores, dict.fromkeys(rungs, each), times=200)
+        assert set(found) == {"state", "schedule"}
+        assert max(found.values()) <= 0.05
 
 
 def test_everything_is_tuned_tested_and_kept(tmp_path: Any) -> None:
@@ -145,6 +148,8 @@ def test_everything_is_tuned_tested_and_kept(tmp_path: Any) -> None:
     path = study.write(result, tmp_path / "out")
     content = json.loads(path.read_text())
     assert content["values"]["state"] == list(result.values["state"])
+    by_fit = result.frame.groupby(["policy", "run"])["report_auc"].mean()
+    assert content["by_fit"] == {rung: by_fit[rung].tolist() for rung in kinds}
     # what the table of measured tasks keeps
     assert content["state"] == content["values"]["state"]
     assert content["schedule"] == content["values"]["schedule"]
@@ -221,6 +226,13 @@ def test_the_wide_space_has_no_events() -> None:
         study.wide(get_task(CARTPOLE), ["epsilonn"])
 
 
+def test_rungs_are_by_default_those_whose_events_there_are() -> None:
+    assert study.suitable(get_task(CARTPOLE)) == [*RUNGS]
+    events = {"checkpoint-tuned", "restart-tuned", "swap-tuned"}
+    quadratic = study.suitable(get_task("dacrl/NoisyQuadratic-v0"))
+    assert quadratic == [rung for rung in RUNGS if rung not in events]
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -230,6 +242,10 @@ def test_the_wide_space_has_no_events() -> None:
         ({"rungs": ["freeze-tuned"]}, "rungs begin with static-tuned"),
         ({"rungs": ["static-tuned"]}, "have one of freeze-tuned"),
         ({"rungs": ["static-tuned", "other"]}, "unknown rung 'other'"),
+        (
+            {"rungs": ["static-tuned", "switch-tuned", "switch-tuned"]},
+            "each rung is tuned once; got static-tuned, switch-tuned, switch-tuned",
+        ),
         ({"runs": 0}, "runs must be"),
     ],
 )
@@ -244,7 +260,11 @@ def test_what_cannot_be_measured_is_refused(
     ("task", "wrong", "message"),
     [
         (CARTPOLE, {"hyperparameters": ["epsilon"]}, "freeze-tuned on .*learning_rate"),
-        ("dacrl/NoisyQuadratic-v0", {}, "checkpoint-tuned on .*checkpoint"),
+        (
+            "dacrl/NoisyQuadratic-v0",
+            {"rungs": ["static-tuned", "checkpoint-tuned"]},
+            "checkpoint-tuned on .*checkpoint",
+        ),
         (CARTPOLE, {"most_work": -1.0}, "most_work must be positive"),
         (CARTPOLE, {"eval_episodes": 0}, "static-tuned on .*eval_episodes"),
     ],

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from bases_files import own_bases, own_policies
+from bases_files import entry, own_bases, own_policies
 
 import dacrl_env
 from dacrl_env.cli.commands import main
@@ -328,7 +328,79 @@ def test_what_headroom_has_kept_is_in_the_final(tmp_path, monkeypatch, no_bases)
     assert [f.name for f in result.finalists] == ["default"]
 
 
-def test_what_headroom_has_kept_may_set_what_is_not_searched(tmp_path, monkeypatch):
+def test_a_base_is_in_the_final_of_its_task(tmp_path, monkeypatch):
+    own_policies(tmp_path, monkeypatch)
+    with own_bases(tmp_path) as base:
+        known = entry(defaults={"learning_rate": 0.25}, settings={"seeds": 6})
+        base({QUADRATIC: known})
+        given = QUICK | {"fits": 0}
+        result = study.tune_static(QUADRATIC, store=tmp_path / "store", **given)
+        assert [f.name for f in result.finalists] == ["default", "base"]
+        finalist = result.finalists[1]
+        assert finalist.policy.config == {"learning_rate": 0.25}
+        assert finalist.source == "the base of dacrl/NoisyQuadratic-v1"
+        # it has won again: nothing is found, and its entry says where it is from
+        again = replace(result, chosen=finalist)
+        assert keeping.keep_static(again) == (None, [])
+        assert bases.stored() == {QUADRATIC: known}
+        # it is the default of the task that starts there
+        newer = study.tune_static(
+            "dacrl/NoisyQuadratic-v1", store=tmp_path / "store", **given
+        )
+        assert [f.name for f in newer.finalists] == ["default"]
+
+
+def test_what_is_kept_is_not_replaced_by_what_was_chosen_on_less(
+    tmp_path, monkeypatch, capsys
+):
+    own_policies(tmp_path, monkeypatch)
+    line = ["tune-static", QUADRATIC, "--keep", "--fits", "0", "--seeds", "5"]
+    line += ["--out", str(tmp_path / "out")]
+    with own_bases(tmp_path) as base:
+        known = entry(defaults={"learning_rate": 0.25}, settings={"seeds": 6})
+        base({QUADRATIC: known})
+        for task in (QUADRATIC, "dacrl/NoisyQuadratic-v1"):
+            line[1] = task
+            assert main(line) == 2
+            assert "chosen on 6 seeds" in capsys.readouterr().err
+        assert main([*line, "--seeds", "6", "--objective", "final"]) == 2
+        assert "chosen by auc, not by final" in capsys.readouterr().err
+        base({})
+        about = {"study": "headroom", "fit": 0, "runs": 9, "seeds": [0, 11]}
+        kept = Fitted(Static(learning_rate=0.0625), Cost(), task=QUADRATIC)
+        save_fitted(kept, place(QUADRATIC, "static-tuned"), about)
+        line[1] = QUADRATIC
+        assert main(line) == 2
+        assert "chosen on 6 seeds" in capsys.readouterr().err
+        assert not (tmp_path / "out" / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("less", "message"),
+    [
+        ({"runs": 999}, "runs 999, and has 1000"),
+        ({"fits": 2}, "fits 2, and has 3"),
+        ({"seeds": [0, 126]}, "seeds 127, and has 128"),
+        ({"rungs": ["static-tuned", "switch-tuned"]}, "freeze-tuned not, and has it"),
+    ],
+)
+def test_measured_headroom_is_not_replaced_by_less(monkeypatch, less, message):
+    before = {"runs": 1_000, "fits": 3, "seeds": [0, 127]}
+    before["rungs"] = ["static-tuned", "freeze-tuned"]
+    monkeypatch.setattr(
+        keeping.headroom, "measured", lambda: {QUADRATIC: {"settings": before}}
+    )
+    task, names = get_task(QUADRATIC), {}
+    keeping.check_keep_headroom(task, names, before)
+    more = {"runs": 2_000, "rungs": [*before["rungs"], "switch-tuned"]}
+    keeping.check_keep_headroom(task, names, before | more)
+    with pytest.raises(ValueError, match=message):
+        keeping.check_keep_headroom(task, names, before | less)
+
+
+def test_what_headroom_has_kept_may_set_what_is_not_searched(
+    tmp_path, monkeypatch, no_bases
+):
     own_policies(tmp_path, monkeypatch)
     about = {"study": "headroom", "fit": 0, "runs": 9}
     kept = Fitted(Static(learning_rate=0.0625, epsilon=0.3), Cost(), task=CARTPOLE)

@@ -252,11 +252,15 @@ _PPO_SMALL: dict[str, Any] = {
     "controlled": ("ent_coef", "learning_rate", "reset_all"),
     "configuration": _PPO_ROLLOUTS | _SMALL,
 }
+_PPO_TURNS = _PPO_SMALL | {
+    "decisions": 64,
+    "controlled": ("ent_coef", "learning_rate", "swap"),
+}
 _DISCRETE_SAC_RELEARNING: dict[str, Any] = {
     "algorithm": "discrete_sac",
     "budget": 40_000,
     "decisions": 40,
-    "controlled": ("learning_rate", "target_entropy", "replay_window"),
+    "controlled": ("learning_rate", "target_entropy", "swap"),
     "configuration": _SMALL,
 }
 _DISCRETE_SAC_QUICK = {
@@ -699,7 +703,7 @@ TABLE = (
         judged_by="training",
         defaults={"learning_rate": 2e-3, **_PPO_WORLDS, "ent_coef": 0.1},
         configuration=_PPO_ROLLOUTS | _SMALL,
-        **_PPO_TWO_COLOURS,
+        **_PPO_TWO_COLOURS | {"controlled": _PPO_TURNS["controlled"]},
         description="PPO takes one of two objects, judged by what it learns from",
     ),
     Task(
@@ -717,14 +721,14 @@ TABLE = (
     Task(
         id="dacrl/PPO-TwoMDPs-Small-v0",
         **_ON_TWO_MDPS,
-        **_PPO_SMALL | {"decisions": 64},
+        **_PPO_TURNS,
         defaults={"learning_rate": 0.003, **_PPO_WORLDS},
         description="PPO in two small mazes that take turns, untold",
     ),
     Task(
         id="dacrl/PPO-TwoMDPs-Lifelong-Small-v0",
         **_ON_TWO_MDPS,
-        **_PPO_SMALL | {"decisions": 64},
+        **_PPO_TURNS,
         judged_by="training",
         defaults={"learning_rate": 0.003, **_PPO_WORLDS, "ent_coef": 0.1},
         description="PPO in two small mazes, judged by what it learns from",
@@ -740,14 +744,14 @@ TABLE = (
     Task(
         id="dacrl/PPO-CartPoleReversals-Small-v0",
         **_ON_CARTPOLE_REVERSALS,
-        **_PPO_SMALL | {"decisions": 64},
+        **_PPO_TURNS,
         defaults={"learning_rate": 0.003, "ent_coef": 0.05},
         description="PPO on CartPole whose motor is reversed again and again, untold",
     ),
     Task(
         id="dacrl/PPO-CartPoleReversals-Lifelong-Small-v0",
         **_ON_CARTPOLE_REVERSALS,
-        **_PPO_SMALL | {"decisions": 64},
+        **_PPO_TURNS,
         judged_by="training",
         defaults={"learning_rate": 0.003, "ent_coef": 0.02},
         description="PPO on CartPole with reversals, judged by what it learns from",

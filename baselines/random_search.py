@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,12 @@ from dacrl_env.methods.search import (
     Incumbent,
     affordable,
     check_candidates,
+    check_most_work,
+    default_candidate,
     search_space,
     train,
     with_default,
+    within,
 )
 from dacrl_env.methods.trials import Trials, check_objective
 from dacrl_env.policies import Fitted
@@ -38,6 +42,8 @@ class RandomSearch:
         objective: of a run: "final", "best" or "auc" of the observed score.
         population: runs trained side by side.
         default_first: the first candidate keeps every default; it is charged as any.
+        most_work: candidates take at most so many times the floating-point operations
+            of the default, in the mean over a run; others are drawn again. None: any.
         objectives: several instead of the one, the first of which says which policy is
             returned; "cost" is that of a run in floating-point operations. The fit then
             has a Pareto front.
@@ -52,10 +58,12 @@ class RandomSearch:
     objective: str = "final"
     population: int = 64
     default_first: bool = False
+    most_work: float | None = None
     objectives: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         check_objective(self.objective)
+        check_most_work(self.most_work, self.family)
         check_objectives(self.objective, self.objectives)
 
     def fit(
@@ -77,10 +85,13 @@ class RandomSearch:
         space = search_space(trials, self.space, self.family)
         generator = np.random.default_rng((seed, 0))
         check_candidates(trials, self.seeds)
+        first = default_candidate(space)  # stays whatever its work
+        drawn = partial(space.sample, generator)
         best = Incumbent(space, trials, aims(self))
         # runs that diverge leave steps for further candidates
         while n := affordable(trials, self.seeds, self.population):
-            candidates = space.sample(generator, n)
+            candidates = np.vstack([first, space.sample(generator, n)])
+            candidates = within(trials, space, candidates, self.most_work, drawn)[1:]
             if self.default_first and not best.course:
                 candidates = with_default(space, candidates)
             best.offer(

@@ -30,6 +30,7 @@ from dacrl_env.methods.rungs import promote
 from dacrl_env.methods.search import (
     alike,
     around,
+    check_most_work,
     default_candidate,
     go_on,
     search_space,
@@ -99,10 +100,7 @@ class SequentialHalving:
             raise ValueError(
                 f"candidates must be a whole number of at least 2, or None; got {n!r}"
             )
-        if self.most_work is not None and not self.most_work > 0:
-            raise ValueError(f"most_work must be positive, got {self.most_work}")
-        if self.most_work is not None and self.family == "gate":
-            raise ValueError("most_work is not known of the family gate; leave it out")
+        check_most_work(self.most_work, self.family)
         G = self.generations
         if not isinstance(G, int) or isinstance(G, bool) or G < 1:
             raise ValueError(

@@ -97,6 +97,14 @@ def _add_static(parser: argparse.ArgumentParser) -> None:
         metavar="K",
         help="independent searches; 0: choose from what is known (default: 3)",
     )
+    parser.add_argument(
+        "--probes",
+        type=count,
+        default=0,
+        metavar="N",
+        help="runs of candidates all over the space, by which it is told how much each "
+        "knob matters; 0: by the first rounds of the searches (default: 0)",
+    )
     parser.add_argument("--objective", default="auc", help="auc (default) or final")
     _add_search(parser)
     parser.add_argument(
@@ -132,7 +140,8 @@ def _add_static(parser: argparse.ArgumentParser) -> None:
         "--controlled",
         nargs="+",
         metavar="NAME",
-        help="with --keep: what actions of that version set (default: as before)",
+        help="with --keep: what actions of that version set (default: with --probes "
+        "the knobs that have half of the importance, else as before)",
     )
 
 
@@ -253,6 +262,7 @@ def tune_static(options: argparse.Namespace) -> None:
             objective=options.objective,
             runs=options.runs,
             fits=options.fits,
+            probes=options.probes,
             seeds=options.seeds,
             first=options.first_seed,
             most_work=options.most_work,

@@ -365,6 +365,19 @@ def within(
     )
 
 
+def check_most_work(most_work: float | None, family: str) -> None:
+    """Raise a ValueError unless candidates of a family can be held to a work.
+
+    Args:
+        most_work: see `within`.
+        family: of `search_space.FAMILIES`.
+    """
+    if most_work is not None and not most_work > 0:
+        raise ValueError(f"most_work must be positive, got {most_work}")
+    if most_work is not None and family == "gate":
+        raise ValueError("most_work is not known of the family gate; leave it out")
+
+
 def work_of(trials: Trials, space: SearchSpace, candidates: Floats) -> Floats:
     """Floating-point operations ``(n,)`` of candidates, as multiples of the default's.
 

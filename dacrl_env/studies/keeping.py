@@ -7,15 +7,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dacrl_env.core.files import write_whole
+from dacrl_env.outer.settings import own_hyperparameters
 from dacrl_env.policies import Fitted, fitted_bytes, load_fitted
 from dacrl_env.policies.static import Static
 from dacrl_env.policies.tuned import check_kept, place
 from dacrl_env.studies.finalists import BASE
 from dacrl_env.studies.headroom import Headroom, wide
 from dacrl_env.studies.tune_static import TunedStatic
-from dacrl_env.tasks import Task, bases, headroom
-from dacrl_env.tasks.registration import check_task, enter_bases, get_task
+from dacrl_env.tasks import Event, Task, bases, headroom
+from dacrl_env.tasks.registration import (
+    ALGORITHMS,
+    check_task,
+    enter_bases,
+    get_task,
+    load,
+)
 from dacrl_env.tasks.rungs import STATIC
 
 
@@ -30,8 +39,8 @@ def keep_static(
 
     Args:
         result: of runs as the task has them.
-        controlled: what actions of that version set by default; None: what they set
-            before.
+        controlled: what actions of that version set by default; None: what matters by
+            probes (`mattering`), and what they set before if there were none.
 
     Returns:
         Id of the task that starts at the base, None if there is no new one; and the
@@ -46,6 +55,9 @@ def keep_static(
         task, settings["options"], result.objective, settings["seeds"], controlled
     )
     if result.chosen.name == BASE:
+        if told := _told(result, controlled):
+            bases.keep(task.id, {**bases.stored()[task.id], **told})
+            enter_bases()
         return None, []
     fitted, new = result.fitted(), None
     policies = {task.id: Static()}
@@ -78,10 +90,31 @@ def entry(
         "settings": result.settings,
         "version": result.settings["version"],
     }
-    if controlled is not None:
-        about["controlled"] = list(controlled)
-    found: dict[str, Any] = json.loads(json.dumps(about))
+    found: dict[str, Any] = json.loads(json.dumps(about | _told(result, controlled)))
     return found
+
+
+def _told(result: TunedStatic, controlled: Sequence[str] | None) -> dict[str, Any]:
+    """What is known anew of knobs: which are to be controlled, and what matters."""
+    if not (result.settings["probes"] and result.importance):
+        return {} if controlled is None else {"controlled": list(controlled)}
+    if controlled is None:
+        controlled = mattering(result.task, result.importance)
+    return {"controlled": list(controlled), "importance": result.importance}
+
+
+def mattering(task: Task, importance: Mapping[str, float]) -> list[str]:
+    """The fewest knobs that have half of the importance, and the task's own events.
+
+    Args:
+        task: whose events are those that its actions set.
+        importance: share of each knob, the largest first.
+    """
+    before = np.cumsum([0.0, *importance.values()])
+    found = [name for name, sum_ in zip(importance, before, strict=False) if sum_ < 0.5]
+    own = own_hyperparameters(task, load(ALGORITHMS[task.algorithm]).hyperparameters)
+    events = [name for name in task.controlled or () if isinstance(own[name], Event)]
+    return [*found, *events]
 
 
 def check_keep(

@@ -8,8 +8,9 @@ seeds of the tuning split that no search used; the best mean report score wins. 
 of several means is too high an estimate, so the winner is run once more, on other
 seeds, beside the default. The test split is not touched.
 
-From the first round of the searches, where candidates lie all over the space, follows
-how much each knob matters (`studies.importance`).
+From the first round of the searches, or from candidates that are drawn for it
+(``probes``), which both lie all over the space, follows how much each knob matters
+(`studies.importance`).
 """
 
 from __future__ import annotations
@@ -147,6 +148,7 @@ def tune_static(
     objective: str = "auc",
     runs: int = RUNS,
     fits: int = FITS,
+    probes: int = 0,
     seeds: int = SEEDS,
     first: int = FIRST,
     most_work: float | None = MOST_WORK,
@@ -166,6 +168,8 @@ def tune_static(
         objective: of runs, "final" or "auc".
         runs: complete runs that a search may take.
         fits: independent searches; 0: what is known alone is in the final.
+        probes: complete runs of one candidate each, drawn over the whole space, by
+            which importance is told; 0: by the first round of the searches.
         seeds: runs of each finalist, and as many more of the winner and the default,
             at least 2.
         first: seed of the first search; the others follow. A task whose default was
@@ -189,7 +193,7 @@ def tune_static(
     """
     task = get_task(task)
     store = store if isinstance(store, Store) else Store(store)
-    _check(objective, configurations, fits, seeds, runs, first)
+    _check(objective, configurations, fits, seeds, runs, first, probes)
     knobs = wide(task, hyperparameters)
     names = [h.name for h in knobs]
     steps = int(task_kwargs.get("budget") or task.budget)
@@ -231,6 +235,13 @@ def tune_static(
         source = f"sequential halving of {runs:,} runs, seed {first + k}"
         finalists.append(Finalist(f"fit {k}", least, source, work))
     finalists = once_each(finalists)
+    drawn: list[pd.DataFrame] = []
+    if probes:
+        space = {n: how[n] for n in ("space", "objective", "most_work")}
+        probed = load(METHODS["random-search"][0])(**space)
+        given = {**common, "hyperparameters": names, "show_progress": show_progress}
+        found.append(fit(task, probed, probes * steps, first + fits, **given))
+        drawn.append(trials_of(found[-1], fits))
 
     chosen_by, estimated_by = _fresh_seeds(task, finalists, seeds)
     tested["show_progress"] = show_progress
@@ -253,10 +264,11 @@ def tune_static(
     cost = sum((f.cost for f in found), _cost_of(frame))
     every = pd.concat(trials, ignore_index=True) if fits else pd.DataFrame()
     early = method(**how).first_round(runs)
-    first_round = every.groupby("fit").head(early) if fits else every
+    spread = drawn[0] if probes else every.groupby("fit").head(early) if fits else every
     settings = {
         "runs": runs,
         "fits": fits,
+        "probes": probes,
         "seeds": seeds,
         "first": first,
         "most_work": most_work,
@@ -274,9 +286,9 @@ def tune_static(
         score=stats.mean_interval(values[best.name]),
         gain=stats.mean_interval(values[best.name] - values[DEFAULT]),
         cost=cost,
-        runs=sum(len(part) for part in trials) + len(frame),
-        importance=importance(first_round, knobs, objective) if fits else {},
-        rests_on=len(first_round),
+        runs=sum(len(part) for part in trials + drawn) + len(frame),
+        importance=importance(spread, knobs, objective) if len(spread) else {},
+        rests_on=len(spread),
         left_out=left_out,
         trials=every,
         tested=pd.concat([frame.assign(part="final"), again.assign(part="estimate")]),
@@ -324,7 +336,13 @@ def render(result: TunedStatic) -> str:
 
 
 def _check(
-    objective: str, configurations: str, fits: int, seeds: int, runs: int, first: int
+    objective: str,
+    configurations: str,
+    fits: int,
+    seeds: int,
+    runs: int,
+    first: int,
+    probes: int,
 ) -> None:
     if objective not in OBJECTIVES:
         raise ValueError(unknown("objective", objective, OBJECTIVES))
@@ -332,6 +350,7 @@ def _check(
         raise ValueError(unknown("configurations", configurations, CONFIGURATIONS))
     checks.whole("runs", runs)
     checks.whole("fits", fits, least=0)
+    checks.whole("probes", probes, least=0)
     checks.whole("seeds", seeds, least=2)
     checks.seed(first)
 

@@ -10,15 +10,18 @@ is, works wherever it is named, and is not listed any more.
 a configuration comes from elsewhere (`dacrl_env.tasks.public`)::
 
     {"tasks": {id: {"defaults": {name: value}, "configuration": {name: value},
-                    "controlled": [name], "objective": "auc",
-                    "score": [value, low, high], "source": "...", "version": "..."}}}
+                    "controlled": [name], "importance": {name: share},
+                    "objective": "auc", "score": [value, low, high], "source": "...",
+                    "version": "..."}}}
 
 ``defaults`` are hyperparameters and ``configuration`` is static configuration, both
 where they differ from those of the task named. ``controlled`` is optional: the knobs
-that matter there; without it the task's own stay. ``score`` is the mean report score
-of runs of the base on the tuning split, on seeds that it was not chosen by, with its
-95 % interval; ``objective`` says of which score, ``source`` where the base is from, and
-``settings``, if they are there, what was searched and how.
+that matter there; without it the task's own stay. ``importance`` is optional, too: what
+share of the difference between good and other candidates each knob has
+(`dacrl_env.studies.importance`), which is shown alone. ``score`` is the mean report
+score of runs of the base on the tuning split, on seeds that it was not chosen by, with
+its 95 % interval; ``objective`` says of which score, ``source`` where the base is from,
+and ``settings``, if they are there, what was searched and how.
 """
 
 from __future__ import annotations
@@ -42,7 +45,7 @@ from dacrl_env.tasks.task import Task
 PATH = Path(__file__).with_name("bases.json")
 OBJECTIVES = ("auc", "final")
 _NEEDED = ("defaults", "configuration", "objective", "score", "source")
-_FIELDS = (*_NEEDED, "controlled", "settings", "version")
+_FIELDS = (*_NEEDED, "controlled", "importance", "settings", "version")
 _VERSION = re.compile(r"-v(\d+)$")
 
 
@@ -91,8 +94,8 @@ def check_entry(name: str, entry: Any) -> None:
     for field in _NEEDED:
         if field not in entry:
             raise ValueError(f"{name}: {field!r} is missing")
-    for field in ("defaults", "configuration"):
-        if not isinstance(entry[field], Mapping):
+    for field in ("defaults", "configuration", "importance"):
+        if not isinstance(entry.get(field, {}), Mapping):
             raise ValueError(f"{name}: {field} must be an object, got {entry[field]!r}")
     if entry["objective"] not in OBJECTIVES:
         raise ValueError(
@@ -204,7 +207,8 @@ def made() -> list[Task]:
 def keep(task: str, entry: Mapping[str, Any]) -> str:
     """Put a base into the file, in place of an earlier one of the task.
 
-    An entry that does not say what is controlled keeps what the earlier one said.
+    An entry that does not say what is controlled, or what matters, keeps what the
+    earlier one said.
 
     Args:
         task: id of a task of the table, or of one that a base makes: then values that
@@ -223,8 +227,9 @@ def keep(task: str, entry: Mapping[str, Any]) -> str:
         name = original(task)
         before = dict(stored().get(name, {}))
         entry = dict(entry)
-        if "controlled" in before:
-            entry.setdefault("controlled", before["controlled"])
+        for field in ("controlled", "importance"):
+            if field in before:
+                entry.setdefault(field, before[field])
         if task != name:
             for field in ("defaults", "configuration"):
                 entry[field] = {**before[field], **entry[field]}
@@ -254,6 +259,21 @@ def shown(task: str) -> str:
         f"{entry['objective']} {value:.3f} [{low:.3f}, {high:.3f}], from "
         f"{entry['source']}"
     )
+
+
+def shown_importance(task: str, most: int = 6) -> str:
+    """What matters of a task that starts at a base, such as ``epsilon 0.41, tau 0.2``.
+
+    Args:
+        task: id.
+        most: knobs that are shown.
+
+    Returns:
+        The text; a dash where it is not measured.
+    """
+    shares = stored().get(original(task), {}).get("importance", {})
+    ranked = sorted(shares.items(), key=lambda pair: -pair[1])[:most]
+    return ", ".join(f"{name} {share:.2f}" for name, share in ranked) or "–"
 
 
 def _tuples(value: Any) -> Any:

@@ -568,10 +568,18 @@ def _about_bases() -> list[str]:
         "there is the task's `static-tuned`. The task with the version before has the",
         "configuration that it was written with; it works, and is not listed.",
         "",
-        "| id | base |",
-        "| --- | --- |",
+        "What matters: shares of the importance of all numbers and choices in the",
+        "space that is searched, by PED-ANOVA of candidates drawn at random",
+        "(`--probes`). Actions set the fewest that have half of it together, and",
+        "events. –: not measured.",
+        "",
+        "| id | base | what matters |",
+        "| --- | --- | --- |",
     ]
-    return lines + [f"| {name} | {bases.shown(name)} |" for name in known]
+    return lines + [
+        f"| {name} | {bases.shown(name)} | {bases.shown_importance(name)} |"
+        for name in known
+    ]
 
 
 def _about_seconds() -> str:

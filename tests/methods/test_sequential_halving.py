@@ -368,6 +368,25 @@ def test_candidates_that_take_too_much_work_are_drawn_again() -> None:
         search.within(runs, space, drawn[:2], 1e-9, lambda n: drawn[1:][:n])
 
 
+def test_random_search_may_be_held_to_a_work() -> None:
+    names = ("train_freq", "gradient_steps")
+    small = {"budget": 200, "decision_interval": 100, "learning_starts": 100}
+    given = {**small, "eval_episodes": 1, "hyperparameters": names}
+    runs = Trials(CARTPOLE, 50_000, 0, SequentialHalving(), **given)
+    work = {}
+    for most in (None, 1.5):
+        method = get_method(f"random-search,most_work={most}")
+        trace = method.fit(CARTPOLE, 40 * 200, 0, **given).trace
+        values = trace.groupby(["generation", "member"])[[f"hp/{n}" for n in names]]
+        work[most] = runs.work(values.first().to_numpy())
+        assert len(work[most]) == 40
+    light = work[None] <= 1.5
+    assert 0 < light.sum() < 40
+    assert (work[1.5] <= 1.5).all()
+    # those that are light enough are the same
+    np.testing.assert_array_equal(work[1.5][light], work[None][light])
+
+
 def test_where_no_work_is_counted_all_take_the_same() -> None:
     runs = Trials(QUADRATIC, 500, 0, SequentialHalving())
     assert runs.work(np.array([[0.1], [0.2]])).tolist() == [1.0, 1.0]

@@ -253,6 +253,48 @@ def test_what_cannot_be_kept_is_said_first(tmp_path, capsys):
     assert not (tmp_path / "out" / "results").exists()
 
 
+def test_importance_is_of_candidates_that_are_drawn_for_it(tmp_path, monkeypatch):
+    small = {**SHORT, "num_threads": 1, "seeds": 2, "fits": 0}
+    names = ["learning_rate", "gradient_steps"]
+    given = small | {"hyperparameters": names, "most_work": 2.0}
+    store = Store(tmp_path / "store")
+    none = study.tune_static(CARTPOLE, store=store, **given)
+    result = study.tune_static(CARTPOLE, store=store, probes=LEAST, **given)
+    assert (none.importance, none.rests_on) == ({}, 0)
+    assert set(result.importance) == {*names}
+    assert sum(result.importance.values()) == pytest.approx(1, abs=1e-3)
+    assert result.rests_on == LEAST
+    assert result.runs == none.runs + LEAST
+    assert result.cost.env_steps > none.cost.env_steps
+    assert result.settings["probes"] == LEAST
+
+
+def test_what_matters_is_what_actions_set(quadratic, tmp_path, monkeypatch):
+    task = replace(get_task(CARTPOLE), controlled=("epsilon", "checkpoint"))
+    shares = {"tau": 0.3, "gamma": 0.25, "epsilon": 0.25, "n_step": 0.2}
+    assert keeping.mattering(task, shares) == ["tau", "gamma", "checkpoint"]
+    result, _ = quadratic
+    better = study.Finalist("fit 1", Static(learning_rate=0.25), "a search", 1.0)
+    told = {"importance": {"learning_rate": 1.0}}
+    probed = replace(
+        result, chosen=better, settings=result.settings | {"probes": 9}, **told
+    )
+    own_policies(tmp_path, monkeypatch)
+    with own_bases(tmp_path) as base:
+        base({})
+        new, _ = keeping.keep_static(probed)
+        expected = {"controlled": ["learning_rate"], **told}
+        kept = bases.stored()[QUADRATIC]
+        assert {name: kept[name] for name in expected} == expected
+        assert bases.shown_importance(new) == "learning_rate 1.00"
+        # the base has won again, and what matters is told anew
+        base({QUADRATIC: {k: v for k, v in kept.items() if k not in expected}})
+        again = replace(probed, chosen=replace(better, name="base"))
+        assert bases.shown_importance(new) == "–"
+        assert keeping.keep_static(again) == (None, [])
+        assert bases.stored()[QUADRATIC] == kept
+
+
 def test_headroom_keeps_the_fit_with_the_best_score_on_the_tuning_split(
     tmp_path, monkeypatch
 ):

@@ -141,7 +141,7 @@ def _add_static(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="NAME",
         help="with --keep: what actions of that version set (default: with --probes "
-        "the knobs that have half of the importance, else as before)",
+        "the fewest knobs that have 0.8 of the importance, else as before)",
     )
 
 

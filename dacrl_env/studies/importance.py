@@ -72,7 +72,10 @@ def trials_of(
 
 
 def importance(
-    trials: pd.DataFrame, knobs: Sequence[Knob], objective: str
+    trials: pd.DataFrame,
+    knobs: Sequence[Knob],
+    objective: str,
+    evaluator: str = "ped-anova",
 ) -> dict[str, float]:
     """Importance of knobs and fields, the largest first; they sum up to 1.
 
@@ -80,6 +83,8 @@ def importance(
         trials: rows of `trials_of`; those with equal values are one candidate.
         knobs: numbers and choices that were searched, with their ranges.
         objective: "final" or "auc".
+        evaluator: of `EVALUATORS`. What fANOVA says is of candidates that were drawn
+            uniformly.
 
     Returns:
         By name, of fields ``configuration/<field>``; empty where there are fewer than
@@ -106,9 +111,25 @@ def importance(
             places[name] = np.clip(u, 0.0, 1.0).tolist()
         else:
             places[name] = table[name].astype(str).tolist()
-    found = shares(places, table[objective].tolist())
+    found = shares(places, table[objective].tolist(), evaluator)
     ranked = sorted(found.items(), key=lambda pair: -pair[1])
     return {name.removeprefix("hp/"): round(value, 4) for name, value in ranked}
+
+
+def check_evaluators(evaluators: Sequence[str]) -> None:
+    """Raise a ModuleNotFoundError where a package is missing that they need.
+
+    Args:
+        evaluators: of `EVALUATORS`.
+    """
+    needed = {"optuna": "importance needs Optuna"}
+    if "fanova" in evaluators:
+        needed["sklearn"] = "fANOVA needs scikit-learn"
+    for package, words in needed.items():
+        if importlib.util.find_spec(package) is None:
+            raise ModuleNotFoundError(
+                f"{words}: pip install 'dacrl-env[optuna]'", name=package
+            )
 
 
 def shares(

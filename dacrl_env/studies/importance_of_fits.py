@@ -15,7 +15,6 @@ makes intervals somewhat wider, and draws of a fit are made once and combined.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +27,7 @@ import pandas as pd
 from dacrl_env.comparison.tables import aligned
 from dacrl_env.core.checks import unknown
 from dacrl_env.methods.trials import COST
-from dacrl_env.studies.importance import EVALUATORS, LEAST, shares
+from dacrl_env.studies.importance import EVALUATORS, LEAST, check_evaluators, shares
 from dacrl_env.tasks.registration import get_task
 from dacrl_env.tasks.returns import known
 
@@ -194,10 +193,7 @@ def importance_of_fits(
             raise ValueError(unknown("evaluator", name, EVALUATORS))
     if draws < 2:
         raise ValueError(f"draws must be at least 2, got {draws}")
-    if "fanova" in evaluators and importlib.util.find_spec("sklearn") is None:
-        raise ModuleNotFoundError(
-            "fANOVA needs scikit-learn: pip install 'dacrl-env[optuna]'", name="sklearn"
-        )
+    check_evaluators(evaluators)
     evaluators = list(dict.fromkeys(evaluators))
     names = dict.fromkeys(name for study in every for name in objectives_of(study))
     if objective is not None and objective not in names:

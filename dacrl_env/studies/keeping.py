@@ -27,6 +27,9 @@ from dacrl_env.tasks.registration import (
 )
 from dacrl_env.tasks.rungs import STATIC
 
+MATTERS = 0.8
+"""What actions set by default has together this share of the importance."""
+
 
 def keep_static(
     result: TunedStatic, controlled: Sequence[str] | None = None
@@ -104,14 +107,16 @@ def _told(result: TunedStatic, controlled: Sequence[str] | None) -> dict[str, An
 
 
 def mattering(task: Task, importance: Mapping[str, float]) -> list[str]:
-    """The fewest knobs that have half of the importance, and the task's own events.
+    """The fewest knobs that have `MATTERS` of the importance, and the task's events.
 
     Args:
         task: whose events are those that its actions set.
         importance: share of each knob, the largest first.
     """
     before = np.cumsum([0.0, *importance.values()])
-    found = [name for name, sum_ in zip(importance, before, strict=False) if sum_ < 0.5]
+    found = [
+        name for name, sum_ in zip(importance, before, strict=False) if sum_ < MATTERS
+    ]
     own = own_hyperparameters(task, load(ALGORITHMS[task.algorithm]).hyperparameters)
     events = [name for name in task.controlled or () if isinstance(own[name], Event)]
     return [*found, *events]

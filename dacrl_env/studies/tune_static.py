@@ -9,7 +9,8 @@ of several means is too high an estimate, so the winner is run once more, on oth
 seeds, beside the default. The test split is not touched.
 
 From the first round of the searches, or from candidates that are drawn for it
-(``probes``), which both lie all over the space, follows how much each knob matters
+(``probes``), which both lie all over the space, follows how much each knob matters: of
+the first rounds by PED-ANOVA, of what was drawn uniformly by fANOVA
 (`studies.importance`).
 """
 
@@ -51,7 +52,7 @@ from dacrl_env.studies.finalists import (
     work_of,
 )
 from dacrl_env.studies.headroom import GENERATIONS, MOST_WORK, searched, wide
-from dacrl_env.studies.importance import importance, trials_of
+from dacrl_env.studies.importance import check_evaluators, importance, trials_of
 from dacrl_env.tasks import Task, bases
 from dacrl_env.tasks.registration import get_task, load
 from dacrl_env.tasks.rungs import STATIC
@@ -189,11 +190,14 @@ def tune_static(
     Raises:
         ValueError: unknown names or options, or numbers that are too small; before
             anything is trained.
+        ModuleNotFoundError: probes without Optuna or scikit-learn.
         StoreError: a damaged file in the store.
     """
     task = get_task(task)
     store = store if isinstance(store, Store) else Store(store)
     _check(objective, configurations, fits, seeds, runs, first, probes)
+    if probes:
+        check_evaluators(["fanova"])
     knobs = wide(task, hyperparameters)
     names = [h.name for h in knobs]
     steps = int(task_kwargs.get("budget") or task.budget)
@@ -264,6 +268,7 @@ def tune_static(
     cost = sum((f.cost for f in found), _cost_of(frame))
     every = pd.concat(trials, ignore_index=True) if fits else pd.DataFrame()
     early = method(**how).first_round(runs)
+    evaluator = "fanova" if probes else "ped-anova"
     spread = drawn[0] if probes else every.groupby("fit").head(early) if fits else every
     settings = {
         "runs": runs,
@@ -287,7 +292,9 @@ def tune_static(
         gain=stats.mean_interval(values[best.name] - values[DEFAULT]),
         cost=cost,
         runs=sum(len(part) for part in trials + drawn) + len(frame),
-        importance=importance(spread, knobs, objective) if len(spread) else {},
+        importance=importance(spread, knobs, objective, evaluator)
+        if len(spread)
+        else {},
         rests_on=len(spread),
         left_out=left_out,
         trials=every,

@@ -267,12 +267,15 @@ def test_importance_is_of_candidates_that_are_drawn_for_it(tmp_path, monkeypatch
     assert result.runs == none.runs + LEAST
     assert result.cost.env_steps > none.cost.env_steps
     assert result.settings["probes"] == LEAST
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(ModuleNotFoundError, match="importance needs Optuna"):
+        study.tune_static(CARTPOLE, store=store, probes=LEAST, **given)
 
 
 def test_what_matters_is_what_actions_set(quadratic, tmp_path, monkeypatch):
     task = replace(get_task(CARTPOLE), controlled=("epsilon", "checkpoint"))
-    shares = {"tau": 0.3, "gamma": 0.25, "epsilon": 0.25, "n_step": 0.2}
-    assert keeping.mattering(task, shares) == ["tau", "gamma", "checkpoint"]
+    shares = {"tau": 0.5, "gamma": 0.25, "epsilon": 0.15, "n_step": 0.1}
+    assert keeping.mattering(task, shares) == ["tau", "gamma", "epsilon", "checkpoint"]
     result, _ = quadratic
     better = study.Finalist("fit 1", Static(learning_rate=0.25), "a search", 1.0)
     told = {"importance": {"learning_rate": 1.0}}

@@ -104,13 +104,14 @@ def test_searches_begin_at_the_static_configuration(family: str) -> None:
 
 
 def test_it_finds_hardly_any_value_where_there_is_none() -> None:
-    scores = np.random.default_rng(1).beta(0.7, 0.7, 96)
+    scores = np.random.default_rng(1).beta(5, 5, 96)
     rungs = ("static-tuned", "open-loop-tuned", "freeze-tuned", "restart-tuned")
-    for deviation in (0, 0.05):  # of fits
+    # percentiles of a bootstrap find a schedule in 10 % of cases where fits differ so
+    for deviation in (0, 0.08):
         each = [-deviation, 0, deviation]
-        found = study.null(64, scores, dict.fromkeys(rungs, each), times=200)
+        found = study.null(64, scores, dict.fromkeys(rungs, each), times=300)
         assert set(found) == {"state", "schedule"}
-        assert max(found.values()) <= 0.05
+        assert max(found.values()) <= 0.06
 
 
 def test_everything_is_tuned_tested_and_kept(tmp_path: Any) -> None:

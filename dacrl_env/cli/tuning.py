@@ -282,7 +282,7 @@ def tune_static(options: argparse.Namespace) -> None:
         if new is not None:
             print(f"kept: {new} starts at it")
         if not written:
-            print("nothing is kept: the base that is there has won again")
+            print("the base that is there has won again, and stays")
 
 
 def _say_kept(paths: Iterable[Path]) -> None:

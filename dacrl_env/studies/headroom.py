@@ -392,7 +392,7 @@ def render(result: Headroom) -> str:
     """All values as plain text for a terminal."""
     lines = [f"{result.task}, {result.objective}: {', '.join(result.tags)}"]
     for name, value in result.values.items():
-        lines.append(f"  {name:42}{stats.shown(value):>26}")
+        lines.append(f"  {name:44}{stats.shown(value):>26}")
     lines.append(f"  better open loop: {result.best[0]}; better rule: {result.best[1]}")
     shares = ", ".join(f"{tag} {share:.1%}" for tag, share in result.by_chance.items())
     lines.append(f"  rungs of equal worth would be tagged: {shares}")

@@ -249,20 +249,21 @@ def _step_all(
 
 
 def _classic(module: Any, env: Any) -> CompiledEnv:
-    bounds = getattr(module, "ACTION_LOW", ()), getattr(module, "ACTION_HIGH", ())
-    return CompiledEnv(env, module.PHYSICS, bounds=bounds)
+    return CompiledEnv(env, module.PHYSICS, bounds=_bounds(module))
+
+
+def _bounds(module: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    return getattr(module, "ACTION_LOW", ()), getattr(module, "ACTION_HIGH", ())
 
 
 def _shifted(module: Any, env: Any) -> CompiledEnv:
-    plain = _classic(module, env)
-    bounds = tuple(plain.action_low), tuple(plain.action_high)
     physics = shift.with_shift(module.PHYSICS)
-    return CompiledEnv(shift.shifted(env), physics, bounds=bounds)
+    return CompiledEnv(shift.shifted(env), physics, bounds=_bounds(module))
 
 
 def _reversible(module: Any, env: Any) -> CompiledEnv:
     physics = reversals.with_reversals(module.PHYSICS)
-    return CompiledEnv(reversals.reversible(env), physics)
+    return CompiledEnv(reversals.reversible(env), physics, bounds=_bounds(module))
 
 
 def _grid(env: Any) -> CompiledEnv:
@@ -329,5 +330,6 @@ ENVS: dict[str, Callable[[], CompiledEnv]] = {
     "MountainCarReversals": lambda: _reversible(
         mountain_car, mountain_car.MountainCar()
     ),
+    "PendulumReversals": lambda: _reversible(pendulum, pendulum.Pendulum()),
     "DeepSea10Reversals": lambda: _reversible(deep_sea, deep_sea.with_room_for(10)),
 }

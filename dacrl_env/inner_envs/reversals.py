@@ -1,7 +1,8 @@
-"""Discrete actions whose order is reversed again and again, unannounced.
+"""Actions that are reversed again and again, unannounced.
 
-What an agent has learned to do is then the opposite of what it should do, until the
-next reversal. Nothing else changes: returns that can be reached remain the same.
+Of A discrete actions, a becomes A − 1 − a; a continuous one becomes its negative. What
+an agent has learned to do is then the opposite of what it should do, until the next
+reversal. Nothing else changes: returns that can be reached remain the same.
 
 Beside the K constants of the given environment there is ``shift_at``, the number of
 steps that an environment takes, in all its episodes, before the first reversal;
@@ -64,13 +65,21 @@ def reset(env, key, episode, physics, variables):
 
 
 @compiled
+def _reverse(env, action):
+    """Reverse an action in place. Twice is exactly as before."""
+    for k in range(len(action)):
+        action[k] = env.actions - 1 - action[k] if env.actions > 0 else -action[k]
+
+
+@compiled
 def step(env, variables, action, physics, drawn):
     """As the given environment, with the action that is meant."""
-    given = action[0]
-    if physics[_ORDER] == _REVERSED:
-        action[0] = env.actions - 1 - given
+    turned = physics[_ORDER] == _REVERSED
+    if turned:
+        _reverse(env, action)
     reward, terminated = dynamics.step(env.env, variables, action, physics, drawn)
-    action[0] = given  # the caller's
+    if turned:
+        _reverse(env, action)  # the caller's
     return reward, terminated
 
 

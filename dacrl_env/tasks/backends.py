@@ -44,6 +44,7 @@ COMPILED_ENVS = (
     "PendulumShift",
     "CartPoleSwingupShift",
     "AcrobotReversals",
+    "PendulumReversals",
     "MountainCarReversals",
     "DeepSea10Reversals",
 )

@@ -16,6 +16,7 @@ PATH = Path(__file__).with_name("references.json")
 # reversed actions return what they do otherwise
 SAME = {
     "AcrobotReversals": "Acrobot-v1",
+    "PendulumReversals": "Pendulum-v1",
     "MountainCarReversals": "MountainCar-v0",
     "DeepSea10Reversals": "DeepSea10-v0",
 }

@@ -223,6 +223,13 @@ _ON_CARTPOLE_REVERSALS = _on(
     apart={"shift_period": (5_000, 9_000)},
 )
 _ON_PENDULUM = _on("Pendulum-v1", _PENDULUM, (-1230.0, -150.0, -3300.0))
+_ON_PENDULUM_REVERSALS = _on(
+    "PendulumReversals",
+    _PENDULUM,
+    (-1230.0, -150.0, -3300.0),
+    always_varied=True,
+    apart={"shift_at": (7_000, 12_000), "shift_period": (7_000, 12_000)},
+)
 _ON_SWINGUP = _on(
     "CartPoleSwingup-v0", _SWINGUP, (27.6, 850.0, -1.0), backend="batched"
 )
@@ -255,6 +262,12 @@ _PPO_SMALL: dict[str, Any] = {
 _PPO_TURNS = _PPO_SMALL | {
     "decisions": 64,
     "controlled": ("ent_coef", "learning_rate", "swap"),
+}
+_PPO_PENDULUM_REVERSALS = {
+    "learning_rate": 3e-3,
+    "gamma": 0.9,
+    "gae_lambda": 0.9,
+    "ent_coef": 0.05,
 }
 _DISCRETE_SAC_RELEARNING: dict[str, Any] = {
     "algorithm": "discrete_sac",
@@ -755,6 +768,21 @@ TABLE = (
         judged_by="training",
         defaults={"learning_rate": 0.003, "ent_coef": 0.02},
         description="PPO on CartPole with reversals, judged by what it learns from",
+    ),
+    Task(
+        id="dacrl/PPO-PendulumReversals-Small-v0",
+        **_ON_PENDULUM_REVERSALS,
+        **_PPO_TURNS,
+        defaults=_PPO_PENDULUM_REVERSALS,
+        description="PPO on Pendulum whose motor is reversed again and again, untold",
+    ),
+    Task(
+        id="dacrl/PPO-PendulumReversals-Lifelong-Small-v0",
+        **_ON_PENDULUM_REVERSALS,
+        **_PPO_TURNS,
+        judged_by="training",
+        defaults=_PPO_PENDULUM_REVERSALS,
+        description="PPO on Pendulum with reversals, judged by what it learns from",
     ),
     Task(
         id="dacrl/PPO-DeepSea-Small-v0",

@@ -770,6 +770,17 @@ TABLE = (
         description="PPO on CartPole with reversals, judged by what it learns from",
     ),
     Task(
+        id="dacrl/PPO-Pendulum-Small-v0",
+        **_ON_PENDULUM,
+        **_PPO_SMALL
+        | {
+            "budget": 32_768,
+            "controlled": ("learning_rate", "ent_coef", "n_epochs"),
+        },
+        defaults={"learning_rate": 3e-3, "gamma": 0.9, "n_epochs": 20},
+        description="PPO on Pendulum, in so few steps that it has to learn fast",
+    ),
+    Task(
         id="dacrl/PPO-PendulumReversals-Small-v0",
         **_ON_PENDULUM_REVERSALS,
         **_PPO_TURNS,

@@ -4,7 +4,9 @@ K. Young and T. Tian 2019, "MinAtar: An Atari-Inspired Testbed for Thorough and
 Reproducible Reinforcement Learning Experiments" (arXiv:1903.03176). Each game has a
 task with each algorithm, and one that is a tenth as long, where something is learned in
 so few steps. Short ones have references of their own, since a good short run is not a
-good long one. Episodes of Freeway always last for 2,500 steps, so that its evaluations
+good long one. Asterix has none: four runs each of seven configurations that were chosen
+by hand end a tenth of the budget at 0.62 to 0.78, where random actions return 0.49 and
+good runs of the whole budget 2 (PPO) and 6 (DQN). Episodes of Freeway always last for 2,500 steps, so that its evaluations
 and reports take longer than the training of a short run.
 """
 
@@ -26,7 +28,7 @@ class _Game(NamedTuple):
 
     random: float
     dqn: float
-    dqn_short: float | None  # None: nothing is learned in so few steps
+    dqn_short: float | None  # None: next to nothing is learned in so few steps
     ppo: float
     ppo_short: float | None
     about: str

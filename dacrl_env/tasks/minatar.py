@@ -6,8 +6,9 @@ task with each algorithm, and one that is a tenth as long, where something is le
 so few steps. Short ones have references of their own, since a good short run is not a
 good long one. Asterix has none: four runs each of seven configurations that were chosen
 by hand end a tenth of the budget at 0.62 to 0.78, where random actions return 0.49 and
-good runs of the whole budget 2 (PPO) and 6 (DQN). Episodes of Freeway always last for 2,500 steps, so that its evaluations
-and reports take longer than the training of a short run.
+good runs of the whole budget 2 (PPO) and 6 (DQN). Episodes of Freeway always last for
+2,500 steps, so that its evaluations and reports take longer than the training of a
+short run.
 """
 
 from __future__ import annotations

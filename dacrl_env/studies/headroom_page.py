@@ -43,15 +43,16 @@ sequential halving at one budget each, over all numbers and choices of the algor
 - *switch-tuned*: one configuration below a score and another above it, from the static
   one on.
 
-A rung costs as much as the search for a static configuration. So a task has the rules
-that single runs on the tuning split had suggested; where there is –, nothing is known,
-and *state* may be more than it says. All of that several times over, independently;
-what comes out is judged by its reports on test seeds and test instances. *Schedule* is
-what the open-loop rung scores above the static one, *state* what the better rule scores
-above the better open loop. Rules, and the fit of each that is kept, are chosen by
-further runs on the tuning split; open loops by their test score, which favours the open
-loop. Brackets are 95 % intervals over fits and seeds: Student's, with as many degrees
-of freedom as what varies most has (`crossed_mean` in `dacrl_env/comparison/stats.py`).
+A rung costs as much as the search for a static configuration. So a task has some rules
+alone, chosen by a look at runs on other seeds than those it is judged on; where there
+is –, nothing is known, and *state* may be more than it says. All of that several times
+over, independently; what comes out is judged by its reports on test seeds and test
+instances. *Schedule* is what the open-loop rung scores above the static one, *state*
+what the better rule scores above the better open loop. Rules, and the fit of each that
+is kept, are chosen by further runs on the tuning split; open loops by their test score,
+which favours the open loop. Brackets are 95 % intervals over fits and seeds: Student's,
+with as many degrees of freedom as what varies most has (`crossed_mean` in
+`dacrl_env/comparison/stats.py`).
 
 A gain of at least {LEAST:g} whose interval lies above zero is a tag of the task. Where
 the policies that are kept were run on seeds that were held back (below), the interval

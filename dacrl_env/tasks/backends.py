@@ -44,8 +44,8 @@ COMPILED_ENVS = (
     "PendulumShift",
     "CartPoleSwingupShift",
     "AcrobotReversals",
-    "PendulumReversals",
     "MountainCarReversals",
+    "PendulumReversals",
     "DeepSea10Reversals",
 )
 # whose episodes take place in numbered levels

@@ -16,8 +16,8 @@ PATH = Path(__file__).with_name("references.json")
 # reversed actions return what they do otherwise
 SAME = {
     "AcrobotReversals": "Acrobot-v1",
-    "PendulumReversals": "Pendulum-v1",
     "MountainCarReversals": "MountainCar-v0",
+    "PendulumReversals": "Pendulum-v1",
     "DeepSea10Reversals": "DeepSea10-v0",
 }
 """Inner environments on whose instances returns are those on another one's."""

@@ -54,6 +54,7 @@ from dacrl_env.inner_envs.dynamics import (
     has_levels,
     level_of,
     observe,
+    physics_of,
     variables_of,
 )
 from dacrl_env.kernels.calls import call, call_for_number, lying, words_of
@@ -206,7 +207,7 @@ def _choose_level(p, n, link, env, envs):  # type: ignore[no-untyped-def]
             key, episode = envs.keys[p, n], envs.episodes[p, n]
             level = call_for_number(next_level, (p, key, episode, address(link.run)))
             if level >= 0:
-                begin_level(env, level, variables_of(p, n, envs))
+                begin_level(env, level, physics_of(p, envs), variables_of(p, n, envs))
 
     return choose
 

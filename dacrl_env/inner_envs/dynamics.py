@@ -17,9 +17,10 @@ Where episodes take place in numbered *levels*, the tuple says how many are trai
 ``levels``, and there are three functions more:
 
 - ``level_of(env, variables)`` is the level of the running episode;
-- ``begin_level(env, level, variables)`` puts variables at the start of a level;
-- ``hold_out(env, key, variables)`` puts them at the start of a level that is held out
-  for evaluations, which the key decides.
+- ``begin_level(env, level, physics, variables)`` puts variables at the start of a
+  level;
+- ``hold_out(env, key, physics, variables)`` puts them at the start of a level that is
+  held out for evaluations, which the key decides.
 """
 
 from __future__ import annotations
@@ -86,12 +87,12 @@ def limit(env, variables):  # type: ignore[no-untyped-def]
     raise NotImplementedError
 
 
-def hold_out(env, key, variables):  # type: ignore[no-untyped-def]
+def hold_out(env, key, physics, variables):  # type: ignore[no-untyped-def]
     """See the module's docstring; without levels, evaluations begin as training."""
     raise NotImplementedError
 
 
-def begin_level(env, level, variables):  # type: ignore[no-untyped-def]
+def begin_level(env, level, physics, variables):  # type: ignore[no-untyped-def]
     """See the module's docstring."""
     raise NotImplementedError
 
@@ -149,17 +150,19 @@ def _limit(env, variables):  # type: ignore[no-untyped-def]
 
 
 @overload(hold_out)
-def _hold_out(env, key, variables):  # type: ignore[no-untyped-def]
+def _hold_out(env, key, physics, variables):  # type: ignore[no-untyped-def]
     function = _beside(env, "hold_out")
     if function is None:
-        return lambda env, key, variables: None
-    return lambda env, key, variables: function(env, key, variables)
+        return lambda env, key, physics, variables: None
+    return lambda env, key, physics, variables: function(env, key, physics, variables)
 
 
 @overload(begin_level)
-def _begin_level(env, level, variables):  # type: ignore[no-untyped-def]
+def _begin_level(env, level, physics, variables):  # type: ignore[no-untyped-def]
     function = _beside(env, "begin_level")
-    return lambda env, level, variables: function(env, level, variables)
+    return lambda env, level, physics, variables: function(
+        env, level, physics, variables
+    )
 
 
 @overload(level_of)
@@ -239,7 +242,7 @@ def begin_evaluation(n, key, physics, lifetime, env, envs, room):
     envs.keys[0, n] = key
     envs.episodes[0, n] = envs.lifetime[0, n] = 0
     begin_episode(FIRST, n, env, envs, room)
-    hold_out(env, key, variables_of(FIRST, n, envs))
+    hold_out(env, key, physics_of(FIRST, envs), variables_of(FIRST, n, envs))
 
 
 def make_env_state(P: int, N: int, K: int, S: int) -> EnvState:

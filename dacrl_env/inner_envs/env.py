@@ -206,8 +206,9 @@ def _hold_out_all(env, envs):
     P, N = envs.keys.shape
     for p in range(P):
         for n in range(N):
+            physics = dynamics.physics_of(p, envs)
             variables = dynamics.variables_of(p, n, envs)
-            dynamics.hold_out(env, envs.keys[p, n], variables)
+            dynamics.hold_out(env, envs.keys[p, n], physics, variables)
 
 
 @entry
@@ -266,9 +267,9 @@ def _reversible(module: Any, env: Any) -> CompiledEnv:
     return CompiledEnv(reversals.reversible(env), physics, bounds=_bounds(module))
 
 
-def _grid(env: Any) -> CompiledEnv:
+def _grid(env: Any, module: Any = minigrid) -> CompiledEnv:
     side = math.isqrt(env.features // 3)
-    return CompiledEnv(env, minigrid.PHYSICS, (side, side, 3), np.uint8)
+    return CompiledEnv(env, module.PHYSICS, (side, side, 3), np.uint8)
 
 
 def _room(kind: int, size: int) -> CompiledEnv:
@@ -320,7 +321,9 @@ ENVS: dict[str, Callable[[], CompiledEnv]] = {
     ),
     "DeepSea-v0": lambda: _classic(deep_sea, deep_sea.DeepSea()),
     "DeepSea10-v0": lambda: _classic(deep_sea, deep_sea.with_room_for(10)),
-    "MiniGridLevels-v0": lambda: _grid(minigrid_levels.minigrid_levels()),
+    "MiniGridLevels-v0": lambda: _grid(
+        minigrid_levels.minigrid_levels(), minigrid_levels
+    ),
     "CartPoleShift": lambda: _shifted(cartpole, cartpole.CartPole()),
     "PendulumShift": lambda: _shifted(pendulum, pendulum.Pendulum()),
     "CartPoleSwingupShift": lambda: _shifted(

@@ -71,8 +71,9 @@ def check(adapter: GymnasiumAdapter, stateful: bool) -> bool:
 
 def _check(adapter: GymnasiumAdapter, stateful: bool) -> bool:
     keys = streams.bits(np.zeros(3, np.uint64), np.arange(3), 1)
-    # two objects, unless one is enough
-    state = adapter.init(np.repeat(keys[:1], 1 if stateful else 2, 0), np.empty((2, 0)))
+    count = 1 if stateful else 2  # two objects, unless one is enough
+    physics = np.tile([*adapter.physics.values()], (count, 1))
+    state = adapter.init(np.repeat(keys[:1], count, 0), physics)
     try:
         adapter.check_bounds(state, "at a reset", state.observations)
         actions = _actions(adapter)

@@ -7,8 +7,10 @@ actions; for environments that have no batched implementation.
 from __future__ import annotations
 
 import importlib
+import itertools
 import warnings
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +33,8 @@ _FAR = 1e6
 _BOX2D_ENVS = "gymnasium.envs.box2d"
 _MINIGRID_NAMES = ("MiniGrid-", "BabyAI-")  # where it has not registered them
 _NOTHING = object()  # where a call has not returned
+
+Constants = tuple[float, ...]  # of an environment, (K,)
 
 _warned: set[str] = set()  # ids of which copies draw what their originals draw
 
@@ -64,16 +68,19 @@ class GymnasiumAdapter:
         reuse: let every `init` take over the environment objects of the one before,
             which saves making them; earlier states become invalid.
         stateful: see :class:`~dacrl_env.tasks.Task`.
+        numbers: gives arguments of the constructor that instances may change, with the
+            values that they have here, once an environment could be made; see
+            :func:`~dacrl_env.tasks.constructors.numbers_taken`. They are its `physics`.
 
     Raises:
         ImportError: an environment that needs Box2D or MiniGrid, without it.
         ValueError: observations that are no Box, or actions that are neither Discrete
-            nor Box.
+            nor Box; here and in `init` and `restart`: constants that make an
+            environment of other shapes, or a fraction for a whole number.
         InnerEnvError: state outlives a reset; here and in all methods: what the
             environment gives is not as declared, or not finite.
     """
 
-    physics: Mapping[str, float] = {}
     scales_images = False
     object_bytes = 10_000  # a guess: nobody knows
     at_once = AT_ONCE
@@ -84,6 +91,7 @@ class GymnasiumAdapter:
         kwargs: Mapping[str, Any],
         reuse: bool = False,
         stateful: bool = False,
+        numbers: Callable[[], Mapping[str, bool | int | float]] = dict,
     ) -> None:
         self.env_id = env_id
         self.kwargs = dict(kwargs)
@@ -91,9 +99,11 @@ class GymnasiumAdapter:
             _import_box2d(env_id)
         if _is_of_minigrid(env_id):
             installed.require("minigrid", f"inner environment {env_id} needs MiniGrid")
-        probe = self._make()
+        probe = self._made({})
         observations, actions = probe.observation_space, probe.action_space
         self._close([probe])
+        self._numbers = dict(numbers())
+        self.physics = {name: float(own) for name, own in self._numbers.items()}
         if not isinstance(observations, gym.spaces.Box) or not isinstance(
             actions, gym.spaces.Discrete | gym.spaces.Box
         ):
@@ -116,18 +126,60 @@ class GymnasiumAdapter:
             self.num_actions = 0
             self.action_low = actions.low.ravel().astype(np.float64)
             self.action_high = actions.high.ravel().astype(np.float64)
-        self._pool: list[objects.Owned] | None = None
+        self._pool: dict[Constants, list[objects.Owned]] | None = None
         self._draws = first_use.check(self, stateful)
         if reuse:
-            self._pool = []
+            self._pool = {}
 
-    def _make(self) -> objects.Owned:
+    def _make(self, constants: Constants) -> objects.Owned:
+        """An environment with some constants; as it is where they are its own."""
+        changed = self._arguments(constants)
+        env = self._made(changed)
+        if changed and not self._fits(env):
+            seen, actions = env.observation_space, env.action_space
+            self._close([env])
+            raise ValueError(
+                f"inner environment {self.env_id} made with {changed} has observations "
+                f"{seen} and actions {actions}; instances must leave shapes and "
+                "actions as they are"
+            )
+        return env
+
+    def _arguments(self, constants: Constants) -> dict[str, bool | int | float]:
+        """Arguments of the constructor that differ from those it has anyway."""
+        changed = {}
+        for (name, own), value in zip(self._numbers.items(), constants, strict=True):
+            if value == own:
+                continue
+            kind = type(own)
+            if kind(value) != value:
+                kinds = {bool: "0 or 1", int: "a whole number"}
+                raise ValueError(
+                    f"{name} of inner environment {self.env_id} must be {kinds[kind]}, "
+                    f"got {value:g}"
+                )
+            changed[name] = kind(value)
+        return changed
+
+    def _fits(self, env: objects.Owned) -> bool:
+        """Whether an environment is to be seen and acted in as the others."""
+        seen = env.observation_space
+        return (
+            isinstance(seen, gym.spaces.Box)
+            and (seen.shape, seen.dtype)
+            == (self.observation_shape, self.observation_dtype)
+            and env.action_space == self._action_space
+        )
+
+    def _made(self, changed: Mapping[str, Any]) -> objects.Owned:
+        given = {**self.kwargs, **changed}
         try:
-            env = gym.make(self.env_id, disable_env_checker=True, **self.kwargs)
+            env = gym.make(self.env_id, disable_env_checker=True, **given)
         except gym.error.Error:  # an unknown id, a missing package
             raise
         except RAISED as error:
-            mark(error, f"inner environment {self.env_id}, when it is made")
+            made = f"made with {changed}" if changed else "made"
+            mark(error, f"inner environment {self.env_id}, when it is {made}")
             raise
         return objects.owned(env)
 
@@ -141,15 +193,13 @@ class GymnasiumAdapter:
     ) -> AdapterState:
         """Environments at the start of their first episode; keys ``(P, N)``.
 
-        There are no constants, so ``physics`` and ``lifetime`` mean nothing here.
+        Args:
+            keys: ``(P, N)``.
+            physics: ``(P, K)`` constants of each member, ordered as ``self.physics``.
+            lifetime: means nothing here: constants do not change.
         """
-        pool = [] if self._pool is None else self._pool
-        while len(pool) < keys.size:
-            pool.append(self._make())
-        envs = np.empty(keys.size, object)
-        envs[:] = pool[: keys.size]
         state = AdapterState(
-            envs=envs.reshape(keys.shape),
+            envs=self._objects(physics, keys.shape[1]),
             keys=keys,
             observations=np.empty(
                 (*keys.shape, *self.observation_shape), self.observation_dtype
@@ -160,6 +210,23 @@ class GymnasiumAdapter:
         )
         self._reset(state, np.ones(keys.shape, bool))
         return state
+
+    def _objects(self, physics: NDArray[np.float64], N: int) -> NDArray[np.object_]:
+        """Environments ``(P, N)`` with constants ``(P, K)``, from the pool if any."""
+        pool = {} if self._pool is None else self._pool
+        rows = [tuple(row) for row in physics.tolist()]
+        if sum(map(len, pool.values())) > AT_ONCE:
+            for other in pool.keys() - set(rows):
+                del pool[other]  # whoever has the last one closes it
+        envs, taken = np.empty((len(rows), N), object), Counter[Constants]()
+        for place in np.ndindex(envs.shape):
+            row = rows[place[0]]
+            ready = pool.setdefault(row, [])
+            if taken[row] == len(ready):
+                ready.append(self._make(row))
+            envs[place] = ready[taken[row]]
+            taken[row] += 1
+        return envs
 
     def _reset(self, state: AdapterState, which: NDArray[np.bool_]) -> None:
         """Begin episodes, in the environments of a mask ``(P, N)``."""
@@ -206,7 +273,9 @@ class GymnasiumAdapter:
     def next_episodes(
         self, state: AdapterState, members: NDArray[np.int64], keys: streams.UInts
     ) -> None:
-        """Let some members' environments, as they are, play episodes of other keys.
+        """Let some members' environments play episodes of other keys.
+
+        They keep their constants.
 
         Args:
             state: changed in place.
@@ -374,8 +443,8 @@ class GymnasiumAdapter:
             state: whose environments are closed, beside those kept for the next `init`.
         """
         envs = [] if state is None else list(state.envs.ravel())
-        pool, self._pool = self._pool, None if self._pool is None else []
-        self._close([*envs, *(pool or [])])
+        pool, self._pool = self._pool, None if self._pool is None else {}
+        self._close([*envs, *itertools.chain(*(pool or {}).values())])
 
     def _close(self, envs: Any) -> None:
         """Close all of them, also if that fails for some."""

@@ -5,6 +5,8 @@ A level is a number. It decides kind and size of the room, in turn
     Empty 5×5, 6×6, 7×7, 8×8; DoorKey 5×5, 6×6, 8×8; LavaGap 5×5, 6×6, 7×7,
 
 and its layout, by random numbers of its own. So a level is the same in every run.
+Instances have levels of the same kinds with other layouts: those that are counted from
+``first`` on.
 Levels 0 to 199 are trained on, 20 of each kind and size; levels 200 to 399 are held
 out. Every evaluation episode, observed or reported, takes one of the levels held out,
 every training episode one of the others. Rooms of few layouts have them in both:
@@ -58,7 +60,8 @@ MIX = (
 )
 _KEY = np.uint64(0x6C6576656C730A01)  # of the random numbers of levels
 
-PHYSICS: dict[str, float] = {}
+PHYSICS = {"first": 1.0}  # number of the first layout
+_FIRST = 0
 
 
 class MiniGridLevels(NamedTuple):
@@ -84,21 +87,22 @@ def minigrid_levels(levels: int = 200, held_out: int = 200) -> MiniGridLevels:
 @compiled
 def reset(env, key, episode, physics, variables):
     """Any level that is trained on, all equally likely."""
-    begin_level(env, below(draw(key, episode), 0, env.levels), variables)
+    begin_level(env, below(draw(key, episode), 0, env.levels), physics, variables)
 
 
 @compiled
-def hold_out(env, key, variables):
+def hold_out(env, key, physics, variables):
     """The start of an evaluation episode: any level that is held out."""
     level = env.levels + below(draw(key, 0), 0, env.held_out)
-    begin_level(env, level, variables)
+    begin_level(env, level, physics, variables)
 
 
 @compiled
-def begin_level(env, level, variables):
+def begin_level(env, level, physics, variables):
     """Put variables at the start of a level."""
     which = level % len(env.kinds)
-    lay_out(env.kinds[which], env.sizes[which], draw(_KEY, level), variables)
+    drawn = draw(_KEY, np.int64(physics[_FIRST]) - 1 + level)
+    lay_out(env.kinds[which], env.sizes[which], drawn, variables)
     variables[LEVEL] = level
 
 

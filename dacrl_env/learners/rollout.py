@@ -44,7 +44,7 @@ def play(
     """
     at_once = getattr(env, "at_once", None)
     if at_once is not None:
-        return _play_in_turns(policy, env, keys, at_once)
+        return _play_in_turns(policy, env, keys, physics, at_once)
     state = env.init(keys, physics, lifetime)
     returns, steps = np.zeros(keys.shape), np.zeros(len(keys), np.int64)
     rows, running = np.arange(len(keys)), np.ones(keys.shape, bool)
@@ -71,21 +71,28 @@ def _play_in_turns(
     policy: Callable[[NDArray[np.int64]], Act],
     env: Any,
     keys: NDArray[np.uint64],
+    physics: NDArray[np.float64],
     at_once: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """`play`, with no more than ``at_once`` environment objects.
 
-    Members follow each other, as many at a time as find room. An action depends on
-    where its observation stands among those of its member, but not on what the others
-    are: returns are those of episodes that are all played at once.
+    Members of the same constants follow each other, as many at a time as find room. An
+    action depends on where its observation stands among those of its member, but not on
+    what the others are: returns are those of episodes that are all played at once.
     """
     m, E = keys.shape
     returns, steps = np.zeros(keys.shape), np.zeros(m, np.int64)
     together = max(1, at_once // E)
-    for first in range(0, m, together):
-        part = slice(first, first + together)
-        act = policy(np.arange(m)[part])
-        _turns(act, env, keys[part], at_once, returns[part], steps[part])
+    alike: dict[bytes, list[int]] = {}
+    for i in range(m):
+        alike.setdefault(physics[i].tobytes(), []).append(i)
+    for members in alike.values():
+        for first in range(0, len(members), together):
+            part = np.array(members[first : first + together])
+            constants = physics[part[0]]
+            returns[part], steps[part] = _turns(
+                policy(part), env, keys[part], constants, at_once
+            )
     return returns, steps
 
 
@@ -93,25 +100,27 @@ def _turns(
     act: Act,
     env: Any,
     keys: NDArray[np.uint64],
+    constants: NDArray[np.float64],
     at_once: int,
-    returns: NDArray[np.float64],
-    steps: NDArray[np.int64],
-) -> None:
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Play episodes ``(r, E)``; the next one takes over the object of one that ended.
 
     Args:
         act: of r members.
         env: a :class:`~dacrl_env.inner_envs.gymnasium_adapter.GymnasiumAdapter`.
         keys: ``(r, E)``.
+        constants: ``(K,)`` of all of them.
         at_once: objects, at most.
-        returns: ``(r, E)``, written to.
-        steps: ``(r,)``, written to.
+
+    Returns:
+        Returns ``(r, E)`` and steps ``(r,)``.
     """
+    returns, steps = np.zeros(keys.shape), np.zeros(len(keys), np.int64)
     places = np.argwhere(np.ones(keys.shape, bool))
     under_way, waiting = places[:at_once], places[at_once:]
     seen = np.zeros((*keys.shape, *env.observation_shape), env.observation_dtype)
     rows, columns = under_way.T
-    state = env.init(keys[rows, columns][:, None], np.empty((len(rows), 0)))
+    state = env.init(keys[rows, columns][:, None], np.tile(constants, (len(rows), 1)))
     while len(under_way):
         rows, columns = under_way.T
         seen[rows, columns] = state.observations[:, 0]
@@ -131,6 +140,7 @@ def _turns(
                 under_way, state = under_way[on], take_rows(state, on)
         if len(under_way) and state.lengths.max() >= LONGEST:
             raise _endless(env)
+    return returns, steps
 
 
 def _endless(env: Any) -> InnerEnvError:

@@ -119,7 +119,7 @@ class DynamicConfigEnv(gym.Env[NDArray[np.float32], Any]):
     | ``signal/value_std`` | its standard deviation; log10 |
     | ``signal/kl``, ``signal/entropy`` | PPO, instead of the temporal-difference error: mean over updates of the approximate divergence from the policy that played, log10, and of the policy's entropy, on the scale of PPO's loss |
     | ``episode_length`` | mean steps of the latest finished training episodes; log10 |
-    | ``instance/<constant>`` | with ``observe_instance``: half the log2 of the ratio to the default |
+    | ``instance/<constant>`` | with ``observe_instance``: half the log2 of the ratio to the default; where that is 0, the constant |
 
     With ``history=h`` the rows of the h latest decisions follow each other, newest
     first; older ones end in ``@-1``, ``@-2``, ….

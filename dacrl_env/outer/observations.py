@@ -69,7 +69,7 @@ def features(
         signals: by name ``(P,)``, in their own units.
         units: of those signals that may be negative, see `squash`.
         episode_length: ``(P,)`` mean steps of the latest training episodes.
-        instance: ``(P, k)`` physical constants as ratios to their defaults.
+        instance: ``(P, k)``, see `instance_features`.
     """
     span = np.maximum(returns["high"] - returns["low"], 1e-8)
     rows = [
@@ -82,11 +82,21 @@ def features(
         signed_decades(returns["level"]),
         *(squash(x, units.get(name)) for name, x in signals.items()),
         2 * log10(1 + episode_length) / _LONGEST - 1,
-        *(log(np.maximum(instance, 1e-8)) * _LOG2_E).T / 2,
+        *instance.T,
     ]
     stacked = np.array(rows).T
     stacked[np.isnan(stacked)] = 1.0
     return np.clip(stacked, -1.0, 1.0).astype(np.float32)
+
+
+def instance_features(constants: Floats, own: Floats) -> Floats:
+    """Constants ``(P, k)`` by what the environment's own ``(k,)`` are.
+
+    Half the log2 of their ratio; where the environment's own is 0, the constant.
+    """
+    ratio = constants / np.where(own == 0, 1.0, own)
+    scaled: Floats = log(np.maximum(ratio, 1e-8)) * _LOG2_E / 2
+    return np.where(own == 0, constants, scaled)
 
 
 def _knob_rows(knob: Knob) -> list[str]:

@@ -34,11 +34,10 @@ def constants(instances: Sequence[Instance], env: InnerEnv, inner_env: str) -> F
         check_names(instance.physics, list(default), "physical constant")
         rows.append([*{**default, **instance.physics}.values()])
     table = np.array(rows, np.float64).reshape(len(rows), len(default))
-    if not default:
-        return table
     finite = np.asarray(np.isfinite(table).all(1))
-    if finite.all():
-        finite = _tried(env, table)
+    varied = (table != [*default.values()]).any(1)
+    if finite.all() and varied.any():
+        finite[varied] = _tried(env, table[varied])
     if not finite.all():
         wrong = [i for i, good in zip(instances, finite, strict=True) if not good]
         raise ValueError(
@@ -52,14 +51,17 @@ def constants(instances: Sequence[Instance], env: InnerEnv, inner_env: str) -> F
 @np.errstate(all="ignore")
 def _tried(env: InnerEnv, table: Floats) -> NDArray[np.bool_]:
     """Instances ``(instances,)`` with which some steps are finite."""
-    keys = np.arange(1, len(table) + 1, dtype=np.uint64)[:, None]
-    state = env.init(keys, table)
-    actions: NDArray[np.generic] = np.zeros((len(keys), 1), np.int64)
-    if not env.num_actions:
-        actions = np.tile(env.action_low, (len(keys), 1, 1))
-    finite = np.isfinite(state.observations).reshape(len(keys), -1).all(1)
-    for _ in range(_TRIED_STEPS):
-        step = env.step(state, actions)
-        seen = step.observations.reshape(len(keys), -1)
-        finite &= np.isfinite(seen).all(1) & np.isfinite(step.rewards[:, 0])
-    return np.asarray(finite)
+    n = len(table)
+    state = env.init(np.arange(1, n + 1, dtype=np.uint64)[:, None], table)
+    try:
+        actions: NDArray[np.generic] = np.zeros((n, 1), np.int64)
+        if not env.num_actions:
+            actions = np.tile(env.action_low, (n, 1, 1))
+        finite = np.isfinite(state.observations).reshape(n, -1).all(1)
+        for _ in range(_TRIED_STEPS):
+            step = env.step(state, actions)
+            seen = step.observations.reshape(n, -1)
+            finite &= np.isfinite(seen).all(1) & np.isfinite(step.rewards[:, 0])
+        return np.asarray(finite)
+    finally:
+        env.close(state)

@@ -553,7 +553,9 @@ class Population:
         state, s = self.state, self.settings
         shown = [list(self.env.physics).index(name) for name in self._shown]
         default = np.array([self.env.physics[name] for name in self._shown], float)
-        instance = self.physics[state.instances][:, shown] / default
+        instance = observations.instance_features(
+            self.physics[state.instances][:, shown], default
+        )
         with np.errstate(all="ignore"):  # a diverged member's signals are not numbers
             return observations.features(
                 progress=state.learner.env_steps / s.budget,

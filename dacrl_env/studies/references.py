@@ -150,6 +150,7 @@ class Recipe:
         unshifted: inner environment whose default instance is this one's, too: a shift
             that never comes. What was reached there counts: most agents of a shift are
             trained on what is there after it.
+        given: the reference is that of each task, on all instances.
         decimals: that returns are rounded to.
         bounded: the task's floor is that of all instances.
     """
@@ -160,6 +161,7 @@ class Recipe:
     planned: Callable[[Floats], Agent] | None = None
     stages: Callable[[dict[str, float], Task], list[dict[str, float]]] | None = None
     unshifted: str | None = None
+    given: bool = False
     decimals: int = 2
     bounded: bool = False
 
@@ -203,6 +205,12 @@ RECIPES = {
     "TwoMDPs-v0": Recipe(planned=planners.plan, stages=worlds_of_a_run),
     "DeepSea-v0": Recipe(planned=planners.dive, decimals=4, bounded=True),
     "DeepSea10-v0": Recipe(planned=planners.dive, decimals=4, bounded=True),
+    "LunarLander-v3": Recipe(given=True, bounded=True),
+    "MiniGridLevels-v0": Recipe(given=True, decimals=4, bounded=True),
+    **{
+        f"MinAtar/{game}-v1": Recipe(given=True, bounded=True)
+        for game in ("Breakout", "SpaceInvaders", "Asterix", "Freeway", "Seaquest")
+    },
 }
 
 
@@ -313,7 +321,10 @@ def measure_instances(
         about["command"] += f" --only {' '.join(only)}"
     if recipe.stages is not None:
         about["random"] += ", on each of the worlds of a run"
-    if recipe.planned is not None:
+    reference = best = None
+    if recipe.given:
+        about["reference"] = "that of the task"
+    elif recipe.planned is not None:
         played = _returns(env, physics, episodes, recipe.planned(physics))
         reference = best = np.add.reduceat(played.mean(1), firsts) / counts
         about["reference"] = f"{about['random']}, of planners.{recipe.planned.__name__}"
@@ -355,14 +366,21 @@ def measure_instances(
     floor = np.minimum(task.returns.floor, np.floor(lowest) - 1)
     if recipe.bounded:
         floor[:] = task.returns.floor
+    found = {
+        "random": random,
+        "reference": reference,
+        "floor": floor,
+        "reached": best,
+        "lowest": lowest,
+    }
     returns = {
         instance.name: {
             "physics": dict(instance.physics),
-            "random": round(float(random[i]), recipe.decimals),
-            "reference": round(float(reference[i]), recipe.decimals),
-            "floor": round(float(floor[i]), recipe.decimals),
-            "reached": round(float(best[i]), recipe.decimals),
-            "lowest": round(float(lowest[i]), recipe.decimals),
+            **{
+                name: round(float(values[i]), recipe.decimals)
+                for name, values in found.items()
+                if values is not None
+            },
         }
         for i, instance in enumerate(instances)
     }

@@ -27,6 +27,7 @@ def vary(
     whole: frozenset[str] = frozenset(),
     returns: Returns = _UNMEASURED,
     apart: Ranges = NONE,
+    reference: float | None = None,
 ) -> tuple[Instance, ...]:
     """A set of instances, named ``train-0``, … or ``test-0``, ….
 
@@ -38,6 +39,7 @@ def vary(
             measured; instances that are not in it go by the task's.
         apart: the ranges of constants with a generator of their own, so that all others
             are those of a set without them.
+        reference: of instances whose other returns alone are measured.
     """
     seed = 20_260_101, split == "test"
     drawn = [
@@ -58,7 +60,9 @@ def vary(
                 name,
                 physics,
                 random_return=measured.get("random"),
-                reference_return=measured.get("reference"),
+                reference_return=measured.get("reference", reference)
+                if measured
+                else None,
                 floor_return=measured.get("floor"),
             )
         )

@@ -26,6 +26,7 @@ from dacrl_env.core.provenance import entry_source, outlined
 from dacrl_env.core.sources import OWN
 from dacrl_env.tasks import bases, headroom, measured
 from dacrl_env.tasks.backends import COMPILED_ENVS, OF_LEVELS, backend_of
+from dacrl_env.tasks.constructors import numbers_taken
 from dacrl_env.tasks.knobs import Event, Number
 from dacrl_env.tasks.returns import carried, forget
 from dacrl_env.tasks.returns import known as known_returns
@@ -456,8 +457,9 @@ def _make_inner_env(task: Task, reuse: bool) -> Any:
         return EnvPoolAdapter(task.inner_env, kwargs)
     from dacrl_env.inner_envs.gymnasium_adapter import GymnasiumAdapter
 
+    numbers = functools.partial(numbers_taken, task.inner_env, kwargs)
     kwargs = with_limit(task.inner_env, kwargs)
-    return GymnasiumAdapter(task.inner_env, kwargs, reuse, task.stateful)
+    return GymnasiumAdapter(task.inner_env, kwargs, reuse, task.stateful, numbers)
 
 
 def markdown() -> str:

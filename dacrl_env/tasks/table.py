@@ -62,6 +62,7 @@ _WORLDS = {
 # single runs found it at sizes 10, 15 and 20, with and without held exploration
 _DEEP_SEA = {"size": (8, 14), "mapping": (1, 1e6)}
 _SMALL_DEEP_SEA = {"size": (6, 10), "mapping": (1, 1e6)}
+_LEVELS = {"first": (1e3, 1e8)}  # number of the first layout
 _WHOLE = TIMES | {"period", "offset", "first", "size", "mapping"}
 # LunarLander counts as solved at a return of 200, and tuned schedules of PPO reach 240
 # (docs/dynamics.md)
@@ -70,6 +71,9 @@ _LANDER_REFERENCE = 250.0
 # climb under full thrust for most of the 1,000 steps and then spin return −25,000, one
 # that fires the main engine alone −9,700
 _LANDER_FLOOR = -30_000.0
+# Gymnasium takes gravity between −12 and 0; where it pulls by 8 or less, such scripts
+# return −28,500 and below
+_LANDER = {"gravity": (-11.9, -8.5)}
 
 # as many updates as DQN has
 _DISCRETE_SAC = {"learning_rate": 1e-3, "batch_size": 64, "train_freq": 4}
@@ -178,8 +182,10 @@ def _on(
         "floor_return": floor,
         "backend": "batched" if always_varied else backend,
         "always_varied": always_varied,
-        "train_instances": vary(ranges, "train", _WHOLE, of_instances, apart),
-        "test_instances": vary(ranges, "test", _WHOLE, of_instances, apart),
+        "train_instances": vary(
+            ranges, "train", _WHOLE, of_instances, apart, reference
+        ),
+        "test_instances": vary(ranges, "test", _WHOLE, of_instances, apart, reference),
     }
 
 
@@ -229,6 +235,9 @@ _ON_PENDULUM_REVERSALS = _on(
     (-1230.0, -150.0, -3300.0),
     always_varied=True,
     apart={"shift_at": (7_000, 12_000), "shift_period": (7_000, 12_000)},
+)
+_ON_LUNAR_LANDER = _on(
+    "LunarLander-v3", _LANDER, (-183.5, _LANDER_REFERENCE, _LANDER_FLOOR)
 )
 _ON_SWINGUP = _on(
     "CartPoleSwingup-v0", _SWINGUP, (27.6, 850.0, -1.0), backend="batched"
@@ -595,13 +604,10 @@ TABLE = (
     ),
     Task(
         id="dacrl/DQN-LunarLander-v0",
-        inner_env="LunarLander-v3",
+        **_ON_LUNAR_LANDER,
         algorithm="dqn",
         ranges=DQN_RANGES,
         budget=100_000,
-        random_return=-183.5,
-        reference_return=_LANDER_REFERENCE,
-        floor_return=_LANDER_FLOOR,
         defaults={"learning_rate": 6.3e-4},
         description="DQN on LunarLander, one environment at a time; needs Box2D",
         tags=("smoke",),
@@ -657,14 +663,11 @@ TABLE = (
     ),
     Task(
         id="dacrl/PPO-MiniGridLevels-v0",
-        inner_env="MiniGridLevels-v0",
+        **_on("MiniGridLevels-v0", _LEVELS, (0.116, 0.95, -0.01), backend="batched"),
         scale_images=False,  # codes of objects, colours and states
         algorithm="ppo",
         ranges=PPO_RANGES,
         budget=409_600,
-        random_return=0.116,
-        reference_return=0.95,
-        floor_return=-0.01,
         controlled=("learning_rate", "ent_coef", "level_replay", "level_temperature"),
         defaults={
             "learning_rate": 1e-3,
@@ -673,7 +676,6 @@ TABLE = (
             "n_epochs": 4,
             "ent_coef": 0.01,
         },
-        backend="batched",
         description="PPO on levels of rooms, judged on others; which to train on",
     ),
     Task(
@@ -832,13 +834,10 @@ TABLE = (
     ),
     Task(
         id="dacrl/PPO-LunarLander-v0",
-        inner_env="LunarLander-v3",
+        **_ON_LUNAR_LANDER,
         algorithm="ppo",
         ranges=PPO_RANGES,
         budget=204_800,
-        random_return=-183.5,
-        reference_return=_LANDER_REFERENCE,
-        floor_return=_LANDER_FLOOR,
         defaults={"gamma": 0.999, "gae_lambda": 0.98, "ent_coef": 0.01},
         description="PPO on LunarLander, one environment at a time; needs Box2D",
         tags=("smoke",),

@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from cases import quick
+from stepping import constants
 
 from dacrl_env.inner_envs.env import ENVS, CompiledEnv
 from dacrl_env.inner_envs.gymnasium_adapter import (
@@ -95,7 +96,7 @@ def test_the_task_says_which_backend():
     other = task(inner_env_kwargs={"sutton_barto_reward": True})
     adapter = make_inner_env(other)
     assert isinstance(adapter, GymnasiumAdapter)
-    state = adapter.init(keys(1, 1), np.zeros((1, 0)))
+    state = adapter.init(keys(1, 1), constants(adapter, 1))
     assert adapter.step(state, np.zeros((1, 1), np.int64)).rewards == 0
 
 
@@ -108,8 +109,8 @@ def test_means_the_same_as_compiled_dynamics():
     assert adapter.observation_shape == compiled.observation_shape
     assert adapter.observation_dtype == compiled.observation_dtype
     assert adapter.num_actions == compiled.num_actions
-    physics = np.tile([*compiled.physics.values()], (2, 1))
-    ours, theirs = compiled.init(keys(2, 2), physics), adapter.init(keys(2, 2), physics)
+    ours = compiled.init(keys(2, 2), constants(compiled, 2))
+    theirs = adapter.init(keys(2, 2), constants(adapter, 2))
     fresh = np.ones((2, 2), bool)
     rng = np.random.default_rng(0)
     for _ in range(150):
@@ -268,9 +269,9 @@ def test_restarted_members_begin_again_and_others_go_on():
 
 
 def test_environments_are_made_once_where_they_are_reused(monkeypatch):
-    made, make = [], GymnasiumAdapter._make
+    made, make = [], GymnasiumAdapter._made
     monkeypatch.setattr(
-        GymnasiumAdapter, "_make", lambda self: made.append(1) or make(self)
+        GymnasiumAdapter, "_made", lambda self, x: made.append(1) or make(self, x)
     )
     start(P=1, N=1)  # the first use
     made.clear()

@@ -21,16 +21,16 @@ ID = "MiniGridLevels-v0"
 
 
 @entry
-def _begin(env: Any, variables: Any) -> None:
+def _begin(env: Any, physics: Any, variables: Any) -> None:
     for level in range(len(variables)):
-        dynamics.begin_level(env, level, variables[level])
+        dynamics.begin_level(env, level, physics, variables[level])
 
 
-def levels(count: int = 400) -> NDArray[np.float64]:
+def levels(count: int = 400, first: float = 1.0) -> NDArray[np.float64]:
     """Starts of all levels."""
     env = ENVS[ID]().env
     variables = np.zeros((count, env.variables))
-    _begin(env, variables)
+    _begin(env, np.array([first]), variables)
     return variables
 
 
@@ -62,6 +62,30 @@ def test_levels_of_one_kind_have_different_layouts() -> None:
         if (kind, size) == (rooms.DOOR_KEY, 8):
             assert layouts == 40
         assert layouts >= (3 if kind == rooms.LAVA_GAP else 15)
+
+
+def test_instances_have_layouts_of_their_own() -> None:
+    usual, other = levels(), levels(first=401.0)
+    np.testing.assert_array_equal(other[:, rooms.LEVEL], usual[:, rooms.LEVEL])
+    np.testing.assert_array_equal(other[:, rooms.LIMIT], usual[:, rooms.LIMIT])
+    start_of, rest = slice(0, rooms.LEVEL), slice(rooms.CELLS, None)
+    same = (other[:, rest] == usual[:, rest]).all(1)
+    same &= (other[:, start_of] == usual[:, start_of]).all(1)
+    assert 0.01 < same.mean() < 0.2  # rooms of few layouts have them all
+    # its levels are those that follow, where these are of the same kinds
+    longer = levels(count=800)[400:]
+    np.testing.assert_array_equal(
+        np.delete(other, rooms.LEVEL, 1), np.delete(longer, rooms.LEVEL, 1)
+    )
+    env = ENVS[ID]()
+    given = constants(env, 30, first=401.0)
+    state = env.init(keys(30, 20), given)
+    judged = env.init(keys(30, 20), given, np.zeros(30, np.int64))
+    for begun, numbers in ((state, range(200)), (judged, range(200, 400))):
+        for variables in begun.variables.reshape(600, -1):
+            level = int(variables[rooms.LEVEL])
+            assert level in numbers
+            np.testing.assert_array_equal(variables, other[level])
 
 
 def test_training_and_evaluation_have_different_levels() -> None:

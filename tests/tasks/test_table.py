@@ -24,8 +24,16 @@ def test_short_tasks_are_the_beginning_of_long_ones(short) -> None:
     long = TASKS[short.id.replace("-short-", "-")]
     assert short.budget * 10 == long.budget
     assert short.reference_return <= long.reference_return
-    same = ("id", "budget", "reference_return", "description", "tags")
-    assert short == replace(long, **{name: getattr(short, name) for name in same})
+    own = ("id", "budget", "reference_return", "description", "tags")
+    sets = {
+        name: tuple(
+            replace(instance, reference_return=short.reference_return)
+            for instance in getattr(long, name)
+        )
+        for name in ("train_instances", "test_instances")
+    }
+    given = {name: getattr(short, name) for name in own}
+    assert short == replace(long, **given, **sets)
 
 
 def test_minatar_has_each_game_with_each_algorithm() -> None:

@@ -107,6 +107,23 @@ def add_evaluation(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
 
 
+def add_branches(parser: argparse.ArgumentParser, runs: int) -> None:
+    """Add how many runs are branched, into how many, and how often."""
+    parser.add_argument(
+        "--runs", type=count, default=runs, help="of the incumbent that are branched"
+    )
+    parser.add_argument(
+        "--configurations", type=count, default=6, metavar="K", help="branches of each"
+    )
+    parser.add_argument(
+        "--streams",
+        type=count,
+        default=2,
+        metavar="S",
+        help="forks of each run and branch that choose, and as many that are valued",
+    )
+
+
 def add_seeds(parser: argparse.ArgumentParser, what: str = "runs") -> None:
     """Add the seeds of runs."""
     parser.add_argument(

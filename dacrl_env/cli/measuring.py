@@ -6,7 +6,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dacrl_env.cli.arguments import add_executor, add_out, add_run, count, task_options
+from dacrl_env.cli.arguments import (
+    add_branches,
+    add_executor,
+    add_out,
+    add_run,
+    count,
+    task_options,
+)
 from dacrl_env.cli.kept import nothing_lost
 from dacrl_env.cli.listing import width
 
@@ -42,19 +49,7 @@ def add_commands(commands: Any) -> None:
         help="training steps of the search, for each of the two; default: 24 runs",
     )
     dynamics.add_argument("--seeds", type=count, default=32, help="number of test runs")
-    dynamics.add_argument(
-        "--runs", type=count, default=8, help="runs of the incumbent that are branched"
-    )
-    dynamics.add_argument(
-        "--configurations", type=count, default=6, metavar="K", help="branches of each"
-    )
-    dynamics.add_argument(
-        "--streams",
-        type=count,
-        default=2,
-        metavar="S",
-        help="forks of each run and branch that choose, and as many that are valued",
-    )
+    add_branches(dynamics, runs=8)
     add_executor(dynamics)
     dynamics.add_argument(
         "--markdown", action="store_true", help="as the table in docs/dynamics.md"

@@ -9,6 +9,7 @@ from typing import Any
 
 from dacrl_env.cli.arguments import (
     TASK,
+    add_branches,
     add_evaluation,
     add_executor,
     add_out,
@@ -64,6 +65,22 @@ def add_commands(commands: Any) -> None:
     add_executor(again)
     add_out(again)
     again.set_defaults(command=headroom_confirm, seeds="128:256")
+
+    branches = commands.add_parser(
+        "headroom-branch",
+        help="what switching in the middle of runs gains, from the static "
+        "configuration that headroom --keep has found",
+    )
+    branches.add_argument("task", help=TASK)
+    add_branches(branches, runs=32)
+    branches.add_argument(
+        "--keep",
+        action="store_true",
+        help="also keep the result in this package, beside the headroom of the task",
+    )
+    add_executor(branches)
+    add_out(branches)
+    branches.set_defaults(command=headroom_branch)
 
     page = commands.add_parser(
         "headroom-page", help="a page of all that headroom --keep has measured"
@@ -218,6 +235,31 @@ def headroom_confirm(options: argparse.Namespace) -> None:
             options.task,
             store=options.out / "results",
             seeds=seeds,
+            num_threads=options.num_threads,
+            executor=options.executor,
+            show_progress=options.shown,
+        )
+        path = study.write(result, options.out)
+    print(study.render(result))
+    print(f"\n{path}")
+    if options.keep:
+        study.keep(result)
+
+
+def headroom_branch(options: argparse.Namespace) -> None:
+    """Branch runs of the kept static configuration, and keep what came out if asked."""
+    from dacrl_env.studies import headroom_branching as study
+
+    counts = {
+        name: getattr(options, name) for name in ("runs", "configurations", "streams")
+    }
+    if options.keep:
+        study.check_keep(options.task, counts)
+    with nothing_lost(options.out / "branching.json", options.out / "branching.csv"):
+        result = study.branch(
+            options.task,
+            store=options.out / "results",
+            **counts,
             num_threads=options.num_threads,
             executor=options.executor,
             show_progress=options.shown,

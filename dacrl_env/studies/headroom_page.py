@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from dacrl_env.comparison.drawing import COLOURS, DPI, save
 from dacrl_env.comparison.stats import shown
 from dacrl_env.core.files import write_text
+from dacrl_env.studies.headroom_branching import CONTROLS, READINGS
 from dacrl_env.tasks.headroom import KINDS, LEAST, measured, ruled
 from dacrl_env.tasks.rungs import RUNGS, SCHEDULE, STATIC
 
@@ -79,6 +80,18 @@ The fit of each rung that comes with the package, chosen on the tuning split, on
 test seeds (`dacrl headroom-confirm`). Intervals are over seeds. *Spaced* is what a rule
 that restarts networks, or swaps them, scores above its own configuration with up to 8
 restarts, or 16 swaps, at equal distances, the best of several numbers of them."""
+
+_BRANCHING = """\
+Runs of *static-tuned* are stopped at 20, 50 and 80 % of their budget. From each state
+copies go on to the end under it and under five other configurations, drawn from all
+numbers and choices, half of them near it (`dacrl headroom-branch`). What switching
+gains in final score above continuing is read in two ways, as means over the three
+points. *Pooled*: one configuration is chosen for all runs, as a schedule could. *Per
+run*: each run chooses by what comes of its own state. Copies that choose are not those
+that are valued. Whoever chooses has few copies to choose by, once in a run, and so a
+gain is no bound of what dynamics are worth; events, such as swaps, are not among the
+branches. In the *control*, at 80 %, all copies go on as before: what is chosen means
+nothing there. Brackets are 95 % intervals over the runs, Student's."""
 
 
 def write(directory: str | os.PathLike[str]) -> list[Path]:
@@ -147,6 +160,13 @@ def markdown(entries: Mapping[str, Mapping[str, Any]]) -> str:
     }
     if confirmed:
         lines += ["", *_held_back(entries, confirmed)]
+    branched = {
+        task: entry["branching"]
+        for task, entry in entries.items()
+        if "branching" in entry
+    }
+    if branched:
+        lines += ["", *_branching(branched)]
     lines += ["", "## Commands", "", "```"]
     lines += [_command(task, entry) for task, entry in entries.items()]
     lines += [
@@ -154,6 +174,9 @@ def markdown(entries: Mapping[str, Mapping[str, Any]]) -> str:
         f"{found['seeds'][1] + 1} --keep --out DIR"
         for task, found in confirmed.items()
     ]
+    for task, found in branched.items():
+        counts = " ".join(f"--{name} {n}" for name, n in found["settings"].items())
+        lines.append(f"dacrl headroom-branch {task} {counts} --keep --out DIR")
     versions = sorted({str(entry.get("version", "–")) for entry in entries.values()})
     lines += ["```", "", f"Made by version {', '.join(versions)}.", ""]
     return "\n".join(lines)
@@ -179,6 +202,23 @@ def _held_back(
         cells = [shown(values.get(name)) for name in columns]
         first, last = found["seeds"]
         lines.append(f"| {task} | {first}–{last} | {rule} | {' | '.join(cells)} |")
+    return lines
+
+
+def _branching(branched: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Lines of what switching in the middle of runs gains."""
+    columns = (*READINGS, *CONTROLS)
+    lines = [
+        "## Switching in the middle of runs",
+        "",
+        _BRANCHING,
+        "",
+        "| task | runs | " + " | ".join(columns) + " |",
+        "| --- | ---: |" + " ---: |" * len(columns),
+    ]
+    for task, found in branched.items():
+        cells = [shown(found["values"].get(name)) for name in columns]
+        lines.append(f"| {task} | {found['settings']['runs']} | {' | '.join(cells)} |")
     return lines
 
 

@@ -139,6 +139,8 @@ def about_task(task: Any) -> dict[str, Any]:
     known = own_hyperparameters(task, learner.hyperparameters)
     gains = headroom.entry_of(task.id)
     scale = returns.known(task)
+    sets = {"train": task.train_instances, "test": task.test_instances}
+    differing = [name for those in sets.values() for i in those for name in i.physics]
     return {
         "id": task.id,
         "description": task.description,
@@ -149,6 +151,10 @@ def about_task(task: Any) -> dict[str, Any]:
         "judged by": task.judged_by,
         "returns": None if scale is None else scale._asdict(),
         "returns are": returns.shown(task),
+        "instances": {
+            kind: [instance.name for instance in those] for kind, those in sets.items()
+        },
+        "instances differ in": list(dict.fromkeys(differing)),
         "controlled": controlled,
         "can be controlled": [name for name in known if name not in controlled],
         "seconds a run": measured.seconds().get(task.id, {}).get("seconds"),
@@ -168,6 +174,7 @@ def _task_text(found: Mapping[str, Any]) -> str:
         "budget": f"{found['budget']:,} steps, {found['decisions']} decisions",
         "judged by": f"{found['judged by']} episodes",
         "returns": found["returns are"],
+        "instances": _instances_text(found),
         "controlled": ", ".join(found["controlled"]),
         "can be controlled": ", ".join(found["can be controlled"]),
         "base": found["base"],
@@ -177,6 +184,13 @@ def _task_text(found: Mapping[str, Any]) -> str:
     }
     first = "\n".join(_wrapped(f"{found['id']}: {found['description']}"))
     return f"{first}\n{_table(rows, '  ')}"
+
+
+def _instances_text(found: Mapping[str, Any]) -> str:
+    if not found["instances differ in"]:
+        return "one, the inner environment as it is"
+    counts = [f"{len(names)} to {kind}" for kind, names in found["instances"].items()]
+    return f"{', '.join(counts)}; differ in {', '.join(found['instances differ in'])}"
 
 
 def suites() -> dict[str, Any]:

@@ -86,12 +86,13 @@ Runs of *static-tuned* are stopped at 20, 50 and 80 % of their budget. From each
 copies go on to the end under it and under five other configurations, drawn from all
 numbers and choices, half of them near it (`dacrl headroom-branch`). What switching
 gains in final score above continuing is read in two ways, as means over the three
-points. *Pooled*: one configuration is chosen for all runs, as a schedule could. *Per
-run*: each run chooses by what comes of its own state. Copies that choose are not those
-that are valued. Whoever chooses has few copies to choose by, once in a run, and so a
-gain is no bound of what dynamics are worth; events, such as swaps, are not among the
-branches. In the *control*, at 80 %, all copies go on as before: what is chosen means
-nothing there. Brackets are 95 % intervals over the runs, Student's."""
+points. *Pooled*: one configuration is chosen for all runs, as a schedule could; where
+that is to continue, nothing is gained. *Per run*: each run chooses by what comes of its
+own state. Copies that choose are not those that are valued. Whoever chooses has few
+copies to choose by, once in a run, and so a gain is no bound of what dynamics are
+worth; events, such as swaps, are not among the branches. In the *control*, at 80 %, all
+copies go on as before: what is chosen means nothing there. Brackets are 95 % intervals
+over the runs, Student's."""
 
 
 def write(directory: str | os.PathLike[str]) -> list[Path]:

@@ -206,6 +206,18 @@ def test_every_argument_of_every_name_has_a_meaning(capsys: Any, kind: str) -> N
             assert argument["type"], (name, argument["name"])
 
 
+def test_a_task_tells_of_its_instances(capsys: Any) -> None:
+    found = listed(capsys, "tasks", "dacrl/PPO-LunarLander-v0")
+    assert found["instances"]["test"] == [f"test-{k}" for k in range(20)]
+    assert found["instances differ in"] == ["gravity"]
+    for task, words in {
+        "dacrl/PPO-LunarLander-v0": "20 to train, 20 to test; differ in gravity",
+        QUADRATIC: "one, the inner environment as it is",
+    }.items():
+        assert main(["list", "tasks", task]) == 0
+        assert words in capsys.readouterr().out
+
+
 def test_lines_are_no_wider_than_the_terminal(
     capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from dacrl_env.tasks.wrapping import wrapped
@@ -29,7 +30,8 @@ def numbers_taken(
         kwargs: of a task, for it.
 
     Returns:
-        Those whose value is a bool, an int or a float, in the constructor's order.
+        Those whose value is a bool, an int or a float, of Python's or numpy's, in the
+        constructor's order.
     """
     module, _, name = env_id.rpartition(":")
     if module:
@@ -39,9 +41,13 @@ def numbers_taken(
         return {}
     make, registered = _original(spec)
     values = {**_defaults(make), **registered, **kwargs}
+    plain = {
+        name: value.item() if isinstance(value, np.generic) else value
+        for name, value in values.items()
+    }
     return {
         name: value
-        for name, value in values.items()
+        for name, value in plain.items()
         if type(value) in _KINDS and name not in _LIMITS
     }
 

@@ -109,8 +109,9 @@ def test_what_is_given_goes_before_what_is_registered_and_that_before_defaults()
     gym.register(steep, Hill, kwargs={"pull": -3.0, "high": 5.0})
     registered = OWN | {"pull": -3.0, "high": 5.0}
     assert numbers_taken(steep, {}) == registered
-    given = numbers_taken(steep, {"pull": -4.0, "name": "x"})
+    given = numbers_taken(steep, {"pull": np.float32(-4.0), "name": "x"})
     assert given == registered | {"pull": -4.0}
+    assert type(given["pull"]) is float
 
 
 def test_limits_are_no_constants():
